@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine with Python >= 3.11:
+#   make demo   sets up .venv and runs the main job on synthetic sounds (a few minutes)
+#   make test   sets up .venv and runs lint, types and the suite
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lint types suite clean
+
+# The constraints file pins what is installed, torch first: its CPU build, where pip can find one, spares gigabytes.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,ced]'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/logitstore demo
+
+test: lint types suite
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+suite: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2
+
+clean:
+	rm -rf $(VENV)
