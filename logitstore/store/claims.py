@@ -1,0 +1,110 @@
+"""Claims: builders that share a store divide its shards among them.
+
+A claim is an object that says who works on a shard and until when; its holder renews it. It is no part of the store's
+content, and nothing depends on it but speed: if two builders ever do the same block, they write the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from typing import Self
+
+import msgspec
+
+from logitstore.store.storage import Storage, process_exists
+
+FOLDER = "claims"
+LEASE_SECONDS = 60.0
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who holds a shard: ``host``, process ``pid``, a random ``token``; ``expires`` in seconds since the epoch."""
+
+    host: str
+    pid: int
+    token: str
+    expires: float
+
+    @property
+    def live(self) -> bool:
+        """Whether the claim still holds: neither expired nor held by a process of this host that is gone."""
+        if time.time() >= self.expires:
+            return False
+        return self.host != socket.gethostname() or process_exists(self.pid)
+
+
+class Claimer:
+    """Takes, renews and drops the claims of one builder. A context manager: renewal stops and claims go at its end."""
+
+    def __init__(self, storage: Storage, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._storage = storage
+        self._lease = lease_seconds
+        self._token = secrets.token_hex(8)
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, name="claims", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._renewer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._renewer.join()
+        for name in sorted(self._held):
+            self._storage.delete(name)
+
+    def take(self, shard: int) -> bool:
+        """Claim a shard; False where another builder holds it."""
+        name = f"{FOLDER}/{shard:06d}.json"
+        if not self._storage.create(name, self._content()):
+            holder = read(self._storage, name)
+            if holder is not None and holder.live:
+                return False
+            self._storage.put(name, self._content())
+            written = read(self._storage, name)
+            if written is None or written.token != self._token:
+                return False
+        with self._lock:
+            self._held.add(name)
+        return True
+
+    def drop(self, shard: int) -> None:
+        """Give a shard up, done or not."""
+        name = f"{FOLDER}/{shard:06d}.json"
+        with self._lock:
+            self._held.discard(name)
+            self._storage.delete(name)
+
+    def _content(self) -> bytes:
+        claim = Claim(socket.gethostname(), os.getpid(), self._token, time.time() + self._lease)
+        return msgspec.json.encode(claim)
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._lease / 3):
+            with self._lock:
+                for name in sorted(self._held):
+                    self._storage.put(name, self._content())
+
+
+def read(storage: Storage, name: str) -> Claim | None:
+    """The claim in an object; None where there is none or it is unreadable, which counts as expired."""
+    try:
+        return msgspec.json.decode(storage.get(name), type=Claim)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def claimed_shards(storage: Storage) -> list[int]:
+    """Shards under a live claim, rising."""
+    found = []
+    for name in storage.names(FOLDER):
+        claim = read(storage, name)
+        if claim is not None and claim.live:
+            found.append(int(name.rsplit("/", 1)[1].removesuffix(".json")))
+    return found
