@@ -1,0 +1,57 @@
+"""What every command shares: one line an error, the right exit code, results to stdout and progress to stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from logitstore.errors import LogitstoreError
+
+#: Progress and notes; results are printed with ``click.echo``.
+stderr = Console(stderr=True, highlight=False)
+
+INTERRUPTED = 130
+
+
+def run(command: click.Command) -> NoReturn:
+    """Run a click command as a console script: one clear line instead of a traceback for a user's mistake.
+
+    Exit codes: 0 done, 1 a failed job, 2 usage, 130 interrupted (Ctrl-C or a terminate signal).
+    """
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted; what was finished is kept, and the same command goes on from there", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except LogitstoreError as error:
+        fail(str(error), error.exit_code)
+    sys.exit(0)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line to stderr and leave."""
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def key_values(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """click callback: ``K=V`` options as a dict; values are parsed as YAML scalars (16 is an int, true a bool)."""
+    import yaml
+
+    pairs: dict[str, Any] = {}
+    for item in values:
+        key, found, value = item.partition("=")
+        if not found or not key:
+            raise click.BadParameter(f"{item!r} is not of the form NAME=VALUE, as in width=16")
+        pairs[key] = yaml.safe_load(value)
+    return pairs

@@ -1,0 +1,73 @@
+"""``logitstore build --dry-run``: what a build would do, from a scan and one timed batch of each teacher."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from logitstore.jobs.blocks import BlockPlan, block_draws
+from logitstore.jobs.build import pcm_bytes
+from logitstore.store.writer import Part
+from logitstore.view.recipe import Draws, masks
+
+if TYPE_CHECKING:
+    from logitstore.jobs.build import Job
+
+_OBJECTS_PER_BLOCK = 4_500  # bytes of metadata, digests and fingerprints of one block, measured
+_ENTRY_BITS_OVERHEAD = 1.9  # bits a target that its class costs beside its value, measured; see docs/benchmarks.md
+
+
+def dry_run(job: Job) -> str:
+    """Lines that say what the build would do, and the problems that the scan found."""
+    import torch
+
+    manifest, table, options = job.manifest, job.clip_table, job.options
+    clips, views = table.num_rows, options.views
+    total = clips * views
+    shards = -(-clips // manifest.shard_clips)
+    batch = min(manifest.batch_size, total)
+    rows = min(clips, batch)
+    part = Part("", "", table, 0, 0)
+    drawn = block_draws(manifest, part, BlockPlan(0, range(rows), 0, 1))
+    index = np.arange(batch) % rows
+    spans = masks(manifest.recipe, Draws({name: values[index, 0] for name, values in drawn.items()}))
+    noise = np.random.default_rng(0).standard_normal((batch, manifest.clip_samples)).astype(np.float32) * 0.1
+    waveforms = torch.from_numpy(noise)
+    lines, seconds = [], 0.0
+    for member in job.ensemble.alone():
+        member.probabilities(waveforms, spans)
+        began = time.perf_counter()
+        member.probabilities(waveforms, spans)
+        spent = time.perf_counter() - began
+        seconds += spent
+        lines.append(f"teacher    {member.members[0].spec}: {batch / spent:,.1f} views/s")
+    unreadable = [
+        path for path, rate in zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True) if not rate
+    ]
+    hours = pcm_bytes(table, manifest.sample_rate) / 2 / manifest.sample_rate / 3600
+    planes = sum(column.planes for column in manifest.columns)
+    per_view = manifest.topk * (manifest.value_bits * 0.85 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.65
+    expected = per_view * total + shards * _OBJECTS_PER_BLOCK + 12 * clips
+    lines = [
+        f"clips      {clips:,}, {hours:,.2f} hours of audio",
+        f"views      {views} each, {total:,} in all, in {shards:,} blocks of {manifest.shard_clips:,} clips",
+        f"classes    {len(manifest.classes)}, of which {manifest.topk} are kept; {manifest.scores} scores",
+        *lines,
+        f"time       about {_duration(seconds * total / batch)} on {job.device}",
+        f"size       about {expected / 1e6:,.1f} MB, {expected / total:.0f} bytes a view",
+        f"problems   {len(unreadable)} files cannot be read" if unreadable else "problems   none found",
+    ]
+    lines += [f"           {path}" for path in unreadable[:10]]
+    if len(unreadable) > 10:
+        lines.append(f"           … and {len(unreadable) - 10} more")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
