@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +37,8 @@ Item = TypeVar("Item")
 _BATCHES_AHEAD = 3
 
 
-class Probabilities(Protocol):
-    """What a block asks of the ensemble; see ``teachers.ensemble.Ensemble.probabilities``."""
-
-    def __call__(
-        self, waveforms: torch.Tensor, masks: Masks | None, members: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+#: Probabilities (B, C) of waveforms (B, S) and their masks; beside them each member's (M, B, C), where they are kept.
+Ask = Callable[["torch.Tensor", Masks | None], "tuple[torch.Tensor, torch.Tensor | None]"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def make_block(
     part: Part,
     plan: BlockPlan,
     audio: ClipAudio,
-    probabilities: Probabilities,
+    ask: Ask,
     *,
     pool: ThreadPoolExecutor,
     strict: bool = False,
@@ -104,6 +100,7 @@ def make_block(
 ) -> BlockContent:
     """Everything that a block holds.
 
+    :param ask: the ensemble.
     :param advance: told how many views were just finished.
     :raises AudioError: with ``strict``, the first clip that cannot be decoded.
     :raises ModelOutputError: a teacher did not give probabilities.
@@ -114,7 +111,7 @@ def make_block(
     state = _Audio(block_draws(manifest, part, plan))
     marks: list[Fingerprint] = []
     for batch in _ahead(_batches(manifest, plan, audio, state, pool, strict)):
-        said, by_member = probabilities(batch.waveforms, batch.spans, members=members is not None)
+        said, by_member = ask(batch.waveforms, batch.spans)
         top, values = top_k(said.cpu().numpy(), manifest.topk)
         classes[batch.rows, batch.views] = top
         codes[batch.rows, batch.views] = manifest.quantizer.encode(values)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -29,9 +29,11 @@ from logitstore.view.recipe import load_recipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from teachers.ensemble import Ensemble
+    import torch
 
+    from logitstore.view.recipe import Masks
     from logitstore.view.sources import Source
+    from teachers.ensemble import Ensemble
 
 PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
@@ -50,7 +52,7 @@ class BuildOptions:
     teachers: Sequence[str]
     audio_root: str | None = None
     weights: Sequence[float] | None = None
-    average: str = "probability"
+    average: Literal["probability", "logit"] = "probability"
     classes: str | None = None
     views: int = 10
     topk: int | None = None
@@ -110,6 +112,12 @@ class Job:
     device: str
     notes: list[str] = field(default_factory=list)
 
+    def ask(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the ensemble says, and each member where the store keeps them."""
+        if self.manifest.keep_members:
+            return self.ensemble.probabilities(waveforms, masks, members=True)
+        return self.ensemble.probabilities(waveforms, masks), None
+
 
 def prepare(options: BuildOptions) -> Job:
     """Scan the source, load the teachers and write the manifest that the options describe, touching no store.
@@ -117,11 +125,11 @@ def prepare(options: BuildOptions) -> Job:
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
     import torch
-    from teachers.ensemble import Ensemble
-    from teachers.registry import load_teacher
 
     from logitstore.view.scan import scan
     from logitstore.view.sources import open_source
+    from teachers.ensemble import Ensemble
+    from teachers.registry import load_teacher
 
     _check_numbers(options)
     recipe = load_recipe(options.recipe)
@@ -141,7 +149,7 @@ def prepare(options: BuildOptions) -> Job:
         sample_rate=options.sample_rate,
         amp=options.amp,
     ).to(torch.device(device))
-    ensemble.check(recipe)
+    ensemble.check(recipe, options.clip_seconds)
     topk = min(DEFAULT_TOPK, len(ensemble.classes)) if options.topk is None else options.topk
     if topk > len(ensemble.classes):
         raise UsageError(
@@ -224,7 +232,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                     for start, stop in _missing(_commits(job.storage, shard), options.views):
                         plan = BlockPlan(shard, writer.shard_rows(shard), start, stop)
                         content = make_block(
-                            writer.manifest, writer.part, plan, audio, job.ensemble.probabilities,
+                            writer.manifest, writer.part, plan, audio, job.ask,
                             pool=pool, strict=options.strict, advance=progress.advance,
                         )  # fmt: skip
                         name = commits.block_name(shard, start, stop)
@@ -301,7 +309,7 @@ def _retry(
                 writer.part,
                 plan,
                 audio,
-                job.ensemble.probabilities,
+                job.ask,
                 pool=pool,
                 strict=job.options.strict,
             )

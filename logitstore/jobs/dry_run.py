@@ -23,6 +23,8 @@ def dry_run(job: Job) -> str:
     """Lines that say what the build would do, and the problems that the scan found."""
     import torch
 
+    from teachers.ensemble import Ensemble
+
     manifest, table, options = job.manifest, job.clip_table, job.options
     clips, views = table.num_rows, options.views
     total = clips * views
@@ -36,13 +38,14 @@ def dry_run(job: Job) -> str:
     noise = np.random.default_rng(0).standard_normal((batch, manifest.clip_samples)).astype(np.float32) * 0.1
     waveforms = torch.from_numpy(noise)
     lines, seconds = [], 0.0
-    for member in job.ensemble.alone():
+    for teacher in job.ensemble.members:
+        member = Ensemble([teacher], sample_rate=manifest.sample_rate, amp=options.amp).to(job.ensemble.device)
         member.probabilities(waveforms, spans)
         began = time.perf_counter()
         member.probabilities(waveforms, spans)
         spent = time.perf_counter() - began
         seconds += spent
-        lines.append(f"teacher    {member.members[0].spec}: {batch / spent:,.1f} views/s")
+        lines.append(f"teacher    {teacher.spec}: {batch / spent:,.1f} views/s")
     unreadable = [
         path for path, rate in zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True) if not rate
     ]

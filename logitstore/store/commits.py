@@ -32,7 +32,6 @@ class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     manifest_digest: str
     failed: tuple[tuple[int, str], ...]
     fingerprints: tuple[Fingerprint, ...]
-    entries: int  # length of the arrays `classes` decodes to
     digest: str = ""
 
     @property

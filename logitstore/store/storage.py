@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -110,6 +111,8 @@ class LocalStorage:
                 left = time.time() - (self.root / name).stat().st_mtime > _STALE_SECONDS
             if left:
                 self.delete(name)
+        with contextlib.suppress(OSError):
+            (self.root / SCRATCH).rmdir()
 
     def _write_scratch(self, name: str, content: bytes) -> Path:
         mark = f"{socket.gethostname()}~{os.getpid()}~{secrets.token_hex(4)}"

@@ -133,7 +133,6 @@ class StoreWriter:
             manifest_digest=self._root_digest,
             failed=tuple(sorted(content.failed.items())),
             fingerprints=tuple(content.fingerprints),
-            entries=arrays["views"].shape[1],
         )
         self.storage.put(commits.object_name(commit.name), commits.encode(commit))
         return commit

@@ -1,0 +1,272 @@
+"""Bytes a view of a store, of CED's layout and of a dense array, on the same targets in one run.
+
+    python -m benchmarks.footprint                 # the base case, then one axis at a time (about ten minutes)
+    python -m benchmarks.footprint --quick         # the base case alone, with fewer clips
+    python -m benchmarks.footprint --store STORE   # what a real store holds, beside CED's layout of the same targets
+
+Everything is counted: arrays, draws, clip table, commits and manifest for ours; HDF5 files and brotli Parquet for
+CED's, which is written as its `save_logits.py` does. Percent is of the clips' audio as 16-bit PCM, all views together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.synthetic import Case, clip_names, top_k
+from logitstore import open_store
+from logitstore.jobs.build import default_shard_clips
+from logitstore.store.codec import quantizer
+from logitstore.store.layout import Targets, columns_for
+from logitstore.store.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.storage import LocalStorage
+from logitstore.store.writer import BlockContent, StoreWriter
+from logitstore.view.fingerprint import Fingerprint
+from logitstore.view.ops import Place
+from logitstore.view.recipe import CED, Draws, draw
+
+RATE = 16_000
+SECONDS = 10.0
+SAMPLES = int(RATE * SECONDS)
+PCM_BYTES = 2 * SAMPLES  # of a clip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; ``size`` and ``pcm`` (the clip's audio over its views) in bytes a view, rates in views/s."""
+
+    name: str
+    size: float
+    pcm: float
+    divergence: float
+    error: float
+    encode: float
+    decode: float
+
+    def cells(self) -> list[str]:
+        """The line as text."""
+        return [
+            self.name,
+            f"{self.size:.1f}",
+            f"{100 * self.size / self.pcm:.3f} %",
+            f"{self.divergence:.1e}" if self.divergence else "0",
+            f"{self.error:.4f}" if self.error else "0",
+            f"{self.encode:,.0f}" if self.encode else "",
+            f"{self.decode:,.0f}" if self.decode else "",
+        ]
+
+
+HEADER = ["layout", "bytes a view", "of PCM", "KL a view (nats)", "largest error", "encode views/s", "decode views/s"]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *(row.cells() for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of every file of a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def divergence(exact: np.ndarray, stored: np.ndarray) -> float:
+    """Mean over views of the summed Bernoulli KL divergences of the k classes, in nats."""
+    p = np.clip(exact.astype(np.float64), 1e-7, 1 - 1e-7)
+    q = np.clip(stored.astype(np.float64), 1e-7, 1 - 1e-7)
+    return float((p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(axis=-1).mean())
+
+
+def write_ced(folder: Path, names: Sequence[str], classes: np.ndarray, values: np.ndarray, seconds: float) -> None:
+    """CED's layout: one uncompressed HDF5 and one brotli Parquet a view."""
+    import h5py
+
+    count, views, k = classes.shape
+    seeds = np.random.default_rng(0).integers(0, 1 << 31, (views, count)).astype(np.int32)
+    for view in range(views):
+        with h5py.File(folder / f"logits_ep{view + 1}_0.h5", "w") as file:
+            file.create_dataset("topk_values", data=values[:, view].astype(np.float16), maxshape=(None, k))
+            file.create_dataset("topk_indexes", data=classes[:, view].astype(np.int16), maxshape=(None, k))
+            file.create_dataset("seeds", data=seeds[view], maxshape=(None,))
+        start = pa.array(np.zeros(count, np.float32))
+        end = pa.array(np.full(count, seconds, np.float32))
+        rows = pa.table({"filename": pa.array(names), "start": start, "end": end})
+        pq.write_table(rows, folder / f"logits_ep{view + 1}_0.parquet", compression="brotli")
+
+
+def read_ced(folder: Path, views: int) -> np.ndarray:
+    """Every value of CED's layout, float32 (clips, views, k), file by file."""
+    import h5py
+
+    read = []
+    for view in range(views):
+        with h5py.File(folder / f"logits_ep{view + 1}_0.h5", "r") as file:
+            read.append(file["topk_values"][:])
+            file["topk_indexes"][:]
+    return np.stack(read, axis=1).astype(np.float32)
+
+
+def write_store(
+    folder: Path, names: Sequence[str], classes: np.ndarray, values: np.ndarray, class_count: int, bits: int
+) -> None:
+    """The same targets as a store with the recipe ``ced`` and the default shard size."""
+    count, views, k = classes.shape
+    codes = quantizer("sigmoid", bits).encode(values)
+    shard = default_shard_clips(count)
+    place = Place(SAMPLES, RATE, shard)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        classes=tuple(f"class {number}" for number in range(class_count)),
+        scores="sigmoid",
+        teachers=(Member("synthetic", "0" * 32, "sigmoid", RATE, 1.0, {}),),
+        average="probability",
+        recipe_document=CED.to_dict(),
+        draw_columns=tuple(vars(column) for column in columns_for(CED.ranges(place))),
+        seed=0,
+        sample_rate=RATE,
+        clip_seconds=SECONDS,
+        topk=k,
+        value_bits=bits,
+        shard_clips=shard,
+        batch_size=32,
+        device_kind="cpu",
+        precision="float32",
+        keep_members=False,
+        made_by={},
+    )
+    clips = pa.table({
+        "path": pa.array(names),
+        "start": pa.array(np.zeros(count, np.int64)),
+        "length": pa.array(np.full(count, SAMPLES, np.int64)),
+        "rate": pa.array(np.full(count, RATE, np.int32)),
+    })  # fmt: skip
+    writer = StoreWriter.open(LocalStorage(folder), manifest, clips)
+    mark = Fingerprint(0, 0, "0" * 32, "f" * 32, tuple(float(f"-1{band}.345") for band in range(8)))
+    for number in range(writer.shards):
+        rows = writer.shard_rows(number)
+        part = slice(rows.start, rows.stop)
+        keys = [(name, 0, SAMPLES) for name in names[part]]
+        lengths = np.full(len(rows), SAMPLES)
+        drawn = [draw(CED, seed=0, keys=keys, view=v, lengths=lengths, place=place) for v in range(views)]
+        columns = {name: np.stack([d.columns[name] for d in drawn], axis=1) for name in CED.columns}
+        targets = Targets(classes[part], codes[part], np.ones(len(rows), bool))
+        content = BlockContent(targets, None, Draws(columns), {}, [mark])
+        writer.write_block(number, 0, views, content, f"blocks/{number:06d}-0-{views}")
+
+
+def measure(case: Case, bits: Sequence[int], *, peers: bool) -> list[Row]:
+    """The lines of one case: CED's layout and a dense array where asked, and a store for each number of bits."""
+    classes, values = top_k(case)
+    names = clip_names(case.clips)
+    total = case.clips * case.views
+    label = f"k={case.k}, V={case.views}, noise {case.noise}" + (f", tail -{case.tail}" if case.tail else "")
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        if peers:
+            folder = Path(scratch) / "ced"
+            folder.mkdir()
+            began = time.perf_counter()
+            write_ced(folder, names, classes, values, SECONDS)
+            written = time.perf_counter()
+            stored = read_ced(folder, case.views)
+            read = time.perf_counter()
+            rows.append(
+                Row(f"CED, {label}", folder_bytes(folder) / total, PCM_BYTES / case.views, divergence(values, stored),
+                    float(abs(stored - values).max()), total / (written - began), total / (read - written))
+            )  # fmt: skip
+            rows.append(
+                Row(
+                    f"dense float16 .npy, {case.classes} classes",
+                    2.0 * case.classes,
+                    PCM_BYTES / case.views,
+                    0,
+                    0,
+                    0,
+                    0,
+                )
+            )
+        for number in bits:
+            folder = Path(scratch) / f"store-{number}"
+            began = time.perf_counter()
+            write_store(folder, names, classes, values, case.classes, number)
+            written = time.perf_counter()
+            store = open_store(folder)
+            stored = np.concatenate([store.block_targets(commit)[1] for commit in store.commits])
+            read = time.perf_counter()
+            # stored values fall by code; ties of codes may stand in another order, so compare as sorted values
+            rows.append(
+                Row(f"logitstore {number} bits, {label}", folder_bytes(folder) / total, PCM_BYTES / case.views,
+                    divergence(values, stored), float(abs(stored - values).max()),
+                    total / (written - began), total / (read - written))
+            )  # fmt: skip
+    return rows
+
+
+def measure_store(location: str) -> list[Row]:
+    """A real store, and its targets in CED's layout."""
+    store = open_store(location)
+    blocks = [store.block_targets(commit) for commit in store.commits]
+    views = {commit.views for commit in store.commits}
+    if len(views) != 1:
+        raise SystemExit(f"{location} has blocks of different numbers of views; give a store of one build")
+    kept = np.concatenate([p.any(axis=(1, 2)) for _, p in blocks])
+    classes = np.concatenate([c for c, _ in blocks])[kept]
+    values = np.concatenate([p for _, p in blocks])[kept]
+    names = [Path(path).name for path in store.clips["path"].to_pylist()]
+    total = store.view_count()
+    lengths = store.lengths(np.flatnonzero(kept))
+    pcm = 2 * float(lengths.sum()) / total
+    with tempfile.TemporaryDirectory() as scratch:
+        write_ced(Path(scratch), [names[i] for i in np.flatnonzero(kept)], classes, values, store.manifest.clip_seconds)
+        ced = folder_bytes(Path(scratch)) / total
+    label = f"{len(store.manifest.classes)} classes, k={store.manifest.topk}, {total:,} views"
+    bits = store.manifest.value_bits
+    return [
+        Row(f"CED, {label}", ced, pcm, 0, 0, 0, 0),
+        Row(f"logitstore {bits} bits, {label}", store.size() / total, pcm, 0, 0, 0, 0),
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the base case alone, with 2,048 clips")
+    parser.add_argument("--base", action="store_true", help="the base case alone")
+    parser.add_argument("--clips", type=int, default=8192)
+    parser.add_argument("--store", help="measure this store")
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if given.store:
+        print(table(measure_store(given.store)))
+        return
+    base = Case(clips=2048 if given.quick else given.clips)
+    rows = measure(base, [8], peers=True)
+    if not (given.quick or given.base):
+        rows += measure(base, [4, 5, 6, 7, 16], peers=False)
+        axes = [
+            ("k", 5),
+            ("k", 10),
+            ("k", 50),
+            ("views", 1),
+            ("views", 5),
+            ("views", 40),
+            ("noise", 0.2),
+            ("noise", 0.6),
+        ]
+        for name, value in [*axes, ("tail", 2.0)]:
+            smaller = {"clips": base.clips // 4} if (name, value) == ("views", 40) else {}
+            rows += measure(replace(base, **{name: value}, **smaller), [8], peers=True)[::2]
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Labelled audio: the rows of a manifest with their labels, and the clips that they are cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from logitstore.errors import SourceError, TeacherError
+from logitstore.view.scan import scan
+from logitstore.view.sources import Source, open_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from logitstore.view.audiofile import Audio
+
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+SEPARATOR = ";"
+#: Length of a clip where neither the user nor the data says otherwise.
+DEFAULT_CLIP_SECONDS = 10.0
+
+_ROW = "manifest row"
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a manifest and their clips.
+
+    ``table`` is a clip table of n clips, ``row_of`` int64 (n,) which row each belongs to, ``labels`` the labels of
+    every row, each a tuple, empty where the column is. ``clip_seconds`` is the length that clips are padded to.
+    """
+
+    source: Source
+    table: pa.Table
+    row_of: I64
+    labels: tuple[tuple[str, ...], ...]
+    clip_seconds: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, clip: int) -> str:
+        """The path of a clip."""
+        return str(self.table["path"][clip].as_py())
+
+    def by_row(self, scores: F32, heard: Bool) -> tuple[F32, Bool]:
+        """Means over the clips of a row.
+
+        :param scores: float32 (..., n, C), of every clip. :param heard: bool (n,), clips that have scores.
+        :returns: float32 (..., rows, C), zero where no clip of a row was heard, and bool (rows,), where one was.
+        """
+        counts = np.bincount(self.row_of[heard], minlength=len(self))
+        sums = np.zeros((*scores.shape[:-2], len(self), scores.shape[-1]), dtype=np.float64)
+        for clip in np.flatnonzero(heard).tolist():
+            sums[..., self.row_of[clip], :] += scores[..., clip, :]
+        return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32), counts > 0
+
+
+def read_labelled(
+    manifest: str,
+    audio_root: str | None,
+    label_column: str,
+    *,
+    where: str | None = None,
+    clip_seconds: float | None = None,
+    workers: int = 1,
+) -> Labelled:
+    """Scan a manifest and read its labels: text or numbers, several of them separated by ``;`` or as a Parquet list.
+
+    :param clip_seconds: longer rows become several clips; by default 10 s, or the longest row where that is shorter.
+    :raises SourceError: no such manifest or column, or no rows; see also :func:`logitstore.view.scan.scan`.
+    """
+    source = _Numbered(open_source(manifest, audio_root), label_column, manifest)
+    seconds = DEFAULT_CLIP_SECONDS if clip_seconds is None else clip_seconds
+    table = scan(source, clip_seconds=seconds, where=where, workers=workers)
+    if clip_seconds is None:
+        lengths, rates = (table[name].to_numpy().astype(np.float64) for name in ("length", "rate"))
+        longest = float((lengths / np.maximum(rates, 1)).max())
+        seconds = min(seconds, longest) if longest > 0 else seconds
+    numbers, row_of = np.unique(table[_ROW].to_numpy(), return_inverse=True)
+    first = np.zeros(len(numbers), dtype=np.int64)
+    first[row_of[::-1]] = np.arange(len(row_of))[::-1]
+    labels = tuple(_split(value) for value in table[label_column].take(first).to_pylist())
+    return Labelled(source, table.drop_columns([_ROW]), row_of.astype(np.int64), labels, seconds)
+
+
+def label_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The distinct labels, sorted."""
+    return tuple(sorted({label for row in labels for label in row}))
+
+
+def label_matrix(labels: Sequence[tuple[str, ...]], classes: Sequence[str], *, whose: str) -> Bool:
+    """Which classes each row has, bool (rows, C); labels are matched by name or through the AudioSet table.
+
+    :param whose: what the classes are of, for the message.
+    :raises TeacherError: a label that is none of the classes.
+    """
+    from teachers.classes import ClassIndex
+
+    found, missing = ClassIndex(classes).find_all(label_names(labels))
+    if missing:
+        raise TeacherError(
+            f"{len(missing)} of {len(found) + len(missing)} labels are no class of {whose}: {_some(missing)}; its "
+            f"{len(classes)} classes are {_some(classes)}; "
+            "rename the labels, or leave their rows out with SQL"
+        )
+    matrix = np.zeros((len(labels), len(classes)), dtype=bool)
+    for row, names in enumerate(labels):
+        matrix[row, [found[name] for name in names]] = True
+    return matrix
+
+
+class _Numbered:
+    """A source whose listing also says which row is which, and has a column of labels."""
+
+    def __init__(self, source: Source, label_column: str, what: str) -> None:
+        self.source = source
+        self.kind = source.kind
+        self.segmented = source.segmented
+        self.label_column = label_column
+        self.what = what
+
+    def listing(self) -> pa.Table:
+        import pyarrow as pa
+
+        listing = self.source.listing()
+        own = [name for name in listing.column_names if name not in ("path", "start", "duration")]
+        if self.label_column not in own:
+            raise SourceError(
+                f"{self.what}: no column {self.label_column!r} to take labels from; found "
+                f"{', '.join(map(repr, own)) or 'no columns beside the path'}; name one with --label-column"
+            )
+        return listing.append_column(_ROW, pa.array(np.arange(listing.num_rows)))
+
+    def read(self, path: str) -> Audio:
+        return self.source.read(path)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_MOST_NAMED])) + (", …" if len(names) > _MOST_NAMED else "")
+
+
+def _split(value: Any) -> tuple[str, ...]:
+    """The labels of one cell, without spaces around them, each once."""
+    if value is None:
+        return ()
+    parts = [str(item) for item in value] if isinstance(value, list) else str(value).split(SEPARATOR)
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
