@@ -36,8 +36,8 @@ def views(rows: list[int]) -> torch.Tensor:
     index = np.array(rows)
     batch, lengths = pad([CLIPS[row] for row in rows], SAMPLES)
     drawn = DRAWS[index]
-    partners = [CLIPS[int(p)] if w else None
-                for p, w in zip(drawn.columns["mixup_partner"], drawn.columns["mixup_weight"], strict=True)]  # fmt: skip
+    mixed = zip(drawn.columns["mixup_partner"].tolist(), drawn.columns["mixup_weight"].tolist(), strict=True)
+    partners = [CLIPS[partner] if weight else None for partner, weight in mixed]
     return replay(batch, lengths, ALL, drawn, partners=partners)
 
 
