@@ -299,7 +299,10 @@ def test_members_are_kept_where_asked(audio):
 def test_other_value_bits(audio, bits):
     build(options(audio, value_bits=bits))
     build(options(audio, out=str(audio / "eight")))
-    some, eight = open_store(audio / "store").targets(0, range(20))[1], open_store(audio / "eight").targets(0, range(20))[1]
+    some, eight = (
+        open_store(audio / "store").targets(0, range(20))[1],
+        open_store(audio / "eight").targets(0, range(20))[1],
+    )
     assert abs(some - eight).max() < (0.0522 if bits == 4 else 0.0036)
 
 

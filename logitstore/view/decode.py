@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import soxr
 
 from logitstore.errors import AudioError
 from logitstore.view.audiofile import F32, Opened, opened
-from logitstore.view.lengths import samples_at
+from logitstore.view.resample import resample_clip
 from logitstore.view.sources import Source
 
 
@@ -29,14 +28,14 @@ def decode(source: Source, path: str, start: int, length: int, rate: int, sample
     """
     with opened(source.read(path)) as sound:
         mono = _mono(_checked(sound, start, length, rate))
-    resampled = mono if rate == sample_rate else _resample(mono, rate, sample_rate)
-    if not np.isfinite(resampled).all():
-        raise AudioError("not finite: samples overflow float32 when resampled")
-    waveform = np.zeros(samples_at(length, rate, sample_rate), dtype=np.float32)
+    try:
+        waveform = resample_clip(mono, rate, sample_rate)
+    except (RuntimeError, ValueError) as error:
+        raise AudioError(f"cannot be resampled from {rate} to {sample_rate} Hz: {error}") from None
     if not len(waveform):
         raise AudioError(f"empty: {length} frames at {rate} Hz are less than one sample at {sample_rate} Hz")
-    kept = min(len(waveform), len(resampled))
-    waveform[:kept] = resampled[:kept]
+    if not np.isfinite(waveform).all():
+        raise AudioError("not finite: samples overflow float32 when resampled")
     return waveform
 
 
@@ -73,9 +72,3 @@ def _mono(frames: F32) -> F32:
     mono: F32 = (total / frames.shape[1]).astype(np.float32)
     return mono
 
-
-def _resample(mono: F32, rate: int, sample_rate: int) -> F32:
-    try:
-        return np.asarray(soxr.resample(mono, rate, sample_rate, quality="HQ"), dtype=np.float32)
-    except (RuntimeError, ValueError) as error:
-        raise AudioError(f"cannot be resampled from {rate} to {sample_rate} Hz: {error}") from None
