@@ -1,0 +1,84 @@
+"""cnn4: four plain 3x3 convolution blocks, small enough to train on a CPU in minutes."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from logitstore.view.features import FrontEnd
+from logitstore.view.recipe import Masks
+from students.models.tagger import AFTER_NORM, Scores, Tagger, at_least, in_range, pad_frames
+
+_BLOCKS = 4
+
+
+class Cnn4(Tagger):
+    """Four blocks of 3x3 convolution, BatchNorm, ReLU, 2x2 maximum pooling; mean plus maximum over time; one layer.
+
+    :param width: channels of the first block; every block doubles them.
+    :param mels: mel bands; ``hop_ms``, ``window_ms``: ms; ``f_min``, ``f_max``: Hz (``f_max`` half of the rate unless
+        given); ``sample_rate``: Hz.
+    """
+
+    fill_stage = AFTER_NORM
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        scores: Scores = "sigmoid",
+        width: int = 16,
+        mels: int = 64,
+        hop_ms: float = 20.0,
+        window_ms: float = 32.0,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        sample_rate: int = 16000,
+        dropout: float = 0.2,
+    ) -> None:
+        at_least("width", width, 1)
+        at_least("mels", mels, 1 << _BLOCKS)
+        at_least("sample_rate", sample_rate, 1)
+        in_range("hop_ms", hop_ms, 1.0, 1000.0)
+        in_range("window_ms", window_ms, 1.0, 1000.0)
+        in_range("dropout", dropout, 0.0, 1.0)
+        in_range("f_min", f_min, 0.0, sample_rate / 2)
+        top = sample_rate / 2 if f_max is None else in_range("f_max", f_max, 0.0, sample_rate / 2)
+        window = round(window_ms * sample_rate / 1000)
+        front_end = FrontEnd(
+            sample_rate=sample_rate,
+            n_fft=1 << max(1, math.ceil(math.log2(max(window, 1)))),
+            win_length=window,
+            hop_length=round(hop_ms * sample_rate / 1000),
+            n_mels=mels,
+            f_min=float(f_min),
+            f_max=top,
+        )
+        super().__init__(front_end, classes, scores)
+        self.bn0 = nn.BatchNorm1d(mels)
+        channels = [1, *(width << block for block in range(_BLOCKS))]
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(inplace=True),
+                    nn.MaxPool2d(2),
+                )
+                for inputs, outputs in pairwise(channels)
+            )
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(channels[-1], classes)
+
+    def frame_features(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
+        features = self.masked(self.bn0(self.log_mel(waveforms)), masks)  # (B, F, T)
+        maps: torch.Tensor = self.blocks(pad_frames(features, 1 << _BLOCKS)[:, None])  # (B, D, F / 16, T / 16)
+        return maps.mean(dim=2).transpose(1, 2)
+
+    def head(self, frames: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.output(self.dropout(frames.mean(dim=1) + frames.amax(dim=1)))
+        return logits

@@ -1,0 +1,89 @@
+"""What every model here is: waveforms in, logits out, masks applied at the stage that its contract names."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from logitstore.errors import RunError
+from logitstore.view.features import FrontEnd, LogMel, apply_masks
+from logitstore.view.recipe import Masks
+
+Scores = Literal["sigmoid", "softmax"]
+
+#: Stages at which a model can fill masked cells.
+BEFORE_NORM = "log-mel in dB, before the BatchNorm"
+AFTER_NORM = "log-mel, after the first BatchNorm"
+
+
+class Tagger(nn.Module):
+    """A model of ``classes`` classes on a log-mel front end.
+
+    Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
+    and with what masked frames and bands are filled. A subclass defines :meth:`frame_features` and :meth:`head`.
+    """
+
+    fill_stage: str
+    fill_value: float = 0.0
+
+    def __init__(self, front_end: FrontEnd, classes: int, scores: Scores = "sigmoid") -> None:
+        super().__init__()
+        if scores not in ("sigmoid", "softmax"):
+            raise RunError(f"scores {scores!r}; allowed are 'sigmoid' and 'softmax'")
+        self.front_end = front_end
+        self.classes = classes
+        self.scores: Scores = scores
+        self.log_mel = LogMel(front_end)
+
+    def forward(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
+        """Logits (B, C) of waveforms float32 (B, S) at the front end's rate, under B masks or none."""
+        return self.head(self.frame_features(waveforms, masks))
+
+    def frame_features(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
+        """The activations before pooling over time, (B, T, D)."""
+        raise NotImplementedError(f"{type(self).__name__} is an abstract model")
+
+    def head(self, frames: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) of frame features (B, T, D)."""
+        raise NotImplementedError(f"{type(self).__name__} is an abstract model")
+
+    def masked(self, features: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        """Features (B, F, T) at the contract's stage, with the masked frames and bands filled."""
+        return apply_masks(features, self.front_end, masks, self.fill_value)
+
+    def contract(self) -> dict[str, Any]:
+        """Front end, and stage and value of the fill, as plain JSON values; goes into a store's manifest."""
+        return {"front_end": self.front_end.to_dict(), "fill": {"stage": self.fill_stage, "value": self.fill_value}}
+
+
+def at_least(name: str, value: Any, least: int) -> int:
+    """A model argument that must be a whole number of at least ``least``.
+
+    :raises RunError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RunError(f"model argument {name} is {value!r}; it must be a whole number of at least {least}")
+    return value
+
+
+def in_range(name: str, value: Any, low: float, high: float) -> float:
+    """A model argument that must be a number in [low, high].
+
+    :raises RunError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RunError(f"model argument {name} is {value!r}; it must be a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def pad_frames(features: torch.Tensor, least: int) -> torch.Tensor:
+    """Features (..., T) with zeros at their end up to ``least`` frames; a very short clip still gives one output."""
+    return F.pad(features, (0, max(0, least - features.shape[-1])))
+
+
+def probabilities(logits: torch.Tensor, scores: str) -> torch.Tensor:
+    """Float32 probabilities of logits (..., C)."""
+    return torch.softmax(logits.float(), dim=-1) if scores == "softmax" else torch.sigmoid(logits.float())

@@ -1,0 +1,232 @@
+"""Several teachers as one: the weighted mean of what they say of the same view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Self, overload
+
+import torch
+
+from logitstore.errors import ModelOutputError, TeacherError
+from logitstore.view.recipe import Masks, Recipe
+from logitstore.view.resample import resample
+from teachers.classes import positions
+from teachers.registry import load_teacher
+from teachers.teacher import Teacher
+
+#: How far outside [0, 1] rounding may put a probability; it is clipped. Anything further is an error.
+_SLACK = 1e-5
+#: Probabilities are clamped to [_EPSILON, 1 - _EPSILON] before their logit, to [_TINY, 1] before their logarithm.
+_EPSILON = 1e-7
+_TINY = 1e-30
+
+
+class Ensemble:
+    """Teachers, their weights, and one list of classes.
+
+    :param teachers: at least one, of one score kind. The first gives the order of the classes.
+    :param weights: one positive number a teacher, scaled to a sum of 1; equal unless given.
+    :param average: "probability" for the weighted mean of probabilities; "logit" for the sigmoid of the mean of logits
+        (for softmax scores, the normalised weighted geometric mean).
+    :param classes: a subset to keep, in this order; every teacher must have all of them. Softmax probabilities are
+        kept as they are, not scaled to a sum of 1.
+    :param sample_rate: Hz of the waveforms that :meth:`probabilities` takes; a member of another rate hears each clip
+        resampled alone.
+    :param amp: whether the members run under autocast (bfloat16 on a CPU, float16 elsewhere); results are float32.
+    :raises TeacherError: no teachers, bad weights, other classes or score kinds.
+
+    Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``scores``; ``device``.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        weights: Sequence[float] | None = None,
+        average: Literal["probability", "logit"] = "probability",
+        classes: Sequence[str] | None = None,
+        *,
+        sample_rate: int,
+        amp: bool = False,
+    ) -> None:
+        if not teachers:
+            raise TeacherError("an ensemble of no teachers; give at least one --teacher SPEC")
+        if average not in ("probability", "logit"):
+            raise TeacherError(f"average {average!r}; allowed are 'probability' and 'logit'")
+        first = teachers[0]
+        for teacher in teachers[1:]:
+            if teacher.scores != first.scores:
+                raise TeacherError(
+                    f"teacher {teacher.spec!r} gives {teacher.scores} scores and teacher {first.spec!r} "
+                    f"{first.scores}; an ensemble needs one kind"
+                )
+        self.members = tuple(teachers)
+        self.weights = _normalised(weights, len(self.members))
+        self.average = average
+        self.classes = first.classes if classes is None else tuple(classes)
+        self.scores = first.scores
+        self.sample_rate = sample_rate
+        self.amp = amp
+        self.device = torch.device("cpu")
+        self._positions: list[torch.Tensor | None] = []
+        for teacher in self.members:
+            at = positions(teacher.classes, self.classes, whose=f"teacher {teacher.spec!r}", subset=classes is not None)
+            in_order = len(at) == len(teacher.classes) and bool((at[1:] > at[:-1]).all())
+            self._positions.append(None if in_order else torch.from_numpy(at))
+
+    def check(self, recipe: Recipe, clip_seconds: float | None = None) -> None:
+        """Refuse a recipe that a member cannot hear.
+
+        :param clip_seconds: length of the views; checked against the longest that each member hears whole.
+        :raises TeacherError: a spectrogram op and a member that takes only waveforms, or views that are too long.
+        """
+        for teacher in self.members:
+            if recipe.spectrogram_ops and not teacher.takes_masks:
+                raise TeacherError(
+                    f"teacher {teacher.spec!r} takes only waveforms and the recipe {recipe.name!r} has the spectrogram "
+                    f"op {recipe.spectrogram_ops[0].name!r}, which it would not hear; use a recipe of waveform ops or "
+                    "another teacher"
+                )
+            if clip_seconds is not None and teacher.max_seconds is not None and clip_seconds > teacher.max_seconds:
+                raise TeacherError(
+                    f"teacher {teacher.spec!r} hears at most {teacher.max_seconds:.2f} s and a view has "
+                    f"{clip_seconds:g} s; choose a shorter --clip-seconds"
+                )
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move every member to a device."""
+        self.device = torch.device(device)
+        for teacher in self.members:
+            teacher.to(self.device)
+        self._positions = [None if at is None else at.to(self.device) for at in self._positions]
+        return self
+
+    @overload
+    def probabilities(
+        self, waveforms: torch.Tensor, masks: Masks | None, members: Literal[False] = False
+    ) -> torch.Tensor: ...
+
+    @overload
+    def probabilities(
+        self, waveforms: torch.Tensor, masks: Masks | None, members: Literal[True]
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @torch.inference_mode()
+    def probabilities(
+        self, waveforms: torch.Tensor, masks: Masks | None, members: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """What the ensemble says of B views.
+
+        :param waveforms: float32 (B, S) at ``sample_rate``, replayed and padded, on any device.
+        :param masks: the B masks of the draws, or None under a recipe without spectrogram ops.
+        :param members: whether to give each member's probabilities too.
+        :returns: float32 (B, C) in [0, 1] on the ensemble's device; with ``members``, also float32 (M, B, C).
+        :raises ModelOutputError: a member gave a wrong shape, NaN, or values outside [0, 1]; the message names it.
+        """
+        at_rate: dict[int, torch.Tensor] = {}
+        said: list[torch.Tensor] = []
+        for teacher, at in zip(self.members, self._positions, strict=True):
+            if teacher.sample_rate not in at_rate:
+                heard = resample(waveforms, self.sample_rate, teacher.sample_rate)
+                at_rate[teacher.sample_rate] = heard.to(self.device)
+            with torch.autocast(self.device.type, dtype=_half(self.device), enabled=self.amp):
+                output = teacher.probabilities(at_rate[teacher.sample_rate], masks)
+            checked = check_output(teacher, output, len(waveforms)).to(self.device)
+            said.append(checked if at is None else checked[:, at])
+        mean = _mean(said, self.weights, self.average, self.scores)
+        return (mean, torch.stack(said)) if members else mean
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each member for a manifest, without its path: name, digest, scores, sample_rate, weight, contract."""
+        return [
+            {
+                "name": teacher.name,
+                "digest": teacher.digest,
+                "scores": teacher.scores,
+                "sample_rate": teacher.sample_rate,
+                "weight": weight,
+                "contract": teacher.contract,
+            }
+            for teacher, weight in zip(self.members, self.weights, strict=True)
+        ]
+
+
+def load_ensemble(
+    specs: Sequence[str],
+    weights: Sequence[float] | None = None,
+    average: Literal["probability", "logit"] = "probability",
+    classes: Sequence[str] | None = None,
+    *,
+    sample_rate: int,
+    amp: bool = False,
+) -> Ensemble:
+    """An :class:`Ensemble` of the teachers that specs name; the other arguments are its own.
+
+    :raises TeacherError: as :func:`teachers.registry.load_teacher` and :class:`Ensemble` do.
+    """
+    teachers = [load_teacher(spec) for spec in specs]
+    return Ensemble(teachers, weights, average, classes, sample_rate=sample_rate, amp=amp)
+
+
+def check_output(teacher: Teacher, output: object, clips: int) -> torch.Tensor:
+    """A teacher's output as float32 (clips, C) in [0, 1].
+
+    :raises ModelOutputError: not such a tensor; a value may be outside [0, 1] by rounding only, and is then clipped.
+    """
+    wanted = (clips, len(teacher.classes))
+    if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+        kind = output.dtype if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ModelOutputError(f"teacher {teacher.spec!r} gave {kind}; it must give a float tensor of shape {wanted}")
+    if tuple(output.shape) != wanted:
+        raise ModelOutputError(
+            f"teacher {teacher.spec!r} gave the shape {tuple(output.shape)}; it must be (clips, classes) = {wanted}"
+        )
+    values = output.float()
+    if not clips:
+        return values
+    low, high = (float(bound) for bound in values.aminmax())  # NaN where any value is
+    if math.isnan(low) or math.isnan(high):
+        row = int(values.isnan().any(dim=1).nonzero()[0])
+        raise ModelOutputError(f"teacher {teacher.spec!r} gave NaN for clip {row} of a batch of {clips}")
+    if low < -_SLACK or high > 1 + _SLACK:
+        raise ModelOutputError(
+            f"teacher {teacher.spec!r} gave values from {low:g} to {high:g}; probabilities lie in [0, 1]; are these "
+            "logits?"
+        )
+    return values.clamp(0.0, 1.0)
+
+
+def _normalised(weights: Sequence[float] | None, members: int) -> tuple[float, ...]:
+    given = [1.0] * members if weights is None or not len(weights) else [float(weight) for weight in weights]
+    if len(given) != members:
+        raise TeacherError(f"{len(given)} teacher weights for {members} teachers; give one a teacher, or none")
+    for weight in given:
+        if not (math.isfinite(weight) and weight > 0):
+            raise TeacherError(f"teacher weight {weight:g}; weights must be positive numbers")
+    total = math.fsum(given)
+    return tuple(weight / total for weight in given)
+
+
+def _mean(said: list[torch.Tensor], weights: tuple[float, ...], average: str, scores: str) -> torch.Tensor:
+    if len(said) == 1:
+        return said[0]
+    if average == "probability":
+        return _weighted(said, weights).clamp_(0.0, 1.0)
+    if scores == "sigmoid":
+        return torch.sigmoid(_weighted([torch.logit(member, eps=_EPSILON) for member in said], weights))
+    logs = _weighted([member.clamp(min=_TINY).log() for member in said], weights)
+    mass = _weighted(
+        [member.sum(dim=1, keepdim=True) for member in said], weights
+    )  # 1, less where classes were left out
+    return (torch.softmax(logs, dim=1) * mass).clamp_(0.0, 1.0)
+
+
+def _weighted(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.Tensor:
+    total = values[0] * weights[0]
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        total = total + value * weight
+    return total
+
+
+def _half(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cpu" else torch.float16

@@ -1,0 +1,52 @@
+"""What a teacher is: a model that states its classes, score kind, rate and whether it takes masks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import torch
+
+from logitstore.errors import TeacherError
+from logitstore.view.recipe import Masks
+
+
+class Teacher(ABC):
+    """One model. An adapter sets the attributes and defines :meth:`probabilities`.
+
+    Attributes:
+        spec: the spec that it was loaded from; for messages, never stored.
+        name: kind and architecture, free of paths; stored.
+        classes: names, in the order of its outputs. scores: "sigmoid" or "softmax".
+        sample_rate: Hz of the waveforms it takes. max_seconds: the longest view that it hears whole; None for any.
+        takes_masks: whether it has a front end of its own that masks can act on.
+        has_features: whether :meth:`features` can be called.
+        digest: BLAKE2b-128 of the weights, hex.
+        contract: front end, stage and value of the fill, as plain JSON values.
+    """
+
+    spec: str
+    name: str
+    classes: tuple[str, ...]
+    scores: str
+    sample_rate: int
+    takes_masks: bool
+    digest: str
+    contract: dict[str, Any]
+    has_features: bool = False
+    max_seconds: float | None = None
+
+    @abstractmethod
+    def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        """Probabilities (B, C) of waveforms float32 (B, S) at ``sample_rate``, under B masks or none."""
+
+    def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        """Activations over time, (B, T, D), of the same arguments.
+
+        :raises TeacherError: a teacher that has none.
+        """
+        raise TeacherError(f"teacher {self.spec!r} has no features over time; similarity losses need another teacher")
+
+    @abstractmethod
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights to a device; the waveforms are expected there too."""

@@ -1,0 +1,255 @@
+"""Supervised training of a teacher, for people whose domain has no published one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from logitstore.errors import RunError, SourceError
+from logitstore.jobs.build import pick_device, versions
+from logitstore.jobs.labelled import Labelled, label_matrix, label_names, read_labelled
+from logitstore.view.clips import ClipAudio
+from logitstore.view.lengths import clip_samples, samples_at
+from logitstore.view.ops import WEIGHT_UNIT, FrequencyMask, Gain, Place, Roll, TimeMask
+from logitstore.view.recipe import Recipe, draw, load_recipe
+from students import folder, losses
+from students.batches import Batch, Replayer, Views, epoch_steps
+from students.data import CACHE_BYTES
+from students.fit import (
+    FitOptions,
+    FitProgress,
+    check_training,
+    default_lr,
+    fit,
+    initialised,
+    keep_freed_memory,
+    order_generator,
+)
+from students.measure import Evaluator
+from students.models import build
+from students.models.tagger import Tagger
+from students.seeds import derived_seed
+from students.train import Trained
+from teachers.classes import read_classes
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+#: Without --epochs or --steps: at least so many steps, and at least so many epochs.
+DEFAULT_STEPS, DEFAULT_EPOCHS = 300, 10
+_EVALUATIONS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """What ``train-teacher`` was asked; None means the default that the data or the model suggests."""
+
+    manifest: str
+    model: str
+    out: str
+    label_column: str
+    audio_root: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    where: str | None = None
+    classes: str | None = None
+    scores: Literal["sigmoid", "softmax"] = "sigmoid"
+    recipe: str | None = None
+    clip_seconds: float | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 32
+    lr: float | None = None
+    eval_where: str | None = None
+    eval_every: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    amp: bool = False
+    workers: int | None = None
+    cache_bytes: int = CACHE_BYTES
+
+
+def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
+    """Train a model on labelled clips, under fresh draws of a recipe in every epoch.
+
+    :raises RunError: options that cannot be right, an unknown model or argument, a folder of another run.
+    :raises SourceError: no labelled clips.
+    :raises TeacherError: labels that are none of the classes.
+    """
+    _check(options)
+    report = progress or FitProgress()
+    workers = options.workers or os.cpu_count() or 1
+    read = partial(
+        read_labelled, options.manifest, options.audio_root, options.label_column,
+        clip_seconds=options.clip_seconds, workers=workers,
+    )  # fmt: skip
+    labelled = read(where=options.where)
+    classes = label_names(labelled.labels) if options.classes is None else read_classes(options.classes)
+    if not classes:
+        raise SourceError(f"no row of {options.manifest} has a label in the column {options.label_column!r}")
+    labels = label_matrix(labelled.labels, classes, whose=options.classes or options.manifest)
+    if options.scores == "softmax":
+        _require_single(labelled, options.label_column)
+    make = partial(build, options.model, len(classes), scores=options.scores, **options.model_args)
+    model = initialised(make, options.seed)
+    rate = model.front_end.sample_rate
+    place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
+    recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe)
+    recipe.check(place)
+    per_epoch = epoch_steps(labelled.table.num_rows, options.batch_size)
+    steps = options.steps or per_epoch * (options.epochs or max(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // per_epoch)))
+    lr = default_lr(options.model) if options.lr is None else options.lr
+    device = pick_device(options.device)
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        evaluate = None
+        if options.eval_where is not None:
+            evaluate = Evaluator(
+                read(where=options.eval_where), classes, whose=f"the rows with {options.where or 'any label'}",
+                sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
+                cache_bytes=options.cache_bytes,
+            )  # fmt: skip
+        training = _training(options, classes, recipe, labelled, lr, steps)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        finished = folder.begin(options.out, training)
+        if finished is not None:
+            return Trained(options.out, options.model, parameters, finished, before=True)
+        audio = ClipAudio(labelled.source, labelled.table, rate, options.cache_bytes)
+        replayer = Replayer(audio, labelled.name, recipe, place.clip_samples, rate, strict=False, pool=pool)
+        clips = _Clips(labelled, labels.astype(np.float32), recipe, place, options.seed)
+
+        def epoch_batches(epoch: int) -> Iterator[Batch]:
+            return replayer.epoch(clips.views(epoch), options.batch_size, order_generator(options.seed, epoch))
+
+        every = options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS))
+
+        def metrics(trained: Tagger, epoch: int, last: bool) -> dict[str, Any]:
+            return evaluate(trained) if evaluate is not None and (last or (epoch + 1) % every == 0) else {}
+
+        keep_freed_memory()
+        result = fit(
+            model,
+            FitOptions(steps=steps, lr=lr, seed=options.seed, device=device, amp=options.amp),
+            epoch_batches,
+            losses.bce if options.scores == "sigmoid" else losses.kl,
+            folder.log_path(options.out),
+            evaluate=metrics,
+            progress=report,
+        )
+    folder.finish(options.out, training, result, model, options.model, dict(options.model_args), classes)
+    notes = tuple(
+        f"left out, cannot be decoded: {labelled.name(clip)}: {reason}"
+        for clip, reason in sorted(replayer.failures.items())
+    )
+    return Trained(options.out, options.model, parameters, result, notes=notes)
+
+
+def default_recipe(place: Place) -> Recipe:
+    """What a teacher hears in training unless told otherwise: roll, gain, and masks like CED's in width.
+
+    The time mask is at most 1.92 s, and at most two fifths of a view.
+    """
+    ticks = min(192, 2 * place.ticks // 5)
+    time_mask = (TimeMask(max_seconds=ticks / 100),) if ticks else ()
+    return Recipe(
+        "teacher",
+        (
+            Roll(probability=0.5, max_fraction=0.5),
+            Gain(min_db=-6.0, max_db=6.0),
+            *time_mask,
+            FrequencyMask(max_steps=24, min_hz=0.0, max_hz=min(8000.0, place.sample_rate / 2)),
+        ),
+    )
+
+
+class _Clips:
+    """Labelled clips as the views of an epoch."""
+
+    def __init__(self, labelled: Labelled, labels: F32, recipe: Recipe, place: Place, seed: int) -> None:
+        table = labelled.table
+        self.paths = table["path"].to_pylist()
+        self.starts, self.frames, rates = (
+            table[name].to_numpy().astype(np.int64) for name in ("start", "length", "rate")
+        )
+        own = np.asarray(samples_at(self.frames, np.maximum(rates, 1), place.sample_rate), dtype=np.int64)
+        self.lengths = np.minimum(own, place.clip_samples)
+        self.labels = labels[labelled.row_of]  # float32 (n, C)
+        self.recipe, self.place, self.seed = recipe, place, derived_seed("teacher draws", seed)
+
+    def views(self, epoch: int) -> Views:
+        """Every clip under the epoch's own draws; under mixup, labels are mixed as the waveforms are."""
+        draws = draw(
+            self.recipe,
+            seed=self.seed,
+            keys=list(zip(self.paths, self.starts.tolist(), self.frames.tolist(), strict=True)),
+            view=epoch,
+            lengths=self.lengths,
+            place=self.place,
+            shard_rows=len(self.paths),
+        )
+        clips = np.arange(len(self.paths), dtype=np.int64)
+        if not self.recipe.has_mixup:
+            return Views(clips, draws, None, lambda positions: self.labels[positions])
+        weights, others = draws.columns["mixup_weight"], draws.columns["mixup_partner"]
+        share = (weights / WEIGHT_UNIT).astype(np.float32)[:, None]
+
+        def mixed(positions: I64) -> F32:
+            w = share[positions]
+            return (1 - w) * self.labels[positions] + w * self.labels[others[positions]]
+
+        return Views(clips, draws, np.where(weights > 0, others, -1), mixed)
+
+
+def _check(options: TeacherOptions) -> None:
+    check_training(
+        options.batch_size,
+        options.lr,
+        options.seed,
+        epochs=options.epochs,
+        steps=options.steps,
+        eval_every=options.eval_every,
+        workers=options.workers,
+    )
+    if options.epochs is not None and options.steps is not None:
+        raise RunError("--epochs and --steps are both given; give one of them")
+    if options.eval_every is not None and options.eval_where is None:
+        raise RunError("--eval-every says how often to evaluate, and there is no --eval-where SQL")
+    if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
+        raise RunError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
+
+
+def _require_single(labelled: Labelled, column: str) -> None:
+    for row, names in enumerate(labelled.labels):
+        if len(names) != 1:
+            clip = int(np.flatnonzero(labelled.row_of == row)[0])
+            raise RunError(
+                f"--scores softmax needs one label a row; {labelled.name(clip)} has {len(names)} in the column "
+                f"{column!r} ({';'.join(names)}); use --scores sigmoid, or leave such rows out with --where"
+            )
+
+
+def _training(
+    options: TeacherOptions, classes: tuple[str, ...], recipe: Recipe, labelled: Labelled, lr: float, steps: int
+) -> dict[str, Any]:
+    """What makes this training what it is: resolved options, classes, recipe, versions."""
+    resolved = asdict(options) | {
+        "clip_seconds": labelled.clip_seconds,
+        "lr": lr,
+        "steps": steps,
+        "model_args": dict(options.model_args),
+    }
+    for name in ("out", "workers", "cache_bytes"):
+        resolved.pop(name)  # they change nothing in what is learned
+    return {
+        "command": "train-teacher",
+        "options": resolved,
+        "classes": list(classes),
+        "recipe": recipe.to_dict(),
+        "clips": labelled.table.num_rows,
+        "versions": versions(),
+    }
