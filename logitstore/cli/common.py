@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ def run(command: click.Command) -> NoReturn:
 
     Exit codes: 0 done, 1 a failed job, 2 usage, 130 interrupted (Ctrl-C or a terminate signal).
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
