@@ -1,0 +1,139 @@
+"""Arrow tables that are decoded when they are read: part by part, and only the columns asked for.
+
+DuckDB scans such a table like any Arrow dataset. It asks for columns and hands over the filters that it has taken upon
+itself to push down; a scan decodes the parts that may hold such rows, a few ahead, and forgets them again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+
+BATCH_ROWS = 1 << 17
+_THREADS = 2
+_LARGE_PART = 1 << 21  # rows of a part beyond which parts are decoded one at a time, to bound memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a table that is decoded as a whole.
+
+    ``bounds`` are half-open ranges of its integer columns: what a filter can exclude the part by. ``rows`` is about
+    its size. ``decode`` gives its rows with at least the columns asked for.
+    """
+
+    bounds: dict[str, tuple[int, int]]
+    rows: int
+    decode: Callable[[Set[str]], pa.Table]
+
+
+class LazyTable(ds.Dataset):  # type: ignore[misc]
+    """A table in parts. DuckDB scans it like any Arrow dataset: again and again, with projection and filters.
+
+    ``failure`` is the error, if any, that ended a scan; DuckDB itself hands on no more than its text.
+    """
+
+    def __init__(self, schema: pa.Schema, parts: Sequence[Part]) -> None:  # the base class refuses to be initialised
+        self._columns = schema
+        self.parts = parts
+        self.failure: BaseException | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+        return self._columns
+
+    def scanner(
+        self, columns: Sequence[str] | None = None, filter: pc.Expression | None = None, **_: Any
+    ) -> LazyScanner:
+        """A scan of some columns (all, where none are named) of the rows that satisfy a filter; each begins anew."""
+        return LazyScanner(self, list(columns) if columns else self._columns.names, filter)
+
+    def kept_parts(self, condition: pc.Expression | None) -> Sequence[Part]:
+        """The parts that may hold rows that satisfy a condition, by what Arrow can prove from their bounds."""
+        bounded = {name for part in self.parts for name in part.bounds}
+        if condition is None or not bounded & referenced(condition, self._columns):
+            return self.parts
+        nowhere = pyarrow.fs.LocalFileSystem()  # fragments are named by number and never opened
+        fragments = [
+            ds.IpcFileFormat().make_fragment(str(number), nowhere, partition_expression=_guarantee(part.bounds))
+            for number, part in enumerate(self.parts)
+        ]
+        described = ds.FileSystemDataset(fragments, self._columns, ds.IpcFileFormat(), nowhere)
+        return [self.parts[int(fragment.path)] for fragment in described.get_fragments(filter=condition)]
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a table of a store cannot be pickled; open the store in each process")
+
+
+class LazyScanner:
+    """One scan of a :class:`LazyTable`."""
+
+    def __init__(self, table: LazyTable, columns: list[str], condition: pc.Expression | None) -> None:
+        self._table = table
+        self._columns = columns
+        self._condition = condition
+
+    @property
+    def projected_schema(self) -> pa.Schema:
+        """Names and types of the columns of the scan."""
+        return pa.schema([self._table.schema.field(name) for name in self._columns])
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The rows, decoded as they are read."""
+        return pa.RecordBatchReader.from_batches(self.projected_schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        needed = set(self._columns)
+        if self._condition is not None:
+            needed |= referenced(self._condition, self._table.schema)
+        try:
+            for table in _decode_ahead(self._table.kept_parts(self._condition), needed):
+                chosen = table if self._condition is None else table.filter(self._condition)
+                yield from chosen.select(self._columns).to_batches(max_chunksize=BATCH_ROWS)
+        except Exception as error:
+            self._table.failure = error
+            raise
+
+
+def referenced(condition: pc.Expression, schema: pa.Schema) -> set[str]:
+    """The columns of a schema that an expression reads: those without which Arrow cannot bind it."""
+    found = set()
+    for name in schema.names:
+        without = schema.remove(schema.get_field_index(name)).empty_table()
+        try:
+            ds.dataset(without).scanner(filter=condition)
+        except (pa.ArrowInvalid, KeyError):
+            found.add(name)
+    return found
+
+
+def _guarantee(bounds: dict[str, tuple[int, int]]) -> pc.Expression:
+    expression = pc.scalar(True)
+    for name, (low, high) in bounds.items():
+        expression = expression & (pc.field(name) >= low) & (pc.field(name) <= high - 1)  # Arrow knows no integers
+    return expression
+
+
+def _decode_ahead(parts: Sequence[Part], columns: Set[str]) -> Iterator[pa.Table]:
+    """Parts in their order, the next ones being decoded by other threads meanwhile."""
+    ahead = _THREADS if all(part.rows <= _LARGE_PART for part in parts) else 1
+    pool = ThreadPoolExecutor(ahead, thread_name_prefix="tables")
+    waiting: deque[Future[pa.Table]] = deque()
+    try:
+        for part in parts:
+            waiting.append(pool.submit(part.decode, columns))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,154 @@
+"""Small stores for tests, written through the real writer: made-up targets, every draw from the real recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from logitstore.store.codec import quantizer, top_k
+from logitstore.store.commits import object_name
+from logitstore.store.layout import Targets, columns_for
+from logitstore.store.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.storage import LocalStorage
+from logitstore.store.writer import BlockContent, StoreWriter
+from logitstore.view.ops import Place
+from logitstore.view.recipe import CED, Draws, Recipe, draw
+
+RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to build; the defaults give 5 shards of up to 8 clips, 3 views, 5 of 12 classes, clip 10 unreadable."""
+
+    clips: int = 37
+    shard_clips: int = 8
+    view_ranges: tuple[tuple[int, int], ...] = ((0, 3),)
+    classes: int = 12
+    topk: int = 5
+    recipe: Recipe = CED
+    scores: str = "sigmoid"
+    keep_members: bool = False
+    failed: tuple[int, ...] = (10,)
+    skip_blocks: tuple[str, ...] = ()
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Made:
+    """A store and what was written into it: classes uint16, probabilities as decoded float32, both (N, V, k)."""
+
+    path: Path
+    classes: npt.NDArray[np.uint16]
+    probabilities: npt.NDArray[np.float32]
+    members: npt.NDArray[np.float32]  # (M, N, V, k)
+    draws: dict[str, npt.NDArray[np.int64]]  # (N, V)
+    readable: npt.NDArray[np.bool_]
+    names: tuple[str, ...]
+
+
+def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
+    """Write a store. ``columns`` are further columns of its clip table."""
+    spec = spec or Spec()
+    rng = np.random.default_rng(spec.seed)
+    place = Place(2 * RATE, RATE, spec.shard_clips)
+    names = tuple(f"class {number}" for number in range(spec.classes))
+    members = tuple(Member("net", f"{i:032x}", spec.scores, RATE, 0.5, {"fill": 0}) for i in range(2))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        classes=names,
+        scores=spec.scores,
+        teachers=members,
+        average="probability",
+        recipe_document=spec.recipe.to_dict(),
+        draw_columns=tuple(vars(column) for column in columns_for(spec.recipe.ranges(place))),
+        seed=7,
+        sample_rate=RATE,
+        clip_seconds=2.0,
+        topk=spec.topk,
+        value_bits=8,
+        shard_clips=spec.shard_clips,
+        batch_size=8,
+        device_kind="cpu",
+        precision="float32",
+        keep_members=spec.keep_members,
+        made_by={"logitstore": "test"},
+    )
+    paths = [f"folder/clip {number:06d}.wav" for number in range(spec.clips)]
+    lengths = np.where(np.isin(np.arange(spec.clips), spec.failed), 0, RATE)
+    table = pa.table(
+        {
+            "path": pa.array(paths),
+            "start": pa.array(np.zeros(spec.clips, np.int64)),
+            "length": pa.array(lengths),
+            "rate": pa.array(np.where(lengths > 0, RATE, 0).astype(np.int32)),
+            **columns,
+        }
+    )
+    storage = LocalStorage(path)
+    writer = StoreWriter.open(storage, manifest, table)
+    quantize = quantizer(spec.scores, 8)
+    views = spec.view_ranges[-1][1]
+    shape = (spec.clips, views, spec.topk)
+    classes, codes = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
+    member_codes = np.zeros((2, *shape), np.uint16)
+    readable = np.ones(spec.clips, bool)
+    readable[list(spec.failed)] = False
+    drawn = {name: np.zeros((spec.clips, views), np.int64) for name in spec.recipe.columns}
+    for shard in range(writer.shards):
+        rows = np.array(writer.shard_rows(shard))
+        level = rng.normal(-3, 1.5, (len(rows), 1, spec.classes))
+        scores = level + rng.normal(0, 0.5, (len(rows), views, spec.classes))
+        if spec.scores == "sigmoid":
+            dense = (1 / (1 + np.exp(-scores))).astype(np.float32)
+        else:
+            dense = (np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)).astype(np.float32)
+        best, values = top_k(dense.reshape(-1, spec.classes), spec.topk)
+        order = np.lexsort((best, -quantize.encode(values).astype(np.int64)), axis=1)  # as the store gives them back
+        classes[rows] = np.take_along_axis(best, order, 1).reshape(len(rows), views, -1)
+        codes[rows] = quantize.encode(np.take_along_axis(values, order, 1)).reshape(len(rows), views, -1)
+        member_codes[:, rows] = np.clip(codes[rows] + rng.integers(-3, 4, (2, *codes[rows].shape)), 0, 255)
+        for view in range(views):
+            own = draw(
+                spec.recipe, seed=7, keys=[(paths[row], 0, int(lengths[row])) for row in rows], view=view,
+                lengths=lengths[rows], place=place, shard_rows=len(rows),
+            )  # fmt: skip
+            for name, values_of in own.columns.items():
+                drawn[name][rows, view] = values_of
+        hidden = rows[~readable[rows]]
+        classes[hidden], codes[hidden], member_codes[:, hidden] = 0, 0, 0
+        for start, stop in spec.view_ranges:
+            name = f"{shard:06d}-{start}-{stop}"
+            if name in spec.skip_blocks:
+                continue
+            within = slice(start, stop)
+            content = BlockContent(
+                Targets(classes[rows][:, within], codes[rows][:, within], readable[rows]),
+                member_codes[:, rows][:, :, within] if spec.keep_members else None,
+                Draws({column: values_of[rows][:, within] for column, values_of in drawn.items()}),
+                {int(row - rows[0]): "not audio" for row in hidden},
+                (),
+            )
+            writer.write_block(shard, start, stop, content, f"blocks/{name}")
+    decoded = quantize.table()
+    probabilities, member_values = decoded[codes], decoded[member_codes]
+    probabilities[~readable] = 0
+    member_values[:, ~readable] = 0
+    return Made(path, classes, probabilities, member_values, drawn, readable, names)
+
+
+def damage(path: Path, block: str) -> Path:
+    """Change one byte in the middle of an object of a block; returns the file."""
+    objects: dict[str, str] = msgspec.json.decode((path / object_name(block)).read_bytes())["objects"]
+    name = next(name for name in sorted(objects) if name.startswith("classes/c/"))
+    file: Path = path / "blocks" / block / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    return file

@@ -1,0 +1,292 @@
+"""The command ``logitstore inspect``: summary, formats, parameters, errors, start-up, interrupt."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+import logitstore
+from logitstore.cli.formats import write
+from logitstore.cli.inspect import inspect_command, render_summary, summary, typed
+from logitstore.errors import NotAStoreError, QueryError, UsageError
+from tests.small_store import Made, Spec, make_store
+
+COMMAND = [sys.executable, "-c", "from logitstore.cli.main import main; main()", "inspect"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    spec = Spec(keep_members=True, skip_blocks=("000004-0-3",))
+    return make_store(tmp_path_factory.mktemp("inspect") / "store", spec, fold=pa.array(range(37)))
+
+
+def inspect(made: Made, *arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(inspect_command, [str(made.path), *arguments], input=stdin)
+
+
+def printed(made: Made, *arguments: str, stdin: str | None = None) -> str:
+    result = inspect(made, *arguments, stdin=stdin)
+    assert result.exception is None, result.exception
+    return result.stdout
+
+
+def written(table: pa.Table, kind: str, width: int | None = None) -> str:
+    file = io.BytesIO()
+    assert write(table.to_reader(), kind, file, width) == table.num_rows
+    return file.getvalue().decode()
+
+
+# the summary
+
+
+def test_summary_counts(made: Made) -> None:
+    found = summary(logitstore.open_store(made.path))
+    files = sum(file.stat().st_size for file in made.path.rglob("*") if file.is_file())
+    expected = {
+        "clips": 37, "clips_failed": 1, "views": 3, "views_stored": 31 * 3, "blocks": 4, "shards": 5,
+        "shards_finished": 4, "topk": 5, "classes": 12, "scores": "sigmoid", "value_bits": 8, "bytes": files,
+        "bytes_a_view": files / 93, "percent_of_pcm": 100 * files / (36 * 16000 * 2), "columns": ["fold"],
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_summary_is_for_people(made: Made) -> None:
+    lines = {line.split()[0]: line for line in printed(made).splitlines()}
+    assert "37 of 2 s at 16,000 Hz, 1 failed" in lines["clips"]
+    assert "4 in 4 of 5 shards, 1 shard not finished: run the same build again" in lines["blocks"]
+    assert "top 5 of 12 classes, sigmoid, 8 bits" in lines["targets"]
+    assert "ced: roll, time_mask, frequency_mask; seed 7" in lines["recipe"]
+    assert "a view" in lines["size"]
+    assert "% of the clips' 16-bit PCM" in lines["size"]
+    assert "members" in lines["tables"]
+    assert json.loads(printed(made, "--format", "json")) == summary(logitstore.open_store(made.path))
+
+
+def test_summary_of_a_store_without_blocks(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", Spec(skip_blocks=tuple(f"00000{i}-0-3" for i in range(5))))
+    text = render_summary(summary(logitstore.open_store(made.path)))
+    assert "0 in 0 of 5 shards" in text
+    assert "a view" not in text
+
+
+# formats
+
+
+def test_table_is_aligned_and_plain(made: Made) -> None:
+    text = printed(made, "SELECT clip, path, NULL AS gone, clip / 3 AS third FROM clips WHERE clip < 2 ORDER BY clip")
+    assert text.splitlines() == [
+        "clip  path                    gone     third",
+        "────  ──────────────────────  ────  ────────",
+        "   0  folder/clip 000000.wav  NULL         0",
+        "   1  folder/clip 000001.wav  NULL  0.333333",
+    ]
+
+
+def test_csv_json_and_ndjson(made: Made) -> None:
+    sql = "SELECT class, probability, probability > 0.9 AS sure, count(*) OVER () AS n FROM topk WHERE clip = 3 LIMIT 4"
+    rows = json.loads(printed(made, sql, "--format", "json"))
+    assert len(rows) == 4
+    assert rows[0].keys() == {"class", "probability", "sure", "n"}
+    lines = printed(made, sql, "--format", "ndjson").splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    table = list(csv.DictReader(io.StringIO(printed(made, sql, "--format", "csv"))))
+    assert [(row["class"], float(row["probability"]), row["sure"]) for row in table] == [
+        (row["class"], row["probability"], str(row["sure"]).lower()) for row in rows
+    ]
+
+
+def test_output_takes_its_format_from_its_name(made: Made, tmp_path: Path) -> None:
+    for name in ("out.csv", "out.json", "out.ndjson", "out.parquet", "out.txt"):
+        assert printed(made, "FROM topk ORDER BY clip, view, rank", "--output", str(tmp_path / name)) == ""
+    expected = logitstore.open_store(made.path).sql("FROM topk ORDER BY clip, view, rank")
+    assert pq.read_table(tmp_path / "out.parquet").equals(expected)
+    assert len(json.loads((tmp_path / "out.json").read_text())) == expected.num_rows
+    assert (tmp_path / "out.csv").read_text().startswith("clip,view,rank,class_index,class,probability\n")
+    assert (tmp_path / "out.txt").read_text().startswith("clip  view  rank")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["out.csv", "out.json", "out.ndjson", "out.parquet", "out.txt"]
+    )
+
+
+def test_parquet_to_a_pipe(made: Made) -> None:
+    result = inspect(made, "FROM failures", "--format", "parquet")
+    assert pq.read_table(pa.BufferReader(result.stdout_bytes)).num_rows == 1
+
+
+def test_values_of_every_kind() -> None:
+    table = pa.table(
+        {
+            "x": pa.array([0.1, None, float("nan")], pa.float32()),
+            "total": pa.array([Decimal(12345678901234567890), None, Decimal(1)], pa.decimal128(38, 0)),
+            "text": ["a,b", "", None],
+            "list": [[1, 2], [], None],
+            "day": pa.array([0, 1, None], pa.date32()),
+            "raw": [b"\x00\xff", b"", None],
+        }
+    )
+    assert json.loads(written(table, "json"), parse_float=str) == [
+        {"x": "0.1", "total": 12345678901234567890, "text": "a,b", "list": [1, 2], "day": "1970-01-01", "raw": "AP8="},
+        {"x": None, "total": None, "text": "", "list": [], "day": "1970-01-02", "raw": ""},
+        {"x": None, "total": 1, "text": None, "list": None, "day": None, "raw": None},
+    ]
+    assert written(table, "csv").splitlines() == [
+        "x,total,text,list,day,raw",
+        '0.1,12345678901234567890,"a,b","[1,2]",1970-01-01,AP8=',
+        ",,,[],1970-01-02,",
+        "nan,1,,,,",
+    ]
+    assert "NULL" in written(table, "table")
+
+
+def test_an_empty_answer_in_every_format() -> None:
+    empty = pa.table({"x": pa.array([], pa.int64())})
+    assert written(empty, "json") == "[]\n"
+    assert written(empty, "ndjson") == ""
+    assert written(empty, "csv") == "x\n"
+    assert written(empty, "table") == "x\n─\n"
+
+
+def test_columns_of_one_name_stay_apart_in_json() -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
+    assert json.loads(written(table, "ndjson")) == {"n": 1, "n_2": 2}
+
+
+def test_a_terminal_cuts_text_and_never_numbers() -> None:
+    table = pa.table({"path": ["x" * 60, "短い" * 20], "n": [123456789, 1]})
+    lines = written(table, "table", width=30).splitlines()
+    assert lines[2] == "x" * 18 + "…  123456789"
+    assert all(len(line) <= 30 for line in lines)
+    assert "…" in lines[3]
+    assert "x" * 60 in written(table, "table")
+
+
+def test_nothing_in_a_name_steers_the_terminal() -> None:
+    text = written(pa.table({"a\nb": ["\x1b[31mred\n\u202eevil"]}), "table")
+    assert text.splitlines()[0].startswith("a\\nb")
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert len(text.splitlines()) == 3
+
+
+# SQL, parameters
+
+
+def test_sql_from_stdin(made: Made) -> None:
+    assert "37" in printed(made, "-", stdin="SELECT count(*) n\nFROM clips;\n")
+
+
+def test_parameters_are_typed(made: Made) -> None:
+    assert typed((("a", "5"), ("b", "-1.5e3"), ("c", "nan"), ("$d", "1_0"), ("e", " 5"), ("f", "007"))) == {
+        "a": 5, "b": -1500.0, "c": "nan", "d": "1_0", "e": " 5", "f": 7,
+    }  # fmt: skip
+    sql = "SELECT clip FROM clips WHERE fold < $most AND path LIKE $like"
+    assert printed(made, sql, "-p", "most", "12", "-p", "like", "%1.wav", "--format", "csv") == "clip\n1\n11\n"
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["SELCT"], "line 1, column 1"),
+        (["SELECT 1; SELECT 2"], "2 statements"),
+        (["COPY topk TO 'x'"], "read-only"),
+        (["FROM read_csv('/etc/passwd')"], "no file, network, setting or environment"),
+        (["SELECT $x", "-p", "y", "1"], r"parameter \$x"),
+        (["SELECT $x", "-p", "x y", "1"], "no name of a parameter"),
+        (["SELECT $x", "-p", "x", "1", "-p", "x", "2"], "given twice"),
+        (["-p", "x", "1"], "there is no SQL"),
+        (["--format", "csv"], "summary cannot be printed as csv; allowed are table and json"),
+        (["FROM clips", "--output", "/nowhere/at/all.csv"], "cannot be written"),
+    ],
+)
+def test_errors_are_usage_errors(made: Made, arguments: list[str], match: str) -> None:
+    result = inspect(made, *arguments)
+    with pytest.raises(UsageError, match=match):
+        raise result.exception or AssertionError(result.output)
+
+
+def test_a_failed_query_leaves_no_output(made: Made, tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("before")
+    result = inspect(made, "SELECT CAST(class AS INT) FROM topk", "--output", str(target))
+    assert isinstance(result.exception, QueryError)
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_store_is_no_place_for_output(made: Made) -> None:
+    result = inspect(made, "FROM clips", "--output", str(made.path / "zarr.json"))
+    with pytest.raises(UsageError, match="lies in the store, which is read-only"):
+        raise result.exception or AssertionError(result.output)
+
+
+def test_no_store(tmp_path: Path) -> None:
+    result = CliRunner().invoke(inspect_command, [str(tmp_path)])
+    with pytest.raises(NotAStoreError, match="no store at"):
+        raise result.exception or AssertionError(result.output)
+
+
+def test_the_help_has_examples() -> None:
+    text = CliRunner().invoke(inspect_command, ["--help"]).output
+    assert "logitstore inspect store" in text
+    assert "-p name Dog" in text
+
+
+# as a process
+
+
+def test_exit_codes_and_one_line(made: Made, tmp_path: Path) -> None:
+    for arguments in ([str(made.path), "SELECT 1; SELECT 2"], [str(tmp_path)], [str(made.path), "FROM '/etc/passwd'"]):
+        ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr.startswith("Error: ")
+        assert ended.stderr.count("\n") == 1
+
+
+def test_no_heavy_imports(made: Made) -> None:
+    code = (
+        "import sys; from logitstore.cli.inspect import inspect_command as c; "
+        "c.main(sys.argv[1:], standalone_mode=False); "
+        "sys.exit(','.join(m for m in ('torch', 'zarr', 'students', 'teachers') if m in sys.modules) or 0)"
+    )
+    for sql in ([], ["FROM topk LIMIT 1"]):
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(made.path), *sql], capture_output=True, text=True, timeout=60
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+    light = code.replace("('torch', 'zarr', ", "('duckdb', 'pyarrow.dataset', 'numcodecs', ")
+    ended = subprocess.run([sys.executable, "-c", light, str(made.path)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_interrupt_ends_a_query_at_once(made: Made, tmp_path: Path) -> None:
+    sql = "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(100000) b"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [*COMMAND, str(made.path), sql], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    time.sleep(2.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    stdout, stderr = process.communicate(timeout=20)
+    assert time.monotonic() - started < 5
+    assert (process.returncode, stdout) == (130, "")
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.iterdir())
