@@ -35,10 +35,12 @@ from logitstore.cli.common import key_values, run
 @click.option(
     "--clip-seconds", type=float, help="Longer files are cut.  [default: 10, or the longest file where that is shorter]"
 )
-@click.option("--epochs", type=int, help="[default: 10, or as many as make 300 steps]")
+@click.option("--epochs", type=int, help="[default: 10, or as many as make 400 steps]")
 @click.option("--steps", type=int, help="Number of steps, instead of --epochs.")
 @click.option("--batch-size", default=32, show_default=True, help="Clips a step.")
-@click.option("--lr", type=float, help="Highest learning rate.  [default: cnn4 5e-3; ced-small, -base 3e-4; others 1e-3]")
+@click.option(
+    "--lr", type=float, help="Highest learning rate.  [default: cnn4 5e-3; ced-small, -base 3e-4; others 1e-3]"
+)
 @click.option("--eval-where", metavar="SQL", help="Measure mAP on the rows of the manifest for which this holds.")
 @click.option("--eval-every", type=int, metavar="N", help="Measure every N epochs.  [default: five times in all]")
 @click.option("--seed", default=0, show_default=True, help="Of weights, order, dropout and draws.")

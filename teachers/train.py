@@ -43,7 +43,7 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 #: Without --epochs or --steps: at least so many steps, and at least so many epochs.
-DEFAULT_STEPS, DEFAULT_EPOCHS = 300, 10
+DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
 _EVALUATIONS = 5
 
 
@@ -114,7 +114,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
                 sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
                 cache_bytes=options.cache_bytes,
             )  # fmt: skip
-        training = _training(options, classes, recipe, labelled, lr, steps)
+        training = _training(options, classes, recipe, labelled, lr, steps, device)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         finished = folder.begin(options.out, training)
         if finished is not None:
@@ -234,22 +234,31 @@ def _require_single(labelled: Labelled, column: str) -> None:
 
 
 def _training(
-    options: TeacherOptions, classes: tuple[str, ...], recipe: Recipe, labelled: Labelled, lr: float, steps: int
+    options: TeacherOptions,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    labelled: Labelled,
+    lr: float,
+    steps: int,
+    device: str,
 ) -> dict[str, Any]:
     """What makes this training what it is: resolved options, classes, recipe, versions."""
     resolved = asdict(options) | {
         "clip_seconds": labelled.clip_seconds,
         "lr": lr,
         "steps": steps,
+        "device": device,
         "model_args": dict(options.model_args),
     }
-    for name in ("out", "workers", "cache_bytes"):
+    places = {name: resolved.pop(name) for name in ("manifest", "audio_root", "out")}
+    for name in ("workers", "cache_bytes"):
         resolved.pop(name)  # they change nothing in what is learned
     return {
         "command": "train-teacher",
         "options": resolved,
+        "places": places,
         "classes": list(classes),
         "recipe": recipe.to_dict(),
-        "clips": labelled.table.num_rows,
+        "clips": {"count": labelled.table.num_rows, "digest": labelled.digest()},
         "versions": versions(),
     }

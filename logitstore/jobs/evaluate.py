@@ -149,18 +149,18 @@ def score_clips(
     samples = max(1, clip_samples(labelled.clip_seconds, sample_rate))
     scores = np.zeros((shape[0], len(audio), shape[1]), dtype=np.float32)
     failures: dict[int, str] = {}
-    for clips, waveforms in _decoded(audio, batch_size, pool, failures):
+    for done, clips, waveforms in _decoded(audio, batch_size, pool, failures):
         if len(clips):
             scores[:, clips] = said(pad(waveforms, samples)[0])
         if progress is not None:
-            progress(min(len(audio), int(clips[-1]) + 1 if len(clips) else 0), len(audio))
+            progress(done, len(audio))
     return scores, failures
 
 
 def _decoded(
     audio: ClipAudio, batch_size: int, pool: ThreadPoolExecutor, failures: dict[int, str]
-) -> Iterator[tuple[I64, list[F32]]]:
-    """Batches of clips in order, the next one decoded while one is used."""
+) -> Iterator[tuple[int, I64, list[F32]]]:
+    """Batches of clips in order, the next one decoded while one is used: how far it is, the clips, their waveforms."""
 
     def attempt(clip: int) -> F32 | AudioError:
         try:
@@ -182,7 +182,7 @@ def _decoded(
             else:
                 clips.append(clip)
                 waveforms.append(result)
-        yield np.array(clips, dtype=np.int64), waveforms
+        yield start + len(current), np.array(clips, dtype=np.int64), waveforms
 
 
 def _heard(clips: int, failures: dict[int, str]) -> Bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,14 @@ class Labelled:
         """The path of a clip."""
         return str(self.table["path"][clip].as_py())
 
+    def digest(self) -> str:
+        """BLAKE2b-128, hex, of the clips' keys and labels."""
+        content = hashlib.blake2b(digest_size=16)
+        keys = zip(*(self.table[name].to_pylist() for name in ("path", "start", "length")), strict=True)
+        for row, key in zip(self.row_of.tolist(), keys, strict=True):
+            content.update(repr((*key, self.labels[row])).encode("utf-8", "surrogateescape"))
+        return content.hexdigest()
+
     def by_row(self, scores: F32, heard: Bool) -> tuple[F32, Bool]:
         """Means over the clips of a row.
 
@@ -74,6 +83,8 @@ def read_labelled(
     workers: int = 1,
 ) -> Labelled:
     """Scan a manifest and read its labels: text or numbers, several of them separated by ``;`` or as a Parquet list.
+
+    A row whose cell is empty has no label: none of the classes is there.
 
     :param clip_seconds: longer rows become several clips; by default 10 s, or the longest row where that is shorter.
     :raises SourceError: no such manifest or column, or no rows; see also :func:`logitstore.view.scan.scan`.

@@ -1,0 +1,202 @@
+"""Views as batches: clips decoded, replayed and gathered ahead of the step that needs them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from logitstore.errors import AudioError, MismatchError
+from logitstore.view.clips import ClipAudio
+from logitstore.view.recipe import Draws, Masks, Recipe, masks
+from logitstore.view.replay import pad, replay
+from logitstore.view.resample import resample
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Views:
+    """n views to learn from.
+
+    ``clips`` int64 (n,), rows of the clip table; ``draws`` their n draws; ``partners`` int64 (n,), the clip that each
+    is mixed with and -1 for none, or None under a recipe without mixup; ``targets`` gives float32 (B, C) for positions
+    int64 (B,) in [0, n).
+    """
+
+    clips: I64
+    draws: Draws
+    partners: I64 | None
+    targets: Callable[[I64], F32]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B views: ``waveforms`` float32 (B, S), ``masks`` of torch tensors or None, ``targets`` float32 (B, C), ``clips``
+    int64 (B,)."""
+
+    waveforms: torch.Tensor
+    masks: Masks | None
+    targets: torch.Tensor
+    clips: I64
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        if device.type == "cpu":
+            return self
+        spans = None if self.masks is None else self.masks.to(device)
+        waveforms = self.waveforms.to(device, non_blocking=True)
+        return Batch(waveforms, spans, self.targets.to(device, non_blocking=True), self.clips)
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU can copy from by itself."""
+        return Batch(self.waveforms.pin_memory(), self.masks, self.targets.pin_memory(), self.clips)
+
+
+class Replayer:
+    """Makes batches of views: decode, pad, replay, resample to the rate of the model that listens.
+
+    :param audio: the clips, at the rate of the draws. :param names: the path of a clip, for messages.
+    :param recipe: what the draws are of. :param clip_samples: samples of a view at the rate of the draws.
+    :param sample_rate: Hz of the draws. :param heard_at: Hz of the waveforms given; the same by default.
+    :param strict: whether a clip that cannot be decoded is an error; otherwise its views are left out of their batches
+        and the reason is kept in ``failures``, by clip.
+    :param pool: decodes the clips of a batch side by side; one after the other without one.
+    """
+
+    def __init__(
+        self,
+        audio: ClipAudio,
+        names: Callable[[int], str],
+        recipe: Recipe,
+        clip_samples: int,
+        sample_rate: int,
+        *,
+        heard_at: int | None = None,
+        strict: bool = True,
+        pool: Executor | None = None,
+    ) -> None:
+        self.audio = audio
+        self.names = names
+        self.recipe = recipe
+        self.clip_samples = clip_samples
+        self.sample_rate = sample_rate
+        self.heard_at = sample_rate if heard_at is None else heard_at
+        self.strict = strict
+        self.pool = pool
+        self.failures: dict[int, str] = {}
+
+    def batch(self, views: Views, positions: I64) -> Batch:
+        """The views at some positions; without ``strict``, fewer where clips cannot be decoded.
+
+        :raises MismatchError: with ``strict``, a clip that cannot be decoded, by name.
+        """
+        wanted = views.clips[positions]
+        partners = np.full(len(positions), -1) if views.partners is None else views.partners[positions]
+        heard = self._decode(np.unique(np.concatenate([wanted, partners[partners >= 0]])))
+        kept = np.array([clip in heard and (other < 0 or other in heard) for clip, other in _pairs(wanted, partners)])
+        positions, wanted, partners = (part[kept.astype(bool)] for part in (positions, wanted, partners))
+        draws = views.draws[positions]
+        padded, lengths = pad([heard[int(clip)] for clip in wanted], self.clip_samples)
+        others = None if views.partners is None else [heard.get(int(other)) for other in partners]
+        waveforms = replay(padded, lengths, self.recipe, draws, partners=others)
+        spans = masks(self.recipe, draws)
+        return Batch(
+            resample(waveforms, self.sample_rate, self.heard_at),
+            None if spans is None else spans.to("cpu"),
+            torch.from_numpy(views.targets(positions)),
+            wanted,
+        )
+
+    def epoch(self, views: Views, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Every view once, in an order that the generator decides, in batches of nearly one size."""
+        order = torch.randperm(len(views), generator=generator).numpy()
+        for positions in np.array_split(order, epoch_steps(len(views), batch_size)):
+            batch = self.batch(views, positions)
+            if len(batch):
+                yield batch
+
+    def _decode(self, clips: I64) -> dict[int, F32]:
+        rows = clips.tolist()
+        results = map(self._attempt, rows) if self.pool is None else self.pool.map(self._attempt, rows)
+        heard: dict[int, F32] = {}
+        for row, result in zip(rows, results, strict=True):
+            if not isinstance(result, AudioError):
+                heard[row] = result
+            elif self.strict:
+                raise MismatchError(
+                    f"clip {row} ({self.names(row)}) is not what the teachers heard: {result}; give the audio root "
+                    "that the store was built from, or leave the clip out with --where"
+                )
+            else:
+                self.failures[row] = str(result)
+        return heard
+
+    def _attempt(self, row: int) -> F32 | AudioError:
+        try:
+            return self.audio[row]
+        except AudioError as error:
+            return error
+
+
+def epoch_steps(views: int, batch_size: int) -> int:
+    """Number of batches of an epoch."""
+    return -(-views // batch_size)
+
+
+def prefetched(items: Iterator[Item], depth: int = 3) -> Generator[Item, None, None]:
+    """The same items, made by a thread of their own up to ``depth`` ahead; errors come out where the item would."""
+    ready: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(more: bool, entry: Item | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                ready.put((more, entry), timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put(True, item)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed over to the consumer, whatever it is
+            put(False, error)
+        else:
+            put(False, None)
+
+    producer = threading.Thread(target=produce, name="batches", daemon=True)
+    producer.start()
+    try:
+        while True:
+            more, entry = ready.get()
+            if isinstance(entry, BaseException):
+                raise entry
+            if not more:
+                return
+            yield entry  # type: ignore[misc]
+    finally:
+        stopped.set()
+        producer.join()
+
+
+def _pairs(clips: I64, partners: I64) -> Iterator[tuple[int, int]]:
+    return zip(clips.tolist(), partners.tolist(), strict=True)

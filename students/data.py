@@ -1,0 +1,221 @@
+"""A store's views as training data: the clips, replayed as the teachers heard them, and what the teachers said."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from logitstore.errors import MismatchError, UsageError
+from logitstore.store.reader import Store, open_store
+from logitstore.view.clips import ClipAudio
+from logitstore.view.fingerprint import check
+from logitstore.view.recipe import Draws, draw
+from logitstore.view.sources import Source, open_audio
+from students.batches import Replayer, Views
+from students.losses import TAILS, dense_targets
+from students.seeds import derived_seed
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+#: Decoded clips that are kept in memory by default, in bytes.
+CACHE_BYTES = 1 << 30
+#: Views that are replayed and compared with their fingerprints before any training.
+CHECKED_VIEWS = 4
+
+_MOST_NAMED = 3
+
+
+class ReplayDataset(Dataset[dict[str, Any]]):
+    """One view of a store's clips, for a trainer of your own: ``DataLoader(ReplayDataset(store, audio_root, view))``.
+
+    Item i is a dict that the default collation takes:
+
+    ``waveform``  float32 (clip_samples,), the replayed view at the store's rate, about [-1, 1]
+    ``masks``     dict of four floats, ``time_start`` and ``time_end`` in seconds, ``freq_low`` and ``freq_high`` in Hz,
+                  half-open, equal ends where nothing is masked; collated to float64 (B,), and
+                  ``Masks(**batch["masks"])`` is what this project's models take
+    ``target``    float32 (C,), a probability for each class of ``store.manifest.classes``
+    ``clip``      int, the row number of the clip
+
+    It may be shared with worker processes, forked or spawned. For epoch e use view e mod V.
+
+    :param store: an open store, or its path.
+    :param audio_root: the folder (or packed audio) that the clips' paths are relative to, or an open source.
+    :param view: in [0, V).
+    :param rows: the clips to use, by row number; all that have targets by default.
+    :param inconsistent: the ablation: fresh draws, of the stream ``seed``, against the stored targets.
+    :param seed: of the fresh draws; another one an epoch gives other draws.
+    :param tail: fill of the classes that a target does not hold; see :mod:`students.losses`.
+    :param cache_bytes: decoded audio to keep in memory, in every process that reads.
+    :param checked_views: how many fingerprinted views to replay and compare first; 0 for none.
+    :raises MismatchError: the audio is not what the teachers heard; the clips are named.
+    :raises UsageError: an unknown view or tail, or a clip without targets.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | os.PathLike[str],
+        audio_root: Source | str | os.PathLike[str],
+        view: int,
+        *,
+        rows: Any = None,
+        inconsistent: bool = False,
+        seed: int = 0,
+        tail: str = "zero",
+        cache_bytes: int = 0,
+        checked_views: int = CHECKED_VIEWS,
+    ) -> None:
+        opened = store if isinstance(store, Store) else open_store(store)
+        source = open_audio(os.fspath(audio_root)) if isinstance(audio_root, str | os.PathLike) else audio_root
+        manifest = opened.manifest
+        self._source, self._table, self._cache_bytes = source, opened.clips, cache_bytes
+        self._recipe, self._clip_samples = manifest.recipe, manifest.clip_samples
+        self._sample_rate = manifest.sample_rate
+        self._open()
+        check_audio(opened, self._replayer.audio, checked_views)
+        self._views = stored_views(opened, view, rows, tail=tail, fresh=(seed, view) if inconsistent else None)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One view; see the class.
+
+        :raises MismatchError: its audio cannot be decoded.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of a dataset of {len(self)} views")
+        batch = self._replayer.batch(self._views, np.array([index % len(self)]))
+        names = ("time_start", "time_end", "freq_low", "freq_high")
+        spans = {name: 0.0 if batch.masks is None else float(getattr(batch.masks, name)[0]) for name in names}
+        return {
+            "waveform": batch.waveforms[0],
+            "masks": spans,
+            "target": batch.targets[0],
+            "clip": int(batch.clips[0]),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_replayer"}  # it holds a lock
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _open(self) -> None:
+        audio = ClipAudio(self._source, self._table, self._sample_rate, self._cache_bytes)
+        self._replayer = Replayer(audio, self._name, self._recipe, self._clip_samples, self._sample_rate)
+
+    def _name(self, clip: int) -> str:
+        return str(self._table["path"][clip].as_py())
+
+
+class _StoredTargets:
+    """Targets of n views by position; a class, so that a dataset can be pickled."""
+
+    def __init__(self, store: Store, view: int, clips: I64, tail: str) -> None:
+        self.classes, self.probabilities = store.targets(view, clips)
+        self.class_count = len(store.manifest.classes)
+        self.seed = store.manifest.seed
+        self.view, self.clips, self.tail = view, clips, tail
+
+    def __call__(self, positions: I64) -> F32:
+        return dense_targets(
+            self.classes[positions],
+            self.probabilities[positions],
+            self.class_count,
+            self.tail,
+            clips=self.clips[positions],
+            view=self.view,
+            seed=self.seed,
+        )
+
+
+def stored_views(
+    store: Store, view: int, rows: Any = None, *, tail: str = "zero", fresh: tuple[int, int] | None = None
+) -> Views:
+    """One view of some clips: targets and draws, read block by block, so that any order of use is as fast.
+
+    :param rows: the clips; all that have targets by default.
+    :param fresh: None for the stored draws; (seed, number) for the number-th fresh draws of that stream.
+    :raises UsageError: no such view, no clips, a clip without targets, an unknown tail.
+    """
+    if tail not in TAILS:
+        raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
+    clips = store.rows(view) if rows is None else np.asarray(rows, dtype=np.int64)
+    if clips.ndim != 1 or not len(clips):
+        raise UsageError(f"{store.location} has no clips to replay in view {view} among those asked for")
+    if clips.min() < 0 or clips.max() >= store.clips.num_rows:
+        bad = clips.min() if clips.min() < 0 else clips.max()
+        raise UsageError(f"clip {bad} is not in {store.location}; it has clips 0 to {store.clips.num_rows - 1}")
+    targets = _StoredTargets(store, view, clips, tail)
+    draws = store.draws(view, clips) if fresh is None else fresh_draws(store, clips, *fresh)
+    return Views(clips, draws, _partners(store, clips, draws), targets)
+
+
+def fresh_draws(store: Store, clips: I64, seed: int, number: int) -> Draws:
+    """Draws of the store's recipe that no teacher heard: the number-th of a stream apart from the store's own.
+
+    :param clips: int64 (n,). :param seed: of the stream. :param number: in [0, 2**32).
+    """
+    manifest = store.manifest
+    recipe = manifest.recipe
+    stream = derived_seed("fresh draws", manifest.seed, seed)
+    firsts, counts = _shards(store)
+    shard_of = np.searchsorted(firsts, clips, side="right") - 1
+    columns = {name: np.zeros(len(clips), np.int64) for name in recipe.columns}
+    for shard in np.unique(shard_of):
+        where = np.flatnonzero(shard_of == shard)
+        table = store.clips.select(["path", "start", "length"]).take(clips[where])
+        drawn = draw(
+            recipe,
+            seed=stream,
+            keys=list(zip(*(table[name].to_pylist() for name in table.column_names), strict=True)),
+            view=number,
+            lengths=store.lengths(clips[where]),
+            place=manifest.place,
+            rows=clips[where] - firsts[shard],
+            shard_rows=int(counts[shard]),
+        )
+        for name, values in drawn.columns.items():
+            columns[name][where] = values
+    if recipe.has_mixup:
+        failed = np.array([clip for clip, _, _ in store.failures()], dtype=np.int64)
+        silent = np.isin(firsts[shard_of] + columns["mixup_partner"], failed)
+        columns["mixup_weight"][silent] = columns["mixup_partner"][silent] = 0
+    return Draws(columns)
+
+
+def check_audio(store: Store, audio: ClipAudio, count: int = CHECKED_VIEWS) -> int:
+    """Replay a few views and compare them with what the teachers heard; returns how many were compared.
+
+    :raises MismatchError: some are not the same sound; the clips are named.
+    """
+    compared, problems = check(store, audio, count) if count else (0, [])
+    if problems:
+        shown = "; ".join(problems[:_MOST_NAMED])
+        raise MismatchError(
+            f"the audio is not what the teachers of {store.location} heard, in {len(problems)} of {compared} views "
+            f"compared: {shown}; give the audio root that the store was built from"
+        )
+    return compared
+
+
+def _shards(store: Store) -> tuple[I64, I64]:
+    """First clip and number of clips of every shard, rising."""
+    sizes = {commit.first_clip: commit.clips for commit in store.commits}
+    firsts = sorted(sizes)
+    return np.array(firsts, dtype=np.int64), np.array([sizes[first] for first in firsts], dtype=np.int64)
+
+
+def _partners(store: Store, clips: I64, draws: Draws) -> I64 | None:
+    if not store.manifest.recipe.has_mixup:
+        return None
+    firsts, _ = _shards(store)
+    first = firsts[np.searchsorted(firsts, clips, side="right") - 1]
+    return np.where(draws.columns["mixup_weight"] > 0, first + draws.columns["mixup_partner"], -1)

@@ -1,0 +1,123 @@
+"""What a student learns from a target: the k stored probabilities, a fill for the other classes, and a loss.
+
+Fills of the C - k classes that a target does not hold, m being the smallest stored probability of the view:
+
+=========  =====================================================================================================
+zero       0
+mean       m / (C - k); nothing where k = C. This is the original's "mean": m shared out over the tail
+half       m / 2
+random     u * m, u in [0, 1) from the counter-based generator keyed by (seed, clip, view, class)
+uniform    1 / C
+=========  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from logitstore.errors import RunError
+from logitstore.view.philox import philox4x32, split64
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+TAILS = ("zero", "mean", "half", "random", "uniform")
+LOSSES = {"bce": "sigmoid", "kl": "softmax"}  # loss -> the score kind that it fits
+
+_TAIL_STREAM = 0x7461696C  # "tail"
+
+
+def dense_targets(
+    classes: npt.NDArray[np.integer[Any]],
+    probabilities: F32,
+    class_count: int,
+    tail: str = "zero",
+    *,
+    clips: I64 | None = None,
+    view: int = 0,
+    seed: int = 0,
+) -> F32:
+    """Stored targets as one probability a class.
+
+    :param classes: integers (B, k), distinct in each row, in [0, C).
+    :param probabilities: float32 (B, k) in (0, 1).
+    :param class_count: C.
+    :param tail: one of :data:`TAILS`; see the module's table.
+    :param clips: int64 (B,), row numbers of the clips; ``random`` needs them, with ``view`` and ``seed``.
+    :returns: float32 (B, C).
+    :raises RunError: an unknown tail.
+    """
+    count, k = probabilities.shape
+    smallest = probabilities.min(axis=1, keepdims=True) if k else np.zeros((count, 1), np.float32)
+    dense = np.zeros((count, class_count), dtype=np.float32)
+    if tail == "mean":
+        dense += smallest / np.float32(class_count - k) if class_count > k else np.float32(0)
+    elif tail == "half":
+        dense += smallest / np.float32(2)
+    elif tail == "random":
+        numbers = np.arange(count, dtype=np.int64) if clips is None else clips
+        dense += smallest * tail_uniforms(numbers, view, class_count, seed)
+    elif tail == "uniform":
+        dense += np.float32(1 / class_count)
+    elif tail != "zero":
+        raise RunError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
+    np.put_along_axis(dense, classes.astype(np.int64), probabilities, axis=1)
+    return dense
+
+
+def tail_uniforms(clips: I64, view: int, class_count: int, seed: int) -> F32:
+    """u of the fill ``random``: float32 (B, C) in [0, 1), a multiple of 2**-24.
+
+    The upper 24 bits of word c mod 4 of the Philox block with counter (clip, c div 4, view, "tail") and the key
+    ``seed``, so that it depends on nothing but (seed, clip, view, class).
+    """
+    blocks = np.arange(-(-class_count // 4), dtype=np.uint64)[None, :]
+    words = philox4x32((np.asarray(clips, np.uint64)[:, None], blocks, view, _TAIL_STREAM), split64(seed))
+    bits = np.stack(words, axis=2).reshape(len(clips), -1)[:, :class_count] >> np.uint32(8)
+    return bits.astype(np.float32) * np.float32(2.0**-24)
+
+
+def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of sigmoid(logits), both (B, C), in float32: the mean over classes and clips."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets)
+
+
+def kl(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """T² KL(q || softmax(logits / T)), in float32, the mean over clips.
+
+    q is the target with every probability raised to 1/T, renormalised over the classes: the teacher's softmax at
+    temperature T, as far as the target holds it. T² keeps the size of the gradients (Hinton et al., arXiv 1503.02531).
+
+    :param logits: (B, C). :param targets: probabilities (B, C), at least one above 0 in each row.
+    :param temperature: T > 0.
+    """
+    sharpened = targets.float().pow(1 / temperature)
+    sharpened = sharpened / sharpened.sum(dim=1, keepdim=True)
+    log_student = F.log_softmax(logits.float() / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_student, sharpened, reduction="batchmean")
+
+
+def loss_for(scores: str, loss: str | None, temperature: float) -> str:
+    """The loss to use with targets of a score kind: the one asked for, or the one that fits.
+
+    :raises RunError: a loss that does not fit the score kind, or a temperature that no loss can use.
+    """
+    fitting = next(name for name, kind in LOSSES.items() if kind == scores)
+    chosen = fitting if loss is None else loss
+    if chosen not in LOSSES:
+        raise RunError(f"no loss {chosen!r}; allowed are {', '.join(LOSSES)}")
+    if chosen != fitting:
+        raise RunError(
+            f"the loss {chosen!r} fits {LOSSES[chosen]} targets and the teachers of this store give {scores} scores; "
+            f"use --loss {fitting}"
+        )
+    if not 0 < temperature < float("inf"):
+        raise RunError(f"--temperature is {temperature:g}; it must be more than 0")
+    if chosen == "bce" and temperature != 1:
+        raise RunError(f"--temperature {temperature:g} has no meaning for the loss 'bce'; leave it out")
+    return chosen
