@@ -19,9 +19,9 @@ F64 = npt.NDArray[np.float64]
 
 RATE = 16_000
 LEAST_HZ, MOST_HZ = 150.0, 6000.0
-EVENT_SECONDS = (0.3, 1.2)
-LEVEL_DB = (-22.0, -4.0)
-DETUNE = 0.03
+EVENT_SECONDS = (0.5, 1.6)
+LEVEL_DB = (-18.0, -4.0)
+DETUNE = 0.02
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,14 @@ def event_classes(count: int, seed: int) -> list[EventClass]:
     """``count`` classes drawn from a seed; the kinds take turns."""
     random = np.random.default_rng([seed, 1])
     kinds = list(KINDS)
+    a_kind = -(-count // len(kinds))
     found = []
     for number in range(count):
-        kind = kinds[number % len(kinds)]
-        hz = float(np.exp(random.uniform(np.log(LEAST_HZ), np.log(MOST_HZ / 2))))
-        found.append(EventClass(f"{kind} {number // len(kinds) + 1:02d}", kind, hz, float(random.uniform())))
+        kind, place = kinds[number % len(kinds)], number // len(kinds)
+        # a kind's classes share the octaves from LEAST_HZ to MOST_HZ / 2, each somewhere in its own part of them
+        share = (place + random.uniform(0.2, 0.8)) / a_kind
+        hz = LEAST_HZ * (MOST_HZ / 2 / LEAST_HZ) ** share
+        found.append(EventClass(f"{kind} {place + 1:02d}", kind, float(hz), float(random.uniform())))
     return found
 
 

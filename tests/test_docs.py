@@ -1,0 +1,160 @@
+"""Every code block of the README and the guide runs here, as it stands, on small audio.
+
+Python and YAML blocks run in a folder with a store `store` and its audio `audio`; a block whose first line is a comment
+with a file name is saved under it first. `console` blocks are sessions: each `$ ` command is run by a shell. Only the
+number of training steps and of seeds is made smaller, and ESC-10 is replaced by files of the same names and columns.
+"""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from logitstore.jobs.build import build
+from logitstore.view.recipe import load_recipe
+from tests.stores import options, write_audio
+
+REPOSITORY = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Documents whose sessions need a server or published files; their own tests run them.
+ELSEWHERE = {"cloud.md": "tests/test_cloud.py", "imports.md": "tests/test_import.py"}
+CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
+           "rooster", "fire_crackling")  # fmt: skip
+
+
+def documents() -> list[Path]:
+    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def blocks(wanted: str) -> list[Any]:
+    return [
+        pytest.param(text, id=f"{document.name}-{number}")
+        for document in documents()
+        if document.name not in ELSEWHERE
+        for number, (language, text) in enumerate(BLOCK.findall(document.read_text()), start=1)
+        if language == wanted
+    ]
+
+
+def commands(session: str) -> list[str]:
+    """The commands of a console block: what follows `$ `, with lines continued by a backslash or by `> `."""
+    found: list[str] = []
+    lines = iter(session.splitlines())
+    for line in lines:
+        if not line.startswith("$ "):
+            continue
+        command = line[2:]
+        while command.endswith("\\") or command.count("do\n") + command.endswith("; do") > command.count("\ndone"):
+            command += "\n" + next(lines).removeprefix("> ")
+        found.append(command)
+    return found
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `audio` and `store`."""
+    root = tmp_path_factory.mktemp("workshop")
+    write_audio(root / "audio", 12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.syspath_prepend(str(root))
+        build(options(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def esc10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an `esc10` like the README's: a table, and Ogg files at 44.1 kHz in a folder a class."""
+    root = tmp_path_factory.mktemp("session")
+    random = np.random.default_rng(0)
+    time = np.arange(5 * 44_100) / 44_100
+    rows = []
+    for number, label in enumerate(CLASSES):
+        for fold in range(1, 6):
+            name = f"{label}/{fold}-{number}-A.ogg"
+            wave = 0.3 * np.sin(2 * np.pi * 200 * (number + 1) * time) + 0.05 * random.standard_normal(len(time))
+            target = root / "esc10" / "audio" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(target, wave.astype(np.float32), 44_100, format="OGG", subtype="VORBIS")
+            rows.append((name, label, fold))
+    with (root / "esc10" / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "fold"), *rows])
+    return root
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_a_python_block_runs(text, workshop):
+    named = re.match(r"# (\w+\.py)\n", text)
+    if named:
+        (workshop / named[1]).write_text(text)
+        text = f"from teachers.registry import load_teacher\nload_teacher('python:{named[1][:-3]}:factory')"
+    done = subprocess.run([sys.executable, "-c", text], cwd=workshop, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_a_yaml_block_is_a_recipe(text, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "recipe.yaml")).ops
+
+
+@pytest.mark.parametrize("text", blocks("sh"))
+def test_a_shell_block_names_targets_that_there_are(text):
+    # `make demo` and `make test` would run this very suite; that they would do something is asked of make itself
+    for line in text.splitlines():
+        command = line.split("#")[0].split()
+        assert command[0] == "make", line
+        planned = subprocess.run(
+            ["make", "-n", *command[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        assert planned.returncode == 0, planned.stderr
+        assert planned.stdout.strip()
+
+
+def test_the_session_of_the_readme_runs(esc10):
+    sessions = [
+        text for language, text in BLOCK.findall((REPOSITORY / "README.md").read_text()) if language == "console"
+    ]
+    ran = [command for text in sessions for command in commands(text)]
+    assert len(ran) >= 8
+    for command in ran:
+        smaller = re.sub(r"--steps \d+", "--steps 2", command).replace("in 0 1 2 3 4;", "in 0;")
+        smaller = re.sub(r"--teacher-steps \d+", "--teacher-steps 2", smaller)
+        done = shell(smaller, esc10)
+        assert done.returncode == 0, f"{smaller}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), smaller
+
+
+def test_every_block_says_what_it_is_and_is_run():
+    known = {"python", "yaml", "sh", "console", ""}
+    for document in documents():
+        text = document.read_text()
+        for language, block in BLOCK.findall(text):
+            assert language in known, f"{document.name}: {language}"
+            if not language:  # a drawing of folders, or what a file holds; never something to type
+                assert "$ " not in block, f"{document.name}: {block}"
+        if document.name in ELSEWHERE:
+            assert document.name in (REPOSITORY / ELSEWHERE[document.name]).read_text()
+        elif document.name != "README.md":
+            assert "```console" not in text, f"{document.name} has a session that no test runs"
+
+
+def test_links_between_documents_lead_somewhere():
+    for document in documents():
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
