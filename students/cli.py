@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from logitstore.cli.common import key_values, run
+from logitstore.cli.common import STARTS_OVER, key_values, run
 
 
 @click.command("train-student")
@@ -70,4 +70,4 @@ def train_student_command(cache_mib: int, **options: Any) -> None:
 
 def main() -> NoReturn:
     """Console script."""
-    run(train_student_command)
+    run(train_student_command, STARTS_OVER)
