@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint types suite clean
+.PHONY: demo test lint types suite faults clean
 
 # The constraints file pins what is installed, torch first: its CPU build, where pip can find one, spares gigabytes.
 $(VENV)/.demo: pyproject.toml constraints.txt
@@ -16,7 +16,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,ced]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,ced,cloud]'
 	touch $@
 
 demo: $(VENV)/.demo
@@ -33,6 +33,10 @@ types: $(VENV)/.test
 
 suite: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
+
+# The tests that break things, at full size (minutes); the suite does a little of each.
+faults: $(VENV)/.test
+	LOGITSTORE_FAULTS=full $(BIN)/python -m pytest -n 2 tests/faults
 
 clean:
 	rm -rf $(VENV)

@@ -1,11 +1,13 @@
 """Claims: builders that share a store divide its shards among them.
 
 A claim is an object that says who works on a shard and until when; its holder renews it. It is no part of the store's
-content, and nothing depends on it but speed: if two builders ever do the same block, they write the same bytes.
+content, and nothing depends on it but speed: if two builders ever do the same block, they write the same bytes. On an
+object store a claim is made, renewed and taken over by conditional puts, so that one builder alone gets each.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -15,6 +17,7 @@ from typing import Self
 
 import msgspec
 
+from logitstore.errors import StoreError
 from logitstore.store.storage import Storage, process_exists
 
 FOLDER = "claims"
@@ -44,7 +47,7 @@ class Claimer:
         self._storage = storage
         self._lease = lease_seconds
         self._token = secrets.token_hex(8)
-        self._held: set[str] = set()
+        self._held: dict[str, bytes] = {}  # claims as they were last written
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="claims", daemon=True)
@@ -56,30 +59,34 @@ class Claimer:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._renewer.join()
-        for name in sorted(self._held):
-            self._storage.delete(name)
+        with contextlib.suppress(StoreError):  # what cannot be dropped expires
+            for name in sorted(self._held):
+                self._storage.delete(name)
 
     def take(self, shard: int) -> bool:
         """Claim a shard; False where another builder holds it."""
         name = f"{FOLDER}/{shard:06d}.json"
-        if not self._storage.create(name, self._content()):
-            holder = read(self._storage, name)
-            if holder is not None and holder.live:
+        content = self._content()
+        if not self._storage.create(name, content):
+            try:
+                found = self._storage.get(name)
+            except FileNotFoundError:  # just dropped; there will be another time
                 return False
-            self._storage.put(name, self._content())
-            written = read(self._storage, name)
-            if written is None or written.token != self._token:
+            holder = _decode(found)
+            if holder is not None and holder.live and holder.token != self._token:
+                return False
+            if not self._storage.replace(name, content, found):
                 return False
         with self._lock:
-            self._held.add(name)
+            self._held[name] = content
         return True
 
     def drop(self, shard: int) -> None:
         """Give a shard up, done or not."""
         name = f"{FOLDER}/{shard:06d}.json"
         with self._lock:
-            self._held.discard(name)
-            self._storage.delete(name)
+            if self._held.pop(name, None) is not None:
+                self._storage.delete(name)
 
     def _content(self) -> bytes:
         claim = Claim(socket.gethostname(), os.getpid(), self._token, time.time() + self._lease)
@@ -88,15 +95,30 @@ class Claimer:
     def _renew(self) -> None:
         while not self._stop.wait(self._lease / 3):
             with self._lock:
-                for name in sorted(self._held):
-                    self._storage.put(name, self._content())
+                for name, written in list(self._held.items()):
+                    content = self._content()
+                    try:
+                        kept = self._storage.replace(name, content, written)
+                    except StoreError:  # the build itself will meet it; the claim lasts a while yet
+                        continue
+                    if kept:
+                        self._held[name] = content
+                    else:  # it had expired, and another builder took it
+                        del self._held[name]
 
 
 def read(storage: Storage, name: str) -> Claim | None:
     """The claim in an object; None where there is none or it is unreadable, which counts as expired."""
     try:
-        return msgspec.json.decode(storage.get(name), type=Claim)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return _decode(storage.get(name))
+    except FileNotFoundError:
+        return None
+
+
+def _decode(content: bytes) -> Claim | None:
+    try:
+        return msgspec.json.decode(content, type=Claim)
+    except msgspec.DecodeError:
         return None
 
 

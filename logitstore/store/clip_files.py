@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitstore.errors import CorruptStoreError
+from logitstore.store.manifest import digest
 from logitstore.store.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -34,12 +35,15 @@ def open_clip_file(store: Store, name: str, known: str | None = None) -> pq.Parq
         source: Any = store.storage.root / name
         with source.open("rb") as file:
             found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    else:
-        content = store.storage.get(name)
-        source, found = pa.BufferReader(content), hashlib.blake2b(content, digest_size=16).hexdigest()
+    else:  # read whole once: its digest needs every byte
+        if name not in store.clip_contents:
+            store.clip_contents[name] = store.storage.get(name)
+        content = store.clip_contents[name]
+        source, found = pa.BufferReader(content), digest(content)
     if known is not None and known != found:
         raise CorruptStoreError(f"{store.location}: {name} is not the file that was committed; restore it")
     try:
         return pq.ParquetFile(source)
-    except pa.ArrowInvalid as error:
-        raise CorruptStoreError(f"{store.location}: {name} is damaged ({error}); restore it") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise CorruptStoreError(f"{store.location}: {name} is damaged ({reason}); restore it") from error

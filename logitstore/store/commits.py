@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import msgspec
 
 from logitstore.errors import CorruptStoreError
 from logitstore.store.manifest import digest, to_json
+from logitstore.store.storage import Storage
 from logitstore.view.fingerprint import Fingerprint
 
 FOLDER = "commits"
+_NAME = re.compile(rf"{FOLDER}/(\d{{6,}})-(\d+)-(\d+)\.json")
 
 
 class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +56,25 @@ def block_name(shard: int, view_start: int, view_stop: int) -> str:
 def object_name(name: str) -> str:
     """Where the commit of a block lies."""
     return f"{FOLDER}/{name}.json"
+
+
+class Span(NamedTuple):
+    """What the name of a commit says: the views of which shard it holds."""
+
+    shard: int
+    view_start: int
+    view_stop: int
+
+
+def spans(storage: Storage, shard: int | None = None) -> dict[int, list[Span]]:
+    """What is committed, by shard, from one listing and no more; of one shard where it is given."""
+    found: dict[int, list[Span]] = {}
+    for name in storage.names(FOLDER, "" if shard is None else f"{shard:06d}-"):
+        match = _NAME.fullmatch(name)
+        if match:
+            span = Span(*(int(number) for number in match.groups()))
+            found.setdefault(span.shard, []).append(span)
+    return found
 
 
 def encode(commit: Commit) -> bytes:

@@ -1,21 +1,32 @@
-"""Where the objects of a store lie: names to bytes, with atomic puts. Paths use '/' and are relative to the store."""
+"""Where the objects of a store lie: names to bytes, with atomic puts. Names use '/' and are relative to the store.
+
+A folder is served here; a URL (``s3://…``, ``gs://…``, ``memory://…``) by ``cloud.py``, imported when one is given.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from logitstore.errors import StoreError
+from logitstore.errors import StoreError, UsageError
 
 #: Scratch of writers; no part of a store's content.
 SCRATCH = "tmp"
+#: What a URL of a store may begin with.
+SCHEMES = ("s3", "gs", "memory")
 _STALE_SECONDS = 3600.0
+_SYNCED_AT_ONCE = 8
+_ATTEMPTS = 50
+
+Result = TypeVar("Result")
 
 
 class Storage(Protocol):
@@ -28,17 +39,32 @@ class Storage(Protocol):
     def get(self, name: str) -> bytes:
         """An object's bytes; FileNotFoundError where there is none."""
 
+    def get_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """The bytes of some objects, in their order, read at once where that helps; None where there is none."""
+
     def put(self, name: str, content: bytes) -> None:
         """Write an object whole or not at all, over what was there."""
+
+    def put_many(self, contents: Mapping[str, bytes]) -> None:
+        """Write some objects, in no order, at once where that helps; each as :meth:`put` does."""
 
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one of that name, in one step; whether it was written."""
 
+    def replace(self, name: str, content: bytes, expected: bytes) -> bool:
+        """Write an object over one that holds ``expected``; whether it was written.
+
+        One step on object stores. In a folder, two that replace the same bytes at the same moment may both be told so.
+        """
+
     def delete(self, name: str) -> None:
         """Remove an object if it is there."""
 
-    def names(self, prefix: str = "") -> Iterator[str]:
-        """The names that start with ``prefix`` (a folder, without a closing '/'), sorted."""
+    def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
+        """The names in ``prefix`` (a folder, without a closing '/') that begin with ``stem`` there, sorted."""
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """The names in ``prefix``, sorted, and the bytes of each object, from listings alone."""
 
     def size(self, name: str) -> int:
         """Bytes of an object; FileNotFoundError where there is none."""
@@ -60,6 +86,13 @@ class LocalStorage:
     def get(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
 
+    def get_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        for name in names:
+            try:
+                yield self.get(name)
+            except FileNotFoundError:
+                yield None
+
     def put(self, name: str, content: bytes) -> None:
         scratch = self._write_scratch(name, content)
         try:
@@ -67,6 +100,10 @@ class LocalStorage:
         except OSError as error:
             scratch.unlink(missing_ok=True)
             raise _cannot_write(self.location, name, error) from error
+
+    def put_many(self, contents: Mapping[str, bytes]) -> None:
+        with ThreadPoolExecutor(_SYNCED_AT_ONCE, "put") as pool:  # a disk flushes many for the price of one
+            list(pool.map(self.put, contents, contents.values()))
 
     def create(self, name: str, content: bytes) -> bool:
         scratch = self._write_scratch(name, content)
@@ -80,6 +117,12 @@ class LocalStorage:
             scratch.unlink(missing_ok=True)
         return True
 
+    def replace(self, name: str, content: bytes, expected: bytes) -> bool:
+        if next(self.get_many([name])) != expected:
+            return False
+        self.put(name, content)
+        return next(self.get_many([name])) == content
+
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
         for parent in (self.root / name).parents:
@@ -90,14 +133,22 @@ class LocalStorage:
             except OSError:
                 break
 
-    def names(self, prefix: str = "") -> Iterator[str]:
-        base = self.root / prefix
-        found = [
-            (Path(folder) / name).relative_to(self.root).as_posix()
-            for folder, _, names in os.walk(base)
-            for name in names
-        ]
-        return iter(sorted(found))
+    def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
+        begin = f"{prefix}/{stem}" if prefix else stem
+        return iter(sorted(name for name, _ in self._walk(prefix) if name.startswith(begin)))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        found = {}
+        for name, path in self._walk(prefix):
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                found[name] = path.stat().st_size
+        return dict(sorted(found.items()))
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Path]]:
+        for folder, _, names in os.walk(self.root / prefix):
+            base = Path(folder).relative_to(self.root)
+            for name in names:
+                yield (base / name).as_posix(), Path(folder, name)
 
     def size(self, name: str) -> int:
         return (self.root / name).stat().st_size
@@ -108,7 +159,10 @@ class LocalStorage:
             if host == socket.gethostname():
                 left = not process_exists(int(pid))
             else:
-                left = time.time() - (self.root / name).stat().st_mtime > _STALE_SECONDS
+                try:
+                    left = time.time() - (self.root / name).stat().st_mtime > _STALE_SECONDS
+                except FileNotFoundError:  # its writer has just moved it into place
+                    continue
             if left:
                 self.delete(name)
         with contextlib.suppress(OSError):
@@ -118,14 +172,7 @@ class LocalStorage:
         mark = f"{socket.gethostname()}~{os.getpid()}~{secrets.token_hex(4)}"
         scratch = self.root / SCRATCH / f"{name.replace('/', '_')}~{mark}"
         try:
-            while True:
-                scratch.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    file = scratch.open("xb")
-                except FileNotFoundError:  # another builder has just removed the empty scratch folder
-                    continue
-                break
-            with file:
+            with _in_folder(scratch, lambda path: path.open("xb")) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -136,20 +183,53 @@ class LocalStorage:
 
     def _in_parent(self, name: str, place: Callable[[Path], object]) -> None:
         target = self.root / name
-        while True:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                place(target)
-            except FileNotFoundError:
-                if target.parent.is_dir():
-                    raise
-                continue
-            break
-        descriptor = os.open(target.parent, os.O_RDONLY)
+        _in_folder(target, place)
+        try:
+            descriptor = os.open(target.parent, os.O_RDONLY)
+        except FileNotFoundError:  # another builder has removed the object since
+            return
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_storage(location: str | os.PathLike[str]) -> Storage:
+    """The storage at a path, or at a URL; nothing is read yet.
+
+    :raises UsageError: a URL of another scheme than :data:`SCHEMES`, or without a bucket.
+    :raises MissingExtraError: a URL, and the extra ``cloud`` is not installed.
+    """
+    if not isinstance(location, str):
+        text = os.fspath(location)
+        if text.startswith(tuple(f"{scheme}:/" for scheme in SCHEMES)):
+            raise UsageError(f"{text} looks like a URL that became a path and so lost a '/'; give the URL as a string")
+        return LocalStorage(text)
+    if not is_url(location):
+        return LocalStorage(location)
+    scheme = location.split("://", 1)[0].lower()
+    if scheme not in SCHEMES:
+        allowed = ", ".join(f"{known}://" for known in SCHEMES)
+        raise UsageError(f"{scheme}:// is no place for a store; allowed are {allowed} and a path of this machine")
+    from logitstore.store.cloud import ObjectStorage
+
+    return ObjectStorage(location)
+
+
+def is_url(location: str) -> bool:
+    """Whether a location is a URL and no path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location) is not None
+
+
+def _in_folder(path: Path, act: Callable[[Path], Result]) -> Result:
+    """Act on a path whose folder is made first, and once more where another builder has just removed it empty."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileExistsError):  # it was there, and was gone before this was certain
+                path.parent.mkdir(parents=True, exist_ok=True)
+            return act(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return act(path)
 
 
 def process_exists(pid: int) -> bool:
