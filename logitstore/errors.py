@@ -13,7 +13,7 @@
     ├── AudioError (ValueError)         one clip cannot be decoded
     ├── StoreError (OSError)            a store cannot be read or written
     │   └── CorruptStoreError           an object is missing, or is not the one that was committed
-    └── ModelOutputError (ValueError)   a teacher gave NaN, a wrong shape, or values outside [0, 1]
+    └── ModelOutputError (ValueError)   a teacher failed, or gave NaN, a wrong shape, or values outside [0, 1]
 
 A message is one line: what is wrong, what was found, what is allowed, what to do.
 """

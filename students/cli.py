@@ -11,7 +11,16 @@ from logitstore.cli.common import STARTS_OVER, key_values, run
 
 @click.command("train-student")
 @click.argument("store")
-@click.option("--audio-root", required=True, metavar="DIR", help="The audio that the store was built from.")
+@click.option(
+    "--also", multiple=True, metavar="STORE", help="Another store to learn from, as if both were one. Repeatable."
+)
+@click.option(
+    "--audio-root",
+    required=True,
+    multiple=True,
+    metavar="DIR",
+    help="The audio that the store was built from; of several stores one for all, or one for each in their order.",
+)
 @click.option(
     "--student", required=True, metavar="NAME", help="cnn4, cnn6, cnn10, cnn14, ced-tiny, -mini, -small, -base."
 )
@@ -50,7 +59,7 @@ from logitstore.cli.common import STARTS_OVER, key_values, run
 @click.option(
     "--cache-mib", default=1024, show_default=True, help="Decoded audio to keep in memory, for each set of clips."
 )
-def train_student_command(cache_mib: int, **options: Any) -> None:
+def train_student_command(cache_mib: int, audio_root: tuple[str, ...], **options: Any) -> None:
     """Train a student from STORE, label-free, on exactly what the teachers heard.
 
     \b
@@ -58,11 +67,13 @@ def train_student_command(cache_mib: int, **options: Any) -> None:
       train-student store --audio-root audio --student cnn4 --model-arg width=8 --out runs/student
       train-student store --audio-root audio --student ced-tiny --out runs/tiny \\
           --eval labels.csv --eval-where "fold = 5" --label-column label
+      train-student store-1 --also store-2 --audio-root audio-1 --audio-root audio-2 --student cnn4 --out runs/both
     """
     from students.report import TrainingProgress, render
     from students.train import StudentOptions, train_student
 
-    asked = StudentOptions(**options, cache_bytes=cache_mib << 20)
+    root = audio_root[0] if len(audio_root) == 1 else audio_root
+    asked = StudentOptions(**options, audio_root=root, cache_bytes=cache_mib << 20)
     with TrainingProgress() as progress:
         trained = train_student(asked, progress.callbacks())
     click.echo(render(trained))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from logitstore.errors import MismatchError, UsageError
+from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
-from logitstore.view.clips import ClipAudio
+from logitstore.view.clips import ClipAudio, joined_clips
 from logitstore.view.fingerprint import check
 from logitstore.view.recipe import Draws, draw
 from logitstore.view.sources import Source, open_audio
@@ -28,6 +30,11 @@ CACHE_BYTES = 1 << 30
 CHECKED_VIEWS = 4
 
 _MOST_NAMED = 3
+_READ_CLIPS = 1 << 16
+
+
+#: Where audio is: a folder or packed audio, or an open source.
+AudioRoot = Source | str | os.PathLike[str]
 
 
 class ReplayDataset(Dataset[dict[str, Any]]):
@@ -44,8 +51,9 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 
     It may be shared with worker processes, forked or spawned. For epoch e use view e mod V.
 
-    :param store: an open store, or its path.
-    :param audio_root: the folder (or packed audio) that the clips' paths are relative to, or an open source.
+    :param store: an open store, or its path; of several that are read as one, a list of paths.
+    :param audio_root: the folder (or packed audio) that the clips' paths are relative to, or an open source; of several
+        stores one for all, or a list of one for each.
     :param view: in [0, V).
     :param rows: the clips to use, by row number; all that have targets by default.
     :param inconsistent: the ablation: fresh draws, of the stream ``seed``, against the stored targets.
@@ -59,8 +67,8 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        store: Store | str | os.PathLike[str],
-        audio_root: Source | str | os.PathLike[str],
+        store: Store | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        audio_root: AudioRoot | Sequence[AudioRoot],
         view: int,
         *,
         rows: Any = None,
@@ -71,9 +79,9 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         checked_views: int = CHECKED_VIEWS,
     ) -> None:
         opened = store if isinstance(store, Store) else open_store(store)
-        source = open_audio(os.fspath(audio_root)) if isinstance(audio_root, str | os.PathLike) else audio_root
         manifest = opened.manifest
-        self._source, self._table, self._cache_bytes = source, opened.clips, cache_bytes
+        self._sources, self._table, self._cache_bytes = open_sources(opened, audio_root), opened.clips, cache_bytes
+        self._tables = [self._table] if len(self._sources) == 1 else [each.clips for each in members(opened)]
         self._recipe, self._clip_samples = manifest.recipe, manifest.clip_samples
         self._sample_rate = manifest.sample_rate
         self._open()
@@ -108,7 +116,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         self._open()
 
     def _open(self) -> None:
-        audio = ClipAudio(self._source, self._table, self._sample_rate, self._cache_bytes)
+        audio = joined_clips(self._sources, self._tables, self._sample_rate, self._cache_bytes)
         self._replayer = Replayer(audio, self._name, self._recipe, self._clip_samples, self._sample_rate)
 
     def _name(self, clip: int) -> str:
@@ -116,24 +124,37 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 
 
 class _StoredTargets:
-    """Targets of n views by position; a class, so that a dataset can be pickled."""
+    """Targets of n views by position; a class, so that a dataset can be pickled.
+
+    They are read from the store when used: what it has decoded is shared by every process that reads it.
+    """
 
     def __init__(self, store: Store, view: int, clips: I64, tail: str) -> None:
-        self.classes, self.probabilities = store.targets(view, clips)
-        self.class_count = len(store.manifest.classes)
-        self.seed = store.manifest.seed
-        self.view, self.clips, self.tail = view, clips, tail
+        self.store, self.view, self.clips, self.tail = store, view, clips, tail
+        for start in range(0, len(clips), _READ_CLIPS):  # decodes them, and refuses clips that have none
+            store.targets(view, clips[start : start + _READ_CLIPS])
 
     def __call__(self, positions: I64) -> F32:
+        manifest, clips = self.store.manifest, self.clips[positions]
+        classes, probabilities = self.store.targets(self.view, clips)
         return dense_targets(
-            self.classes[positions],
-            self.probabilities[positions],
-            self.class_count,
-            self.tail,
-            clips=self.clips[positions],
-            view=self.view,
-            seed=self.seed,
+            classes, probabilities, len(manifest.classes), self.tail, clips=clips, view=self.view, seed=manifest.seed
         )
+
+
+def open_sources(store: Store, audio_root: AudioRoot | Sequence[AudioRoot]) -> list[Source]:
+    """The audio of a store: one source for all of its clips, or one for each of the stores that are read as one.
+
+    :raises UsageError: another number of audio roots.
+    """
+    roots: list[Any] = list(audio_root) if isinstance(audio_root, list | tuple) else [audio_root]
+    stores = len(members(store))
+    if len(roots) not in (1, stores):
+        raise UsageError(
+            f"{len(roots)} audio roots for {stores} store{'s' * (stores > 1)}; give one for all of them, or one for "
+            "each in their order"
+        )
+    return [open_audio(os.fspath(root)) if isinstance(root, str | os.PathLike) else root for root in roots]
 
 
 def stored_views(

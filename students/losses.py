@@ -30,6 +30,7 @@ TAILS = ("zero", "mean", "half", "random", "uniform")
 LOSSES = {"bce": "sigmoid", "kl": "softmax"}  # loss -> the score kind that it fits
 
 _TAIL_STREAM = 0x7461696C  # "tail"
+_CACHED_BLOCKS = 1 << 15  # Philox blocks at a time, so that their words stay in the processor's cache
 
 
 def dense_targets(
@@ -54,17 +55,18 @@ def dense_targets(
     """
     count, k = probabilities.shape
     smallest = probabilities.min(axis=1, keepdims=True) if k else np.zeros((count, 1), np.float32)
-    dense = np.zeros((count, class_count), dtype=np.float32)
-    if tail == "mean":
-        dense += smallest / np.float32(class_count - k) if class_count > k else np.float32(0)
-    elif tail == "half":
-        dense += smallest / np.float32(2)
-    elif tail == "random":
-        numbers = np.arange(count, dtype=np.int64) if clips is None else clips
-        dense += smallest * tail_uniforms(numbers, view, class_count, seed)
-    elif tail == "uniform":
-        dense += np.float32(1 / class_count)
-    elif tail != "zero":
+    if tail == "random":
+        dense = tail_uniforms(np.arange(count) if clips is None else clips, view, class_count, seed)
+        dense *= smallest
+    elif tail in TAILS:
+        dense = np.zeros((count, class_count), dtype=np.float32)
+        if tail == "mean":
+            dense += smallest / np.float32(class_count - k) if class_count > k else np.float32(0)
+        elif tail == "half":
+            dense += smallest / np.float32(2)
+        elif tail == "uniform":
+            dense += np.float32(1 / class_count)
+    else:
         raise RunError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
     np.put_along_axis(dense, classes.astype(np.int64), probabilities, axis=1)
     return dense
@@ -77,9 +79,16 @@ def tail_uniforms(clips: I64, view: int, class_count: int, seed: int) -> F32:
     ``seed``, so that it depends on nothing but (seed, clip, view, class).
     """
     blocks = np.arange(-(-class_count // 4), dtype=np.uint64)[None, :]
-    words = philox4x32((np.asarray(clips, np.uint64)[:, None], blocks, view, _TAIL_STREAM), split64(seed))
-    bits = np.stack(words, axis=2).reshape(len(clips), -1)[:, :class_count] >> np.uint32(8)
-    return bits.astype(np.float32) * np.float32(2.0**-24)
+    rows = np.asarray(clips, np.uint64)[:, None]
+    uniforms = np.empty((len(rows), class_count), dtype=np.float32)
+    some = max(1, _CACHED_BLOCKS // max(1, blocks.size))
+    for start in range(0, len(rows), some):
+        words = philox4x32((rows[start : start + some], blocks, view, _TAIL_STREAM), split64(seed))
+        for position, word in enumerate(words):
+            of_word = uniforms[start : start + some, position::4]
+            of_word[...] = word[:, : of_word.shape[1]] >> np.uint32(8)
+        uniforms[start : start + some] *= np.float32(2.0**-24)
+    return uniforms
 
 
 def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from logitstore.errors import AudioError, MismatchError, QueryError, RunError
 from logitstore.jobs.build import pick_device, versions
 from logitstore.jobs.labelled import read_labelled
+from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
-from logitstore.view.clips import ClipAudio
-from logitstore.view.sources import open_audio
+from logitstore.view.clips import joined_clips
 from students import folder, losses
 from students.batches import Batch, Replayer, epoch_steps
-from students.data import CACHE_BYTES, check_audio, stored_views
+from students.data import CACHE_BYTES, check_audio, open_sources, stored_views
 from students.fit import (
     FitOptions,
     FitProgress,
@@ -49,12 +49,16 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions:
-    """What ``train-student`` was asked; None means the default that the store or the model suggests."""
+    """What ``train-student`` was asked; None means the default that the store or the model suggests.
+
+    The stores ``also`` are read as one with ``store``; ``audio_root`` is one for all, or one for each in their order.
+    """
 
     store: str
-    audio_root: str
+    audio_root: str | Sequence[str]
     student: str
     out: str
+    also: Sequence[str] = ()
     model_args: Mapping[str, Any] = field(default_factory=dict)
     where: str | None = None
     epochs: int | None = None
@@ -97,7 +101,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     """
     _check(options)
     report = progress or FitProgress()
-    store = open_store(options.store)
+    store = open_store([options.store, *options.also])
     manifest = store.manifest
     loss_name = losses.loss_for(manifest.scores, options.loss, options.temperature)
     make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
@@ -107,9 +111,10 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     steps = _steps(options, [len(clips) for clips in by_view])
     lr = default_lr(options.student) if options.lr is None else options.lr
     device = pick_device(options.device)
-    source = open_audio(options.audio_root)
-    audio = ClipAudio(source, store.clips, manifest.sample_rate, options.cache_bytes)
-    _check_files(store, source, by_view)
+    sources = open_sources(store, options.audio_root)
+    tables = [store.clips] if len(sources) == 1 else [each.clips for each in members(store)]
+    audio = joined_clips(sources, tables, manifest.sample_rate, options.cache_bytes)
+    _check_files(store, sources, tables, by_view)
     check_audio(store, audio)
     workers = options.workers or os.cpu_count() or 1
     with ThreadPoolExecutor(workers, "decode") as pool:
@@ -177,8 +182,14 @@ def _check(options: StudentOptions) -> None:
         for name in ("eval_where", "eval_audio_root", "eval_every", "label_column"):
             if getattr(options, name) is not None:
                 raise RunError(f"--{name.replace('_', '-')} says how to evaluate, and there is no --eval MANIFEST")
+    elif options.eval_audio_root is None and len(_audio_roots(options)) > 1:
+        raise RunError("--eval is given with several audio roots; say with --eval-audio-root which is its own")
     elif options.label_column is None:
         raise RunError("--eval is given without --label-column; name the manifest's column of labels")
+
+
+def _audio_roots(options: StudentOptions) -> list[str]:
+    return [options.audio_root] if isinstance(options.audio_root, str) else list(options.audio_root)
 
 
 def _scores(scores: str) -> Any:
@@ -226,19 +237,23 @@ def _epochs(steps: int, clips: list[int], batch_size: int) -> int:
     return whole * len(clips) + int(np.searchsorted(reached, rest))
 
 
-def _check_files(store: Store, source: Any, by_view: list[I64]) -> None:
+def _check_files(store: Store, sources: list[Any], tables: list[Any], by_view: list[I64]) -> None:
     """Refuse a folder that lacks files of the store's clips, before hours of training meet the first of them."""
-    if source.kind != "folder":
-        return
     clips = np.unique(np.concatenate(by_view))
-    paths = dict.fromkeys(store.clips["path"].take(clips).to_pylist())
-    missing = [path for path in paths if not _is_file(source, path)]
-    if missing:
-        more = ", …" if len(missing) > _MOST_NAMED else ""
-        raise MismatchError(
-            f"{len(missing)} of {len(paths)} files of {store.location} are not under the audio root: "
-            f"{', '.join(missing[:_MOST_NAMED])}{more}; give the audio root that the store was built from"
-        )
+    first = 0
+    for source, table in zip(sources, tables, strict=True):
+        own = clips[(clips >= first) & (clips < first + table.num_rows)] - first
+        first += table.num_rows
+        if source.kind != "folder":
+            continue
+        paths = dict.fromkeys(table["path"].take(own).to_pylist())
+        missing = [path for path in paths if not _is_file(source, path)]
+        if missing:
+            more = ", …" if len(missing) > _MOST_NAMED else ""
+            raise MismatchError(
+                f"{len(missing)} of {len(paths)} files of {store.location} are not under the audio root: "
+                f"{', '.join(missing[:_MOST_NAMED])}{more}; give the audio root that the store was built from"
+            )
 
 
 def _is_file(source: Any, path: str) -> bool:
@@ -256,7 +271,7 @@ def _evaluator(
         return None
     labelled = read_labelled(
         options.eval_manifest,
-        options.audio_root if options.eval_audio_root is None else options.eval_audio_root,
+        _audio_roots(options)[0] if options.eval_audio_root is None else options.eval_audio_root,
         options.label_column,
         where=options.eval_where,
         clip_seconds=store.manifest.clip_seconds,
@@ -290,7 +305,7 @@ def _training(options: StudentOptions, store: Store, loss: str, lr: float, steps
         "device": device,
         "model_args": dict(options.model_args),
     }
-    places = {name: resolved.pop(name) for name in ("store", "audio_root", "out")}
+    places = {name: resolved.pop(name) for name in ("store", "also", "audio_root", "out")}
     for name in ("workers", "cache_bytes"):
         resolved.pop(name)  # they change nothing in what is learned
     return {

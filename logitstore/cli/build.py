@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 @click.option("--keep-members", is_flag=True, help="Also store each member's probability at the ensemble's classes.")
 @click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be decoded.")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
+@click.option(
+    "--shards", metavar="A:B", help="Build only the shards A to B - 1, as one of several jobs that fill one store."
+)
 @click.option("--dry-run", is_flag=True, help="Scan, time one batch of each teacher, and say what the build would do.")
 def build_command(dry_run: bool, **options: Any) -> None:
     """Run a teacher ensemble over SOURCE and store what it says of every view.
@@ -79,7 +82,7 @@ def build_command(dry_run: bool, **options: Any) -> None:
 
         click.echo(describe(job))
         return
-    with _BuildProgress() as progress:
+    with BuildProgress() as progress:
         summary = run(job, progress.callbacks())
     click.echo(render_summary(summary))
 
@@ -118,6 +121,8 @@ def render_summary(summary: BuildSummary) -> str:
         f"size       {summary.store_bytes:,} bytes, {per_view:.1f} bytes a view{share}",
         f"failures   {len(summary.failures):,}",
     ]
+    if summary.missing:
+        lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
     lines += [f"           {path}: {reason}" for path, reason in summary.failures[:10]]
     if len(summary.failures) > 10:
         lines.append(f'           … all of them: logitstore inspect {summary.location} "FROM failures"')
@@ -137,7 +142,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f} views/s")
 
 
-class _BuildProgress:
+class BuildProgress:
     """A bar on stderr: views, clips/s, views/s, time left, failures. Nothing where stderr is not a terminal."""
 
     def __init__(self) -> None:
@@ -156,7 +161,7 @@ class _BuildProgress:
         self._failures = 0
         self._last_note = ""
 
-    def __enter__(self) -> _BuildProgress:
+    def __enter__(self) -> BuildProgress:
         self._bar.start()
         return self
 

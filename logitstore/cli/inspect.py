@@ -26,6 +26,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 @click.command("inspect")
 @click.argument("location", metavar="STORE")
 @click.argument("sql", required=False)
+@click.option("--also", multiple=True, metavar="STORE", help="Another store, read as one with STORE. Repeatable.")
 @click.option(
     "--format",
     "kind",
@@ -43,12 +44,18 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
     help="A value for $NAME in the SQL: a number where it looks like one, text otherwise. Repeatable.",
 )
 def inspect_command(
-    location: str, sql: str | None, kind: str | None, output: str | None, parameters: tuple[tuple[str, str], ...]
+    location: str,
+    sql: str | None,
+    also: tuple[str, ...],
+    kind: str | None,
+    output: str | None,
+    parameters: tuple[tuple[str, str], ...],
 ) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin.
 
     Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
-    columns of one. The SQL is one SELECT; it can change nothing, and reads nothing but the store.
+    columns of one. The SQL is one SELECT; it can change nothing, and reads nothing but the store. The clips of stores
+    that are read as one are numbered through, STORE's first.
 
     \b
     Example:
@@ -57,12 +64,14 @@ def inspect_command(
       logitstore inspect store "SELECT class, count(*) n FROM topk GROUP BY class ORDER BY n DESC LIMIT 5"
       logitstore inspect store "SELECT * FROM topk WHERE class = \\$name" -p name Dog --format csv
       logitstore inspect store "FROM views" --output views.parquet
+      logitstore inspect store --also store-2 "SELECT count(*) FROM clips"
     """
     from logitstore.store.reader import open_store
 
-    store = open_store(location)
+    store = open_store([location, *also])
     if output is not None:
-        _refuse_inside(store.location, output)
+        for place in (location, *also):
+            _refuse_inside(place, output)
     kind = kind or (_SUFFIXES.get(Path(output).suffix.lower()) if output else None) or "table"
     if sql is None:
         if parameters:
@@ -114,7 +123,9 @@ def _read_stdin() -> str:
 
 
 def _refuse_inside(store: str, output: str) -> None:
-    if Path(output).resolve().is_relative_to(Path(store).resolve()):
+    from logitstore.store.storage import is_url
+
+    if not is_url(store) and Path(output).resolve().is_relative_to(Path(store).resolve()):
         raise UsageError(f"--output {output} lies in the store, which is read-only; give a place outside of it")
 
 
@@ -158,18 +169,20 @@ def summary(store: Store) -> dict[str, Any]:
     import pyarrow as pa
 
     from logitstore.store.clip_files import clip_files
+    from logitstore.store.combined import members
     from logitstore.view.lengths import samples_at
 
     manifest = store.manifest
-    clips, samples = 0, 0
+    clips, samples, shards = 0, 0, 0
     columns: dict[str, None] = {}
-    for file in clip_files(store).values():
+    files = [(each.manifest.shard_clips, file) for each in members(store) for file in clip_files(each).values()]
+    for shard_clips, file in files:
         clips += file.metadata.num_rows
+        shards += -(-file.metadata.num_rows // shard_clips)
         columns |= dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(columns=["length", "rate"], use_threads=False):
             length, rate = (column.cast(pa.int64()).to_numpy() for column in batch.columns)
             samples += int(samples_at(length, np.maximum(rate, 1), manifest.sample_rate).sum())
-    shards = -(-clips // manifest.shard_clips)
     covered: dict[int, int] = {}
     for commit in store.commits:
         covered[commit.shard] = covered.get(commit.shard, 0) + commit.views
@@ -188,21 +201,26 @@ def summary(store: Store) -> dict[str, Any]:
         "topk": manifest.topk,
         "classes": len(manifest.classes),
         "scores": manifest.scores,
-        "value_bits": manifest.value_bits,
+        "value_bits": _common([each.manifest.value_bits for each in members(store)]),
         "members_kept": manifest.keep_members,
         "recipe": manifest.recipe.to_dict(),
-        "seed": manifest.seed,
+        "seed": _common([each.manifest.seed for each in members(store)]),
         "clip_seconds": manifest.clip_seconds,
         "sample_rate": manifest.sample_rate,
         "teachers": [
             {"name": member.name, "weight": member.weight, "digest": member.digest} for member in manifest.teachers
         ],
-        "average": manifest.average,
+        "average": _common([each.manifest.average for each in members(store)]),
         "bytes": size,
         "bytes_a_view": size / stored if stored else None,
         "percent_of_pcm": 100 * size / (2 * samples) if samples else None,
         "columns": [name for name in columns if name not in ("path", "start", "length", "rate")],
     }
+
+
+def _common(values: list[Any]) -> Any:
+    """What all stores have, or a list where they differ."""
+    return values[0] if all(value == values[0] for value in values) else values
 
 
 def _summary_text(store: Store, kind: str) -> str:

@@ -20,7 +20,8 @@ from logitstore.errors import AudioError
 from logitstore.store.codec import top_k
 from logitstore.store.layout import Targets
 from logitstore.store.manifest import Manifest
-from logitstore.store.writer import BlockContent, Part
+from logitstore.store.parts import Part
+from logitstore.store.writer import BlockContent
 from logitstore.view.clips import ClipAudio
 from logitstore.view.fingerprint import Fingerprint, fingerprint
 from logitstore.view.lengths import samples_at
@@ -148,7 +149,7 @@ def _batches(
         partners = _partners(manifest, plan, audio, state, rows, views, held) if recipe.has_mixup else None
         draws = Draws({name: values[rows, views] for name, values in state.draws.items()})
         padded, lengths = pad([held[int(row)] for row in rows], place.clip_samples)
-        waveforms = replay(padded, lengths, recipe, draws, partners=partners)
+        waveforms = replay(padded, lengths, recipe, draws, partners=partners, overwrite=True)
         spans = masks(recipe, draws)
         fingerprints = []
         readable = [i for i, row in enumerate(rows.tolist()) if row not in state.failed]

@@ -15,17 +15,19 @@ import msgspec
 
 from logitstore.errors import AudioError, MismatchError, StoreError, UsageError
 from logitstore.jobs.blocks import BlockPlan, make_block
+from logitstore.jobs.reach import holds
 from logitstore.store import claims, commits
 from logitstore.store.codec import quantizer
 from logitstore.store.commits import Commit
 from logitstore.store.layout import columns_for
 from logitstore.store.manifest import FORMAT_VERSION, ROOT, Manifest, Member, decode_root
-from logitstore.store.storage import LocalStorage, Storage
+from logitstore.store.parts import Part
+from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import StoreWriter
 from logitstore.view.clips import ClipAudio
 from logitstore.view.lengths import clip_samples
 from logitstore.view.ops import Place
-from logitstore.view.recipe import load_recipe
+from logitstore.view.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +47,11 @@ _BLOCKS_WANTED = 32
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What ``logitstore build`` was asked; None means the default that the data suggests."""
+    """What ``logitstore build`` was asked; None means the default that the data suggests.
+
+    ``shards`` is "A:B", the shards of the store to build, half-open; ``extend`` and ``skip_known`` are of
+    :mod:`logitstore.jobs.extend`.
+    """
 
     source: str
     out: str
@@ -53,10 +59,10 @@ class BuildOptions:
     audio_root: str | None = None
     weights: Sequence[float] | None = None
     average: Literal["probability", "logit"] = "probability"
-    classes: str | None = None
+    classes: str | Sequence[str] | None = None
     views: int = 10
     topk: int | None = None
-    recipe: str = "ced"
+    recipe: str | Recipe = "ced"
     seed: int = 0
     clip_seconds: float = 10.0
     sample_rate: int = 16000
@@ -70,6 +76,9 @@ class BuildOptions:
     keep_members: bool = False
     strict: bool = False
     retry_failed: bool = False
+    shards: str | None = None
+    extend: bool = False
+    skip_known: bool = False
 
 
 @dataclass
@@ -84,7 +93,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a finished store holds. ``pcm_bytes`` is the audio of all views as 16-bit PCM at the store's rate."""
+    """What a store holds after a build. ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate;
+    ``missing`` of its ``shards`` lack some of the views, which only ``--shards`` and sources of other parts leave."""
 
     location: str
     clips: int
@@ -96,6 +106,8 @@ class BuildSummary:
     store_bytes: int
     pcm_bytes: int
     stored_views: int
+    shards: int
+    missing: int
 
 
 @dataclass
@@ -132,11 +144,11 @@ def prepare(options: BuildOptions) -> Job:
     from teachers.registry import load_teacher
 
     _check_numbers(options)
-    recipe = load_recipe(options.recipe)
+    recipe = options.recipe if isinstance(options.recipe, Recipe) else load_recipe(options.recipe)
     samples = clip_samples(options.clip_seconds, options.sample_rate)
     recipe.check(Place(samples, options.sample_rate))
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
-    storage = LocalStorage(options.out)
+    storage = open_storage(options.out)
     stored = _stored_manifest(storage)
     source = open_source(options.source, options.audio_root)
     clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
@@ -149,6 +161,8 @@ def prepare(options: BuildOptions) -> Job:
         sample_rate=options.sample_rate,
         amp=options.amp,
     ).to(torch.device(device))
+    if options.extend and options.weights is not None:
+        ensemble.weights = tuple(options.weights)  # the store's, not scaled again
     ensemble.check(recipe, options.clip_seconds)
     topk = min(DEFAULT_TOPK, len(ensemble.classes)) if options.topk is None else options.topk
     if topk > len(ensemble.classes):
@@ -205,13 +219,14 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
     options = job.options
-    writer = StoreWriter.open(job.storage, job.manifest, job.clip_table)
+    writer = _open(job)
     for note in job.notes:
         progress.note(note)
+    chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
     cache = PARTNER_CACHE_BYTES if writer.manifest.recipe.has_mixup else 0
-    audio = ClipAudio(job.source, writer.part.table, writer.manifest.sample_rate, cache)
-    known = _commits(job.storage)
-    total = sum(len(writer.shard_rows(shard)) for shard in range(writer.shards)) * options.views
+    audio = ClipAudio(job.source, writer.clips, writer.manifest.sample_rate, cache)
+    known = [commit for commit in _commits(job.storage) if commit.shard in chosen]
+    total = sum(len(writer.shard_rows(shard)) for shard in chosen) * options.views
     done = sum(
         c.clips * (min(c.view_stop, options.views) - c.view_start) for c in known if c.view_start < options.views
     )
@@ -219,20 +234,21 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     progress.failures(sum(len(c.failed) for c in known))
     made = 0
     with ThreadPoolExecutor(max(1, job.workers), "decode") as pool, claims.Claimer(job.storage) as claimer:
-        waiting = set(range(writer.shards))
+        waiting = set(chosen)
         while waiting:
             moved = False
+            stored = commits.spans(job.storage)
             for shard in sorted(waiting):
-                if not _missing(_commits(job.storage, shard), options.views):
+                if not missing_views(stored.get(shard, ()), options.views):
                     waiting.discard(shard)
                     continue
                 if not claimer.take(shard):
                     continue
                 try:
-                    for start, stop in _missing(_commits(job.storage, shard), options.views):
+                    for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
                         plan = BlockPlan(shard, writer.shard_rows(shard), start, stop)
                         content = make_block(
-                            writer.manifest, writer.part, plan, audio, job.ask,
+                            writer.manifest, writer.part_of(shard), plan, audio, job.ask,
                             pool=pool, strict=options.strict, advance=progress.advance,
                         )  # fmt: skip
                         name = commits.block_name(shard, start, stop)
@@ -247,11 +263,33 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
-            made += _retry(job, writer, audio, pool, claimer, progress)
+            made += _retry(job, writer, chosen, audio, pool, claimer, progress)
     committed = _commits(job.storage)
-    if not claims.claimed_shards(job.storage):
+    views = max([options.views, *(commit.view_stop for commit in committed)])
+    missing = _unfinished(writer, committed, views)
+    if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(committed)
-    return _summary(job, writer, committed, made, time.monotonic() - began)
+    return _summary(job, writer, committed, made, time.monotonic() - began, missing)
+
+
+def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[int]) -> list[int]:
+    """Those of some shards, rising, that ``--shards A:B`` asks for.
+
+    :raises UsageError: it is no such range, or there are none of these shards in it.
+    """
+    if options.shards is None:
+        return list(shards)
+    low, colon, high = options.shards.partition(":")
+    if not colon or not (low or "0").isdecimal() or not (high or "0").isdecimal():
+        raise UsageError(f"--shards {options.shards!r} is not of the form A:B, as in 0:8 (shards 0 to 7), 8: or :8")
+    first, stop = int(low or 0), int(high) if high else writer.shards
+    chosen = [shard for shard in shards if first <= shard < stop]
+    if shards and not chosen:
+        raise UsageError(
+            f"--shards {options.shards} holds none of the source's shards, which are {number_ranges(shards)}; "
+            "A is the first shard and B one past the last"
+        )
+    return chosen
 
 
 def default_shard_clips(clips: int) -> int:
@@ -287,9 +325,57 @@ def versions() -> dict[str, str]:
     return found | {"libsndfile": soundfile.__libsndfile_version__, "machine": platform.machine()}
 
 
+def _open(job: Job) -> StoreWriter:
+    options = job.options
+    if options.extend:
+        return StoreWriter.extend(job.storage, job.manifest, job.clip_table, options.skip_known)
+    return StoreWriter.open(job.storage, job.manifest, job.clip_table)
+
+
+def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[Part]:
+    """The source's parts; of a build, also those other parts that lack views and that its audio holds whole."""
+    if job.options.extend or len(writer.own) == len(writer.parts):
+        return list(writer.own)
+    unfinished = set(_unfinished(writer, _commits(job.storage), job.options.views))
+    own = {part.name for part in writer.own}
+    chosen = []
+    for part in writer.parts:
+        if part.name in own:
+            chosen.append(part)
+        elif unfinished & set(part.shards(writer.manifest.shard_clips)):
+            if holds(job.source, part.table, job.workers):
+                chosen.append(part)
+                continue
+            progress.note(
+                f"{part.name} of the store lacks views of clips that this source does not have; "
+                f"add them with: logitstore extend {job.storage.location} ITS_SOURCE --views {job.options.views} …"
+            )
+    return chosen
+
+
+def _unfinished(writer: StoreWriter, committed: Sequence[Commit], views: int) -> list[int]:
+    """The shards of the store, rising, that lack some of the first ``views`` views."""
+    by_shard: dict[int, list[Commit]] = {}
+    for commit in committed:
+        by_shard.setdefault(commit.shard, []).append(commit)
+    return [shard for shard in range(writer.shards) if missing_views(by_shard.get(shard, ()), views)]
+
+
+def number_ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers in words: "0 to 4, 7"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{low} to {high}" if high > low else str(low) for low, high in runs)
+
+
 def _retry(
     job: Job,
     writer: StoreWriter,
+    chosen: set[int],
     audio: ClipAudio,
     pool: ThreadPoolExecutor,
     claimer: claims.Claimer,
@@ -298,6 +384,8 @@ def _retry(
     """Make the blocks anew that hold a failed clip which can now be decoded; a block is replaced as a whole."""
     made = 0
     for commit in _commits(job.storage):
+        if commit.shard not in chosen:
+            continue
         mended = [row for row, _ in commit.failed if _decodes(audio, commit.first_clip + row)]
         if not mended or not claimer.take(commit.shard):
             continue
@@ -306,7 +394,7 @@ def _retry(
             plan = BlockPlan(commit.shard, rows, commit.view_start, commit.view_stop)
             content = make_block(
                 writer.manifest,
-                writer.part,
+                writer.part_of(commit.shard),
                 plan,
                 audio,
                 job.ask,
@@ -333,7 +421,7 @@ def _decodes(audio: ClipAudio, row: int) -> bool:
     return True
 
 
-def _missing(found: Sequence[Commit], views: int) -> list[tuple[int, int]]:
+def missing_views(found: Sequence[Commit | commits.Span], views: int) -> list[tuple[int, int]]:
     """The ranges of views in [0, views) that no commit of a shard covers."""
     ranges, position = [], 0
     for commit in sorted(found, key=lambda c: c.view_start):
@@ -345,11 +433,10 @@ def _missing(found: Sequence[Commit], views: int) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in ranges if start < stop]
 
 
-def _commits(storage: Storage, shard: int | None = None) -> list[Commit]:
-    prefix = f"{commits.FOLDER}/" + ("" if shard is None else f"{shard:06d}-")
-    return [
-        commits.decode(storage.get(name), name) for name in storage.names(commits.FOLDER) if name.startswith(prefix)
-    ]
+def _commits(storage: Storage) -> list[Commit]:
+    names = list(storage.names(commits.FOLDER))
+    contents = zip(names, storage.get_many(names), strict=True)
+    return [commits.decode(content, name) for name, content in contents if content is not None]
 
 
 def _stored_manifest(storage: Storage) -> Manifest | None:
@@ -359,9 +446,9 @@ def _stored_manifest(storage: Storage) -> Manifest | None:
         return None
 
 
-def _read_classes(file: str | None) -> tuple[str, ...] | None:
-    if file is None:
-        return None
+def _read_classes(file: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if not isinstance(file, str):
+        return None if file is None else tuple(file)
     from teachers.classes import read_classes
 
     return read_classes(file)
@@ -379,23 +466,26 @@ def _check_numbers(options: BuildOptions) -> None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
 
 
-def _summary(job: Job, writer: StoreWriter, committed: Sequence[Commit], made: int, seconds: float) -> BuildSummary:
-    paths = writer.part.table["path"]
+def _summary(
+    job: Job, writer: StoreWriter, committed: Sequence[Commit], made: int, seconds: float, missing: Sequence[int]
+) -> BuildSummary:
+    clips = writer.clips
+    paths = clips["path"]
     failures = {c.first_clip + row: reason for c in committed for row, reason in c.failed}
     storage = job.storage
-    stored_views = sum((c.clips - len(c.failed)) * c.views for c in committed)
-    rows = writer.part.table.num_rows
     return BuildSummary(
         location=storage.location,
-        clips=rows,
+        clips=clips.num_rows,
         views=max((c.view_stop for c in committed), default=0),
         failures=[(paths[clip].as_py(), failures[clip]) for clip in sorted(failures)],
         blocks=len(committed),
         made_views=made,
         seconds=seconds,
-        store_bytes=sum(storage.size(name) for name in storage.names()),
-        pcm_bytes=pcm_bytes(writer.part.table, writer.manifest.sample_rate),
-        stored_views=stored_views,
+        store_bytes=sum(storage.sizes().values()),
+        pcm_bytes=pcm_bytes(clips, writer.manifest.sample_rate),
+        stored_views=sum((c.clips - len(c.failed)) * c.views for c in committed),
+        shards=writer.shards,
+        missing=len(missing),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from logitstore.jobs.blocks import BlockPlan, block_draws
 from logitstore.jobs.build import pcm_bytes
-from logitstore.store.writer import Part
+from logitstore.store.parts import Part
 from logitstore.view.recipe import Draws, masks
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitstore.store import claims
+from logitstore.store.clip_files import clip_files
 from logitstore.store.reader import open_store
 
 
@@ -59,15 +60,15 @@ def status(location: str) -> Status:
     """The status of the store at ``location``."""
     store = open_store(location)
     per_shard = store.manifest.shard_clips
-    clips = store.clips.num_rows
-    shards = -(-clips // per_shard)
+    rows = [file.metadata.num_rows for file in clip_files(store).values()]
+    shards = sum(-(-part // per_shard) for part in rows)
     covered: dict[int, int] = {}
     for commit in store.commits:
         covered[commit.shard] = covered.get(commit.shard, 0) + commit.views
     done = sum(1 for views in covered.values() if views == store.views) if store.views else 0
     return Status(
         location=location,
-        clips=clips,
+        clips=sum(rows),
         views=store.views,
         done=done,
         claimed=tuple(claims.claimed_shards(store.storage)),

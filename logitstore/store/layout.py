@@ -32,6 +32,7 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 _ESCAPE = 255
+_MOST_FLAGS = 1 << 24  # rows x classes of a block up to which entries are found by flags, and not by sorting
 
 
 @dataclass(frozen=True)
@@ -108,38 +109,37 @@ def encode_targets(targets: Targets, class_count: int, code_bytes: int, members:
     :param members: codes of each member at the ensemble's classes, uint16 (M, R, V, k), or None.
     """
     rows = np.flatnonzero(targets.readable)
-    _, views, _ = targets.classes.shape
+    views = targets.classes.shape[1]
     numbers = rows[:, None, None] * class_count + targets.classes[rows].astype(np.int64)
-    entries, inverse = np.unique(numbers, return_inverse=True)
-    inverse = inverse.reshape(numbers.shape)
+    entries, places = _entries_of(numbers, len(targets.readable) * class_count)
     view_numbers = np.arange(views)[None, :, None]
     present = np.zeros((len(entries), views), dtype=bool)
-    present[inverse, view_numbers] = True
-    codes = np.zeros((len(entries), views), dtype=np.int64)
-    codes[inverse, view_numbers] = targets.codes[rows]
+    present[places, view_numbers] = True
+    codes = np.zeros((len(entries), views), dtype=np.uint16)
+    codes[places, view_numbers] = targets.codes[rows]
 
-    first = present.argmax(axis=1) if len(entries) else np.zeros(0, np.int64)
-    firsts = codes[np.arange(len(entries)), first]
-    later = _later_views(present, first)
-    residuals = np.zeros_like(codes)
-    total, count = firsts.copy(), np.ones(len(entries), np.int64)
+    by_view, codes_by_view = np.ascontiguousarray(present.T), np.ascontiguousarray(codes.T)
+    firsts = np.zeros(len(entries), dtype=np.uint16)
+    residuals = np.zeros((len(entries), views), dtype=np.uint16)
+    state = _Means(len(entries), views)
     for view in range(views):
-        here = later[:, view]
-        residuals[here, view] = codes[here, view] - _rounded_mean(total[here], count[here])
-        total[here] += codes[here, view]
-        count[here] += 1
+        here = codes_by_view[view]
+        firsts = np.where(by_view[view] & (state.count == 0), here, firsts)
+        residuals[:, view] = here - state.rounded()
+        state.add(here, by_view[view])
+    later = present & (np.cumsum(present, axis=1, dtype=np.uint16) > 1)
     arrays = {
         "classes": _encode_gaps(np.diff(entries, prepend=-1))[None],
         "views": np.stack([_pack_views(present[:, low : low + 8]) for low in range(0, views, 8)]),
         "firsts": byte_planes(firsts, code_bytes),
-        "residuals": byte_planes(residuals[later] & (256**code_bytes - 1), code_bytes),
+        "residuals": byte_planes(residuals[later], code_bytes),
     }
     if members is not None:
         planes = []
         for member in members:
-            grid = np.zeros((len(entries), views), dtype=np.int64)
-            grid[inverse, view_numbers] = member[rows]
-            planes.append(byte_planes((grid - codes)[present] & (256**code_bytes - 1), code_bytes))
+            grid = np.zeros((len(entries), views), dtype=np.uint16)
+            grid[places, view_numbers] = member[rows]
+            planes.append(byte_planes((grid - codes)[present], code_bytes))
         arrays["members"] = np.concatenate(planes)
     return arrays
 
@@ -154,83 +154,129 @@ def decode_entries(arrays: dict[str, U8], views: int) -> Entries:
     return Entries(numbers, np.concatenate(bits, axis=1).astype(bool))
 
 
-def decode_codes(arrays: dict[str, U8], entries: Entries) -> I64:
-    """The codes of every entry in every view, int64 (E, V), 0 where the view lacks it."""
-    code_bytes = len(arrays["firsts"])
-    modulus = 256**code_bytes
-    count_entries, views = entries.present.shape
-    codes = np.zeros((count_entries, views), dtype=np.int64)
-    if not count_entries:
-        return codes
-    first = entries.present.argmax(axis=1)
-    later = _later_views(entries.present, first)
-    residuals = np.zeros((count_entries, views), dtype=np.int64)
-    residuals[later] = from_planes(arrays["residuals"])
-    firsts = from_planes(arrays["firsts"])
-    codes[np.arange(count_entries), first] = firsts
-    total, count = firsts.copy(), np.ones(count_entries, np.int64)
-    for view in range(views):
-        here = later[:, view]
-        value = (residuals[here, view] + _rounded_mean(total[here], count[here])) % modulus
-        codes[here, view] = value
-        total[here] += value
-        count[here] += 1
-    return codes
-
-
 def decode_targets(arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int) -> Targets:
     """The targets of a block of ``rows`` clips; the inverse of :func:`encode_targets`.
 
     :raises ValueError: the arrays do not hold k classes for every view of every readable row.
     """
-    entries = decode_entries(arrays, views)
-    codes = decode_codes(arrays, entries)
-    entry, view = np.nonzero(entries.present)
-    row, label = np.divmod(entries.numbers[entry], class_count)
-    # one integer a target, so that one sort puts them by (row, view, falling code, rising class)
-    packed = ((row * views + view) << 32) | ((0xFFFF - codes[entry, view]) << 16) | label
-    packed.sort()
-    readable = np.zeros(rows, dtype=bool)
-    readable[row] = True
-    if len(packed) != int(readable.sum()) * views * k:
-        raise ValueError(f"{len(packed)} targets are not {k} in each of {views} views of {int(readable.sum())} clips")
-    grid = packed.reshape(-1, views, k)
-    classes = np.zeros((rows, views, k), dtype=np.uint16)
-    values = np.zeros((rows, views, k), dtype=np.uint16)
-    classes[readable] = grid & 0xFFFF
-    values[readable] = 0xFFFF - ((grid >> 16) & 0xFFFF)
-    return Targets(classes, values, readable)
+    return decode_block(arrays, rows, views, k, class_count)[0]
 
 
 def decode_members(arrays: dict[str, U8], targets: Targets, class_count: int) -> U16:
     """Each member's codes at the ensemble's classes, uint16 (M, R, V, k), in the order of ``targets``."""
     rows, views, k = targets.classes.shape
-    code_bytes = len(arrays["firsts"])
+    members = decode_block(arrays, rows, views, k, class_count)[1]
+    return np.zeros((0, rows, views, k), np.uint16) if members is None else members
+
+
+def decode_block(arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int) -> tuple[Targets, U16 | None]:
+    """The targets of a block of ``rows`` clips and, where ``arrays`` holds them, the codes of its members.
+
+    :raises ValueError: the arrays do not hold k classes for every view of every readable row.
+    """
     entries = decode_entries(arrays, views)
-    codes = decode_codes(arrays, entries)[entries.present]
-    entry, view = np.nonzero(entries.present)
-    place = np.full((len(entries.numbers), views), -1, dtype=np.int64)
-    place[entry, view] = np.arange(len(entry))
-    readable = np.flatnonzero(targets.readable)
-    numbers = readable[:, None, None] * class_count + targets.classes[readable].astype(np.int64)
-    index = place[np.searchsorted(entries.numbers, numbers), np.arange(views)[None, :, None]]
-    count = len(arrays["members"]) // code_bytes
-    decoded = np.zeros((count, rows, views, k), dtype=np.uint16)
+    by_view = np.ascontiguousarray(entries.present.T)
+    codes = _decode_codes(arrays, entries.present, by_view)
+    row, label = np.divmod(entries.numbers, class_count)
+    readable = np.zeros(rows, dtype=bool)
+    readable[row] = True
+    kept = np.flatnonzero(readable)
+    shape = (views, len(kept), k)
+    view, entry = np.nonzero(by_view)  # by view, then by row, then by rising class: k of each row
+    held = f"{len(entry)} targets are not {k} in each of {views} views of {len(kept)} clips"
+    if len(entry) != views * len(kept) * k:
+        raise ValueError(held)
+    owners = row[entry].reshape(shape)
+    if (owners != kept[:, None]).any():
+        raise ValueError(held)
+    # one integer a target, so that sorting the k of a view puts them in falling order of code, ties by rising class
+    packed = (0xFFFF - codes[view, entry].astype(np.uint32)) << np.uint32(16)
+    packed |= label.astype(np.uint32)[entry]
+    packed = packed.reshape(shape)
+    members = None
+    if "members" in arrays:
+        wide = (packed.astype(np.uint64) << np.uint64(16)) | np.arange(k, dtype=np.uint64)
+        wide.sort(axis=2)
+        packed, order = (wide >> np.uint64(16)).astype(np.uint32), (wide & np.uint64(0xFFFF)).astype(np.int64)
+        members = _decode_members(arrays["members"], len(arrays["firsts"]), entries.present, codes, readable, order)
+    else:
+        packed.sort(axis=2)
+    classes = np.zeros((rows, views, k), dtype=np.uint16)
+    values = np.zeros((rows, views, k), dtype=np.uint16)
+    classes[kept] = (packed & np.uint32(0xFFFF)).astype(np.uint16).transpose(1, 0, 2)
+    values[kept] = (0xFFFF - (packed >> np.uint32(16))).astype(np.uint16).transpose(1, 0, 2)
+    return Targets(classes, values, readable), members
+
+
+def _decode_codes(arrays: dict[str, U8], present: Bool, by_view: Bool) -> U16:
+    """The codes of every entry in every view, uint16 (V, E), 0 where the view lacks it.
+
+    :param present: bool (E, V). :param by_view: the same as (V, E).
+    """
+    entries, views = present.shape
+    codes = np.zeros((views, entries), dtype=np.uint16)
+    later = present & (np.cumsum(present, axis=1, dtype=np.uint16) > 1)
+    residuals = np.zeros((entries, views), dtype=np.uint16)
+    residuals[later] = from_planes(arrays["residuals"])
+    residuals_by_view = np.ascontiguousarray(residuals.T)
+    firsts = from_planes(arrays["firsts"]).astype(np.uint16)
+    mask = np.uint16(256 ** len(arrays["firsts"]) - 1)
+    state = _Means(entries, views)
+    for view in range(views):
+        value = (residuals_by_view[view] + state.rounded()) & mask
+        codes[view] = np.where(state.count == 0, firsts, value) * by_view[view]
+        state.add(codes[view], by_view[view])
+    return codes
+
+
+def _decode_members(planes: U8, code_bytes: int, present: Bool, codes: U16, readable: Bool, order: I64) -> U16:
+    """Codes of the members, uint16 (M, R, V, k).
+
+    :param order: int64 (V, readable rows, k): the order of the targets of a view among its rising classes.
+    """
+    views, kept, k = order.shape
+    entry, view = np.nonzero(present)  # as they are stored: by entry, then by view
+    ensemble = codes[view, entry]
+    grouped = np.argsort(view, kind="stable")  # by view, and entries rise within it
+    count = len(planes) // code_bytes
+    decoded = np.zeros((count, len(readable), views, k), dtype=np.uint16)
+    mask = np.uint16(256**code_bytes - 1)
     for member in range(count):
-        planes = arrays["members"][member * code_bytes : (member + 1) * code_bytes]
-        values = (from_planes(planes) + codes) % 256**code_bytes
-        decoded[member, readable] = values[index]
+        residuals = from_planes(planes[member * code_bytes : (member + 1) * code_bytes]).astype(np.uint16)
+        values = ((residuals + ensemble) & mask)[grouped].reshape(views, kept, k)
+        decoded[member, readable] = np.take_along_axis(values, order, axis=2).transpose(1, 0, 2)
     return decoded
 
 
-def _rounded_mean(total: I64, count: I64) -> I64:
-    return (2 * total + count) // (2 * count)
+class _Means:
+    """The rounded mean of each entry's codes so far; integers of 32 bits where those are enough."""
+
+    def __init__(self, entries: int, views: int) -> None:
+        self.kind: type[np.signedinteger[Any]] = np.int32 if views < 1 << 14 else np.int64
+        self.total = np.zeros(entries, self.kind)
+        self.count = np.zeros(entries, self.kind)
+
+    def rounded(self) -> U16:
+        """uint16 (E,); 0 of an entry that no view has named."""
+        twice = 2 * np.maximum(self.count, 1)
+        mean: U16 = ((2 * self.total + self.count) // twice).astype(np.uint16)
+        return mean
+
+    def add(self, codes: U16, present: Bool) -> None:
+        """One view: codes uint16 (E,), 0 where it lacks the entry, and which it names."""
+        self.total += codes
+        self.count += present
 
 
-def _later_views(present: Bool, first: I64) -> Bool:
-    later = present.copy()
-    later[np.arange(len(present)), first] = False
-    return later
+def _entries_of(numbers: I64, limit: int) -> tuple[I64, I64]:
+    """The distinct numbers, rising, and the place of each number among them; numbers lie in [0, limit)."""
+    if limit > _MOST_FLAGS:
+        entries, places = np.unique(numbers, return_inverse=True)
+        return entries, places.reshape(numbers.shape)
+    named = np.zeros(limit, dtype=bool)
+    named[numbers] = True
+    place = np.cumsum(named, dtype=np.int32)
+    return np.flatnonzero(named), place[numbers].astype(np.int64) - 1
 
 
 def _pack_views(present: Bool) -> U8:

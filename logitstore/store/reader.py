@@ -6,7 +6,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from logitstore.errors import CorruptStoreError, NotAStoreError, StoreError, UsageError
 from logitstore.store import commits, layout
 from logitstore.store.commits import Commit
+from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
 from logitstore.store.manifest import ROOT, Manifest, decode_root, digest
 from logitstore.store.objects import array_shape, decode_array
-from logitstore.store.storage import LocalStorage, Storage
+from logitstore.store.storage import Storage, open_storage
 from logitstore.view.lengths import samples_at
 from logitstore.view.recipe import Draws
 
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 
-CACHE_BYTES = 1 << 29
+#: Bytes of draws to keep, as they are stored, the most recently used blocks.
+DRAWS_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """The targets and draws of a block, ready to be indexed."""
+class _Index:
+    """The blocks that hold a view, by first clip: ``numbers`` of the store's commits, first clips and one past the last
+    clips, each int64 (n,); and the clips that failed in them, rising."""
 
-    targets: layout.Targets
-    draws: dict[str, I64]
-
-    @property
-    def nbytes(self) -> int:
-        drawn = sum(values.nbytes for values in self.draws.values())
-        return self.targets.classes.nbytes + self.targets.codes.nbytes + drawn
+    numbers: I64
+    firsts: I64
+    stops: I64
+    failed: I64
 
 
 class Store:
@@ -50,8 +51,18 @@ class Store:
         self.storage = storage
         self.manifest = manifest
         self.root_digest = root_digest
-        self._cache: OrderedDict[str, _Decoded] = OrderedDict()
-        self._cached_bytes = 0
+        #: Size of the file of decoded targets at most; see :mod:`logitstore.store.decoded`.
+        self.decoded_bytes: int | None = None
+        self._draws: OrderedDict[str, U8] = OrderedDict()
+        self._indexes: dict[int, _Index] = {}
+        #: Files of the clip table that were read from a URL, by name.
+        self.clip_contents: dict[str, bytes] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A store is handed to another process as where it lies; what is decoded is shared all the same."""
+        if self.commits:
+            self._decoded.share()
+        return _opened, (self.storage, self.manifest, self.root_digest, self.decoded_bytes)
 
     @property
     def location(self) -> str:
@@ -62,8 +73,11 @@ class Store:
     def commits(self) -> tuple[Commit, ...]:
         """The commits, by shard and first view; read once, when first used."""
         found = []
-        for name in self.storage.names(commits.FOLDER):
-            commit = commits.decode(self.storage.get(name), name)
+        names = list(self.storage.names(commits.FOLDER))
+        for name, content in zip(names, self.storage.get_many(names), strict=True):
+            if content is None:
+                raise CorruptStoreError(f"{self.location}: {name} has gone while it was read; try again")
+            commit = commits.decode(content, name)
             if commit.manifest_digest != self.root_digest:
                 raise CorruptStoreError(
                     f"{self.location}: {name} was committed under another manifest; restore {ROOT} from a copy"
@@ -93,8 +107,10 @@ class Store:
                 raise CorruptStoreError(f"{self.location}: {name} is not the file that was committed; restore it")
             try:
                 tables.append(pq.read_table(pa.BufferReader(content)))
-            except pa.ArrowInvalid as error:
-                raise CorruptStoreError(f"{self.location}: {name} is damaged ({error}); restore it") from error
+            except (pa.ArrowException, OSError) as error:
+                raise CorruptStoreError(
+                    f"{self.location}: {name} is damaged ({' '.join(str(error).split())}); restore it"
+                ) from error
         missing = sorted(set(known) - set(self.storage.names("clips")))
         if missing or not tables:
             raise CorruptStoreError(
@@ -111,7 +127,12 @@ class Store:
 
     @functools.cached_property
     def _numbers(self) -> tuple[I64, I64]:
-        length, rate = (self.clips[name].to_numpy().astype(np.int64) for name in ("length", "rate"))
+        from logitstore.store.clip_files import clip_files
+
+        parts = [file.read(columns=["length", "rate"], use_threads=False) for file in clip_files(self).values()]
+        length, rate = (
+            np.concatenate([part[name].to_numpy().astype(np.int64) for part in parts]) for name in ("length", "rate")
+        )
         return length, rate
 
     def rows(self, view: int) -> I64:
@@ -133,26 +154,26 @@ class Store:
         :raises CorruptStoreError: an object is not the one that was committed.
         """
         wanted = np.asarray(rows, dtype=np.int64)
-        shape = (len(wanted), self.manifest.topk)
-        classes, codes = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
-        for commit, where, local in self._by_block(view, wanted):
-            targets = self._decoded(commit).targets
-            if not targets.readable[local].all():
-                bad = int(wanted[where][~targets.readable[local]][0])
-                reason = dict(commit.failed).get(bad - commit.first_clip, "unknown")
-                raise UsageError(f"clip {bad} has no targets, it failed: {reason}; use the clips of store.rows({view})")
-            classes[where] = targets.classes[local, view - commit.view_start]
-            codes[where] = targets.codes[local, view - commit.view_start]
-        return classes, self._table[codes]
+        index = self._index(view)
+        blocks = index.numbers[self._places(view, wanted)]
+        if len(index.failed):
+            failed = np.isin(wanted, index.failed)
+            if failed.any():
+                self._refuse_failed(view, int(wanted[failed][0]))
+        taken = self._decoded.take(view, wanted, blocks, self._packed)
+        classes, codes = unpack(taken, self.manifest.topk)
+        return classes, self._table.take(codes)
 
     def draws(self, view: int, rows: Any = None) -> Draws:
         """The draws of one view of some clips, by default of all that have targets; int64 (n,) a column."""
         wanted = self.rows(view) if rows is None else np.asarray(rows, dtype=np.int64)
         columns = {column.name: np.zeros(len(wanted), np.int64) for column in self.manifest.columns}
+        if not columns:
+            return Draws({})
         for commit, where, local in self._by_block(view, wanted):
-            decoded = self._decoded(commit).draws
-            for name, values in columns.items():
-                values[where] = decoded[name][local, view - commit.view_start]
+            planes = self._drawn(commit)[:, local * commit.views + (view - commit.view_start)]
+            for name, drawn in layout.decode_draws(self.manifest.columns, planes, 1).items():
+                columns[name][where] = drawn[:, 0]
         return Draws(columns)
 
     def partner_clip(self, clip: int, partner: int) -> int:
@@ -178,36 +199,33 @@ class Store:
 
     def block_targets(self, commit: Commit) -> tuple[U16, F32]:
         """Classes uint16 and probabilities float32, each (R, V, k), of a block; zero in the rows that failed."""
-        targets = self._decoded(commit, keep=False).targets
+        targets, _ = self._decode(commit)
         probabilities = self._table[targets.codes]
         probabilities[~targets.readable] = 0
         return targets.classes, probabilities
 
     def block_draws(self, commit: Commit) -> dict[str, I64]:
         """Draw columns of a block, each int64 (R, V)."""
-        return layout.decode_draws(self.manifest.columns, self._array(commit, "draws"), commit.views)
+        return layout.decode_draws(self.manifest.columns, self._arrays(commit, "draws")["draws"], commit.views)
 
     def block_members(self, commit: Commit) -> F32 | None:
         """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k); None where none were kept."""
         if not self.manifest.keep_members:
             return None
-        arrays = {name: self._array(commit, name) for name in ("classes", "views", "firsts", "residuals", "members")}
-        targets = self._decoded(commit, keep=False).targets
-        codes = layout.decode_members(arrays, targets, len(self.manifest.classes))
+        targets, codes = self._decode(commit, "members")
         probabilities = self._table[codes]
         probabilities[:, ~targets.readable] = 0
         return probabilities
 
     def block_classes(self, commit: Commit) -> tuple[layout.Entries, int]:
         """The entries of a block (see ``layout``) and its number of classes: enough to count classes, undecoded."""
-        arrays = {name: self._array(commit, name) for name in ("classes", "views")}
+        arrays = self._arrays(commit, "classes", "views")
         return layout.decode_entries(arrays, commit.views), len(self.manifest.classes)
 
     def size(self) -> int:
         """Bytes of everything in the store, scratch and claims aside."""
-        return sum(
-            self.storage.size(name) for name in self.storage.names() if name.split("/")[0] not in ("tmp", "claims")
-        )
+        sizes = self.storage.sizes()
+        return sum(size for name, size in sizes.items() if name.split("/")[0] not in ("tmp", "claims"))
 
     def view_count(self) -> int:
         """Number of views that have targets, summed over clips."""
@@ -225,61 +243,118 @@ class Store:
             raise UsageError(f"{self.location} has no view {view}; it has views 0 to {self.views - 1}")
         return found
 
-    def _by_block(self, view: int, rows: I64) -> Iterator[tuple[Commit, I64, I64]]:
-        """(block, positions in ``rows``, rows within the block) for the blocks that hold a view of some clips."""
-        blocks = self._commits_of(view)
-        firsts = np.array([commit.first_clip for commit in blocks])
-        index = np.searchsorted(firsts, rows, side="right") - 1
-        stops = firsts + np.array([commit.clips for commit in blocks])
-        outside = (index < 0) | (rows >= stops[index])
+    def _index(self, view: int) -> _Index:
+        index = self._indexes.get(view)
+        if index is None:
+            blocks = sorted(self._commits_of(view), key=lambda commit: commit.first_clip)
+            places = {commit.name: number for number, commit in enumerate(self.commits)}
+            failed = [commit.first_clip + row for commit in blocks for row, _ in commit.failed]
+            numbers, firsts, stops, gone = (
+                np.array(values, dtype=np.int64)
+                for values in (
+                    [places[commit.name] for commit in blocks],
+                    [commit.first_clip for commit in blocks],
+                    [commit.first_clip + commit.clips for commit in blocks],
+                    sorted(failed),
+                )
+            )
+            index = self._indexes[view] = _Index(numbers, firsts, stops, gone)
+        return index
+
+    def _places(self, view: int, rows: I64) -> I64:
+        """Which of the blocks that hold a view each of some clips is in."""
+        index = self._index(view)
+        places = index.firsts.searchsorted(rows, side="right") - 1
+        outside = (places < 0) | (rows >= index.stops[places])
         if outside.any():
             bad = int(rows[outside][0])
             raise UsageError(f"clip {bad} has no block with view {view} in {self.location}; its build is not finished "
                              "or there is no such clip")  # fmt: skip
-        order = np.argsort(index, kind="stable")
-        bounds = np.flatnonzero(np.diff(index[order])) + 1
+        return places
+
+    def _refuse_failed(self, view: int, clip: int) -> NoReturn:
+        commit = self.commits[int(self._index(view).numbers[self._places(view, np.array([clip]))[0]])]
+        reason = dict(commit.failed)[clip - commit.first_clip]
+        raise UsageError(f"clip {clip} has no targets, it failed: {reason}; use the clips of store.rows({view})")
+
+    def _by_block(self, view: int, rows: I64) -> Iterator[tuple[Commit, I64, I64]]:
+        """(block, positions in ``rows``, rows within the block) for the blocks that hold a view of some clips."""
+        index = self._index(view)
+        places = self._places(view, rows)
+        order = np.argsort(places, kind="stable")
+        bounds = np.flatnonzero(np.diff(places[order])) + 1
         for where in np.split(order, bounds):
             if len(where):
-                commit = blocks[index[where[0]]]
+                commit = self.commits[int(index.numbers[places[where[0]]])]
                 yield commit, where, rows[where] - commit.first_clip
 
-    def _decoded(self, commit: Commit, keep: bool = True) -> _Decoded:
-        if commit.name in self._cache:
-            self._cache.move_to_end(commit.name)
-            return self._cache[commit.name]
-        arrays = {name: self._array(commit, name) for name in ("classes", "views", "firsts", "residuals")}
+    @functools.cached_property
+    def _decoded(self) -> DecodedTargets:
+        width = self.manifest.topk * (2 + self.manifest.quantizer.code_bytes)
+        return DecodedTargets(content_key(self.storage, self.commits), self.commits, width, self.decoded_bytes)
+
+    def _packed(self, commit: Commit) -> U8:
+        targets, _ = self._decode(commit)
+        return pack(targets.classes, targets.codes, self.manifest.quantizer.code_bytes)
+
+    def _decode(self, commit: Commit, *more: str) -> tuple[layout.Targets, U16 | None]:
+        """The targets of a block, and with ``"members"`` its members' codes (M, R, V, k)."""
+        arrays = self._arrays(commit, "classes", "views", "firsts", "residuals", *more)
         try:
-            targets = layout.decode_targets(
+            targets, members = layout.decode_block(
                 arrays, commit.clips, commit.views, self.manifest.topk, len(self.manifest.classes)
             )
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise CorruptStoreError(
-                f"{self.location}: block {commit.name}: {error}; delete its commit, build again"
+                f"{self.location}: block {commit.name}: {error}; {_REPAIR.format(commit.name)}"
             ) from error
-        decoded = _Decoded(targets, self.block_draws(commit) if self.manifest.columns else {})
-        if keep:
-            self._cache[commit.name] = decoded
-            self._cached_bytes += decoded.nbytes
-            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
-                _, oldest = self._cache.popitem(last=False)
-                self._cached_bytes -= oldest.nbytes
-        return decoded
+        if np.flatnonzero(~targets.readable).tolist() != sorted(row for row, _ in commit.failed):
+            raise CorruptStoreError(
+                f"{self.location}: block {commit.name}: the rows without targets are not those that failed; "
+                f"{_REPAIR.format(commit.name)}"
+            )
+        return targets, members
 
-    def _array(self, commit: Commit, name: str) -> npt.NDArray[np.uint8]:
-        planes, length = array_shape(self._object(commit, f"{name}/zarr.json"))
-        return decode_array(name, planes, length, lambda chunk: self._object(commit, chunk))
+    def _drawn(self, commit: Commit) -> U8:
+        """The draws of a block as they are stored, uint8 (planes, R * V)."""
+        if commit.name in self._draws:
+            self._draws.move_to_end(commit.name)
+            return self._draws[commit.name]
+        planes = self._draws[commit.name] = self._arrays(commit, "draws")["draws"]
+        while len(self._draws) > 1 and sum(kept.nbytes for kept in self._draws.values()) > DRAWS_BYTES:
+            self._draws.popitem(last=False)
+        return planes
 
-    def _object(self, commit: Commit, name: str) -> bytes:
+    def _arrays(self, commit: Commit, *names: str) -> dict[str, npt.NDArray[np.uint8]]:
+        """Arrays of a block, by name; their objects are read at once where that helps, and checked."""
+        wanted = [name for name in commit.objects if name.split("/", 1)[0] in names]
+        contents = self.storage.get_many([f"{commit.group}/{name}" for name in wanted])
+        found = {name: self._checked(commit, name, content) for name, content in zip(wanted, contents, strict=True)}
+
+        def get(name: str) -> bytes:
+            return found[name] if name in found else self._checked(commit, name, None)
+
+        arrays = {}
+        for name in names:
+            planes, length = array_shape(get(f"{name}/zarr.json"))
+            arrays[name] = decode_array(name, planes, length, get)
+        return arrays
+
+    def _checked(self, commit: Commit, name: str, content: bytes | None) -> bytes:
         path = f"{commit.group}/{name}"
-        try:
-            content = self.storage.get(path)
-        except FileNotFoundError as error:
-            raise CorruptStoreError(f"{self.location}: {path} is missing; {_REPAIR.format(commit.name)}") from error
+        if content is None:
+            raise CorruptStoreError(f"{self.location}: {path} is missing; {_REPAIR.format(commit.name)}")
         if digest(content) != commit.objects.get(name):
             raise CorruptStoreError(
                 f"{self.location}: {path} is not the object that was committed; {_REPAIR.format(commit.name)}"
             )
         return content
+
+
+def _opened(storage: Storage, manifest: Manifest, root_digest: str, decoded_bytes: int | None) -> Store:
+    store = Store(storage, manifest, root_digest)
+    store.decoded_bytes = decoded_bytes
+    return store
 
 
 _REPAIR = "delete commits/{}.json and build again to make the block anew"
@@ -288,16 +363,24 @@ _REPAIR = "delete commits/{}.json and build again to make the block anew"
 def open_store(path: str | Any) -> Store:
     """Open a store for reading. Neither torch nor zarr is imported.
 
-    :param path: the store's folder.
+    :param path: the store's folder, or its URL as a string; see ``docs/cloud.md``. A list of several is read as one
+        store, of the views that all of them have; see ``combined.py``.
     :raises NotAStoreError: there is no store there, or one of an unknown format version.
+    :raises MismatchError: of several, two that do not fit; the reason is named.
     """
-    storage = LocalStorage(path)
+    if isinstance(path, list | tuple):
+        from logitstore.store.combined import combine
+
+        return combine([open_store(each) for each in path])
+    storage = open_storage(path)
     try:
         root = storage.get(ROOT)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotAStoreError(
             f"no store at {path}: there is no {ROOT} in it; give what `logitstore build` wrote"
         ) from error
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}; check the permissions") from error
     return Store(storage, decode_root(root, str(path)), digest(root))

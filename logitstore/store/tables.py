@@ -41,13 +41,19 @@ _NAME = pa.dictionary(pa.int32(), pa.string())
 
 def tables(store: Store) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     """How to make each table of a store, by its name; nothing is read before one is made."""
+    from logitstore.store.combined import CombinedStore
+
+    if isinstance(store, CombinedStore):
+        from logitstore.store.combined_tables import combined_tables
+
+        return combined_tables(store)
     makers: dict[str, Callable[[], pa.Table | LazyTable]] = {
         "clips": lambda: clips_table(store),
         "views": lambda: _views_table(store),
         "topk": lambda: _topk_table(store),
         "members": lambda: _members_table(store),
-        "teachers": lambda: _teachers_table(store),
-        "failures": lambda: _failures_table(store),
+        "teachers": lambda: teachers_table(store),
+        "failures": lambda: failures_table(store),
         "blocks": lambda: _blocks_table(store),
     }
     if not store.manifest.keep_members:
@@ -226,7 +232,8 @@ def member_names(store: Store) -> list[str]:
     return names
 
 
-def _teachers_table(store: Store) -> pa.Table:
+def teachers_table(store: Store) -> pa.Table:
+    """The members of the ensemble."""
     members = store.manifest.teachers
     return pa.table(
         {
@@ -239,7 +246,8 @@ def _teachers_table(store: Store) -> pa.Table:
     )
 
 
-def _failures_table(store: Store) -> pa.Table:
+def failures_table(store: Store) -> pa.Table:
+    """The clips without targets."""
     failures = store.failures()
     types = [("clip", pa.int64()), ("path", pa.string()), ("reason", pa.string())]
     return pa.table(
@@ -261,16 +269,17 @@ def _blocks_table(store: Store) -> LazyTable:
             name: [getattr(commit, name) for commit in commits] for name in ("name", *numbers)
         }
         made["failed"] = [len(commit.failed) for commit in commits]
-        made["bytes"] = [_block_bytes(store, commit) if "bytes" in columns else 0 for commit in commits]
+        sizes = store.storage.sizes("blocks") if "bytes" in columns else {}
+        made["bytes"] = [_block_bytes(store, commit, sizes) if "bytes" in columns else 0 for commit in commits]
         return pa.table(made, schema=schema)
 
     return LazyTable(schema, [Part({}, len(store.commits), decode)])
 
 
-def _block_bytes(store: Store, commit: Commit) -> int:
+def _block_bytes(store: Store, commit: Commit, sizes: dict[str, int]) -> int:
     try:
-        return sum(store.storage.size(f"{commit.group}/{name}") for name in commit.objects)
-    except FileNotFoundError as error:
+        return sum(sizes[f"{commit.group}/{name}"] for name in commit.objects)
+    except KeyError as error:
         raise CorruptStoreError(
             f"{store.location}: an object of block {commit.name} is missing; "
             f"delete commits/{commit.name}.json and build again to make the block anew"

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from logitstore.errors import MismatchError, NotAStoreError
+from logitstore.errors import CorruptStoreError, NotAStoreError
 from logitstore.store import claims, commits
 from logitstore.store.commits import Commit
 from logitstore.store.layout import Targets, encode_draws, encode_targets
 from logitstore.store.manifest import ROOT, Manifest, decode_root, digest, encode_root, require_same
 from logitstore.store.objects import encode_group
+from logitstore.store.parts import (
+    CLIPS,
+    Part,
+    encode_clips,
+    next_part,
+    part_name,
+    parts_of_source,
+    plan_extension,
+    read_parts,
+)
 from logitstore.store.storage import SCRATCH, Storage
 from logitstore.view.fingerprint import Fingerprint
 from logitstore.view.recipe import Draws
 
-CLIPS = "clips"
-_SOME = 3  # how many examples an error shows
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of the clip table, and where its rows and shards start."""
-
-    name: str
-    digest: str
-    table: pa.Table
-    first_clip: int
-    first_shard: int
+_BLOCKS = "blocks"
+_OF_SHARD = re.compile(rf"(?P<group>({_BLOCKS}|{claims.FOLDER})/(?P<shard>\d{{6,}})[^/]*)")
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,23 @@ class BlockContent:
 class StoreWriter:
     """A store being built. What is committed is never touched, except that a retry replaces a block as a whole."""
 
-    def __init__(self, storage: Storage, manifest: Manifest, root: bytes, part: Part) -> None:
+    def __init__(
+        self, storage: Storage, manifest: Manifest, root: bytes, parts: Sequence[Part], own: Sequence[Part]
+    ) -> None:
         self.storage = storage
         self.manifest = manifest
-        self.part = part
+        self.parts = tuple(parts)
+        self.own = tuple(own)
         self._root_digest = digest(root)
 
     @classmethod
     def open(cls, storage: Storage, manifest: Manifest, clip_table: pa.Table) -> StoreWriter:
-        """Begin a store, or go on with one that the same manifest and clips began.
+        """Begin a store, or go on with one that the same manifest and clips began; ``own`` are the parts of the clips.
 
-        :param clip_table: columns path, start, length, rate and the user's; row i is clip i.
+        :param clip_table: columns path, start, length, rate and the user's; row i is clip i. Of a store that has been
+            extended, the clips of some of its parts.
         :raises NotAStoreError: there is something else at that place.
+        :raises CorruptStoreError: the manifest or the clip table is not the one that blocks were committed under.
         :raises MismatchError: the store was made otherwise or from other clips; the difference is shown.
         """
         root = encode_root(manifest)
@@ -76,37 +80,76 @@ class StoreWriter:
             raise NotAStoreError(f"{storage.location} is a file, not a store; choose another --out") from error
         if stored_root is None:
             strangers = [name for name in storage.names() if name.split("/")[0] not in (SCRATCH, claims.FOLDER, CLIPS)]
-            if strangers:
+            begun = ROOT in strangers  # by another builder, this very moment
+            if strangers and not begun:
                 raise NotAStoreError(
                     f"{storage.location} exists and is not a store (it holds {strangers[0]}); choose another --out, "
                     "or empty that folder"
                 )
-            if not storage.create(ROOT, root):
+            if begun or not storage.create(ROOT, root):
                 stored_root = storage.get(ROOT)
         if stored_root is not None:
             stored = decode_root(stored_root, storage.location)
             require_same(stored, manifest, storage.location)
             manifest, root = stored, stored_root
-        name = f"{CLIPS}/00000.parquet"
+            _require_committed(storage, root)
         content = encode_clips(clip_table)
-        if storage.create(name, content):
-            table = clip_table
-        else:
-            content = storage.get(name)
-            table = pq.read_table(pa.BufferReader(content))
-            require_same_clips(table, clip_table, storage.location)
-        return cls(storage, manifest, root, Part(name, digest(content), table, 0, 0))
+        if not any(storage.names(CLIPS)) and storage.create(part_name(0), content):
+            part = next_part((), clip_table, digest(content), manifest.shard_clips)
+            return cls(storage, manifest, root, (part,), (part,))
+        parts = read_parts(storage, manifest.shard_clips)
+        return cls(storage, manifest, root, parts, parts_of_source(parts, clip_table, storage.location))
+
+    @classmethod
+    def extend(
+        cls, storage: Storage, manifest: Manifest, clip_table: pa.Table, skip_known: bool = False
+    ) -> StoreWriter:
+        """Add clips to a store as a new part of its clip table, or go on with the part that they began.
+
+        :param manifest: what the store's must be. :param skip_known: leave out clips that the store has.
+        :raises NotAStoreError: there is no store.
+        :raises MismatchError: the store was made otherwise; or, without ``skip_known``, it has some of these clips.
+        """
+        try:
+            root = storage.get(ROOT)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotAStoreError(f"no store at {storage.location}; build one first") from error
+        stored = decode_root(root, storage.location)
+        require_same(stored, manifest, storage.location)
+        _require_committed(storage, root)
+        while True:
+            parts = read_parts(storage, stored.shard_clips)
+            if not parts:
+                raise NotAStoreError(f"{storage.location} has no clips yet; run its build first")
+            own, fresh = plan_extension(parts, clip_table, storage.location, skip_known)
+            if fresh is None:
+                return cls(storage, stored, root, parts, own)
+            content = encode_clips(fresh)
+            part = next_part(parts, fresh, digest(content), stored.shard_clips)
+            if storage.create(part.name, content):  # otherwise another builder was first: look again
+                return cls(storage, stored, root, (*parts, part), (*own, part))
 
     @property
     def shards(self) -> int:
-        """Number of shards of the clip table."""
-        return -(-int(self.part.table.num_rows) // self.manifest.shard_clips)
+        """Number of shards of the clip table, through all parts."""
+        return self.parts[-1].shards(self.manifest.shard_clips).stop
+
+    @property
+    def clips(self) -> pa.Table:
+        """The clips of all parts: path, start, length and rate."""
+        return pa.concat_tables([part.table.select(["path", "start", "length", "rate"]) for part in self.parts])
+
+    def part_of(self, shard: int) -> Part:
+        """The part that a shard lies in."""
+        return next(part for part in self.parts if shard in part.shards(self.manifest.shard_clips))
+
+    def shards_of(self, parts: Sequence[Part]) -> list[int]:
+        """The shards of some parts."""
+        return [shard for part in parts for shard in part.shards(self.manifest.shard_clips)]
 
     def shard_rows(self, shard: int) -> range:
         """The clips of a shard."""
-        start = (shard - self.part.first_shard) * self.manifest.shard_clips
-        stop = min(start + self.manifest.shard_clips, self.part.table.num_rows)
-        return range(self.part.first_clip + start, self.part.first_clip + stop)
+        return self.part_of(shard).rows(shard, self.manifest.shard_clips)
 
     def write_block(self, shard: int, view_start: int, view_stop: int, content: BlockContent, group: str) -> Commit:
         """Write a block's objects, then its commit."""
@@ -117,9 +160,8 @@ class StoreWriter:
         if manifest.columns:
             arrays["draws"] = encode_draws(manifest.columns, content.draws.columns)
         objects = encode_group(arrays, {})
-        for name, data in objects.items():
-            self.storage.put(f"{group}/{name}", data)
-        rows = self.shard_rows(shard)
+        self.storage.put_many({f"{group}/{name}": data for name, data in objects.items()})
+        rows, part = self.shard_rows(shard), self.part_of(shard)
         commit = Commit(
             shard=shard,
             first_clip=rows.start,
@@ -128,8 +170,8 @@ class StoreWriter:
             view_stop=view_stop,
             group=group,
             objects={name: digest(data) for name, data in objects.items()},
-            clip_table=self.part.name,
-            clip_table_digest=self.part.digest,
+            clip_table=part.name,
+            clip_table_digest=part.digest,
             manifest_digest=self._root_digest,
             failed=tuple(sorted(content.failed.items())),
             fingerprints=tuple(content.fingerprints),
@@ -143,55 +185,54 @@ class StoreWriter:
             self.storage.delete(name)
 
     def sweep(self, committed: Sequence[Commit]) -> None:
-        """Remove what interrupted builders left: scratch files, and block groups that no commit names.
+        """Remove what interrupted builders left: scratch files, their claims, and block groups that no commit names.
 
-        Only for a finished build: the caller has seen that no shard is missing and none is claimed.
+        For a finished build. What is of a shard goes under a claim of it, so that nothing is taken from a builder that
+        has begun meanwhile.
         """
-        kept = {commit.group for commit in committed}
         self.storage.sweep_scratch()
-        for name in list(self.storage.names(claims.FOLDER)):
-            self.storage.delete(name)
-        for name in list(self.storage.names("blocks")):
-            if "/".join(name.split("/")[:2]) not in kept:
-                self.storage.delete(name)
+        kept = {commit.group for commit in committed}
+        left: dict[int, list[str]] = {}
+        for name in [*self.storage.names(claims.FOLDER), *self.storage.names(_BLOCKS)]:
+            match = _OF_SHARD.match(name)
+            if match and match["group"] not in kept:
+                left.setdefault(int(match["shard"]), []).append(name)
+        with claims.Claimer(self.storage) as claimer:
+            for shard, names in left.items():
+                if not claimer.take(shard):
+                    continue
+                try:
+                    kept = {commit.group for commit in self._commits_of(shard)}
+                    for name in names:
+                        match = _OF_SHARD.match(name)
+                        if match and match["group"].startswith(_BLOCKS) and match["group"] not in kept:
+                            self.storage.delete(name)
+                finally:
+                    claimer.drop(shard)
+
+    def _commits_of(self, shard: int) -> list[Commit]:
+        names = list(self.storage.names(commits.FOLDER, f"{shard:06d}-"))
+        contents = zip(names, self.storage.get_many(names), strict=True)
+        return [commits.decode(content, name) for name, content in contents if content is not None]
 
 
-def encode_clips(table: pa.Table) -> bytes:
-    """A part of the clip table as Parquet bytes, a function of the table alone."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table, sink, compression="zstd", compression_level=19, row_group_size=1 << 17, write_statistics=True
-    )  # fmt: skip
-    return bytes(sink.getvalue().to_pybytes())
+def _require_committed(storage: Storage, root: bytes) -> None:
+    """Refuse to go on under a manifest or a clip table other than those that blocks were committed under.
 
-
-def require_same_clips(stored: pa.Table, scanned: pa.Table, location: str) -> None:
-    """Refuse clips other than the store's. A clip that has since gone is no difference: it fails when it is decoded.
-
-    :raises MismatchError: naming the first clips or columns that differ.
+    :raises CorruptStoreError: the object is not what it was, a commit is damaged, or a file of the clip table is gone.
     """
-    if stored.column_names != scanned.column_names:
-        raise MismatchError(
-            f"the clips of {location} have the columns {', '.join(stored.column_names)}, the source now gives "
-            f"{', '.join(scanned.column_names)}; give the source that the store was made from, or another --out"
-        )
-    if stored.equals(scanned.cast(stored.schema)):
-        return
-    key_names = ["path", "start", "length"]
-    old = set(zip(*(stored[name].to_pylist() for name in key_names), strict=True))
-    new = set(zip(*(scanned[name].to_pylist() for name in key_names), strict=True))
-    gone_paths = {path for path, _, _ in old} - {path for path, _, _ in new}
-    unreadable = {path for path, _, length in new if not length}
-    extra = sorted(key for key in new - old if key[2])
-    changed = sorted(key for key in old - new if key[0] not in gone_paths | unreadable)
-    if extra or changed:
-        examples = ", ".join(f"{path} at {start}+{length}" for path, start, length in (extra or changed)[:_SOME])
-        raise MismatchError(
-            f"the source is not the one that {location} was made from: {len(extra)} clips are new and {len(changed)} "
-            f"are not as they were (as {examples}); give the same source, or another --out"
-        )
-    if old == new:
-        raise MismatchError(
-            f"the clips of {location} are the same and their other columns differ; give the manifest that the store "
-            "was made from, or another --out"
-        )
+    root_digest, tables = digest(root), dict[str, str]()
+    names = list(storage.names(commits.FOLDER))
+    for name, content in zip(names, storage.get_many(names), strict=True):
+        if content is None:  # a block that another builder has just made anew
+            continue
+        commit = commits.decode(content, name)
+        tables[commit.clip_table] = commit.clip_table_digest
+        if commit.manifest_digest != root_digest:
+            raise CorruptStoreError(
+                f"{storage.location}: {name} was committed under another manifest; restore {ROOT} from a copy"
+            )
+    for name, content in zip(tables, storage.get_many(list(tables)), strict=True):
+        if content is None or digest(content) != tables[name]:
+            found = "is missing" if content is None else "is not the file that was committed"
+            raise CorruptStoreError(f"{storage.location}: {name} {found}; restore it from a copy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -67,3 +68,33 @@ class ClipAudio:
                 while self._cached > self._limit:
                     self._cached -= self._cache.popitem(last=False)[1].nbytes
         return clip
+
+
+class JoinedClips(ClipAudio):
+    """The clips of several tables, one after the other, each from a source of its own.
+
+    :param clips: of each table.
+    """
+
+    def __init__(self, clips: Sequence[ClipAudio]) -> None:
+        self._clips = tuple(clips)
+        self._firsts = np.cumsum([0, *(len(each) for each in self._clips)])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def __getitem__(self, row: int) -> F32:
+        number = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return self._clips[number][row - int(self._firsts[number])]
+
+
+def joined_clips(
+    sources: Sequence[Source], tables: Sequence[pa.Table], sample_rate: int, cache_bytes: int = 0
+) -> ClipAudio:
+    """The clips of some tables, numbered through; the cache is shared out by their numbers of clips."""
+    total = max(1, sum(table.num_rows for table in tables))
+    clips = [
+        ClipAudio(source, table, sample_rate, cache_bytes * table.num_rows // total)
+        for source, table in zip(sources, tables, strict=True)
+    ]
+    return clips[0] if len(clips) == 1 else JoinedClips(clips)
