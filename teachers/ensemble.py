@@ -8,10 +8,11 @@ from typing import Any, Literal, Self, overload
 
 import torch
 
-from logitstore.errors import ModelOutputError, TeacherError
+from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.view.recipe import Masks, Recipe
 from logitstore.view.resample import resample
 from teachers.classes import positions
+from teachers.module import OWN_ERRORS
 from teachers.registry import load_teacher
 from teachers.teacher import Teacher
 
@@ -121,7 +122,8 @@ class Ensemble:
         :param masks: the B masks of the draws, or None under a recipe without spectrogram ops.
         :param members: whether to give each member's probabilities too.
         :returns: float32 (B, C) in [0, 1] on the ensemble's device; with ``members``, also float32 (M, B, C).
-        :raises ModelOutputError: a member gave a wrong shape, NaN, or values outside [0, 1]; the message names it.
+        :raises ModelOutputError: a member failed, or gave a wrong shape, NaN, or values outside [0, 1]; the message
+            names it.
         """
         at_rate: dict[int, torch.Tensor] = {}
         said: list[torch.Tensor] = []
@@ -130,7 +132,7 @@ class Ensemble:
                 heard = resample(waveforms, self.sample_rate, teacher.sample_rate)
                 at_rate[teacher.sample_rate] = heard.to(self.device)
             with torch.autocast(self.device.type, dtype=_half(self.device), enabled=self.amp):
-                output = teacher.probabilities(at_rate[teacher.sample_rate], masks)
+                output = _ask(teacher, at_rate[teacher.sample_rate], masks)
             checked = check_output(teacher, output, len(waveforms)).to(self.device)
             said.append(checked if at is None else checked[:, at])
         mean = _mean(said, self.weights, self.average, self.scores)
@@ -166,6 +168,19 @@ def load_ensemble(
     """
     teachers = [load_teacher(spec) for spec in specs]
     return Ensemble(teachers, weights, average, classes, sample_rate=sample_rate, amp=amp)
+
+
+def _ask(teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+    try:
+        return teacher.probabilities(waveforms, masks)
+    except LogitstoreError:
+        raise
+    except (AssertionError, *OWN_ERRORS) as error:  # out of memory too is a RuntimeError
+        said = (str(error).strip().splitlines() or ["without a word"])[0]
+        raise ModelOutputError(
+            f"teacher {teacher.spec!r} failed: {type(error).__name__}: {said}; mend it, or what it needs, and run the "
+            "same command again"
+        ) from error
 
 
 def check_output(teacher: Teacher, output: object, clips: int) -> torch.Tensor:

@@ -17,8 +17,8 @@ from teachers.classes import check_classes
 from teachers.sidecar import check_rate, check_scores
 from teachers.teacher import Teacher
 
-#: What a user's own module can raise while it is imported or its factory called.
-_OWN_ERRORS = (
+#: What a user's own module can raise while it is imported, its factory called, or the module itself.
+OWN_ERRORS = (
     ArithmeticError,
     AttributeError,
     ImportError,
@@ -103,7 +103,7 @@ def _call(spec: str, module_name: str, factory_name: str) -> object:
         importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
-    except _OWN_ERRORS as error:
+    except OWN_ERRORS as error:
         raise TeacherError(f"teacher {spec!r}: cannot import {module_name!r}: {_described(error)}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
@@ -115,7 +115,7 @@ def _call(spec: str, module_name: str, factory_name: str) -> object:
         return factory()
     except LogitstoreError:
         raise
-    except _OWN_ERRORS as error:
+    except OWN_ERRORS as error:
         raise TeacherError(f"teacher {spec!r}: {factory_name}() failed: {_described(error)}") from error
 
 

@@ -8,7 +8,7 @@ import click
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from logitstore.cli.common import stderr
+from logitstore.cli.common import resumable, stderr
 
 if TYPE_CHECKING:
     from logitstore.jobs.build import BuildSummary
@@ -82,7 +82,7 @@ def build_command(dry_run: bool, **options: Any) -> None:
 
         click.echo(describe(job))
         return
-    with BuildProgress() as progress:
+    with resumable(), BuildProgress(job.options.views) as progress:
         summary = run(job, progress.callbacks())
     click.echo(render_summary(summary))
 
@@ -139,18 +139,21 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         if not task.speed:
             return Text("")
-        return Text(f"{task.speed:,.0f} views/s")
+        return Text(f"{task.speed / self.views:,.1f} clips/s, {task.speed:,.0f} views/s")
 
 
 class BuildProgress:
-    """A bar on stderr: views, clips/s, views/s, time left, failures. Nothing where stderr is not a terminal."""
+    """A bar on stderr: views, clips/s, views/s, failures, time left. Nothing where stderr is not a terminal.
 
-    def __init__(self) -> None:
+    :param views: of every clip.
+    """
+
+    def __init__(self, views: int) -> None:
         self._bar = Progress(
             TextColumn("{task.fields[counts]}"),
             BarColumn(),
             TextColumn("{task.percentage:>5.1f} %"),
-            _Rate(1),
+            _Rate(views),
             TextColumn("{task.fields[failures]} failures"),
             TextColumn("left"),
             TimeRemainingColumn(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -15,10 +17,14 @@ from logitstore.errors import LogitstoreError
 stderr = Console(stderr=True, highlight=False)
 
 INTERRUPTED = 130
+_KEPT = "interrupted; what was finished is kept, and the same command goes on from there"
+STARTS_OVER = "interrupted; the same command starts the training over"
 
 
-def run(command: click.Command) -> NoReturn:
+def run(command: click.Command, interrupted: str = "interrupted") -> NoReturn:
     """Run a click command as a console script: one clear line instead of a traceback for a user's mistake.
+
+    :param interrupted: what to say of a command that was interrupted.
 
     Exit codes: 0 done, 1 a failed job, 2 usage, 130 interrupted (Ctrl-C or a terminate signal).
     """
@@ -31,13 +37,22 @@ def run(command: click.Command) -> NoReturn:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        fail("interrupted; what was finished is kept, and the same command goes on from there", INTERRUPTED)
+        fail(interrupted, INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except LogitstoreError as error:
         fail(str(error), error.exit_code)
     sys.exit(0)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Around a job that the same command goes on with: an interrupt says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(_KEPT, INTERRUPTED)
 
 
 def fail(message: str, code: int) -> NoReturn:

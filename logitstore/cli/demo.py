@@ -19,11 +19,11 @@ _TRAIN, _TEST = 900, 300
 _VIEWS = 10
 #: Three teachers that hear differently: bands, hop and width of a cnn4.
 _TEACHERS = (
-    ("teacher-1", ("width=24", "mels=48", "hop_ms=40")),
-    ("teacher-2", ("width=24", "mels=40", "hop_ms=32")),
-    ("teacher-3", ("width=24", "mels=64", "hop_ms=50")),
+    ("teacher-1", ("width=24", "mels=40", "hop_ms=32")),
+    ("teacher-2", ("width=24", "mels=48", "hop_ms=32")),
+    ("teacher-3", ("width=24", "mels=32", "hop_ms=32")),
 )
-_STUDENT = ("width=12", "mels=48", "hop_ms=40")
+_STUDENT = ("width=12", "mels=40", "hop_ms=32")
 
 _QUESTIONS = (
     (
@@ -85,7 +85,7 @@ def demo_command(out: str, seed: int) -> None:
     for name, flags in (("student", ()), ("student-inconsistent", ("--inconsistent",))):
         _run(
             "train-student", store, "--audio-root", audio, "--student", "cnn4", *_model_args(_STUDENT),
-            "--steps", "600", "--seed", str(seed), *flags, "--out", str(root / name),
+            "--epochs", "30", "--seed", str(seed), *flags, "--out", str(root / name),
         )  # fmt: skip
 
     click.echo("\n# mAP on the clips that nobody has learnt from")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from logitstore.cli.build import BuildProgress, render_summary
-from logitstore.cli.common import stderr
+from logitstore.cli.common import resumable, stderr
 
 
 @click.command("extend")
@@ -50,6 +50,6 @@ def extend_command(dry_run: bool, **options: Any) -> None:
     if dry_run:
         click.echo(extend.dry_run(job))
         return
-    with BuildProgress() as progress:
+    with resumable(), BuildProgress(job.options.views) as progress:
         summary = run(job, progress.callbacks())
     click.echo(render_summary(summary))

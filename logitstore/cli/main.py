@@ -16,7 +16,7 @@ _COMMANDS = {
     "verify": ("logitstore.cli.verify", "verify_command", "Check everything that a store holds."),
     "inspect": ("logitstore.cli.inspect", "inspect_command", "Summarise a store, or ask it a question in SQL."),
     "import": ("logitstore.cli.transfer", "import_group", "Make a store of published scores: CED's, or a dense array."),
-    "export": ("logitstore.cli.transfer", "export_command", "Write a store as one flat Parquet table, or as CED's files."),
+    "export": ("logitstore.cli.transfer", "export_command", "Write a store as a flat Parquet table or CED's files."),
     "evaluate": ("logitstore.cli.evaluate", "evaluate_command", "Score teachers, students and ensembles on labels."),
     "demo": ("logitstore.cli.demo", "demo_command", "The main job on synthetic sounds, in a few minutes."),
 }

@@ -61,32 +61,43 @@ class Claimer:
         self._renewer.join()
         with contextlib.suppress(StoreError):  # what cannot be dropped expires
             for name in sorted(self._held):
-                self._storage.delete(name)
+                self._delete_own(name)
 
     def take(self, shard: int) -> bool:
         """Claim a shard; False where another builder holds it."""
         name = f"{FOLDER}/{shard:06d}.json"
         content = self._content()
-        if not self._storage.create(name, content):
-            try:
-                found = self._storage.get(name)
-            except FileNotFoundError:  # just dropped; there will be another time
-                return False
-            holder = _decode(found)
-            if holder is not None and holder.live and holder.token != self._token:
-                return False
-            if not self._storage.replace(name, content, found):
-                return False
         with self._lock:
-            self._held[name] = content
-        return True
+            self._held[name] = content  # first, so that an interrupt at any moment leaves no claim behind
+            taken = self._take(name, content)
+            if not taken:
+                del self._held[name]
+        return taken
 
     def drop(self, shard: int) -> None:
         """Give a shard up, done or not."""
         name = f"{FOLDER}/{shard:06d}.json"
         with self._lock:
-            if self._held.pop(name, None) is not None:
-                self._storage.delete(name)
+            if name in self._held:
+                self._delete_own(name)
+                del self._held[name]
+
+    def _take(self, name: str, content: bytes) -> bool:
+        if self._storage.create(name, content):
+            return True
+        try:
+            found = self._storage.get(name)
+        except FileNotFoundError:  # just dropped; there will be another time
+            return False
+        holder = _decode(found)
+        if holder is not None and holder.live and holder.token != self._token:
+            return False
+        return self._storage.replace(name, content, found)
+
+    def _delete_own(self, name: str) -> None:
+        holder = read(self._storage, name)
+        if holder is not None and holder.token == self._token:
+            self._storage.delete(name)
 
     def _content(self) -> bytes:
         claim = Claim(socket.gethostname(), os.getpid(), self._token, time.time() + self._lease)

@@ -89,5 +89,17 @@ def top_k(probabilities: F32, k: int) -> tuple[npt.NDArray[np.uint16], F32]:
     :param probabilities: float32 (n, C), C <= 65,536.
     :returns: classes uint16 (n, k) and probabilities float32 (n, k).
     """
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    count, classes = probabilities.shape
+    if 2 * k < classes:
+        order = np.argpartition(-probabilities, k - 1, axis=1)[:, :k]
+        order.sort(axis=1)
+        chosen = np.take_along_axis(probabilities, order, axis=1)
+        order = np.take_along_axis(order, np.argsort(-chosen, axis=1, kind="stable"), axis=1)
+        # where another class has the k-th probability too, which of them were chosen is chance: sort those rows whole
+        lowest = chosen.min(axis=1, keepdims=True)
+        tied = np.count_nonzero(probabilities >= lowest, axis=1) != k
+    else:
+        order, tied = np.empty((count, k), np.int64), np.ones(count, dtype=bool)
+    if tied.any():
+        order[tied] = np.argsort(-probabilities[tied], axis=1, kind="stable")[:, :k]
     return order.astype(np.uint16), np.take_along_axis(probabilities, order, axis=1)

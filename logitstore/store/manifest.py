@@ -83,7 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def columns(self) -> tuple[Column, ...]:
         """The stored draw columns."""
-        return tuple(Column(**column) for column in self.draw_columns)
+        return tuple(msgspec.convert(column, Column) for column in self.draw_columns)
 
     @property
     def quantizer(self) -> Quantizer:
@@ -132,8 +132,10 @@ def decode_root(content: bytes, location: str) -> Manifest:
             "install a release that reads it"
         )
     try:
-        return msgspec.convert(raw, Manifest)
-    except msgspec.ValidationError as error:
+        manifest = msgspec.convert(raw, Manifest)
+        _ = (manifest.recipe, manifest.place, manifest.columns, manifest.quantizer)  # all that readers derive from it
+        return manifest
+    except (msgspec.ValidationError, ArithmeticError, TypeError, ValueError) as error:
         raise CorruptStoreError(f"the manifest of {location} is damaged: {error}; restore it from a copy") from error
 
 

@@ -36,6 +36,8 @@ AUDIO_SUFFIXES = frozenset(
 
 #: More frames than this are not believed: 18 days at 44.1 kHz.
 MAX_FRAMES = 1 << 36
+#: Nor more than these a byte of the file: FLAC holds silence in the least, up to 65,535 frames in some 10 bytes.
+MAX_FRAMES_A_BYTE = 1 << 14
 
 _UNKNOWN_BYTES = 0x7FFF_0000  # a WAV written to a pipe says 0, or a size near 2 or 4 GiB
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255
@@ -105,8 +107,9 @@ def opened(audio: Audio) -> Iterator[Opened]:
             raise AudioError(f"not readable as audio: {_complaint(error)}") from None
         with handle:
             frames = promise.frames(handle.frames) if promise else handle.frames
-            if frames > MAX_FRAMES:
-                raise AudioError(f"the header promises {frames} frames; at most {MAX_FRAMES} are believed")
+            most = min(MAX_FRAMES, MAX_FRAMES_A_BYTE * size)
+            if frames > most:
+                raise AudioError(f"the header promises {frames} frames; of {size} bytes at most {most} are believed")
             yield Opened(frames, handle.samplerate, breaks_off, lambda start, length: _read(handle, start, length))
 
 

@@ -29,7 +29,7 @@ def is_manifest_parquet(path: Path) -> bool:
 
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not readable as Parquet: {first_line(error)}") from None
     return not bytes_columns(schema)
 
@@ -43,7 +43,10 @@ def read_manifest(path: Path) -> pa.Table:
     import pyarrow.compute as pc
 
     table = _read(path)
-    table = table.rename_columns([name.strip() for name in table.column_names])
+    try:
+        table = table.rename_columns([name.strip() for name in table.column_names])
+    except UnicodeDecodeError:
+        raise SourceError(f"{path}: the names of its columns are not UTF-8; save the manifest as UTF-8") from None
     if "path" not in table.column_names:
         raise SourceError(
             f"{path}: no column 'path'; found {', '.join(map(repr, table.column_names)) or 'none'}; "
@@ -103,7 +106,7 @@ def _read(path: Path) -> pa.Table:
                 column_types={"path": pa.string(), "start": pa.float64(), "duration": pa.float64()}
             ),
         )
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = first_line(error).removesuffix(".")
         raise SourceError(f"{path}: not readable as a {path.suffix.lower()[1:]} manifest: {reason}") from None
 

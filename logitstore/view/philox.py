@@ -31,18 +31,21 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tupl
     :returns: four uint32 arrays of the broadcast shape, each uniform over [0, 2**32).
     """
     shape = np.broadcast_shapes(*(np.shape(word) for word in (*counter, *key)))
-    c0, c1, c2, c3 = (np.broadcast_to(np.asarray(word, dtype=np.uint64), shape).copy() for word in counter)
+    c0, c1, c2, c3 = (np.asarray(word, dtype=np.uint64) for word in counter)  # of any shapes, for as long as they are
     k0, k1 = (np.asarray(word, dtype=np.uint64) for word in key)
     for _ in range(_ROUNDS):
         product_0 = c0 * _MULTIPLIER_0  # 32 x 32 bits never overflow 64
         product_1 = c2 * _MULTIPLIER_1
         c0 = (product_1 >> _WORD) ^ c1 ^ k0
-        c1 = product_1 & _LOW
+        product_1 &= _LOW
+        c1 = product_1
         c2 = (product_0 >> _WORD) ^ c3 ^ k1
-        c3 = product_0 & _LOW
+        product_0 &= _LOW
+        c3 = product_0
         k0 = (k0 + _WEYL_0) & _LOW
         k1 = (k1 + _WEYL_1) & _LOW
-    return c0.astype(np.uint32), c1.astype(np.uint32), c2.astype(np.uint32), c3.astype(np.uint32)
+    r0, r1, r2, r3 = (np.broadcast_to(word, shape).astype(np.uint32) for word in (c0, c1, c2, c3))
+    return r0, r1, r2, r3
 
 
 def split64(value: Any) -> tuple[U64, U64]:

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 I64 = npt.NDArray[np.int64]
 
+#: What PyYAML lets out besides its own errors: of impossible dates and numbers, wrong tags, deep nesting.
+_YAML_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -173,7 +176,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise RecipeError(f"no recipe {name_or_path!r}: give a YAML file or one of {', '.join(sorted(BUILT_IN))}")
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, *_YAML_ERRORS) as error:
         raise RecipeError(f"recipe {name_or_path!r} is not readable YAML: {' '.join(str(error).split())}") from error
     return parse_recipe(document, default_name=path.stem)
 

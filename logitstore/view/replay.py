@@ -45,17 +45,19 @@ def replay(
     draws: Draws,
     *,
     partners: Sequence[F32 | None] | None = None,
+    overwrite: bool = False,
 ) -> torch.Tensor:
     """The waveforms of B views.
 
-    :param waveforms: float32 (B, S), clips at the store's rate, zero after their own length; not modified.
+    :param waveforms: float32 (B, S), clips at the store's rate, zero after their own length.
     :param lengths: int64 (B,), the clips' own lengths in samples; ops act on these samples alone.
     :param recipe: its waveform ops act in their order.
     :param draws: B rows.
     :param partners: for a recipe with mixup, the decoded partner of every row, or None where its weight is 0.
+    :param overwrite: whether the result may take the place of ``waveforms``; they are not modified otherwise.
     :returns: float32 (B, S) on the same device, zero after each clip's own length.
     """
-    batch = waveforms.clone()
+    batch = waveforms if overwrite else waveforms.clone()
     for op in recipe.ops:
         apply = _WAVEFORM_OPS.get(op.name)
         if apply is not None:

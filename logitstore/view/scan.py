@@ -55,7 +55,7 @@ def scan(
     own = [name for name in own if name in listing.column_names]
     _refuse_duplicates(listing.select(own))
     paths, codes = _paths(listing)
-    frames, rates = _headers(source, paths, workers, progress)
+    frames, rates = headers(source, paths, workers, progress)
     rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
     return _table(listing, own, rows, start, length, rate)
 
@@ -91,8 +91,8 @@ def _paths(listing: pa.Table) -> tuple[pa.Array, I64]:
     return encoded.dictionary, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _headers(
-    source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None
+def headers(
+    source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> tuple[I64, I64]:
     """Frames and rate in Hz of every path, int64 (n,) each; both 0 where a file cannot be read."""
     frames, rates = np.zeros(len(paths), dtype=np.int64), np.zeros(len(paths), dtype=np.int64)
