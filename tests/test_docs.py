@@ -8,6 +8,7 @@ number of training steps and of seeds is made smaller, and ESC-10 is replaced by
 import csv
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,8 @@ from tests.stores import options, write_audio
 
 REPOSITORY = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: Documents whose sessions need a server or published files; their own tests run them.
-ELSEWHERE = {"cloud.md": "tests/test_cloud.py", "imports.md": "tests/test_import.py"}
+#: Documents whose sessions need a server or published files; tests of their own run them.
+ELSEWHERE = {"cloud.md": "tests/test_docs.py", "imports.md": "tests/test_import_npy.py"}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 
@@ -43,18 +44,26 @@ def blocks(wanted: str) -> list[Any]:
     ]
 
 
-def commands(session: str) -> list[str]:
-    """The commands of a console block: what follows `$ `, with lines continued by a backslash or by `> `."""
-    found: list[str] = []
-    lines = iter(session.splitlines())
-    for line in lines:
+def commands(session: str) -> list[tuple[str, str]]:
+    """The commands of a console block, each with the first line that it prints.
+
+    A command follows `$ ` and goes on while a line ends with a backslash, a quote is open, or a loop has no `done`.
+    """
+    lines, found = session.splitlines(), []
+    while lines:
+        line = lines.pop(0)
         if not line.startswith("$ "):
             continue
         command = line[2:]
-        while command.endswith("\\") or command.count("do\n") + command.endswith("; do") > command.count("\ndone"):
-            command += "\n" + next(lines).removeprefix("> ")
-        found.append(command)
+        while command.endswith("\\") or command.count('"') % 2 or command.count("; do") > command.count("\ndone"):
+            command += "\n" + lines.pop(0).removeprefix("> ")
+        found.append((command, next((text for text in lines if text.strip()), "")))
     return found
+
+
+def smaller(command: str) -> str:
+    """Fewer steps and seeds: what a test can wait for."""
+    return re.sub(r"--steps \d+", "--steps 2", command).replace("in 0 1 2 3 4;", "in 0;")
 
 
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -117,6 +126,9 @@ def test_a_shell_block_names_targets_that_there_are(text):
     # `make demo` and `make test` would run this very suite; that they would do something is asked of make itself
     for line in text.splitlines():
         command = line.split("#")[0].split()
+        if command[:2] == ["pip", "install"]:
+            assert re.fullmatch(r"'logitstore\[(\w+)\]'", command[2]), line
+            continue
         assert command[0] == "make", line
         planned = subprocess.run(
             ["make", "-n", *command[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
@@ -125,18 +137,49 @@ def test_a_shell_block_names_targets_that_there_are(text):
         assert planned.stdout.strip()
 
 
+def sessions(document: str) -> list[tuple[str, str]]:
+    """The commands of a document's console blocks."""
+    text = (REPOSITORY / document).read_text()
+    return [pair for language, block in BLOCK.findall(text) if language == "console" for pair in commands(block)]
+
+
 def test_the_session_of_the_readme_runs(esc10):
-    sessions = [
-        text for language, text in BLOCK.findall((REPOSITORY / "README.md").read_text()) if language == "console"
-    ]
-    ran = [command for text in sessions for command in commands(text)]
-    assert len(ran) >= 8
-    for command in ran:
-        smaller = re.sub(r"--steps \d+", "--steps 2", command).replace("in 0 1 2 3 4;", "in 0;")
-        smaller = re.sub(r"--teacher-steps \d+", "--teacher-steps 2", smaller)
-        done = shell(smaller, esc10)
-        assert done.returncode == 0, f"{smaller}\n{done.stdout}\n{done.stderr}"
-        assert done.stdout.strip(), smaller
+    ran = sessions("README.md")
+    assert len(ran) >= 7
+    for command, _ in ran:
+        done = shell(smaller(command), esc10)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), command
+
+
+def test_the_session_at_a_url_runs(esc10, monkeypatch):
+    """docs/cloud.md against a server of S3's API on loopback, its errors and its Python too."""
+    boto3 = pytest.importorskip("boto3", reason="the S3 server of the tests is not installed: pip install '.[dev]'")
+    server = pytest.importorskip("moto.server", reason="likewise").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        here = f"http://{host}:{port}"
+        ran = 0
+        for command, prints in sessions("docs/cloud.md"):
+            if command.startswith("export "):
+                for name, value in (pair.split("=", 1) for pair in shlex.split(command)[1:]):
+                    monkeypatch.setenv(name, value.replace("http://127.0.0.1:5000", here))
+                if "AWS_REGION" in command:
+                    boto3.client("s3", endpoint_url=here).create_bucket(Bucket="logits")
+                continue
+            done = shell(smaller(command), esc10)
+            ran += 1
+            assert (done.returncode != 0) is prints.startswith("Error:"), f"{command}\n{done.stdout}\n{done.stderr}"
+            if prints.startswith("Error:"):
+                assert done.stderr.splitlines()[-1] == prints.replace("http://127.0.0.1:5000", here)
+        assert ran >= 8
+        (python,) = (block for language, block in BLOCK.findall((REPOSITORY / "docs/cloud.md").read_text())
+                     if language == "python")  # fmt: skip
+        done = shell(f"python - <<'END'\n{python}\nprint(table.num_rows)\nEND", esc10)
+        assert done.stdout.strip() == "5", done.stderr
+    finally:
+        server.stop()
 
 
 def test_every_block_says_what_it_is_and_is_run():
