@@ -171,8 +171,8 @@ class DecodedTargets:
 class _SharedFile:
     """The file: one byte a block that says whether it is filled, then, from a whole page on, the rows.
 
-    ``filled`` uint8 (blocks,) and ``rows`` uint8 (views, clips, width) are parts of its ``map``. Whoever uses it holds a shared
-    lock of its lock file; who can get that lock alone is the only one, and makes the file anew or removes it.
+    ``filled`` uint8 (blocks,) and ``rows`` uint8 (views, clips, width) are parts of its ``map``. Whoever uses it holds
+    a shared lock of its lock file; who can get that lock alone is the only one, and makes the file anew or removes it.
 
     :raises OSError: it cannot be made.
     """
