@@ -3,7 +3,8 @@
 A clip is a point in a latent space of ``RANK`` dimensions; the logit of a class is a prior, skewed as AudioSet's class
 counts are, plus a linear map of the latent; each view adds independent noise of ``noise`` logits to every class:
 
-    logit[n, v, c] = BASE + SKEW * normal[c] + (normal[RANK, c] . normal[n, RANK]) * SPREAD / sqrt(RANK) + noise * normal[n, v, c]
+    logit[n, v, c] = (BASE + SKEW * normal[c] + SPREAD / sqrt(RANK) * sum_r normal[r, c] * normal[n, r]
+                      + noise * normal[n, v, c])
 
 With the defaults the highest probability of a view has a median near 0.95, the 20th near 0.11, and a clip's ten views
 name about 27 classes in all; ``tail`` lowers BASE for ensembles that say less.

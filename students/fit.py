@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from logitstore.errors import ModelOutputError, RunError
-from students.batches import Batch, prefetched
+from logitstore.view.ahead import prefetched
+from students.batches import Batch
 from students.models.tagger import Tagger
 from students.seeds import derived_seed
 

@@ -73,21 +73,22 @@ def dense_targets(
 
 
 def tail_uniforms(clips: I64, view: int, class_count: int, seed: int) -> F32:
-    """u of the fill ``random``: float32 (B, C) in [0, 1), a multiple of 2**-24.
+    """u of the fill ``random``: float32 (B, C) in [0, 1), a multiple of 2**-16.
 
-    The upper 24 bits of word c mod 4 of the Philox block with counter (clip, c div 4, view, "tail") and the key
-    ``seed``, so that it depends on nothing but (seed, clip, view, class).
+    Half c mod 8 (two halves a word, the lower first) of the Philox block with counter (clip, c div 8, view, "tail") and
+    the key ``seed``, so that it depends on nothing but (seed, clip, view, class).
     """
-    blocks = np.arange(-(-class_count // 4), dtype=np.uint64)[None, :]
+    blocks = np.arange(-(-class_count // 8), dtype=np.uint64)[None, :]
     rows = np.asarray(clips, np.uint64)[:, None]
     uniforms = np.empty((len(rows), class_count), dtype=np.float32)
     some = max(1, _CACHED_BLOCKS // max(1, blocks.size))
     for start in range(0, len(rows), some):
         words = philox4x32((rows[start : start + some], blocks, view, _TAIL_STREAM), split64(seed))
         for position, word in enumerate(words):
-            of_word = uniforms[start : start + some, position::4]
-            of_word[...] = word[:, : of_word.shape[1]] >> np.uint32(8)
-        uniforms[start : start + some] *= np.float32(2.0**-24)
+            for half, bits in enumerate((word & np.uint32(0xFFFF), word >> np.uint32(16))):
+                of_half = uniforms[start : start + some, 2 * position + half :: 8]
+                of_half[...] = bits[:, : of_half.shape[1]]
+        uniforms[start : start + some] *= np.float32(2.0**-16)
     return uniforms
 
 

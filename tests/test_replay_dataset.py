@@ -12,11 +12,12 @@ import students
 from logitstore import open_store
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.build import build
+from logitstore.view.ahead import prefetched
 from logitstore.view.clips import ClipAudio
 from logitstore.view.fingerprint import replay_view
 from logitstore.view.recipe import Masks
 from logitstore.view.sources import open_audio
-from students.batches import Replayer, prefetched
+from students.batches import Replayer
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.fit import order_generator
 from students.losses import dense_targets

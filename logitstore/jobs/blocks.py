@@ -6,12 +6,10 @@ clip, and a clip that cannot be decoded keeps its place as silence.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +20,7 @@ from logitstore.store.layout import Targets
 from logitstore.store.manifest import Manifest
 from logitstore.store.parts import Part
 from logitstore.store.writer import BlockContent
+from logitstore.view.ahead import prefetched
 from logitstore.view.clips import ClipAudio
 from logitstore.view.fingerprint import Fingerprint, fingerprint
 from logitstore.view.lengths import samples_at
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
-Item = TypeVar("Item")
-
-_BATCHES_AHEAD = 3
 
 
 #: Probabilities (B, C) of waveforms (B, S) and their masks; beside them each member's (M, B, C), where they are kept.
@@ -82,9 +78,17 @@ def block_draws(manifest: Manifest, part: Part, plan: BlockPlan) -> dict[str, I6
     lengths = np.minimum(samples_at(frames, np.maximum(rates, 1), manifest.sample_rate), manifest.clip_samples)
     recipe = manifest.recipe
     by_view = [
-        draw(recipe, seed=manifest.seed, keys=keys, view=view, lengths=lengths, place=manifest.place, shard_rows=len(keys))
+        draw(
+            recipe,
+            seed=manifest.seed,
+            keys=keys,
+            view=view,
+            lengths=lengths,
+            place=manifest.place,
+            shard_rows=len(keys),
+        )
         for view in range(plan.view_start, plan.view_stop)
-    ]  # fmt: skip
+    ]
     return {name: np.stack([drawn.columns[name] for drawn in by_view], axis=1) for name in recipe.columns}
 
 
@@ -111,7 +115,7 @@ def make_block(
     members = np.zeros((len(manifest.teachers), *shape), np.uint16) if manifest.keep_members else None
     state = _Audio(block_draws(manifest, part, plan))
     marks: list[Fingerprint] = []
-    for batch in _ahead(_batches(manifest, plan, audio, state, pool, strict)):
+    for batch in prefetched(_batches(manifest, plan, audio, state, pool, strict)):
         said, by_member = ask(batch.waveforms, batch.spans)
         top, values = top_k(said.cpu().numpy(), manifest.topk)
         classes[batch.rows, batch.views] = top
@@ -210,42 +214,3 @@ def _partners(
             weights[row, view] = partners[row, view] = 0
         found.append(clip)
     return found
-
-
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, made by a thread of their own a few ahead of their use. Errors come out where they are used."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(_BATCHES_AHEAD)
-    stop = threading.Event()
-
-    def put(entry: tuple[Item | None, BaseException | None]) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def produce() -> None:
-        try:
-            for item in items:
-                put((item, None))
-                if stop.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - handed over to the consumer, whatever it is
-            put((None, error))
-            return
-        put((None, None))
-
-    thread = threading.Thread(target=produce, name="batches", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -182,7 +182,7 @@ def prepare(options: BuildOptions) -> Job:
         recipe_document=recipe.to_dict(),
         draw_columns=tuple(
             {"name": c.name, "low": c.low, "planes": c.planes} for c in columns_for(recipe.ranges(place))
-        ),  # fmt: skip
+        ),
         seed=options.seed,
         sample_rate=options.sample_rate,
         clip_seconds=options.clip_seconds,

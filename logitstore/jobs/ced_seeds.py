@@ -37,7 +37,7 @@ class CedDraws:
     """The draws of n views as CED's code makes them, int64 (n,) each.
 
     ``roll`` in samples, in [0, length), ``out[i] = in[(i - roll) mod length]``; spans half-open and as ``start`` and
-    ``length``, in frames of the padded batch and in mel bands. A span of no length keeps the start that was drawn for it.
+    ``length``, in frames of the padded batch and in mel bands. A span of no length keeps the start drawn for it.
     """
 
     roll: I64

@@ -71,4 +71,3 @@ def _mono(frames: F32) -> F32:
         total += frames[:, channel]
     mono: F32 = (total / frames.shape[1]).astype(np.float32)
     return mono
-
