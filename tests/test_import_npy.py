@@ -179,7 +179,7 @@ def test_the_session_of_the_documentation(tmp_path: Path) -> None:
     for language, text in blocks:
         if language == "python":
             (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
-    typed = [command for language, text in blocks if language == "console" for command in commands(text)]
+    typed = [command for language, text in blocks if language == "console" for command, _ in commands(text)]
     ordered = sorted(typed, key=lambda command: not command.startswith("python names.py"))
     assert len(ordered) == 6
     for command in ordered:

@@ -66,7 +66,7 @@ def demo_command(out: str, seed: int) -> None:
     for number, (name, model_args) in enumerate(_TEACHERS):
         _run(
             "train-teacher", manifest, "--audio-root", audio, "--label-column", "labels", "--where", "split = 'train'",
-            "--model", "cnn4", *_model_args(model_args), "--steps", "600", "--seed", str(10 * seed + number),
+            "--model", "cnn4", *_model_args(model_args), "--steps", "400", "--seed", str(10 * seed + number),
             "--out", str(root / name),
         )  # fmt: skip
 
@@ -85,7 +85,7 @@ def demo_command(out: str, seed: int) -> None:
     for name, flags in (("student", ()), ("student-inconsistent", ("--inconsistent",))):
         _run(
             "train-student", store, "--audio-root", audio, "--student", "cnn4", *_model_args(_STUDENT),
-            "--epochs", "30", "--seed", str(seed), *flags, "--out", str(root / name),
+            "--epochs", "20", "--seed", str(seed), *flags, "--out", str(root / name),
         )  # fmt: skip
 
     click.echo("\n# mAP on the clips that nobody has learnt from")

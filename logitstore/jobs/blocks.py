@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -115,16 +116,18 @@ def make_block(
     members = np.zeros((len(manifest.teachers), *shape), np.uint16) if manifest.keep_members else None
     state = _Audio(block_draws(manifest, part, plan))
     marks: list[Fingerprint] = []
-    for batch in prefetched(_batches(manifest, plan, audio, state, pool, strict)):
-        said, by_member = ask(batch.waveforms, batch.spans)
-        top, values = top_k(said.cpu().numpy(), manifest.topk)
-        classes[batch.rows, batch.views] = top
-        codes[batch.rows, batch.views] = manifest.quantizer.encode(values)
-        if members is not None and by_member is not None:
-            picked = np.take_along_axis(by_member.cpu().numpy(), top[None].astype(np.int64), axis=2)
-            members[:, batch.rows, batch.views] = manifest.quantizer.encode(picked)
-        marks += batch.fingerprints
-        advance(len(batch.rows))
+    made = _batches(manifest, plan, audio, state, pool, strict)
+    with closing(prefetched(made)) as batches:
+        for batch in batches:
+            said, by_member = ask(batch.waveforms, batch.spans)
+            top, values = top_k(said.cpu().numpy(), manifest.topk)
+            classes[batch.rows, batch.views] = top
+            codes[batch.rows, batch.views] = manifest.quantizer.encode(values)
+            if members is not None and by_member is not None:
+                picked = np.take_along_axis(by_member.cpu().numpy(), top[None].astype(np.int64), axis=2)
+                members[:, batch.rows, batch.views] = manifest.quantizer.encode(picked)
+            marks += batch.fingerprints
+            advance(len(batch.rows))
     readable = np.ones(len(plan.rows), dtype=bool)
     readable[list(state.failed)] = False
     return BlockContent(Targets(classes, codes, readable), members, Draws(state.draws), state.failed, marks)
