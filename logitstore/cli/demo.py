@@ -66,7 +66,7 @@ def demo_command(out: str, seed: int) -> None:
     for number, (name, model_args) in enumerate(_TEACHERS):
         _run(
             "train-teacher", manifest, "--audio-root", audio, "--label-column", "labels", "--where", "split = 'train'",
-            "--model", "cnn4", *_model_args(model_args), "--steps", "400", "--seed", str(10 * seed + number),
+            "--model", "cnn4", *_model_args(model_args), "--steps", "500", "--seed", str(10 * seed + number),
             "--out", str(root / name),
         )  # fmt: skip
 
