@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.synthetic import Case, clip_names, top_k
 from logitstore import open_store
-from logitstore.jobs.build import default_shard_clips
+from logitstore.jobs.shards import default_shard_clips
 from logitstore.store.codec import quantizer
 from logitstore.store.layout import Targets, columns_for
 from logitstore.store.manifest import FORMAT_VERSION, Manifest, Member

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from logitstore.errors import AudioError, MismatchError, QueryError, RunError
-from logitstore.jobs.build import pick_device, versions
 from logitstore.jobs.labelled import read_labelled
+from logitstore.jobs.machine import pick_device, versions
 from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
 from logitstore.view.clips import joined_clips

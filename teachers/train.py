@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from logitstore.errors import RunError, SourceError
-from logitstore.jobs.build import pick_device, versions
 from logitstore.jobs.labelled import Labelled, label_matrix, label_names, read_labelled
+from logitstore.jobs.machine import pick_device, versions
 from logitstore.view.clips import ClipAudio
 from logitstore.view.lengths import clip_samples, samples_at
 from logitstore.view.ops import WEIGHT_UNIT, FrequencyMask, Gain, Place, Roll, TimeMask

@@ -13,8 +13,9 @@ import torch
 
 from logitstore import open_store
 from logitstore.errors import AudioError, MismatchError, ModelOutputError, NotAStoreError, RecipeError, UsageError
-from logitstore.jobs.build import build, default_shard_clips, prepare
+from logitstore.jobs.build import build, prepare
 from logitstore.jobs.dry_run import dry_run
+from logitstore.jobs.shards import default_shard_clips
 from logitstore.jobs.status import status
 from logitstore.store import claims
 from logitstore.store.storage import LocalStorage

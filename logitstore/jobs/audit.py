@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from logitstore.errors import CorruptStoreError, NotAStoreError
 from logitstore.jobs.audit_block import block_problems
-from logitstore.jobs.build import missing_views, number_ranges
+from logitstore.jobs.shards import missing_views, number_ranges
 from logitstore.store import claims, commits
 from logitstore.store.commits import Commit
 from logitstore.store.manifest import ROOT, Manifest, decode_root, digest

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,9 @@ import msgspec
 
 from logitstore.errors import AudioError, MismatchError, StoreError, UsageError
 from logitstore.jobs.blocks import BlockPlan, make_block
+from logitstore.jobs.machine import pick_device, versions
 from logitstore.jobs.reach import holds
+from logitstore.jobs.shards import default_shard_clips, missing_views, number_ranges
 from logitstore.store import claims, commits
 from logitstore.store.codec import quantizer
 from logitstore.store.commits import Commit
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
 DEFAULT_TOPK = 20
-MOST_SHARD_CLIPS = 4096
-LEAST_SHARD_CLIPS = 8
-_BLOCKS_WANTED = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,39 +289,6 @@ def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[i
     return chosen
 
 
-def default_shard_clips(clips: int) -> int:
-    """Rows of a shard: a power of two, some tens of shards where there are clips enough, and at most 4,096 rows."""
-    wanted = max(1, clips // _BLOCKS_WANTED)
-    return min(MOST_SHARD_CLIPS, max(LEAST_SHARD_CLIPS, 1 << (wanted - 1).bit_length()))
-
-
-def pick_device(name: str) -> str:
-    """``auto`` becomes the first GPU, or the CPU where there is none.
-
-    :raises UsageError: a device that torch does not have here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first_line = str(error).splitlines()[0]
-        raise UsageError(f"--device {name} cannot be used here: {first_line}; give auto, cpu or cuda[:N]") from error
-    return name
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes and writes a store; recorded in it, and only warned about."""
-    import soundfile
-
-    packages = ("logitstore", "numpy", "torch", "soxr", "zarr", "numcodecs", "pyarrow")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return found | {"libsndfile": soundfile.__libsndfile_version__, "machine": platform.machine()}
-
-
 def _open(job: Job) -> StoreWriter:
     options = job.options
     if options.extend:
@@ -359,17 +323,6 @@ def _unfinished(writer: StoreWriter, committed: Sequence[Commit], views: int) ->
     for commit in committed:
         by_shard.setdefault(commit.shard, []).append(commit)
     return [shard for shard in range(writer.shards) if missing_views(by_shard.get(shard, ()), views)]
-
-
-def number_ranges(numbers: Sequence[int]) -> str:
-    """Rising numbers in words: "0 to 4, 7"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{low} to {high}" if high > low else str(low) for low, high in runs)
 
 
 def _retry(
@@ -419,18 +372,6 @@ def _decodes(audio: ClipAudio, row: int) -> bool:
     except AudioError:
         return False
     return True
-
-
-def missing_views(found: Sequence[Commit | commits.Span], views: int) -> list[tuple[int, int]]:
-    """The ranges of views in [0, views) that no commit of a shard covers."""
-    ranges, position = [], 0
-    for commit in sorted(found, key=lambda c: c.view_start):
-        if commit.view_start > position:
-            ranges.append((position, min(commit.view_start, views)))
-        position = max(position, commit.view_stop)
-    if position < views:
-        ranges.append((position, views))
-    return [(start, stop) for start, stop in ranges if start < stop]
 
 
 def _commits(storage: Storage) -> list[Commit]:

@@ -76,7 +76,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | No
     """
     import torch
 
-    from logitstore.jobs.build import pick_device
+    from logitstore.jobs.machine import pick_device
     from teachers.classes import read_classes
     from teachers.ensemble import Ensemble
     from teachers.registry import load_teacher

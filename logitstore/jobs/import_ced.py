@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from logitstore.errors import UsageError
-from logitstore.jobs.build import default_shard_clips
 from logitstore.jobs.ced_files import CedFiles, CedTable, chunk_lengths, stated_lengths
 from logitstore.jobs.ced_seeds import HOP, SAMPLE_RATE, ced_draws, require_ced
 from logitstore.jobs.imports import (
@@ -30,6 +29,7 @@ from logitstore.jobs.imports import (
     sorted_clips,
     write_blocks,
 )
+from logitstore.jobs.shards import default_shard_clips
 from logitstore.store.manifest import Member
 from logitstore.store.storage import open_storage
 from logitstore.view.clips import ClipAudio

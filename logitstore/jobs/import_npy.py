@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from logitstore.errors import SourceError, UsageError
-from logitstore.jobs.build import DEFAULT_TOPK, default_shard_clips
+from logitstore.jobs.build import DEFAULT_TOPK
 from logitstore.jobs.imports import (
     AudioNames,
     ImportSummary,
@@ -24,6 +24,7 @@ from logitstore.jobs.imports import (
     sorted_clips,
     write_blocks,
 )
+from logitstore.jobs.shards import default_shard_clips
 from logitstore.store.codec import top_k
 from logitstore.store.manifest import Member
 from logitstore.store.storage import open_storage

@@ -136,7 +136,7 @@ def imported_manifest(
     value_bits: int,
 ) -> Manifest:
     """The manifest of an imported store: a sigmoid ensemble of one member, and zeros where nobody knows."""
-    from logitstore.jobs.build import versions
+    from logitstore.jobs.machine import versions
 
     quantizer("sigmoid", value_bits)
     return Manifest(

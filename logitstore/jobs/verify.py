@@ -192,7 +192,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
     """
     import torch
 
-    from logitstore.jobs.build import pick_device
+    from logitstore.jobs.machine import pick_device
     from teachers.ensemble import Ensemble
     from teachers.registry import load_teacher
 
