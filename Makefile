@@ -32,7 +32,8 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 suite: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -m forks
+	$(BIN)/python -m pytest -n 2 -m "not forks"
 
 # The tests that break things, at full size (minutes); the suite does a little of each.
 faults: $(VENV)/.test

@@ -136,7 +136,8 @@ def test_bit_identical_from_threads_and_processes(tmp_path: Path) -> None:
         assert processes.apply(_digest, (str(tmp_path), clips)) == alone
 
 
-def test_hdf5_and_tar_are_read_across_a_fork(tmp_path: Path) -> None:
+@pytest.mark.forks
+def test_hdf5_is_read_across_a_fork(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("no fork here")

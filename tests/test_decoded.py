@@ -112,6 +112,7 @@ def test_failed_rows_are_refused_with_their_reason(made):
             store.targets(view, [3, 20, 10])
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_share_one_decode(made, start):
     context = multiprocessing.get_context(start)

@@ -76,6 +76,7 @@ def test_items_are_the_views_that_the_teachers_heard(root, name):
         dataset[11]
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (1, "spawn")])
 def test_the_default_loader_collates_them_in_any_process(root, workers, start):
     dataset = ReplayDataset(root / "mixed", root / "audio", 0)
