@@ -15,8 +15,8 @@ from logitstore.view.recipe import Draws, masks
 if TYPE_CHECKING:
     from logitstore.jobs.build import Job
 
-_OBJECTS_PER_BLOCK = 4_500  # bytes of metadata, digests and fingerprints of one block, measured
-_ENTRY_BITS_OVERHEAD = 1.9  # bits a target that its class costs beside its value, measured; see docs/benchmarks.md
+_OBJECTS_PER_BLOCK = 3_900  # bytes of metadata and commit of one block; this and what follows: docs/benchmarks.md
+_ENTRY_BITS_OVERHEAD = 1.5  # bits a target that its class costs beside its value, in the base case
 
 
 def dry_run(job: Job) -> str:
@@ -51,8 +51,8 @@ def dry_run(job: Job) -> str:
     ]
     hours = pcm_bytes(table, manifest.sample_rate) / 2 / manifest.sample_rate / 3600
     planes = sum(column.planes for column in manifest.columns)
-    per_view = manifest.topk * (manifest.value_bits * 0.85 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.65
-    expected = per_view * total + shards * _OBJECTS_PER_BLOCK + 12 * clips
+    per_view = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.63
+    expected = per_view * total + shards * _OBJECTS_PER_BLOCK + 9 * clips
     lines = [
         f"clips      {clips:,}, {hours:,.2f} hours of audio",
         f"views      {views} each, {total:,} in all, in {shards:,} blocks of {manifest.shard_clips:,} clips",
