@@ -85,24 +85,29 @@ class Ced(Tagger):
             self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 1e-6)
             self.token_pos_embed = nn.Parameter(torch.randn(1, dim) * 0.02)
 
-    def forward(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
-        features = self._features(waveforms, masks)
-        logits = torch.stack([self.head(self._tokens(piece)) for piece in self._pieces(features)])  # (P, B, C)
-        return logits[0] if len(logits) == 1 else _average(logits, self.scores)
-
-    def frame_features(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
-        """Tokens averaged over frequency, (B, T, D) with T one every 16 frames of what the model hears."""
-        features = self._features(waveforms, masks)
+    def outputs(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C), and tokens averaged over frequency (B, T, D), one every 16 frames of what the model hears."""
+        features = self._features(waveforms, masks, mix)
         bands = features.shape[1] // PATCH
         pieces = self._pieces(features)
         heard = min(features.shape[2], len(pieces) * self.frames)
         last = heard - (len(pieces) - 1) * self.frames
-        frames = []
+        logits, frames = [], []
         for piece in pieces:
-            tokens = self._tokens(piece)[:, 1:] if self.pooling == "token" else self._tokens(piece)
-            frames.append(tokens.reshape(len(tokens), bands, -1, tokens.shape[2]).mean(dim=1))
+            tokens = self._tokens(piece)
+            logits.append(self.head(tokens))
+            patches = tokens[:, 1:] if self.pooling == "token" else tokens
+            frames.append(patches.reshape(len(patches), bands, -1, patches.shape[2]).mean(dim=1))
         frames[-1] = frames[-1][:, : max(1, -(-last // PATCH))]
-        return torch.cat(frames, dim=1)
+        mean = logits[0] if len(logits) == 1 else _average(torch.stack(logits), self.scores)
+        return mean, torch.cat(frames, dim=1)
+
+    def frame_features(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return self.outputs(waveforms, masks, mix)[1]
 
     def head(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of tokens (B, N, D), the pooling token first where there is one."""
@@ -113,8 +118,8 @@ class Ced(Tagger):
     def contract(self) -> dict[str, Any]:
         return super().contract() | {"heads": self.heads, "pooling": self.pooling, "frames": self.frames}
 
-    def _features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
-        features = self.init_bn(self.masked(self.log_mel(waveforms), masks))  # (B, F, T)
+    def _features(self, waveforms: torch.Tensor, masks: Masks | None, mix: torch.Tensor | None) -> torch.Tensor:
+        features = self.init_bn(self.masked(self.log_mel(waveforms), masks, mix))  # (B, F, T)
         return pad_frames(features, PATCH)
 
     def _pieces(self, features: torch.Tensor) -> list[torch.Tensor]:

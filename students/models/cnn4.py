@@ -74,8 +74,10 @@ class Cnn4(Tagger):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(channels[-1], classes)
 
-    def frame_features(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
-        features = self.masked(self.bn0(self.log_mel(waveforms)), masks)  # (B, F, T)
+    def frame_features(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
         maps: torch.Tensor = self.blocks(pad_frames(features, 1 << _BLOCKS)[:, None])  # (B, D, F / 16, T / 16)
         return maps.mean(dim=2).transpose(1, 2)
 

@@ -57,9 +57,11 @@ class Panns(Tagger):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def frame_features(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
+    def frame_features(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
         features = self.bn0(self.log_mel(waveforms)[..., None])[..., 0]  # (B, F, T)
-        features = pad_frames(self.masked(features, masks), 1 << self.pooled_blocks)
+        features = pad_frames(self.masked(features, masks, mix), 1 << self.pooled_blocks)
         maps = features.transpose(1, 2)[:, None]  # (B, 1, T, F)
         for number in range(1, self.n_blocks + 1):
             maps = self.get_submodule(f"conv_block{number}")(maps)

@@ -38,11 +38,26 @@ class Tagger(nn.Module):
         self.scores: Scores = scores
         self.log_mel = LogMel(front_end)
 
-    def forward(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
-        """Logits (B, C) of waveforms float32 (B, S) at the front end's rate, under B masks or none."""
-        return self.head(self.frame_features(waveforms, masks))
+    def forward(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits (B, C) of waveforms float32 (B, S) at the front end's rate, under B masks or none.
 
-    def frame_features(self, waveforms: torch.Tensor, masks: Masks | None = None) -> torch.Tensor:
+        :param mix: float32 (B,) in [0, 1], batch mixup: the log-mel of clip i, masked, is mixed with that of clip
+            B - 1 - i, its own share being mix[i]. None for no mixup.
+        """
+        return self.outputs(waveforms, masks, mix)[0]
+
+    def outputs(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C) and frame features (B, T, D) of one pass; the arguments are those of :meth:`forward`."""
+        frames = self.frame_features(waveforms, masks, mix)
+        return self.head(frames), frames
+
+    def frame_features(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The activations before pooling over time, (B, T, D)."""
         raise NotImplementedError(f"{type(self).__name__} is an abstract model")
 
@@ -50,9 +65,13 @@ class Tagger(nn.Module):
         """Logits (B, C) of frame features (B, T, D)."""
         raise NotImplementedError(f"{type(self).__name__} is an abstract model")
 
-    def masked(self, features: torch.Tensor, masks: Masks | None) -> torch.Tensor:
-        """Features (B, F, T) at the contract's stage, with the masked frames and bands filled."""
-        return apply_masks(features, self.front_end, masks, self.fill_value)
+    def masked(self, features: torch.Tensor, masks: Masks | None, mix: torch.Tensor | None = None) -> torch.Tensor:
+        """Features (B, F, T) at the contract's stage, with the masked frames and bands filled, and then mixed."""
+        filled = apply_masks(features, self.front_end, masks, self.fill_value)
+        if mix is None:
+            return filled
+        own = mix[:, None, None]
+        return own * filled + (1 - own) * filled.flip(0)
 
     def contract(self) -> dict[str, Any]:
         """Front end, and stage and value of the fill, as plain JSON values; goes into a store's manifest."""
