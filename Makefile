@@ -16,7 +16,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,ced,cloud]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,ced,cloud,report,tensorboard]'
 	touch $@
 
 demo: $(VENV)/.demo
