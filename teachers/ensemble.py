@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self, overload
 
 import torch
@@ -21,6 +22,16 @@ _SLACK = 1e-5
 #: Probabilities are clamped to [_EPSILON, 1 - _EPSILON] before their logit, to [_TINY, 1] before their logarithm.
 _EPSILON = 1e-7
 _TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an ensemble says of B views: ``probabilities`` float32 (B, C), those of each member, ``members`` float32
+    (M, B, C), and each one's ``features`` over time, float32 (B, T, D), T and D its own; none where not asked for."""
+
+    probabilities: torch.Tensor
+    members: torch.Tensor
+    features: tuple[torch.Tensor, ...]
 
 
 class Ensemble:
@@ -125,18 +136,49 @@ class Ensemble:
         :raises ModelOutputError: a member failed, or gave a wrong shape, NaN, or values outside [0, 1]; the message
             names it.
         """
+        said, _ = self._asked(waveforms, masks, features=False)
+        mean = _mean(said, self.weights, self.average, self.scores)
+        return (mean, torch.stack(said)) if members else mean
+
+    @torch.inference_mode()
+    def outputs(self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = True) -> Outputs:
+        """As :meth:`probabilities`, with each member's probabilities and, of the same pass, its features over time.
+
+        :raises ModelOutputError: as there; or features that are not finite numbers of shape (B, T, D).
+        """
+        said, frames = self._asked(waveforms, masks, features=features)
+        return Outputs(_mean(said, self.weights, self.average, self.scores), torch.stack(said), tuple(frames))
+
+    def require_features(self) -> None:
+        """Refuse members that give no features over time.
+
+        :raises TeacherError: there are some; all of them are named.
+        """
+        without = [repr(teacher.spec) for teacher in self.members if not teacher.has_features]
+        if without:
+            raise TeacherError(
+                f"teacher{'s' * (len(without) > 1)} {', '.join(without)} give{'s' * (len(without) == 1)} no features "
+                "over time, which --relations needs; run folders, ced: and hf: teachers do, and python: modules with a "
+                "method features(waveforms, masks)"
+            )
+
+    def _asked(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         at_rate: dict[int, torch.Tensor] = {}
         said: list[torch.Tensor] = []
+        frames: list[torch.Tensor] = []
         for teacher, at in zip(self.members, self._positions, strict=True):
             if teacher.sample_rate not in at_rate:
                 heard = resample(waveforms, self.sample_rate, teacher.sample_rate)
                 at_rate[teacher.sample_rate] = heard.to(self.device)
             with torch.autocast(self.device.type, dtype=_half(self.device), enabled=self.amp):
-                output = _ask(teacher, at_rate[teacher.sample_rate], masks)
+                output, activations = _ask(teacher, at_rate[teacher.sample_rate], masks, features)
             checked = check_output(teacher, output, len(waveforms)).to(self.device)
             said.append(checked if at is None else checked[:, at])
-        mean = _mean(said, self.weights, self.average, self.scores)
-        return (mean, torch.stack(said)) if members else mean
+            if features:
+                frames.append(check_features(teacher, activations, len(waveforms)).to(self.device))
+        return said, frames
 
     def describe(self) -> list[dict[str, Any]]:
         """Each member for a manifest, without its path: name, digest, scores, sample_rate, weight, contract."""
@@ -170,9 +212,11 @@ def load_ensemble(
     return Ensemble(teachers, weights, average, classes, sample_rate=sample_rate, amp=amp)
 
 
-def _ask(teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+def _ask(
+    teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, features: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     try:
-        return teacher.probabilities(waveforms, masks)
+        return teacher.outputs(waveforms, masks) if features else (teacher.probabilities(waveforms, masks), None)
     except LogitstoreError:
         raise
     except (AssertionError, *OWN_ERRORS) as error:  # out of memory too is a RuntimeError
@@ -209,6 +253,31 @@ def check_output(teacher: Teacher, output: object, clips: int) -> torch.Tensor:
             "logits?"
         )
     return values.clamp(0.0, 1.0)
+
+
+def check_features(teacher: Teacher, features: object, clips: int) -> torch.Tensor:
+    """A teacher's features over time as float32 (clips, T, D).
+
+    :raises ModelOutputError: not such a tensor, or one with values that are not finite.
+    """
+    wanted = f"(clips, frames, features) = ({clips}, T, D)"
+    if not isinstance(features, torch.Tensor) or not features.is_floating_point():
+        kind = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
+        raise ModelOutputError(
+            f"teacher {teacher.spec!r} gave features of {kind}; it must give a float tensor of shape {wanted}"
+        )
+    if features.ndim != 3 or len(features) != clips or 0 in features.shape[1:]:
+        raise ModelOutputError(
+            f"teacher {teacher.spec!r} gave features of the shape {tuple(features.shape)}; it must be {wanted}"
+        )
+    values = features.float()
+    finite = values.isfinite().flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise ModelOutputError(
+            f"teacher {teacher.spec!r} gave features that are not finite for clip {row} of a batch of {clips}"
+        )
+    return values
 
 
 def _normalised(weights: Sequence[float] | None, members: int) -> tuple[float, ...]:

@@ -71,9 +71,16 @@ class HfTeacher(Teacher):
 
     @torch.inference_mode()
     def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        return self.outputs(waveforms, masks)[1]
+
+    @torch.inference_mode()
+    def outputs(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:
         output = self.model(self.inputs(waveforms, masks), output_hidden_states=True)
-        frames: torch.Tensor = output.hidden_states[-1]
-        return frames
+        return probabilities(output.logits, self.scores), self.frames_of(output.hidden_states[-1])
+
+    def frames_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Features (B, T, D) of the last hidden states."""
+        return hidden
 
     def to(self, device: str | torch.device) -> Self:
         self.model.to(device)
@@ -123,10 +130,9 @@ class AstTeacher(HfTeacher):
         padded = F.pad(bank, (0, self.max_frames - bank.shape[2]))
         return ((padded - self.shift) / self.scale).transpose(1, 2)  # (B, T, F)
 
-    @torch.inference_mode()
-    def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+    def frames_of(self, hidden: torch.Tensor) -> torch.Tensor:
         """Patches averaged over frequency, (B, T, D); the two class tokens are left out."""
-        patches = super().features(waveforms, masks)[:, 2:]  # (B, F' * T', D)
+        patches = hidden[:, 2:]  # (B, F' * T', D)
         config = self.model.config
         bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
         return patches.reshape(len(patches), bands, -1, patches.shape[2]).mean(dim=1)

@@ -36,7 +36,8 @@ class ModuleTeacher(Teacher):
     """A module of the user's: ``module(waveforms)`` or ``module(waveforms, masks=masks)`` gives probabilities.
 
     A module with a parameter ``masks`` is always handed masks: float64 tensors (B,) on the waveforms' device, with
-    equal ends where there is none.
+    equal ends where there is none. A module with a method ``features(waveforms, masks)``, which gives (B, T, D), can
+    teach the similarity losses; that is a call beside the module's own, so a module whose two share work keeps it.
     """
 
     def __init__(self, spec: str, module_name: str, factory_name: str) -> None:

@@ -36,6 +36,11 @@ class TaggerTeacher(Teacher):
     def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         return self.model.frame_features(waveforms, masks)
 
+    @torch.inference_mode()
+    def outputs(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, frames = self.model.outputs(waveforms, masks)
+        return probabilities(logits, self.scores), frames
+
     def to(self, device: str | torch.device) -> Self:
         self.model.to(device)
         return self
@@ -47,4 +52,8 @@ def load(spec: str, folder: str) -> TaggerTeacher:
     :raises RunError: not a run, or a damaged one.
     """
     run = load_run(folder)
-    return TaggerTeacher(spec, run.config["model"], run.model, run.classes, run.digest)
+    teacher = TaggerTeacher(spec, run.config["model"], run.model, run.classes, run.digest)
+    training = run.config.get("training", {})
+    of_clips = training.get("store") or training.get("options") or {}
+    teacher.trained_seconds = of_clips.get("clip_seconds")
+    return teacher

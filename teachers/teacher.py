@@ -19,8 +19,9 @@ class Teacher(ABC):
         name: kind and architecture, free of paths; stored.
         classes: names, in the order of its outputs. scores: "sigmoid" or "softmax".
         sample_rate: Hz of the waveforms it takes. max_seconds: the longest view that it hears whole; None for any.
+        trained_seconds: length of the clips that it learnt from; None where that is not known.
         takes_masks: whether it has a front end of its own that masks can act on.
-        has_features: whether :meth:`features` can be called.
+        has_features: whether :meth:`features` and :meth:`outputs` can be called.
         digest: BLAKE2b-128 of the weights, hex.
         contract: front end, stage and value of the fill, as plain JSON values.
     """
@@ -35,6 +36,7 @@ class Teacher(ABC):
     contract: dict[str, Any]
     has_features: bool = False
     max_seconds: float | None = None
+    trained_seconds: float | None = None
 
     @abstractmethod
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -46,6 +48,13 @@ class Teacher(ABC):
         :raises TeacherError: a teacher that has none.
         """
         raise TeacherError(f"teacher {self.spec!r} has no features over time; similarity losses need another teacher")
+
+    def outputs(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities (B, C) and features (B, T, D) of the same arguments; of one pass where a teacher can.
+
+        :raises TeacherError: a teacher that has no features.
+        """
+        return self.probabilities(waveforms, masks), self.features(waveforms, masks)
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

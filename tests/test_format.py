@@ -28,7 +28,7 @@ class PlainReader:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.manifest = json.loads((root / "zarr.json").read_text())["attributes"]["logitstore"]
-        assert self.manifest["format_version"] == 1
+        assert self.manifest["format_version"] == (1 if self.manifest["relations"] is None else 2)
         self.clips = pq.read_table(root / "clips" / "00000.parquet").to_pylist()
         self.commits = [json.loads(path.read_bytes()) for path in sorted((root / "commits").iterdir())]
 
@@ -42,6 +42,10 @@ class PlainReader:
             assert digest(raw.replace(commit["digest"].encode(), b"")) == commit["digest"]
             assert digest((self.root / "zarr.json").read_bytes()) == commit["manifest_digest"]
             assert digest((self.root / commit["clip_table"]).read_bytes()) == commit["clip_table_digest"]
+            if (self.manifest["relations"] or {}).get("clips"):
+                assert digest((self.root / "basis.safetensors").read_bytes()) == commit["basis"]
+            else:
+                assert "basis" not in commit
             group = self.root / commit["group"]
             on_disk = {p.relative_to(group).as_posix() for p in group.rglob("*") if p.is_file()}
             assert on_disk == set(commit["objects"])
@@ -100,6 +104,64 @@ class PlainReader:
             at += column["planes"]
             columns[column["name"]] = column["low"] + sum(plane << 8 * i for i, plane in enumerate(planes))
         return columns
+
+    def relations(self, commit: dict, row: int, view: int) -> tuple[list[list[float]], list[float]]:
+        """G and the vector of one view of a block: row within the block, view within the block."""
+        group, frames = zarr.open_group(self.root / commit["group"], mode="r"), self.manifest["relations"]["frames"]
+        views = commit["view_stop"] - commit["view_start"]
+
+        def codes(name: str) -> list[int]:
+            array = group[name][0]
+            return array[row * views + view :: commit["clips"] * views].tolist()
+
+        norms: list[int] = []
+        for byte in codes("frame_norms"):
+            norms.append(((norms[-1] if norms else 0) + byte) % 256)
+        angles = {(i, i): 0 for i in range(frames)}
+        stored = iter(codes("frame_angles"))
+        for apart in range(1, frames):
+            for i in range(frames - apart):
+                j = i + apart
+                if apart == 1:
+                    expected = angles[i - 1, i] if i else 0
+                elif apart == 2:
+                    expected = max(angles[i, j - 1], angles[i + 1, j])
+                else:
+                    left, down = angles[i, j - 1], angles[i + 1, j]
+                    expected = sorted([left, down, left + down - angles[i + 1, j - 1]])[1]
+                angles[i, j] = (expected + next(stored)) % 256
+        products = [
+            [norms[i] * norms[j] * math.cos(angles[min(i, j), max(i, j)] / 255 * math.pi) for j in range(frames)]
+            for i in range(frames)
+        ]
+        size = math.sqrt(sum(value**2 for line in products for value in line))
+        content = (self.root / "basis.safetensors").read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        first, last = json.loads(content[8:start])["mean"]["data_offsets"]
+        mean = np.frombuffer(content[start + first : start + last], "<f4").tolist()
+        (scale,) = codes("clip_scales")
+        vector = [m + (c - 128) * 2 * scale / (255 * 127) for m, c in zip(mean, codes("clip_vectors"), strict=True)]
+        return [[value / size for value in line] for line in products], vector
+
+
+def test_relations_are_read_the_same_from_the_specification(tmp_path, monkeypatch):
+    from logitstore import open_store
+    from logitstore.jobs.build import build
+    from tests.test_relations import with_relations
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write_audio(tmp_path / "audio", 10)
+    build(with_relations(tmp_path, similarity_frames=7))
+    plain, store = PlainReader(tmp_path / "store"), open_store(tmp_path / "store")
+    plain.check()
+    for commit in plain.commits:
+        for row in range(commit["clips"]):
+            for view in range(commit["view_stop"]):
+                products, vector = plain.relations(commit, row, view)
+                found = store.relations(view, [commit["first_clip"] + row])
+                np.testing.assert_allclose(found.frames[0], products, atol=1e-6)
+                np.testing.assert_allclose(found.clips[0], vector, atol=1e-6)
 
 
 @pytest.mark.parametrize("changes", [{}, {"value_bits": 16}, {"value_bits": 5, "teachers": ["python:tones:softmax"]},

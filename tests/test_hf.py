@@ -99,6 +99,9 @@ def test_ast_scores_are_those_of_transformers(tmp_path: Path) -> None:
         theirs = torch.sigmoid(model(torch.from_numpy(np.asarray(inputs, dtype=np.float32))).logits)
     torch.testing.assert_close(teacher.probabilities(_waveforms(), None), theirs, atol=1e-5, rtol=0)
     assert teacher.features(_waveforms(), None).shape == (2, 25, 32)
+    said, frames = teacher.outputs(_waveforms(), None)  # of one pass
+    torch.testing.assert_close(said, teacher.probabilities(_waveforms(), None))
+    torch.testing.assert_close(frames, teacher.features(_waveforms(), None))
 
 
 def test_asts_masks_are_filled_on_the_raw_filter_bank_by_the_centres_of_its_own_frames(tmp_path: Path) -> None:

@@ -27,13 +27,7 @@ TEACHERS = ("python:tones:plain", "python:tones:steep")
 MIXED = {"ops": [{"op": "mixup", "probability": 1.0, "min_weight": 0.2}, {"op": "noise"}]}
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("tones", None)
-    yield
-    sys.modules.pop("tones", None)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture
@@ -186,11 +180,11 @@ def test_no_store_is_no_problem_list(tmp_path):
     with pytest.raises(NotAStoreError, match="no store at"):
         audit(LocalStorage(tmp_path / "nothing"))
     store = make_store(tmp_path / "store").path
-    root = (store / "zarr.json").read_text().replace('"format_version": 1', '"format_version": 2').encode()
+    root = (store / "zarr.json").read_text().replace('"format_version": 1', '"format_version": 3').encode()
     for file in (store / "commits").iterdir():
         recommitted(store, file.stem, manifest_digest=digest(root))
     (store / "zarr.json").write_bytes(root)
-    with pytest.raises(NotAStoreError, match="format version 2"):
+    with pytest.raises(NotAStoreError, match="format version 3"):
         audit(LocalStorage(store))
 
 

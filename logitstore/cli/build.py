@@ -55,6 +55,17 @@ if TYPE_CHECKING:
 @click.option("--amp", is_flag=True, help="Run the teachers in mixed precision.")
 @click.option("--shard-clips", type=int, help="Clips a block.  [default: by the number of clips, at most 4096]")
 @click.option("--keep-members", is_flag=True, help="Also store each member's probability at the ensemble's classes.")
+@click.option(
+    "--relations",
+    metavar="frames,clips",
+    help="Also store what the similarity losses need of the teachers' features: frames for IUSP, clips for SP.",
+)
+@click.option(
+    "--similarity-frames",
+    default=16,
+    show_default=True,
+    help="Frames that the features are pooled to for --relations, 2 to 64.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be decoded.")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
 @click.option(
@@ -121,6 +132,10 @@ def render_summary(summary: BuildSummary) -> str:
         f"size       {summary.store_bytes:,} bytes, {per_view:.1f} bytes a view{share}",
         f"failures   {len(summary.failures):,}",
     ]
+    if summary.relation_bytes:
+        from logitstore.store.relations import relation_sizes
+
+        lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
     lines += [f"           {path}: {reason}" for path, reason in summary.failures[:10]]

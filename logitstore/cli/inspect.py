@@ -203,6 +203,7 @@ def summary(store: Store) -> dict[str, Any]:
         "scores": manifest.scores,
         "value_bits": _common([each.manifest.value_bits for each in members(store)]),
         "members_kept": manifest.keep_members,
+        "relations": _relations(store),
         "recipe": manifest.recipe.to_dict(),
         "seed": _common([each.manifest.seed for each in members(store)]),
         "clip_seconds": manifest.clip_seconds,
@@ -215,6 +216,24 @@ def summary(store: Store) -> dict[str, Any]:
         "bytes_a_view": size / stored if stored else None,
         "percent_of_pcm": 100 * size / (2 * samples) if samples else None,
         "columns": [name for name in columns if name not in ("path", "start", "length", "rate")],
+    }
+
+
+def _relations(store: Store) -> dict[str, Any] | None:
+    """What is kept for the similarity losses: frames T and components or None, and bytes a view; None for nothing."""
+    from logitstore.store.combined import members
+    from logitstore.store.relations import relation_bytes
+
+    spec, views = store.manifest.relations, store.view_count()
+    if spec is None:
+        return None
+    found = [relation_bytes(each.storage.sizes()) for each in members(store)]
+    sizes = {name: sum(each[name] for each in found) for name in found[0]}
+    return {
+        "frames": spec.frames,
+        "clips": spec.clips,
+        "pooled": spec.pooled,
+        "bytes_a_view": {name: size / views for name, size in sizes.items() if size} if views else {},
     }
 
 
@@ -272,4 +291,11 @@ def render_summary(found: dict[str, Any]) -> str:
         ("columns", ", ".join(found["columns"]) or "none but path, start, length, rate"),
         ("tables", ", ".join(tables)),
     ]  # fmt: skip
+    kept = found["relations"]
+    if kept is not None:
+        from logitstore.store.relations import relation_sizes
+
+        shown = [f"Gram matrices of {kept['frames']} frames"] if kept["frames"] else []
+        shown += [f"vectors of {kept['clips']} components"] if kept["clips"] else []
+        lines.insert(7, ("relations", f"{' and '.join(shown)}; {relation_sizes(kept['bytes_a_view'], 1)}"))
     return "\n".join(f"{name:<11}{text}" for name, text in lines)

@@ -20,6 +20,7 @@ from logitstore.errors import CorruptStoreError, NotAStoreError
 from logitstore.jobs.audit_block import block_problems
 from logitstore.jobs.shards import missing_views, number_ranges
 from logitstore.store import claims, commits
+from logitstore.store.basis import BASIS, decode_basis
 from logitstore.store.commits import Commit
 from logitstore.store.manifest import ROOT, Manifest, decode_root, digest
 from logitstore.store.parts import CLIPS, KEY, part_name, part_number
@@ -82,6 +83,7 @@ class _Auditor:
         committed = self._commits()
         self._root(committed)
         parts = self._parts(committed)
+        self._basis(committed)
         self._strangers(committed)
         self._blocks(committed, parts)
         return self.found
@@ -171,6 +173,30 @@ class _Auditor:
         self.found.parts = len(parts)
         return parts
 
+    def _basis(self, committed: Sequence[Commit]) -> None:
+        """The basis of the clips' vectors, if it is the one that blocks were committed with."""
+        manifest = self.found.manifest
+        needed = manifest is not None and manifest.relations is not None and manifest.relations.clips is not None
+        if manifest is not None:
+            for commit in committed:
+                if isinstance(commit.basis, str) != needed:
+                    self.problem(f"commits/{commit.name}.json names {'no' if needed else 'a'} basis")
+        (content,) = self.storage.get_many([BASIS])
+        if content is None:
+            if needed and committed:
+                self.problem(f"{BASIS} is missing")
+            return
+        self.count(content)
+        if manifest is not None and not needed:
+            self.problem(f"{BASIS} is no part of a store without clip vectors")
+        elif {commit.basis for commit in committed if isinstance(commit.basis, str)} - {digest(content)}:
+            self.problem(f"{BASIS} is not the object that the blocks were committed with")
+        else:
+            try:
+                decode_basis(content, self.storage.location)
+            except CorruptStoreError as error:
+                self.problem(str(error))
+
     def _part_rows(self, name: str, known: set[str] | None) -> int | None:
         """Number of rows of a part; None, and a line, where it is not what it should be."""
         content = self.get(name)
@@ -204,7 +230,7 @@ class _Auditor:
         for name in self.storage.names():
             folder, _, rest = name.partition("/")
             if folder != BLOCKS:
-                if name != ROOT and (folder not in folders or not rest):
+                if name not in (ROOT, BASIS) and (folder not in folders or not rest):
                     self.problem(f"{name} is no part of a store")
                 continue
             group = "/".join(name.split("/")[:2])

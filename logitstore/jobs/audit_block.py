@@ -18,6 +18,7 @@ from logitstore.store.commits import Commit
 from logitstore.store.manifest import Manifest
 from logitstore.store.objects import GROUP, decode_array
 from logitstore.store.parts import Part
+from logitstore.store.relations import from_arrays
 from logitstore.view.fingerprint import BANDS
 from logitstore.view.ops import MEL_STEPS
 
@@ -38,7 +39,11 @@ def block_problems(manifest: Manifest, commit: Commit, contents: Mapping[str, by
     shapes = list(_shape_problems(manifest, commit, arrays))
     if shapes or problems:
         return problems + shapes
-    return [*_target_problems(manifest, commit, arrays), *_draw_problems(manifest, commit, arrays, rows)]
+    return [
+        *_target_problems(manifest, commit, arrays),
+        *_draw_problems(manifest, commit, arrays, rows),
+        *_relation_problems(manifest, commit, arrays),
+    ]
 
 
 def _commit_problems(commit: Commit) -> Iterator[str]:
@@ -61,6 +66,8 @@ def _arrays(manifest: Manifest, commit: Commit, contents: Mapping[str, bytes]) -
         planes["members"] = code_bytes * len(manifest.teachers)
     if manifest.columns:
         planes["draws"] = sum(column.planes for column in manifest.columns)
+    if manifest.relations is not None:
+        planes |= dict.fromkeys(manifest.relations.lengths, 1)
     named = {GROUP}
     if json.loads(contents[GROUP])["node_type"] != "group":
         raise ValueError(f"{GROUP} is not of a group")
@@ -92,6 +99,9 @@ def _shape_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -
         expected["members"] = present
     if "draws" in arrays:
         expected["draws"] = commit.clips * commit.views
+    if manifest.relations is not None:
+        views = commit.clips * commit.views
+        expected |= {name: length * views for name, length in manifest.relations.lengths.items()}
     for name, length in expected.items():
         if arrays[name].shape[1] != length:
             yield f"{name} has {arrays[name].shape[1]} columns, not {length}"
@@ -168,6 +178,27 @@ def _draw_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8], ro
                 f"{_first(commit, other)}: {name} is {int(draws[name][other][0])} and the seed gives "
                 f"{int(expected[name][other][0])} (of {int(other.sum())} such views)"
             )
+
+
+def _relation_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -> Iterator[str]:
+    """Codes that no encoder gives."""
+    spec = manifest.relations
+    if spec is None:
+        return
+    codes = from_arrays(spec, arrays, commit.clips, commit.views)
+    failed = np.zeros(commit.clips, dtype=bool)
+    failed[[row for row, _ in commit.failed]] = True
+    if codes[failed].any():
+        yield "a clip that failed has relations"
+    kept = codes[~failed]
+    if spec.frames is not None:
+        loudest = kept[:, :, : spec.frames].max(axis=2)
+        if not np.isin(loudest, (0, 255)).all():
+            yield f"the frame norms of a view go up to {int(loudest[(loudest > 0) & (loudest < 255)][0])}, not to 255"
+    if spec.clips is not None:
+        vectors = kept[:, :, spec.width - spec.clips - 1 :]
+        if not vectors.all():
+            yield "the vector of a clip has a code 0, which is none"
 
 
 def _first(commit: Commit, where: npt.NDArray[np.bool_]) -> str:

@@ -35,8 +35,18 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 
-#: Probabilities (B, C) of waveforms (B, S) and their masks; beside them each member's (M, B, C), where they are kept.
-Ask = Callable[["torch.Tensor", Masks | None], "tuple[torch.Tensor, torch.Tensor | None]"]
+@dataclass(frozen=True)
+class Said:
+    """What an ensemble says of B views: ``probabilities`` (B, C); ``members`` (M, B, C) and ``relations``, uint8 codes
+    (B, width), where the store keeps them."""
+
+    probabilities: torch.Tensor
+    members: torch.Tensor | None = None
+    relations: npt.NDArray[np.uint8] | None = None
+
+
+#: What is said of waveforms (B, S) and their masks.
+Ask = Callable[["torch.Tensor", Masks | None], Said]
 
 
 @dataclass(frozen=True)
@@ -114,23 +124,29 @@ def make_block(
     shape = (len(plan.rows), plan.views, manifest.topk)
     classes, codes = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
     members = np.zeros((len(manifest.teachers), *shape), np.uint16) if manifest.keep_members else None
+    kept = manifest.relations
+    relations = None if kept is None else np.zeros((*shape[:2], kept.width), np.uint8)
     state = _Audio(block_draws(manifest, part, plan))
     marks: list[Fingerprint] = []
     made = _batches(manifest, plan, audio, state, pool, strict)
     with closing(prefetched(made)) as batches:
         for batch in batches:
-            said, by_member = ask(batch.waveforms, batch.spans)
-            top, values = top_k(said.cpu().numpy(), manifest.topk)
+            said = ask(batch.waveforms, batch.spans)
+            top, values = top_k(said.probabilities.cpu().numpy(), manifest.topk)
             classes[batch.rows, batch.views] = top
             codes[batch.rows, batch.views] = manifest.quantizer.encode(values)
-            if members is not None and by_member is not None:
-                picked = np.take_along_axis(by_member.cpu().numpy(), top[None].astype(np.int64), axis=2)
+            if members is not None and said.members is not None:
+                picked = np.take_along_axis(said.members.cpu().numpy(), top[None].astype(np.int64), axis=2)
                 members[:, batch.rows, batch.views] = manifest.quantizer.encode(picked)
+            if relations is not None and said.relations is not None:
+                relations[batch.rows, batch.views] = said.relations
             marks += batch.fingerprints
             advance(len(batch.rows))
     readable = np.ones(len(plan.rows), dtype=bool)
     readable[list(state.failed)] = False
-    return BlockContent(Targets(classes, codes, readable), members, Draws(state.draws), state.failed, marks)
+    if relations is not None:
+        relations[~readable] = 0
+    return BlockContent(Targets(classes, codes, readable), members, Draws(state.draws), state.failed, marks, relations)
 
 
 def _batches(

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from logitstore.errors import AudioError, MismatchError, StoreError, UsageError
-from logitstore.jobs.blocks import BlockPlan, make_block
+from logitstore.errors import MismatchError, StoreError, UsageError
+from logitstore.jobs.blocks import BlockPlan, Said, make_block
 from logitstore.jobs.machine import pick_device, versions
 from logitstore.jobs.reach import holds
+from logitstore.jobs.retry import retry_failed
 from logitstore.jobs.shards import default_shard_clips, missing_views, number_ranges
 from logitstore.store import claims, commits
 from logitstore.store.codec import quantizer
 from logitstore.store.commits import Commit
 from logitstore.store.layout import columns_for
-from logitstore.store.manifest import FORMAT_VERSION, ROOT, Manifest, Member, decode_root
+from logitstore.store.manifest import ROOT, Manifest, Member, decode_root, version_for
 from logitstore.store.parts import Part
+from logitstore.store.relations import DEFAULT_FRAMES, relation_bytes
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import StoreWriter
 from logitstore.view.clips import ClipAudio
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from logitstore.jobs.relations import Relator
     from logitstore.view.recipe import Masks
     from logitstore.view.sources import Source
     from teachers.ensemble import Ensemble
@@ -46,6 +49,7 @@ DEFAULT_TOPK = 20
 class BuildOptions:
     """What ``logitstore build`` was asked; None means the default that the data suggests.
 
+    ``relations`` is "frames", "clips" or both, with features pooled to ``similarity_frames``.
     ``shards`` is "A:B", the shards of the store to build, half-open; ``extend`` and ``skip_known`` are of
     :mod:`logitstore.jobs.extend`.
     """
@@ -71,6 +75,8 @@ class BuildOptions:
     amp: bool = False
     shard_clips: int | None = None
     keep_members: bool = False
+    relations: str | None = None
+    similarity_frames: int = DEFAULT_FRAMES
     strict: bool = False
     retry_failed: bool = False
     shards: str | None = None
@@ -91,7 +97,8 @@ class Progress:
 @dataclass(frozen=True)
 class BuildSummary:
     """What a store holds after a build. ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate;
-    ``missing`` of its ``shards`` lack some of the views, which only ``--shards`` and sources of other parts leave."""
+    ``missing`` of its ``shards`` lack some of the views, which only ``--shards`` and sources of other parts leave.
+    ``relation_bytes`` are of the frames, the clips and their basis, where the store keeps them."""
 
     location: str
     clips: int
@@ -105,6 +112,7 @@ class BuildSummary:
     stored_views: int
     shards: int
     missing: int
+    relation_bytes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -120,12 +128,16 @@ class Job:
     workers: int
     device: str
     notes: list[str] = field(default_factory=list)
+    relator: Relator | None = None  # of a store that keeps relations, once its basis is known
 
-    def ask(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the ensemble says, and each member where the store keeps them."""
-        if self.manifest.keep_members:
-            return self.ensemble.probabilities(waveforms, masks, members=True)
-        return self.ensemble.probabilities(waveforms, masks), None
+    def ask(self, waveforms: torch.Tensor, masks: Masks | None) -> Said:
+        """What the ensemble says; each member, and the relations of their features, where the store keeps them."""
+        said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None)
+        return Said(
+            said.probabilities,
+            said.members if self.manifest.keep_members else None,
+            self.relator.codes(said.features) if self.relator is not None else None,
+        )
 
 
 def prepare(options: BuildOptions) -> Job:
@@ -135,12 +147,14 @@ def prepare(options: BuildOptions) -> Job:
     """
     import torch
 
+    from logitstore.jobs.relations import relation_spec
     from logitstore.view.scan import scan
     from logitstore.view.sources import open_source
     from teachers.ensemble import Ensemble
     from teachers.registry import load_teacher
 
     _check_numbers(options)
+    relations = relation_spec(options.relations, options.similarity_frames)
     recipe = options.recipe if isinstance(options.recipe, Recipe) else load_recipe(options.recipe)
     samples = clip_samples(options.clip_seconds, options.sample_rate)
     recipe.check(Place(samples, options.sample_rate))
@@ -161,6 +175,8 @@ def prepare(options: BuildOptions) -> Job:
     if options.extend and options.weights is not None:
         ensemble.weights = tuple(options.weights)  # the store's, not scaled again
     ensemble.check(recipe, options.clip_seconds)
+    if relations is not None:
+        ensemble.require_features()
     topk = min(DEFAULT_TOPK, len(ensemble.classes)) if options.topk is None else options.topk
     if topk > len(ensemble.classes):
         raise UsageError(
@@ -171,7 +187,7 @@ def prepare(options: BuildOptions) -> Job:
     shard_clips = options.shard_clips or (stored.shard_clips if stored else default_shard_clips(clip_table.num_rows))
     place = Place(samples, options.sample_rate, shard_clips)
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=version_for(relations),
         classes=tuple(ensemble.classes),
         scores=ensemble.scores,
         teachers=tuple(msgspec.convert(member, Member) for member in ensemble.describe()),
@@ -190,6 +206,7 @@ def prepare(options: BuildOptions) -> Job:
         device_kind=torch.device(device).type,
         precision="amp" if options.amp else "float32",
         keep_members=options.keep_members,
+        relations=relations,
         made_by=versions(),
     )
     notes = []
@@ -217,12 +234,13 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     began = time.monotonic()
     options = job.options
     writer = _open(job)
+    manifest = writer.manifest
     for note in job.notes:
         progress.note(note)
     chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
-    cache = PARTNER_CACHE_BYTES if writer.manifest.recipe.has_mixup else 0
-    audio = ClipAudio(job.source, writer.clips, writer.manifest.sample_rate, cache)
-    known = [commit for commit in _commits(job.storage) if commit.shard in chosen]
+    cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
+    audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache)
+    known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
     total = sum(len(writer.shard_rows(shard)) for shard in chosen) * options.views
     done = sum(
         c.clips * (min(c.view_stop, options.views) - c.view_start) for c in known if c.view_start < options.views
@@ -231,6 +249,12 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     progress.failures(sum(len(c.failed) for c in known))
     made = 0
     with ThreadPoolExecutor(max(1, job.workers), "decode") as pool, claims.Claimer(job.storage) as claimer:
+        if manifest.relations is not None:
+            from logitstore.jobs.relations import make_relator
+
+            job.relator = make_relator(
+                manifest.relations, job.ensemble, writer, audio, pool, extending=options.extend, note=progress.note
+            )
         waiting = set(chosen)
         while waiting:
             moved = False
@@ -245,7 +269,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                     for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
                         plan = BlockPlan(shard, writer.shard_rows(shard), start, stop)
                         content = make_block(
-                            writer.manifest, writer.part_of(shard), plan, audio, job.ask,
+                            manifest, writer.part_of(shard), plan, audio, job.ask,
                             pool=pool, strict=options.strict, advance=progress.advance,
                         )  # fmt: skip
                         name = commits.block_name(shard, start, stop)
@@ -260,8 +284,8 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
-            made += _retry(job, writer, chosen, audio, pool, claimer, progress)
-    committed = _commits(job.storage)
+            made += retry_failed(job, writer, chosen, audio, pool, claimer, progress)
+    committed = commits.read_all(job.storage)
     views = max([options.views, *(commit.view_stop for commit in committed)])
     missing = _unfinished(writer, committed, views)
     if not missing and not claims.claimed_shards(job.storage):
@@ -300,7 +324,7 @@ def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[P
     """The source's parts; of a build, also those other parts that lack views and that its audio holds whole."""
     if job.options.extend or len(writer.own) == len(writer.parts):
         return list(writer.own)
-    unfinished = set(_unfinished(writer, _commits(job.storage), job.options.views))
+    unfinished = set(_unfinished(writer, commits.read_all(job.storage), job.options.views))
     own = {part.name for part in writer.own}
     chosen = []
     for part in writer.parts:
@@ -323,61 +347,6 @@ def _unfinished(writer: StoreWriter, committed: Sequence[Commit], views: int) ->
     for commit in committed:
         by_shard.setdefault(commit.shard, []).append(commit)
     return [shard for shard in range(writer.shards) if missing_views(by_shard.get(shard, ()), views)]
-
-
-def _retry(
-    job: Job,
-    writer: StoreWriter,
-    chosen: set[int],
-    audio: ClipAudio,
-    pool: ThreadPoolExecutor,
-    claimer: claims.Claimer,
-    progress: Progress,
-) -> int:
-    """Make the blocks anew that hold a failed clip which can now be decoded; a block is replaced as a whole."""
-    made = 0
-    for commit in _commits(job.storage):
-        if commit.shard not in chosen:
-            continue
-        mended = [row for row, _ in commit.failed if _decodes(audio, commit.first_clip + row)]
-        if not mended or not claimer.take(commit.shard):
-            continue
-        try:
-            rows = range(commit.first_clip, commit.first_clip + commit.clips)
-            plan = BlockPlan(commit.shard, rows, commit.view_start, commit.view_stop)
-            content = make_block(
-                writer.manifest,
-                writer.part_of(commit.shard),
-                plan,
-                audio,
-                job.ask,
-                pool=pool,
-                strict=job.options.strict,
-            )
-            base, _, attempt = commit.group.partition(".r")
-            renewed = writer.write_block(
-                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}"
-            )
-            writer.drop_group(commit.group)
-        finally:
-            claimer.drop(commit.shard)
-        made += len(mended) * commit.views
-        progress.failures(len(renewed.failed) - len(commit.failed))
-    return made
-
-
-def _decodes(audio: ClipAudio, row: int) -> bool:
-    try:
-        audio[row]
-    except AudioError:
-        return False
-    return True
-
-
-def _commits(storage: Storage) -> list[Commit]:
-    names = list(storage.names(commits.FOLDER))
-    contents = zip(names, storage.get_many(names), strict=True)
-    return [commits.decode(content, name) for name, content in contents if content is not None]
 
 
 def _stored_manifest(storage: Storage) -> Manifest | None:
@@ -414,6 +383,7 @@ def _summary(
     paths = clips["path"]
     failures = {c.first_clip + row: reason for c in committed for row, reason in c.failed}
     storage = job.storage
+    sizes = storage.sizes()
     return BuildSummary(
         location=storage.location,
         clips=clips.num_rows,
@@ -422,11 +392,12 @@ def _summary(
         blocks=len(committed),
         made_views=made,
         seconds=seconds,
-        store_bytes=sum(storage.sizes().values()),
+        store_bytes=sum(sizes.values()),
         pcm_bytes=pcm_bytes(clips, writer.manifest.sample_rate),
         stored_views=sum((c.clips - len(c.failed)) * c.views for c in committed),
         shards=writer.shards,
         missing=len(missing),
+        relation_bytes={} if writer.manifest.relations is None else relation_bytes(sizes),
     )
 
 

@@ -9,13 +9,18 @@ import numpy as np
 
 from logitstore.jobs.blocks import BlockPlan, block_draws
 from logitstore.jobs.build import pcm_bytes
+from logitstore.store.basis import FRAME_COMPONENTS
 from logitstore.store.parts import Part
+from logitstore.store.relations import ARRAYS, RelationSpec, relation_sizes
 from logitstore.view.recipe import Draws, masks
 
 if TYPE_CHECKING:
     from logitstore.jobs.build import Job
 
 _OBJECTS_PER_BLOCK = 3_900  # bytes of metadata and commit of one block; this and what follows: docs/benchmarks.md
+#: Bytes of one code of an array of relations in a store, of the cnn4 teachers of docs/benchmarks.md.
+_BYTES_A_CODE = {"frame_norms": 0.91, "frame_angles": 0.60, "clip_scales": 0.67, "clip_vectors": 0.81}
+_BYTES_AN_ARRAY = 400  # its metadata
 _ENTRY_BITS_OVERHEAD = 1.5  # bits a target that its class costs beside its value, in the base case
 
 
@@ -37,14 +42,16 @@ def dry_run(job: Job) -> str:
     spans = masks(manifest.recipe, Draws({name: values[index, 0] for name, values in drawn.items()}))
     noise = np.random.default_rng(0).standard_normal((batch, manifest.clip_samples)).astype(np.float32) * 0.1
     waveforms = torch.from_numpy(noise)
-    lines, seconds = [], 0.0
+    lines, seconds, widths = [], 0.0, list[int]()
+    kept = manifest.relations
     for teacher in job.ensemble.members:
         member = Ensemble([teacher], sample_rate=manifest.sample_rate, amp=options.amp).to(job.ensemble.device)
-        member.probabilities(waveforms, spans)
+        member.outputs(waveforms, spans, features=kept is not None)
         began = time.perf_counter()
-        member.probabilities(waveforms, spans)
+        said = member.outputs(waveforms, spans, features=kept is not None)
         spent = time.perf_counter() - began
         seconds += spent
+        widths += [int(frames.shape[2]) for frames in said.features]
         lines.append(f"teacher    {teacher.spec}: {batch / spent:,.1f} views/s")
     unreadable = [
         path for path, rate in zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True) if not rate
@@ -52,7 +59,8 @@ def dry_run(job: Job) -> str:
     hours = pcm_bytes(table, manifest.sample_rate) / 2 / manifest.sample_rate / 3600
     planes = sum(column.planes for column in manifest.columns)
     per_view = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.63
-    expected = per_view * total + shards * _OBJECTS_PER_BLOCK + 9 * clips
+    related = {} if kept is None else _relation_sizes(kept, widths, total, shards)
+    expected = sum(related.values()) + per_view * total + shards * _OBJECTS_PER_BLOCK + 9 * clips
     lines = [
         f"clips      {clips:,}, {hours:,.2f} hours of audio",
         f"views      {views} each, {total:,} in all, in {shards:,} blocks of {manifest.shard_clips:,} clips",
@@ -60,12 +68,26 @@ def dry_run(job: Job) -> str:
         *lines,
         f"time       about {_duration(seconds * total / batch)} on {job.device}",
         f"size       about {expected / 1e6:,.1f} MB, {expected / total:.0f} bytes a view",
+        *([f"relations  {relation_sizes(related, total)}"] if kept is not None else []),
         f"problems   {len(unreadable)} files cannot be read" if unreadable else "problems   none found",
     ]
     lines += [f"           {path}" for path in unreadable[:10]]
     if len(unreadable) > 10:
         lines.append(f"           … and {len(unreadable) - 10} more")
     return "\n".join(lines)
+
+
+def _relation_sizes(spec: RelationSpec, widths: list[int], views: int, blocks: int) -> dict[str, int]:
+    """Bytes of the frames, the clips and their basis that a store of some views will hold.
+
+    :param widths: features of a frame of each teacher.
+    """
+    sizes = {"frames": 0, "clips": 0, "basis": 0}
+    for name, length in spec.lengths.items():
+        sizes[ARRAYS[name]] += round(length * _BYTES_A_CODE[name] * views) + _BYTES_AN_ARRAY * blocks
+    if spec.clips is not None:
+        sizes["basis"] = FRAME_COMPONENTS * (sum(widths) + spec.clips * spec.pooled * len(widths))
+    return sizes
 
 
 def _duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from logitstore.jobs.imports import IMPORTED
 from logitstore.jobs.shards import number_ranges
 from logitstore.store.parts import next_part, plan_extension, read_parts
 from logitstore.store.reader import Store, open_store
+from logitstore.store.relations import DEFAULT_FRAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ def prepare_extend(options: ExtendOptions) -> Job:
             f"{options.store} has {stored} teacher{'s' * (stored != 1)} ({names}), asked {given}; "
             "give --teacher SPEC for each in this order"
         )
+    relations = manifest.relations
     return prepare(
         BuildOptions(
             source=options.source,
@@ -78,6 +80,8 @@ def prepare_extend(options: ExtendOptions) -> Job:
             device=manifest.device_kind if options.device is None else options.device,
             amp=manifest.precision == "amp",
             keep_members=manifest.keep_members,
+            relations=None if relations is None else relations.names,
+            similarity_frames=DEFAULT_FRAMES if relations is None else relations.pooled,
             strict=options.strict,
             retry_failed=options.retry_failed,
             shards=options.shards,

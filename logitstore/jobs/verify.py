@@ -21,12 +21,13 @@ from logitstore.view.fingerprint import check, replay_view
 from logitstore.view.recipe import Masks
 
 if TYPE_CHECKING:
-    from teachers.ensemble import Ensemble
+    from teachers.ensemble import Ensemble, Outputs
 
 DEFAULT_VIEWS = 16
 #: Teachers that run again on another machine, or in mixed precision, may differ by so much and no more.
 MOST_DIFFERENCE = 0.05
 MOST_CHANGED = 0.1
+MOST_RELATION_ERROR = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,14 @@ class Recomputed:
     """What teachers say of ``views`` views when they are asked again.
 
     ``largest_difference`` of a probability at the stored classes, both through the store's quantiser; ``changed``, the
-    share of stored classes that are no longer among the k.
+    share of stored classes that are no longer among the k; ``relation_error``, where the store keeps relations, the
+    largest ‖stored - now‖ / ‖now‖ of a view's row-normalised Gram matrix or of its vector, both through the codec.
     """
 
     views: int
     largest_difference: float
     changed: float
+    relation_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Verified:
             lines.append(
                 f"teachers   {again.views:,} views: largest difference of a probability "
                 f"{again.largest_difference:.4f}, {100 * again.changed:.2f} % of the classes changed"
+                + ("" if again.relation_error is None else f", relations differ by {100 * again.relation_error:.2f} %")
             )
         lines.append(f"problems   {len(self.problems):,}")
         return "\n".join([*lines, *(f"           {problem}" for problem in self.problems)])
@@ -105,10 +109,11 @@ class Verified:
         manifest = self.audit.manifest
         if manifest is None:
             return "none, for the manifest is damaged"
+        kinds = "targets" if manifest.relations is None else f"targets, relations ({manifest.relations.names})"
         if not manifest.columns:
-            return "targets"
+            return kinds
         seed = "" if manifest.device_kind == IMPORTED else f", draws are those of seed {manifest.seed}"
-        return f"targets, draws within their ranges{seed}"
+        return f"{kinds}, draws within their ranges{seed}"
 
 
 def verify(options: VerifyOptions, advance: Callable[[int, int], None] | None = None) -> Verified:
@@ -149,9 +154,13 @@ def recompute(
     :raises MismatchError: the teachers are not the store's; both are shown.
     """
     manifest = store.manifest
+    from logitstore.jobs.relations import relation_comparer
+
     ensemble = store_ensemble(store.location, manifest, specs, device)
     problems: list[str] = []
     largest, changed, asked = 0.0, 0, 0
+    compare = relation_comparer(store, ensemble) if manifest.relations is not None else None
+    apart: list[float] = []
     views = _spread(store, count)
     for low in range(0, len(views), manifest.batch_size):
         heard, spans, batch = [], [], []
@@ -166,7 +175,10 @@ def recompute(
             batch.append((clip, view))
         if not batch:
             continue
-        said = _ask(ensemble, heard, spans)
+        asked_again = _ask(ensemble, heard, spans, features=compare is not None)
+        said = asked_again.probabilities.cpu().numpy()
+        if compare is not None:
+            apart += compare(batch, asked_again.features)
         best, _ = top_k(said, manifest.topk)
         table, encode = manifest.quantizer.table(), manifest.quantizer.encode
         for (clip, view), now, kept in zip(batch, said, best, strict=True):
@@ -175,7 +187,14 @@ def recompute(
             largest = max(largest, float(np.abs(again - probabilities[0]).max()))
             changed += len(set(classes[0].tolist()) - set(kept.tolist()))
         asked += len(batch)
-    found = Recomputed(asked, largest, changed / (asked * manifest.topk) if asked else 0.0)
+    found = Recomputed(
+        asked, largest, changed / (asked * manifest.topk) if asked else 0.0, max(apart) if apart else None
+    )
+    if found.relation_error is not None and found.relation_error > MOST_RELATION_ERROR:
+        problems.append(
+            f"the teachers' features are now others: relations differ by up to {100 * found.relation_error:.1f} % (at "
+            f"most {100 * MOST_RELATION_ERROR:.0f} %)"
+        )
     if found.largest_difference > MOST_DIFFERENCE or found.changed > MOST_CHANGED:
         problems.append(
             f"the teachers now say otherwise: probabilities differ by up to {found.largest_difference:.4f} (rounding "
@@ -236,13 +255,13 @@ def json_text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _ask(ensemble: Ensemble, heard: list[Any], spans: Sequence[Masks | None]) -> Any:
+def _ask(ensemble: Ensemble, heard: list[Any], spans: Sequence[Masks | None], *, features: bool) -> Outputs:
     import torch
 
     known = [span for span in spans if span is not None]
     names = ("time_start", "time_end", "freq_low", "freq_high")
     masks = Masks(*(np.concatenate([getattr(span, name) for span in known]) for name in names)) if known else None
-    return ensemble.probabilities(torch.stack(heard), masks).cpu().numpy()
+    return ensemble.outputs(torch.stack(heard), masks, features=features)
 
 
 def _spread(store: Store, count: int) -> list[tuple[int, int]]:

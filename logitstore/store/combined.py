@@ -19,11 +19,15 @@ from logitstore.store import layout
 from logitstore.store.commits import Commit
 from logitstore.store.manifest import Manifest, Member, digest
 from logitstore.store.reader import Store
+from logitstore.store.related import basis_digest, require_relations
+from logitstore.store.relations import Relations, RelationSpec
 from logitstore.store.storage import Storage
 from logitstore.view.recipe import Draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from logitstore.store.basis import Basis
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
@@ -93,6 +97,7 @@ class CombinedStore(Store):
             first,
             teachers=tuple(teachers.values()),
             keep_members=all(store.manifest.keep_members for store in self.members),
+            relations=_common_relations(self.members),
         )
         self.root_digest = digest("".join(store.root_digest for store in self.members).encode())
 
@@ -203,6 +208,39 @@ class CombinedStore(Store):
                 raise UsageError(f"of {store.location}, whose clip 0 is clip {first} here: {error}") from error
         return classes, probabilities
 
+    def relations(self, view: int, rows: Any) -> Relations:
+        spec = self.require_relations()
+        self._require_view(view)
+        wanted = np.asarray(rows, dtype=np.int64)
+        frames = np.zeros((len(wanted), spec.frames, spec.frames), np.float32) if spec.frames is not None else None
+        clips = np.zeros((len(wanted), spec.clips), np.float32) if spec.clips is not None else None
+        for store, _, where, local in self._split(wanted):
+            found = store.relations(view, local)
+            if frames is not None:
+                frames[where] = found.frames
+            if clips is not None:
+                clips[where] = found.clips
+        return Relations(frames, clips)
+
+    def require_relations(self, *, frames: bool = False, clips: bool = False) -> RelationSpec:
+        for store in self.members:
+            store.require_relations(frames=frames, clips=clips)
+        spec = self.manifest.relations
+        unlike = [name for name in ("frames", "clips") if spec is None or getattr(spec, name) is None]
+        if (frames and "frames" in unlike) or (clips and "clips" in unlike) or spec is None:
+            stored = " and ".join(
+                f"{store.manifest.relations.pooled} frames"
+                + (f", basis {str(basis_digest(store))[:12]}" if clips else "")
+                for store in self.members
+                if store.manifest.relations is not None
+            )
+            raise MismatchError(
+                f"the relations of {self.location} cannot be read as one ({stored}): frames need one "
+                "--similarity-frames, and clips one basis, which a store shares with nothing but its own extensions; "
+                "extend one store instead"
+            )
+        return require_relations(spec, self.location, frames, clips)
+
     def draws(self, view: int, rows: Any = None) -> Draws:
         self._require_view(view)
         wanted = self.rows(view) if rows is None else np.asarray(rows, dtype=np.int64)
@@ -244,6 +282,21 @@ class CombinedStore(Store):
         found[self.member_numbers(store)] = said[:, :, : commit.views]
         return found
 
+    @property
+    def basis(self) -> Basis:
+        self.require_relations(clips=True)
+        return self.members[0].basis
+
+    def block_relations(self, commit: Commit) -> Relations:
+        spec = self.require_relations()
+        store, own = self._origins[commit.name]
+        found = store.block_relations(own)
+        kept = np.arange(own.clips * own.views) % own.views < commit.views
+        return Relations(
+            found.frames[kept] if spec.frames is not None and found.frames is not None else None,
+            found.clips[kept] if spec.clips is not None and found.clips is not None else None,
+        )
+
     def block_classes(self, commit: Commit) -> tuple[layout.Entries, int]:
         store, own = self._origins[commit.name]
         entries, class_count = store.block_classes(own)
@@ -276,6 +329,18 @@ class CombinedStore(Store):
             if len(where):
                 first = int(self.offsets[number])
                 yield store, first, where, rows[where] - first
+
+
+def _common_relations(stores: Sequence[Store]) -> RelationSpec | None:
+    """The relations that stores can be asked for as one: frames of one size, clips of one basis."""
+    specs = [store.manifest.relations for store in stores]
+    first = specs[0]
+    if first is None or any(spec is None or spec.pooled != first.pooled for spec in specs):
+        return None
+    frames = first.frames if all(spec is not None and spec.frames is not None for spec in specs) else None
+    one_basis = len({basis_digest(store) for store in stores}) == 1
+    clips = first.clips if one_basis and all(spec is not None and spec.clips is not None for spec in specs) else None
+    return None if frames is None and clips is None else RelationSpec(frames=frames, clips=clips, pooled=first.pooled)
 
 
 def joined_schema(schemas: Sequence[pa.Schema], places: Sequence[str]) -> pa.Schema:

@@ -13,6 +13,8 @@ from logitstore.store.storage import Storage
 from logitstore.view.fingerprint import Fingerprint
 
 FOLDER = "commits"
+#: What to do about a damaged block, by its name.
+REPAIR = "delete commits/{}.json and build again to make the block anew"
 _NAME = re.compile(rf"{FOLDER}/(\d{{6,}})-(\d+)-(\d+)\.json")
 
 
@@ -20,7 +22,8 @@ class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A block: rows [first_clip, first_clip + clips) of the clip table, views [view_start, view_stop).
 
     ``objects`` holds the digest of every object of the group at ``group``, by its name within it; ``failed`` the rows
-    of the shard that have no targets, with the reason; ``digest`` is of this commit with an empty ``digest``.
+    of the shard that have no targets, with the reason; ``basis`` the digest of the store's basis, where it has one;
+    ``digest`` is of this commit with an empty ``digest``.
     """
 
     shard: int
@@ -35,6 +38,7 @@ class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     manifest_digest: str
     failed: tuple[tuple[int, str], ...]
     fingerprints: tuple[Fingerprint, ...]
+    basis: str | msgspec.UnsetType = msgspec.UNSET
     digest: str = ""
 
     @property
@@ -56,6 +60,16 @@ def block_name(shard: int, view_start: int, view_stop: int) -> str:
 def object_name(name: str) -> str:
     """Where the commit of a block lies."""
     return f"{FOLDER}/{name}.json"
+
+
+def read_all(storage: Storage) -> list[Commit]:
+    """Every commit of a store that is there at this moment, by name.
+
+    :raises CorruptStoreError: one of them is damaged.
+    """
+    names = list(storage.names(FOLDER))
+    contents = zip(names, storage.get_many(names), strict=True)
+    return [decode(content, name) for name, content in contents if content is not None]
 
 
 class Span(NamedTuple):

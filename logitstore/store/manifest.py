@@ -14,11 +14,14 @@ import msgspec
 from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
 from logitstore.store.codec import Quantizer, quantizer
 from logitstore.store.layout import Column
+from logitstore.store.relations import RelationSpec
 from logitstore.view.lengths import clip_samples
 from logitstore.view.ops import Place
 from logitstore.view.recipe import Recipe, parse_recipe
 
+#: Of stores without relations, which are as they always were, and of stores with them.
 FORMAT_VERSION = 1
+RELATIONS_VERSION = 2
 ROOT = "zarr.json"
 _ATTRIBUTE = "logitstore"
 
@@ -61,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     device_kind: str
     precision: str  # "float32" or "amp"
     keep_members: bool
-    relations: None = None
+    relations: RelationSpec | None = None
     digest: str = "blake2b-128"
     made_by: dict[str, str]
 
@@ -126,24 +129,33 @@ def decode_root(content: bytes, location: str) -> Manifest:
             f"{location} is not a logitstore: its {ROOT} holds no {_ATTRIBUTE!r} manifest; give a folder that "
             "`logitstore build` wrote"
         ) from error
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, RELATIONS_VERSION):
         raise NotAStoreError(
-            f"{location} has format version {version}; this release reads version {FORMAT_VERSION}; "
-            "install a release that reads it"
+            f"{location} has format version {version}; this release reads versions {FORMAT_VERSION} and "
+            f"{RELATIONS_VERSION}; install a release that reads it"
         )
     try:
         manifest = msgspec.convert(raw, Manifest)
         _ = (manifest.recipe, manifest.place, manifest.columns, manifest.quantizer)  # all that readers derive from it
+        if manifest.relations is not None:
+            manifest.relations.check()
+        if version != version_for(manifest.relations):
+            raise ValueError(f"format version {version} with relations {_brief(manifest.relations, None)}")
         return manifest
     except (msgspec.ValidationError, ArithmeticError, TypeError, ValueError) as error:
         raise CorruptStoreError(f"the manifest of {location} is damaged: {error}; restore it from a copy") from error
+
+
+def version_for(relations: RelationSpec | None) -> int:
+    """The format version of a store with these relations."""
+    return FORMAT_VERSION if relations is None else RELATIONS_VERSION
 
 
 def differences(stored: Manifest, asked: Manifest) -> list[str]:
     """What differs between two manifests, one line a field, both values shown; versions are left out."""
     lines = []
     for field in msgspec.structs.fields(Manifest):
-        if field.name == "made_by":
+        if field.name in ("made_by", "format_version"):  # the version follows from the relations
             continue
         old, new = getattr(stored, field.name), getattr(asked, field.name)
         if old != new:
@@ -171,6 +183,8 @@ def _brief(value: Any, other: Any) -> str:
         return f"{len(value)} values{detail}"
     if isinstance(value, tuple) and value and isinstance(value[0], Member):
         return "[" + ", ".join(f"{m.name} x{m.weight:g} ({m.digest[:12]})" for m in value) + "]"
+    if isinstance(value, RelationSpec):
+        return f"{value.names} of {value.pooled} frames"
     if isinstance(value, dict | tuple):
         return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
     return repr(value)

@@ -13,16 +13,20 @@ import numpy.typing as npt
 
 from logitstore.errors import CorruptStoreError, NotAStoreError, StoreError, UsageError
 from logitstore.store import commits, layout
-from logitstore.store.commits import Commit
+from logitstore.store.commits import REPAIR, Commit
 from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
 from logitstore.store.manifest import ROOT, Manifest, decode_root, digest
 from logitstore.store.objects import array_shape, decode_array
+from logitstore.store.related import Related, require_relations
+from logitstore.store.relations import Relations, RelationSpec
 from logitstore.store.storage import Storage, open_storage
 from logitstore.view.lengths import samples_at
 from logitstore.view.recipe import Draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from logitstore.store.basis import Basis
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
@@ -62,6 +66,8 @@ class Store:
         """A store is handed to another process as where it lies; what is decoded is shared all the same."""
         if self.commits:
             self._decoded.share()
+            if self.manifest.relations is not None:
+                self._related.share()
         return _opened, (self.storage, self.manifest, self.root_digest, self.decoded_bytes)
 
     @property
@@ -154,15 +160,46 @@ class Store:
         :raises CorruptStoreError: an object is not the one that was committed.
         """
         wanted = np.asarray(rows, dtype=np.int64)
-        index = self._index(view)
-        blocks = index.numbers[self._places(view, wanted)]
-        if len(index.failed):
-            failed = np.isin(wanted, index.failed)
-            if failed.any():
-                self._refuse_failed(view, int(wanted[failed][0]))
-        taken = self._decoded.take(view, wanted, blocks, self._packed)
+        taken = self._decoded.take(view, wanted, self._blocks_of(view, wanted), self._packed)
         classes, codes = unpack(taken, self.manifest.topk)
         return classes, self._table.take(codes)
+
+    def relations(self, view: int, rows: Any) -> Relations:
+        """What the store keeps of the teachers' features of one view of some clips.
+
+        :param view: in [0, V). :param rows: integers (n,), clips in any order, repeats allowed.
+        :raises MismatchError: a store without relations.
+        :raises UsageError, CorruptStoreError: as :meth:`targets`.
+        """
+        self.require_relations()
+        wanted = np.asarray(rows, dtype=np.int64)
+        return self._related.take(view, wanted, self._blocks_of(view, wanted))
+
+    @property
+    def basis(self) -> Basis:
+        """The basis of the clips' vectors, of a store that has them.
+
+        :raises MismatchError: a store without them.
+        :raises CorruptStoreError: it is missing, or not the one that blocks were committed with.
+        """
+        self.require_relations(clips=True)
+        return self._related.basis
+
+    def block_relations(self, commit: Commit) -> Relations:
+        """The relations of a block, by row and then by view: (R * V, …); those of rows that failed mean nothing.
+
+        :raises MismatchError: a store without relations.
+        """
+        self.require_relations()
+        return self._related.block(commit)
+
+    def require_relations(self, *, frames: bool = False, clips: bool = False) -> RelationSpec:
+        """What relations there are.
+
+        :param frames: whether those of IUSP are needed. :param clips: whether those of SP are.
+        :raises MismatchError: the store has none, or not those; it says how to build them.
+        """
+        return require_relations(self.manifest.relations, self.location, frames, clips)
 
     def draws(self, view: int, rows: Any = None) -> Draws:
         """The draws of one view of some clips, by default of all that have targets; int64 (n,) a column."""
@@ -206,7 +243,7 @@ class Store:
 
     def block_draws(self, commit: Commit) -> dict[str, I64]:
         """Draw columns of a block, each int64 (R, V)."""
-        return layout.decode_draws(self.manifest.columns, self._arrays(commit, "draws")["draws"], commit.views)
+        return layout.decode_draws(self.manifest.columns, self.arrays(commit, "draws")["draws"], commit.views)
 
     def block_members(self, commit: Commit) -> F32 | None:
         """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k); None where none were kept."""
@@ -219,7 +256,7 @@ class Store:
 
     def block_classes(self, commit: Commit) -> tuple[layout.Entries, int]:
         """The entries of a block (see ``layout``) and its number of classes: enough to count classes, undecoded."""
-        arrays = self._arrays(commit, "classes", "views")
+        arrays = self.arrays(commit, "classes", "views")
         return layout.decode_entries(arrays, commit.views), len(self.manifest.classes)
 
     def size(self) -> int:
@@ -272,6 +309,16 @@ class Store:
                              "or there is no such clip")  # fmt: skip
         return places
 
+    def _blocks_of(self, view: int, wanted: I64) -> I64:
+        """The blocks that hold a view of some clips, as positions in ``commits``; none of the clips failed."""
+        index = self._index(view)
+        blocks: I64 = index.numbers[self._places(view, wanted)]
+        if len(index.failed):
+            failed = np.isin(wanted, index.failed)
+            if failed.any():
+                self._refuse_failed(view, int(wanted[failed][0]))
+        return blocks
+
     def _refuse_failed(self, view: int, clip: int) -> NoReturn:
         commit = self.commits[int(self._index(view).numbers[self._places(view, np.array([clip]))[0]])]
         reason = dict(commit.failed)[clip - commit.first_clip]
@@ -293,25 +340,29 @@ class Store:
         width = self.manifest.topk * (2 + self.manifest.quantizer.code_bytes)
         return DecodedTargets(content_key(self.storage, self.commits), self.commits, width, self.decoded_bytes)
 
+    @functools.cached_property
+    def _related(self) -> Related:
+        return Related(self, self.require_relations())
+
     def _packed(self, commit: Commit) -> U8:
         targets, _ = self._decode(commit)
         return pack(targets.classes, targets.codes, self.manifest.quantizer.code_bytes)
 
     def _decode(self, commit: Commit, *more: str) -> tuple[layout.Targets, U16 | None]:
         """The targets of a block, and with ``"members"`` its members' codes (M, R, V, k)."""
-        arrays = self._arrays(commit, "classes", "views", "firsts", "residuals", *more)
+        arrays = self.arrays(commit, "classes", "views", "firsts", "residuals", *more)
         try:
             targets, members = layout.decode_block(
                 arrays, commit.clips, commit.views, self.manifest.topk, len(self.manifest.classes)
             )
         except (ValueError, IndexError) as error:
             raise CorruptStoreError(
-                f"{self.location}: block {commit.name}: {error}; {_REPAIR.format(commit.name)}"
+                f"{self.location}: block {commit.name}: {error}; {REPAIR.format(commit.name)}"
             ) from error
         if np.flatnonzero(~targets.readable).tolist() != sorted(row for row, _ in commit.failed):
             raise CorruptStoreError(
                 f"{self.location}: block {commit.name}: the rows without targets are not those that failed; "
-                f"{_REPAIR.format(commit.name)}"
+                f"{REPAIR.format(commit.name)}"
             )
         return targets, members
 
@@ -320,12 +371,12 @@ class Store:
         if commit.name in self._draws:
             self._draws.move_to_end(commit.name)
             return self._draws[commit.name]
-        planes = self._draws[commit.name] = self._arrays(commit, "draws")["draws"]
+        planes = self._draws[commit.name] = self.arrays(commit, "draws")["draws"]
         while len(self._draws) > 1 and sum(kept.nbytes for kept in self._draws.values()) > DRAWS_BYTES:
             self._draws.popitem(last=False)
         return planes
 
-    def _arrays(self, commit: Commit, *names: str) -> dict[str, npt.NDArray[np.uint8]]:
+    def arrays(self, commit: Commit, *names: str) -> dict[str, npt.NDArray[np.uint8]]:
         """Arrays of a block, by name; their objects are read at once where that helps, and checked."""
         wanted = [name for name in commit.objects if name.split("/", 1)[0] in names]
         contents = self.storage.get_many([f"{commit.group}/{name}" for name in wanted])
@@ -343,10 +394,10 @@ class Store:
     def _checked(self, commit: Commit, name: str, content: bytes | None) -> bytes:
         path = f"{commit.group}/{name}"
         if content is None:
-            raise CorruptStoreError(f"{self.location}: {path} is missing; {_REPAIR.format(commit.name)}")
+            raise CorruptStoreError(f"{self.location}: {path} is missing; {REPAIR.format(commit.name)}")
         if digest(content) != commit.objects.get(name):
             raise CorruptStoreError(
-                f"{self.location}: {path} is not the object that was committed; {_REPAIR.format(commit.name)}"
+                f"{self.location}: {path} is not the object that was committed; {REPAIR.format(commit.name)}"
             )
         return content
 
@@ -355,9 +406,6 @@ def _opened(storage: Storage, manifest: Manifest, root_digest: str, decoded_byte
     store = Store(storage, manifest, root_digest)
     store.decoded_bytes = decoded_bytes
     return store
-
-
-_REPAIR = "delete commits/{}.json and build again to make the block anew"
 
 
 def open_store(path: str | Any) -> Store:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from logitstore.errors import CorruptStoreError, NotAStoreError
 from logitstore.store import claims, commits
+from logitstore.store.basis import BASIS, Basis, decode_basis, encode_basis
 from logitstore.store.commits import Commit
 from logitstore.store.layout import Targets, encode_draws, encode_targets
 from logitstore.store.manifest import ROOT, Manifest, decode_root, digest, encode_root, require_same
@@ -26,6 +28,7 @@ from logitstore.store.parts import (
     plan_extension,
     read_parts,
 )
+from logitstore.store.relations import to_arrays
 from logitstore.store.storage import SCRATCH, Storage
 from logitstore.view.fingerprint import Fingerprint
 from logitstore.view.recipe import Draws
@@ -39,7 +42,8 @@ class BlockContent:
     """What a block holds, decoded.
 
     ``targets`` in codes; ``members`` uint16 codes (M, R, V, k) or None; ``draws`` int64 columns (R, V); ``failed`` the
-    reasons by row; ``fingerprints`` of a sample of views.
+    reasons by row; ``fingerprints`` of a sample of views; ``relations`` uint8 codes (R, V, width) or None, zero in the
+    rows that failed.
     """
 
     targets: Targets
@@ -47,6 +51,7 @@ class BlockContent:
     draws: Draws
     failed: dict[int, str]
     fingerprints: Sequence[Fingerprint]
+    relations: npt.NDArray[np.uint8] | None = None
 
 
 class StoreWriter:
@@ -60,6 +65,7 @@ class StoreWriter:
         self.parts = tuple(parts)
         self.own = tuple(own)
         self._root_digest = digest(root)
+        self._basis_digest: str | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def open(cls, storage: Storage, manifest: Manifest, clip_table: pa.Table) -> StoreWriter:
@@ -151,6 +157,25 @@ class StoreWriter:
         """The clips of a shard."""
         return self.part_of(shard).rows(shard, self.manifest.shard_clips)
 
+    def basis(self) -> Basis | None:
+        """The basis of the clips' vectors; None where the store has none yet.
+
+        :raises CorruptStoreError: it is damaged.
+        """
+        (content,) = self.storage.get_many([BASIS])
+        if content is None:
+            return None
+        self._basis_digest = digest(content)
+        return decode_basis(content, self.storage.location)
+
+    def put_basis(self, basis: Basis) -> Basis:
+        """Write the basis, in one step and once: the one to use is another's where another builder was first."""
+        self.storage.create(BASIS, encode_basis(basis))
+        stored = self.basis()
+        if stored is None:
+            raise CorruptStoreError(f"{self.storage.location}: {BASIS} has gone since it was written; build again")
+        return stored
+
     def write_block(self, shard: int, view_start: int, view_stop: int, content: BlockContent, group: str) -> Commit:
         """Write a block's objects, then its commit."""
         manifest = self.manifest
@@ -159,6 +184,8 @@ class StoreWriter:
         )  # fmt: skip
         if manifest.columns:
             arrays["draws"] = encode_draws(manifest.columns, content.draws.columns)
+        if manifest.relations is not None and content.relations is not None:
+            arrays |= to_arrays(manifest.relations, content.relations)
         objects = encode_group(arrays, {})
         self.storage.put_many({f"{group}/{name}": data for name, data in objects.items()})
         rows, part = self.shard_rows(shard), self.part_of(shard)
@@ -175,6 +202,7 @@ class StoreWriter:
             manifest_digest=self._root_digest,
             failed=tuple(sorted(content.failed.items())),
             fingerprints=tuple(content.fingerprints),
+            basis=self._basis_digest,
         )
         self.storage.put(commits.object_name(commit.name), commits.encode(commit))
         return commit
@@ -217,9 +245,9 @@ class StoreWriter:
 
 
 def _require_committed(storage: Storage, root: bytes) -> None:
-    """Refuse to go on under a manifest or a clip table other than those that blocks were committed under.
+    """Refuse to go on under a manifest, clip table or basis other than those that blocks were committed under.
 
-    :raises CorruptStoreError: the object is not what it was, a commit is damaged, or a file of the clip table is gone.
+    :raises CorruptStoreError: the object is not what it was or is gone, or a commit is damaged.
     """
     root_digest, tables = digest(root), dict[str, str]()
     names = list(storage.names(commits.FOLDER))
@@ -228,6 +256,8 @@ def _require_committed(storage: Storage, root: bytes) -> None:
             continue
         commit = commits.decode(content, name)
         tables[commit.clip_table] = commit.clip_table_digest
+        if isinstance(commit.basis, str):
+            tables[BASIS] = commit.basis
         if commit.manifest_digest != root_digest:
             raise CorruptStoreError(
                 f"{storage.location}: {name} was committed under another manifest; restore {ROOT} from a copy"
