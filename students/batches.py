@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from logitstore.view.resample import resample
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 Item = TypeVar("Item")
 
 
@@ -27,14 +28,17 @@ class Views:
     """n views to learn from.
 
     ``clips`` int64 (n,), rows of the clip table; ``draws`` their n draws; ``partners`` int64 (n,), the clip that each
-    is mixed with and -1 for none, or None under a recipe without mixup; ``targets`` gives float32 (B, C) for positions
-    int64 (B,) in [0, n).
+    is mixed with and -1 for none, or None under a recipe without mixup. The others give arrays for positions int64 (B,)
+    in [0, n): ``targets`` float32 (B, C); ``relations`` the frame grams float32 (B, T, T) and the clip vectors float32
+    (B, N), each perhaps None; ``labels`` float32 (B, C) and bool (B,), which of the clips have any.
     """
 
     clips: I64
     draws: Draws
     partners: I64 | None
     targets: Callable[[I64], F32]
+    relations: Callable[[I64], tuple[F32 | None, F32 | None]] | None = None
+    labels: Callable[[I64], tuple[F32, Bool]] | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -43,12 +47,20 @@ class Views:
 @dataclass(frozen=True)
 class Batch:
     """B views: ``waveforms`` float32 (B, S), ``masks`` of torch tensors or None, ``targets`` float32 (B, C), ``clips``
-    int64 (B,)."""
+    int64 (B,).
+
+    Where they were asked for: ``frame_grams`` float32 (B, T, T) and ``clip_vectors`` float32 (B, N), the teachers'
+    relations; ``labels`` float32 (B, C), and ``labelled`` bool (B,), which clips have labels at all.
+    """
 
     waveforms: torch.Tensor
     masks: Masks | None
     targets: torch.Tensor
     clips: I64
+    frame_grams: torch.Tensor | None = None
+    clip_vectors: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    labelled: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -58,12 +70,23 @@ class Batch:
         if device.type == "cpu":
             return self
         spans = None if self.masks is None else self.masks.to(device)
-        waveforms = self.waveforms.to(device, non_blocking=True)
-        return Batch(waveforms, spans, self.targets.to(device, non_blocking=True), self.clips)
+        return self._with(spans, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
         """The same batch in memory that a GPU can copy from by itself."""
-        return Batch(self.waveforms.pin_memory(), self.masks, self.targets.pin_memory(), self.clips)
+        return self._with(self.masks, torch.Tensor.pin_memory)
+
+    def part(self, positions: I64) -> Batch:
+        """The views at some positions of the batch, which is on the CPU."""
+        spans = None if self.masks is None else self.masks[positions]
+        rows = torch.from_numpy(positions)
+        return replace(self._with(spans, lambda tensor: tensor[rows]), clips=self.clips[positions])
+
+    def _with(self, spans: Masks | None, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        found: dict[str, Any] = {
+            name: change(tensor) for name, tensor in vars(self).items() if isinstance(tensor, torch.Tensor)
+        }
+        return replace(self, masks=spans, **found)
 
 
 class Replayer:
@@ -114,20 +137,15 @@ class Replayer:
         others = None if views.partners is None else [heard.get(int(other)) for other in partners]
         waveforms = replay(padded, lengths, self.recipe, draws, partners=others)
         spans = masks(self.recipe, draws)
+        grams, vectors = (None, None) if views.relations is None else views.relations(positions)
+        labels, labelled = (None, None) if views.labels is None else views.labels(positions)
         return Batch(
             resample(waveforms, self.sample_rate, self.heard_at),
             None if spans is None else spans.to("cpu"),
             torch.from_numpy(views.targets(positions)),
             wanted,
+            *(None if values is None else torch.from_numpy(values) for values in (grams, vectors, labels, labelled)),
         )
-
-    def epoch(self, views: Views, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Every view once, in an order that the generator decides, in batches of nearly one size."""
-        order = torch.randperm(len(views), generator=generator).numpy()
-        for positions in np.array_split(order, epoch_steps(len(views), batch_size)):
-            batch = self.batch(views, positions)
-            if len(batch):
-                yield batch
 
     def _decode(self, clips: I64) -> dict[int, F32]:
         rows = clips.tolist()
@@ -150,11 +168,6 @@ class Replayer:
             return self.audio[row]
         except AudioError as error:
             return error
-
-
-def epoch_steps(views: int, batch_size: int) -> int:
-    """Number of batches of an epoch."""
-    return -(-views // batch_size)
 
 
 def _pairs(clips: I64, partners: I64) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,17 @@ from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
 from logitstore.view.clips import ClipAudio, joined_clips
 from logitstore.view.fingerprint import check
+from logitstore.view.ops import WEIGHT_UNIT
 from logitstore.view.recipe import Draws, draw
 from logitstore.view.sources import Source, open_audio
 from students.batches import Replayer, Views
+from students.labels import ClipLabels
 from students.losses import TAILS, dense_targets
 from students.seeds import derived_seed
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 #: Decoded clips that are kept in memory by default, in bytes.
 CACHE_BYTES = 1 << 30
@@ -49,6 +52,11 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     ``target``    float32 (C,), a probability for each class of ``store.manifest.classes``
     ``clip``      int, the row number of the clip
 
+    and with ``relations=True`` also those that the store has:
+
+    ``frame_gram``   float32 (T, T), inner products of the teachers' frames, for :func:`students.similarity.iusp`
+    ``clip_vector``  float32 (64,), the teachers' features of the whole clip, for :func:`students.similarity.sp`
+
     It may be shared with worker processes, forked or spawned. For epoch e use view e mod V.
 
     :param store: an open store, or its path; of several that are read as one, a list of paths.
@@ -59,9 +67,11 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     :param inconsistent: the ablation: fresh draws, of the stream ``seed``, against the stored targets.
     :param seed: of the fresh draws; another one an epoch gives other draws.
     :param tail: fill of the classes that a target does not hold; see :mod:`students.losses`.
+    :param relations: whether items hold the teachers' relations; always the stored ones, ``inconsistent`` or not.
     :param cache_bytes: decoded audio to keep in memory, in every process that reads.
     :param checked_views: how many fingerprinted views to replay and compare first; 0 for none.
-    :raises MismatchError: the audio is not what the teachers heard; the clips are named.
+    :raises MismatchError: the audio is not what the teachers heard, the clips are named; or relations are asked of a
+        store that has none.
     :raises UsageError: an unknown view or tail, or a clip without targets.
     """
 
@@ -75,6 +85,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         inconsistent: bool = False,
         seed: int = 0,
         tail: str = "zero",
+        relations: bool = False,
         cache_bytes: int = 0,
         checked_views: int = CHECKED_VIEWS,
     ) -> None:
@@ -86,7 +97,14 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         self._sample_rate = manifest.sample_rate
         self._open()
         check_audio(opened, self._replayer.audio, checked_views)
-        self._views = stored_views(opened, view, rows, tail=tail, fresh=(seed, view) if inconsistent else None)
+        self._views = stored_views(
+            opened,
+            view,
+            rows,
+            tail=tail,
+            fresh=(seed, view) if inconsistent else None,
+            relations=_kept_relations(opened) if relations else (),
+        )
 
     def __len__(self) -> int:
         return len(self._views)
@@ -101,12 +119,17 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         batch = self._replayer.batch(self._views, np.array([index % len(self)]))
         names = ("time_start", "time_end", "freq_low", "freq_high")
         spans = {name: 0.0 if batch.masks is None else float(getattr(batch.masks, name)[0]) for name in names}
-        return {
+        item = {
             "waveform": batch.waveforms[0],
             "masks": spans,
             "target": batch.targets[0],
             "clip": int(batch.clips[0]),
         }
+        if batch.frame_grams is not None:
+            item["frame_gram"] = batch.frame_grams[0]
+        if batch.clip_vectors is not None:
+            item["clip_vector"] = batch.clip_vectors[0]
+        return item
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_replayer"}  # it holds a lock
@@ -142,6 +165,39 @@ class _StoredTargets:
         )
 
 
+class _StoredRelations:
+    """Relations of n views by position: those of "frames" and "clips" that are wanted.
+
+    :raises MismatchError: the store was built without one of them.
+    """
+
+    def __init__(self, store: Store, view: int, clips: I64, wanted: Collection[str]) -> None:
+        self.store, self.view, self.clips = store, view, clips
+        self.frames, self.vectors = "frames" in wanted, "clips" in wanted
+        store.require_relations(frames=self.frames, clips=self.vectors)
+
+    def __call__(self, positions: I64) -> tuple[F32 | None, F32 | None]:
+        stored = self.store.relations(self.view, self.clips[positions])
+        return stored.frames if self.frames else None, stored.clips if self.vectors else None
+
+
+class _HeardLabels:
+    """Labels of n views by position: a clip's own, mixed with its partner's as its waveform is."""
+
+    def __init__(self, labels: ClipLabels, clips: I64, draws: Draws, partners: I64 | None) -> None:
+        self.labels, self.clips, self.partners = labels, clips, partners
+        self.shares = None if partners is None else (draws.columns["mixup_weight"] / WEIGHT_UNIT).astype(np.float32)
+
+    def __call__(self, positions: I64) -> tuple[F32, Bool]:
+        clips = self.clips[positions]
+        own, labelled = self.labels(clips)
+        if self.partners is None or self.shares is None:
+            return own, labelled
+        partners, weight = self.partners[positions], self.shares[positions, None]
+        theirs, known = self.labels(np.where(partners < 0, clips, partners))  # of an unmixed view its own, at weight 0
+        return (1 - weight) * own + weight * theirs, labelled & known
+
+
 def open_sources(store: Store, audio_root: AudioRoot | Sequence[AudioRoot]) -> list[Source]:
     """The audio of a store: one source for all of its clips, or one for each of the stores that are read as one.
 
@@ -158,13 +214,25 @@ def open_sources(store: Store, audio_root: AudioRoot | Sequence[AudioRoot]) -> l
 
 
 def stored_views(
-    store: Store, view: int, rows: Any = None, *, tail: str = "zero", fresh: tuple[int, int] | None = None
+    store: Store,
+    view: int,
+    rows: Any = None,
+    *,
+    tail: str = "zero",
+    fresh: tuple[int, int] | None = None,
+    relations: Collection[str] = (),
+    labels: ClipLabels | None = None,
 ) -> Views:
     """One view of some clips: targets and draws, read block by block, so that any order of use is as fast.
 
     :param rows: the clips; all that have targets by default.
-    :param fresh: None for the stored draws; (seed, number) for the number-th fresh draws of that stream.
+    :param fresh: None for the stored draws; (seed, number) for the number-th fresh draws of that stream. Targets and
+        relations are the stored ones all the same: that is what is inconsistent.
+    :param relations: those that the batches are to bring, of "frames" and "clips".
+    :param labels: of the store's clips. Where a draw mixes in a partner, so are its labels, with the same weight; a
+        clip mixed with one of which nothing is known counts as unlabelled.
     :raises UsageError: no such view, no clips, a clip without targets, an unknown tail.
+    :raises MismatchError: the store was built without one of the relations.
     """
     if tail not in TAILS:
         raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
@@ -176,7 +244,15 @@ def stored_views(
         raise UsageError(f"clip {bad} is not in {store.location}; it has clips 0 to {store.clips.num_rows - 1}")
     targets = _StoredTargets(store, view, clips, tail)
     draws = store.draws(view, clips) if fresh is None else fresh_draws(store, clips, *fresh)
-    return Views(clips, draws, _partners(store, clips, draws), targets)
+    partners = _partners(store, clips, draws)
+    return Views(
+        clips,
+        draws,
+        partners,
+        targets,
+        _StoredRelations(store, view, clips, relations) if relations else None,
+        None if labels is None else _HeardLabels(labels, clips, draws, partners),
+    )
 
 
 def fresh_draws(store: Store, clips: I64, seed: int, number: int) -> Draws:
@@ -210,6 +286,11 @@ def fresh_draws(store: Store, clips: I64, seed: int, number: int) -> Draws:
         silent = np.isin(firsts[shard_of] + columns["mixup_partner"], failed)
         columns["mixup_weight"][silent] = columns["mixup_partner"][silent] = 0
     return Draws(columns)
+
+
+def _kept_relations(store: Store) -> tuple[str, ...]:
+    kept = store.require_relations()
+    return tuple(name for name in ("frames", "clips") if getattr(kept, name) is not None)
 
 
 def check_audio(store: Store, audio: ClipAudio, count: int = CHECKED_VIEWS) -> int:

@@ -93,12 +93,12 @@ def tail_uniforms(clips: I64, view: int, class_count: int, seed: int) -> F32:
 
 
 def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of sigmoid(logits), both (B, C), in float32: the mean over classes and clips."""
-    return F.binary_cross_entropy_with_logits(logits.float(), targets)
+    """Binary cross-entropy of sigmoid(logits), both (B, C), in float32: of each clip (B,), the mean over classes."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=1)
 
 
 def kl(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """T² KL(q || softmax(logits / T)), in float32, the mean over clips.
+    """T² KL(q || softmax(logits / T)) of each clip, float32 (B,).
 
     q is the target with every probability raised to 1/T, renormalised over the classes: the teacher's softmax at
     temperature T, as far as the target holds it. T² keeps the size of the gradients (Hinton et al., arXiv 1503.02531).
@@ -109,7 +109,7 @@ def kl(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) ->
     sharpened = targets.float().pow(1 / temperature)
     sharpened = sharpened / sharpened.sum(dim=1, keepdim=True)
     log_student = F.log_softmax(logits.float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_student, sharpened, reduction="batchmean")
+    return temperature**2 * F.kl_div(log_student, sharpened, reduction="none").sum(dim=1)
 
 
 def loss_for(scores: str, loss: str | None, temperature: float) -> str:

@@ -38,6 +38,8 @@ class Spec:
     failed: tuple[int, ...] = (10,)
     skip_blocks: tuple[str, ...] = ()
     seed: int = 1
+    spread: float = 1.5  # of the logits of a class over the clips
+    skew: float = 0.0  # by how much they fall from class to class
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     drawn = {name: np.zeros((spec.clips, views), np.int64) for name in spec.recipe.columns}
     for shard in range(writer.shards):
         rows = np.array(writer.shard_rows(shard))
-        level = rng.normal(-3, 1.5, (len(rows), 1, spec.classes))
+        level = rng.normal(-3, spec.spread, (len(rows), 1, spec.classes)) - spec.skew * np.arange(spec.classes)
         scores = level + rng.normal(0, 0.5, (len(rows), views, spec.classes))
         if spec.scores == "sigmoid":
             dense = (1 / (1 + np.exp(-scores))).astype(np.float32)

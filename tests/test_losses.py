@@ -76,29 +76,38 @@ def test_an_unknown_fill_is_refused():
         fill("ones")
 
 
-def test_bce_is_the_mean_over_classes_and_clips():
+def test_bce_is_the_mean_over_the_classes_of_a_clip():
     logits = torch.tensor([[0.3, -1.0], [2.0, 0.0]])
     targets = torch.tensor([[0.2, 0.0], [1.0, 0.5]])
     p = torch.sigmoid(logits)
-    expected = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
-    assert float(bce(logits, targets)) == pytest.approx(float(expected), rel=1e-6)
+    expected = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean(dim=1)
+    assert bce(logits, targets).tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 0.5])
 def test_kl_is_zero_for_the_teacher_itself_and_as_defined_elsewhere(temperature):
     teacher = torch.tensor([[2.0, 0.1, -1.0], [0.0, 1.0, 0.5]])
     targets = teacher.softmax(dim=1)
-    assert float(kl(teacher + 3.0, targets, temperature)) == pytest.approx(0.0, abs=1e-6)
+    assert kl(teacher + 3.0, targets, temperature).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
     student = torch.tensor([[0.0, 0.3, 0.1], [1.0, -1.0, 0.0]])
     q = (teacher / temperature).softmax(dim=1)
     p = (student / temperature).softmax(dim=1)
-    expected = temperature**2 * (q * (q.log() - p.log())).sum(dim=1).mean()
-    assert float(kl(student, targets, temperature)) == pytest.approx(float(expected), rel=1e-5)
+    expected = temperature**2 * (q * (q.log() - p.log())).sum(dim=1)
+    assert kl(student, targets, temperature).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [bce, kl])
+def test_the_loss_of_a_clip_does_not_depend_on_the_others_and_is_float32(loss):
+    logits = torch.tensor([[0.3, -1.0, 0.1], [2.0, 0.0, -2.0]]).half()
+    targets = torch.tensor([[0.2, 0.0, 0.7], [1.0, 0.5, 0.0]])
+    found = loss(logits, targets)
+    assert found.dtype == torch.float32
+    assert found.tolist() == [loss(logits[i : i + 1], targets[i : i + 1]).item() for i in range(2)]
 
 
 def test_kl_takes_targets_with_zeros_and_gives_finite_gradients():
     logits = torch.zeros(1, 3, requires_grad=True)
-    value = kl(logits, torch.tensor([[0.6, 0.2, 0.0]]), 3.0)
+    value = kl(logits, torch.tensor([[0.6, 0.2, 0.0]]), 3.0).sum()
     value.backward()
     assert torch.isfinite(value)
     assert logits.grad is not None

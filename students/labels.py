@@ -1,0 +1,74 @@
+"""Labels of a store's own clips, for the clips that have some, from a column of its clip table."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from logitstore.errors import RunError, SourceError
+from logitstore.jobs.labelled import label_matrix, split_labels
+from logitstore.store.reader import Store
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+_UNLABELLED = -1
+
+
+class ClipLabels:
+    """Labels by clip: ``labels(clips)`` gives float32 (B, C), and bool (B,), which clips have labels.
+
+    :param codes: int64, for every clip which of the sets it has, -1 where it has no labels.
+    :param sets: bool (S, C), the distinct sets of classes.
+    :param shared: whether the classes of a clip share 1 among them, as softmax scores do; otherwise each has 1.
+    """
+
+    def __init__(self, codes: I64, sets: Bool, *, shared: bool = False) -> None:
+        self.codes, self.sets, self.shared = codes, sets, shared
+
+    def __call__(self, clips: I64) -> tuple[F32, Bool]:
+        codes = self.codes[clips]
+        labelled = codes != _UNLABELLED
+        labels = (self.sets[codes] & labelled[:, None]).astype(np.float32)
+        if self.shared:
+            labels /= np.maximum(labels.sum(axis=1, keepdims=True), 1)
+        return labels, labelled
+
+
+def clip_labels(store: Store, column: str) -> ClipLabels:
+    """The labels in a column of a store's clip table: text or numbers, several separated by ``;`` or as a list.
+
+    A cell that is NULL says nothing of the clip. An empty one says that it has none of the classes, as for
+    ``train-teacher`` and ``evaluate``; a CSV's empty cells are NULL in a column of numbers and empty in one of text.
+    The clips that a longer file was cut into all have its labels.
+
+    :raises SourceError: no such column. :raises TeacherError: a label that is none of the store's classes.
+    :raises RunError: no clip has labels; or one has none of the classes and the teachers give softmax scores.
+    """
+    if column not in store.clips.column_names:
+        raise SourceError(
+            f"the clips of {store.location} have no column {column!r} to take labels from; found "
+            f"{', '.join(map(repr, store.clips.column_names))}; name one with --label-column"
+        )
+    numbers: dict[tuple[str, ...], int] = {}
+    codes = np.full(store.clips.num_rows, _UNLABELLED, dtype=np.int64)
+    for clip, cell in enumerate(store.clips[column].to_pylist()):
+        if cell is None:
+            continue
+        names = split_labels(cell)
+        if not names and store.manifest.scores == "softmax":
+            path = store.clips["path"][clip].as_py()
+            raise RunError(
+                f"clip {clip} ({path}) has an empty cell in the column {column!r}, and softmax scores need a class; "
+                "make it NULL where nothing is known of the clip"
+            )
+        codes[clip] = numbers.setdefault(names, len(numbers))
+    if not numbers:
+        raise RunError(
+            f"no clip of {store.location} has labels in the column {column!r}, it is all NULL; leave --label-weight out"
+        )
+    sets = label_matrix(
+        list(numbers), store.manifest.classes, whose=f"the store {store.location}", source=f"the column {column!r}"
+    )
+    return ClipLabels(codes, sets, shared=store.manifest.scores == "softmax")
