@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no reference data at {folder}; set LOGITSTORE_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The test runs in a folder of its own, which is where the specs `python:tones:…` are imported from, anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("tones", None)
+    yield tmp_path
+    sys.modules.pop("tones", None)

@@ -26,15 +26,7 @@ from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 from tests.stores import contents, options, write_audio
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Each test in a folder of its own, which is where `python:` specs are imported from."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("tones", None)
-    yield
-    sys.modules.pop("tones", None)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and by hand, and the evaluation job on files of several clips."""
+"""The evaluation job: teachers on files of several clips, a store's targets, what the command prints and writes."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
-from sklearn.metrics import average_precision_score
 
+from logitstore import open_store
 from logitstore.cli.evaluate import evaluate_command
 from logitstore.errors import ModelOutputError, SourceError, TeacherError, UsageError
+from logitstore.jobs.build import BuildOptions, build
 from logitstore.jobs.evaluate import EvaluateOptions, evaluate
 from logitstore.jobs.labelled import label_matrix, label_names, read_labelled
-from logitstore.jobs.metrics import measure
 
 RATE = 8_000
 
@@ -87,33 +87,6 @@ def asked(here, *factories, **changes):
     return EvaluateOptions(**(values | changes))
 
 
-def test_metrics_are_those_of_scikit_learn():
-    random = np.random.default_rng(0)
-    labels = random.random((60, 7)) < 0.2
-    labels[:, 3] = False
-    scores = (labels * 0.3 + random.random((60, 7))).astype(np.float32)
-    found = measure(labels, scores)
-    kept = [c for c in range(7) if c != 3]
-    assert found.mAP == pytest.approx(average_precision_score(labels[:, kept], scores[:, kept], average="macro"))
-    assert found.micro_auprc == pytest.approx(average_precision_score(labels, scores, average="micro"))
-    assert found.macro_auprc == found.mAP
-    assert (found.classes, found.left_out, found.rows) == (6, 1, 60)
-    assert "average precision" in found.to_dict()["estimator"]
-
-
-def test_average_precision_by_hand():
-    labels = np.array([[1], [0], [1], [0]], dtype=bool)
-    scores = np.array([[0.9], [0.8], [0.7], [0.1]])
-    assert measure(labels, scores).mAP == pytest.approx((1 + 2 / 3) / 2)
-
-
-def test_nothing_to_measure_is_an_error():
-    with pytest.raises(SourceError, match="none of 3 rows has a label"):
-        measure(np.zeros((3, 2), bool), np.zeros((3, 2)))
-    with pytest.raises(ModelOutputError, match="a score is not finite"):
-        measure(np.ones((3, 2), bool), np.full((3, 2), np.nan))
-
-
 def test_members_and_ensemble_are_scored(here):
     found = evaluate(asked(here, "Loud", "Wrong", "Fast", where="fold < 2"))
     scores = {spec.rsplit(":", 1)[1]: metrics.mAP for spec, metrics in found.members}
@@ -183,7 +156,8 @@ def test_an_unreadable_clip_is_reported(here):
             "labels.csv: no column 'name' to take labels from; found 'label', 'fold'",
         ),
         ({"manifest": "audio"}, SourceError, "no column 'label' to take labels from; found no columns beside the path"),
-        ({"teachers": []}, UsageError, "no teacher was given"),
+        ({"teachers": []}, UsageError, "no teacher was given; give at least one --teacher SPEC, or the targets of a "),
+        ({"manifest": None}, UsageError, "teachers hear audio: give the MANIFEST that names it"),
         ({"clip_seconds": 0.0}, UsageError, "--clip-seconds is 0; allowed are 0.1 to 3600"),
         ({"batch_size": 0}, UsageError, "--batch-size is 0; it must be at least 1"),
         ({"weights": [1.0, 2.0]}, TeacherError, "2 teacher weights for 1 teachers"),
@@ -204,6 +178,19 @@ def test_unknown_labels_and_bad_outputs_are_refused(here):
         evaluate(asked(here, "Broken"))
 
 
+def test_an_unknown_label_is_named_with_the_manifest_and_the_class_that_was_meant():
+    classes = ["dog_bark", "rain", "Inside, small room", "sea_waves"]
+    labels = [("dog bark",), ("Rain", "sea_wave"), ("rain",), ("violin",)]
+    with pytest.raises(
+        TeacherError,
+        match=r"^x.csv: 4 of 5 labels are no class of it: 'Rain' \(perhaps 'rain'\), 'dog bark' \(perhaps 'dog_bark'\),"
+        r" 'sea_wave' \(perhaps 'sea_waves'\), …; its 4 classes are 'dog_bark', 'rain', 'Inside, small room', …; re",
+    ):
+        label_matrix(labels, classes, whose="it", source="x.csv")
+    with pytest.raises(TeacherError, match=r"^1 of 1 labels is no class of it: 'violin'; its 4 classes"):
+        label_matrix([("violin",)], classes, whose="it")
+
+
 def test_the_command_prints_a_table_or_json(here):
     arguments = ["labels.csv", "--audio-root", "audio", "--label-column", "label", "--where", "fold < 2"]
     arguments += ["--teacher", f"python:{here}:Loud", "--teacher", f"python:{here}:Wrong", "--teacher-weight", "2"]
@@ -211,10 +198,63 @@ def test_the_command_prints_a_table_or_json(here):
     shown = CliRunner().invoke(evaluate_command, arguments)
     assert shown.exit_code == 0, shown.output
     lines = shown.stdout.splitlines()
-    assert lines[0].split() == ["teacher", "mAP", "micro", "AUPRC", "macro", "AUPRC"]
+    assert lines[0].split() == ["teacher", "mAP", "micro", "AUPRC", "macro", "AUPRC", "AUC", "d-prime", "ECE"]
     assert lines[1].split()[:2] == [f"python:{here}:Loud", "1.0000"]
     assert lines[3].split()[:2] == ["ensemble", "1.0000"]
     assert "8 files in 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
+    assert "an AUC of 1 or 0 is taken half a count short of it, in up to 2 classes" in shown.stdout
     document = json.loads(CliRunner().invoke(evaluate_command, [*arguments, "--json"]).stdout)
     assert document["ensemble"]["mAP"] == 1.0
+    assert document["stored"] is None
+    assert [row["class"] for row in document["ensemble"]["by_class"]] == ["loud", "quiet"]
+    assert sum(each["count"] for each in document["ensemble"]["calibration"]["bins"]) == 8 * 3
     assert [member["teacher"].rsplit(":")[-1] for member in document["members"]] == ["Loud", "Wrong"]
+
+
+def built(here, **changes):
+    """A store of the audio of ``labels.csv``, in clips of 1 s, as the teacher Loud hears it, unaugmented."""
+    values = {
+        "source": "labels.csv",
+        "audio_root": "audio",
+        "out": "store",
+        "teachers": [f"python:{here}:Loud"],
+        "recipe": "none",
+        "views": 2,
+        "topk": 3,
+        "clip_seconds": 1.0,
+        "batch_size": 4,
+        "device": "cpu",
+        "value_bits": 16,
+    }
+    build(BuildOptions(**(values | changes)))
+
+
+def test_beside_teachers_a_store_is_scored_on_the_rows_of_both(here):
+    built(here, where="fold < 2 OR fold = 2")
+    with Path("labels.csv").open("a") as file:
+        file.write("late.wav,loud,3\n")
+    soundfile.write("audio/late.wav", np.zeros(RATE, np.float32), RATE)
+    found = evaluate(asked(here, stored="store"))
+    assert (found.rows, found.stored.rows, found.stored.clips, found.clips) == (9, 9, 11, 11)
+    assert found.stored.rows_without_clips == 1
+    teacher, stored = found.members[0][1], found.stored.metrics
+    assert stored.mAP == pytest.approx(teacher.mAP)
+    assert teacher.mAP > 0.9
+    assert stored.calibration.brier == pytest.approx(teacher.calibration.brier, abs=1e-3)
+    Path("audio/2.wav").write_bytes(b"gone")
+    found = evaluate(asked(here, stored="store"))
+    assert (found.rows, found.stored.rows) == (8, 8)
+    assert [name for name, _ in found.named()] == [f"python:{here}:Loud", "targets of store"]
+
+
+def test_the_rows_of_a_cut_file_get_the_clips_that_lie_in_them(here):
+    rows = "path,start,duration,label\nlong.wav,0,1,loud\nlong.wav,1,1.5,quiet\n7.wav,,,loud\n0.wav,,,quiet\n"
+    Path("labels.csv").write_text(rows)
+    built(here)
+    assert open_store("store").clips.num_rows == 5
+    found = evaluate(EvaluateOptions(manifest="labels.csv", stored="store", label_column="label"))
+    assert found.stored.metrics.mAP == 1.0
+    assert (found.rows, found.clips, found.stored.clips_without_labels) == (4, 5, 0)
+    Path("part.csv").write_text("path,start,duration,label\nlong.wav,0.5,1.0,loud\nlong.wav,0,1.0,loud\n")
+    part = evaluate(EvaluateOptions(manifest="part.csv", stored="store", label_column="label"))
+    assert (part.rows, part.clips, part.stored.rows_without_clips, part.stored.clips_without_labels) == (1, 1, 1, 4)

@@ -26,13 +26,7 @@ from tests.stores import contents, options, write_audio
 TEACHERS = ["python:tones:plain", "python:tones:steep"]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("tones", None)
-    yield
-    sys.modules.pop("tones", None)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture

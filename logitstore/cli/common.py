@@ -18,7 +18,7 @@ stderr = Console(stderr=True, highlight=False)
 
 INTERRUPTED = 130
 _KEPT = "interrupted; what was finished is kept, and the same command goes on from there"
-STARTS_OVER = "interrupted; the same command starts the training over"
+GOES_ON = "interrupted; the same command goes on from the training's last checkpoint"
 
 
 def run(command: click.Command, interrupted: str = "interrupted") -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,22 +11,24 @@ import click
 from logitstore.cli.common import stderr
 
 if TYPE_CHECKING:
-    from logitstore.jobs.evaluate import Evaluation
+    from logitstore.jobs.evaluation import Evaluation
+    from logitstore.jobs.metrics import Metrics
 
 _MOST_NAMED = 10
+_LEAST_NAME = 12  # columns of a name that are kept in however narrow a terminal
 
 
 @click.command("evaluate")
-@click.argument("manifest")
+@click.argument("manifest", required=False)
 @click.option("--audio-root", metavar="DIR", help="What the manifest's paths are relative to.")
 @click.option(
     "--teacher",
     "teachers",
     multiple=True,
-    required=True,
     metavar="SPEC",
     help="A teacher or student: a run folder, ced:FILE, hf:ID_OR_PATH, onnx:FILE or python:MODULE:FACTORY. Repeatable.",
 )
+@click.option("--stored", metavar="STORE", help="Score the targets that a store holds; no audio is read for that.")
 @click.option("--teacher-weight", "weights", multiple=True, type=float, help="Weight of a teacher in the ensemble.")
 @click.option(
     "--average",
@@ -44,17 +48,23 @@ _MOST_NAMED = 10
 @click.option("--workers", type=int, help="Decoding threads.  [default: the number of cores]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--amp", is_flag=True, help="Run the models in mixed precision.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def evaluate_command(as_json: bool, **options: Any) -> None:
-    """Score teachers, students and their ensemble on the labelled audio of MANIFEST.
+@click.option("--per-class", is_flag=True, help="A table of classes too, of the ensemble where there is one.")
+@click.option("--csv", "csv_folder", metavar="DIR", help="Write metrics.csv, classes.csv, calibration.csv there.")
+@click.option("--png", metavar="FILE", help="Draw the calibration; needs the extra `report`.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+def evaluate_command(as_json: bool, per_class: bool, csv_folder: str | None, png: str | None, **options: Any) -> None:
+    """Score teachers, students and their ensemble, or a store's targets, on the labels of MANIFEST.
 
     Labels are matched to classes by name, or by any of index, MID and display name where the classes are AudioSet's.
-    The scores of a file that is cut into several clips are averaged.
+    The scores of a file that is cut into several clips are averaged. --stored scores the mean over the stored views; it
+    needs no MANIFEST where the store's own clip table has the column of labels. Beside --teacher, both are scored on
+    the rows that both have.
 
     \b
     Example:
       logitstore evaluate labels.csv --audio-root audio --label-column label --where "fold = 5" \\
-          --teacher runs/t1 --teacher runs/t2
+          --teacher runs/t1 --teacher runs/t2 --per-class --png calibration.png
+      logitstore evaluate --stored store --label-column label --csv scores
     """
     import json
 
@@ -62,30 +72,116 @@ def evaluate_command(as_json: bool, **options: Any) -> None:
 
     from logitstore.jobs.evaluate import EvaluateOptions, evaluate
 
+    if png is not None:
+        from logitstore.jobs.calibration import check_png
+
+        check_png(png)
+    if csv_folder is not None:
+        from logitstore.jobs.evaluation import make_folder
+
+        make_folder(csv_folder)
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
         task = bar.add_task("clips", total=None)
         found = evaluate(EvaluateOptions(**options), lambda done, total: bar.update(task, completed=done, total=total))
-    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else render(found))
+    if csv_folder is not None:
+        from logitstore.jobs.evaluation import write_csv
+
+        write_csv(found, csv_folder)
+    if png is not None:
+        from logitstore.jobs.calibration import draw
+
+        calibrations = [(name, metrics.calibration) for name, metrics in found.named()]
+        draw(calibrations, png, f"Calibration on {found.rows:,} files x {len(found.classes)} classes")
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo(render(found, per_class=per_class, width=width))
 
 
-def render(found: Evaluation) -> str:
-    """A table of the metrics and what they were measured on."""
-    named = [*found.members, *([("ensemble", found.ensemble)] if found.ensemble else [])]
-    width = max(len("teacher"), *(len(name) for name, _ in named))
-    lines = [f"{'teacher':<{width}}     mAP  micro AUPRC  macro AUPRC"]
-    lines += [
-        f"{name:<{width}}  {metrics.mAP:6.4f}  {metrics.micro_auprc:11.4f}  {metrics.macro_auprc:11.4f}"
-        for name, metrics in named
-    ]
+def render(found: Evaluation, *, per_class: bool = False, width: int | None = None) -> str:
+    """A table of the metrics and what they were measured on.
+
+    :param per_class: whether tables of classes follow. :param width: columns to keep to; None for any.
+    """
+    named = found.named()
+    rows = [(name, *_numbers(metrics)) for name, metrics in named]
+    lines = _table(("teacher", "mAP", "micro AUPRC", "macro AUPRC", "AUC", "d-prime", "ECE"), rows, width)
     metrics = named[0][1]
+    over = f"{found.clip_seconds:g} s at {found.sample_rate} Hz" if found.members else f"{found.clip_seconds:g} s"
     lines += [
         "",
-        f"{found.rows:,} files in {found.clips:,} clips of {found.clip_seconds:g} s at {found.sample_rate} Hz; "
+        f"{found.rows:,} files in {found.clips:,} clips of {over}; "
         f"{metrics.classes} classes, {metrics.left_out} left out for having no positives",
         "AUPRC is average precision (no interpolation), so the macro AUPRC is the mAP",
     ]
+    clipped = max(metrics.d_prime_clipped for _, metrics in named)
+    if clipped:
+        lines.append(f"d-prime: an AUC of 1 or 0 is taken half a count short of it, in up to {clipped} classes")
+    if found.stored is not None:
+        lines += _about_store(found)
     if found.failures:
         lines.append(f"{len(found.failures)} clips could not be decoded and are left out:")
         lines += [f"  {path}: {reason}" for path, reason in found.failures[:_MOST_NAMED]]
         lines += ["  …"] if len(found.failures) > _MOST_NAMED else []
+    if per_class:
+        models = [each for each in named if each[0] not in dict(found.members)] if found.ensemble else named
+        for name, metrics in models:
+            lines += ["", f"classes, {name}:", *_class_table(found, metrics, width)]
     return "\n".join(lines)
+
+
+def _about_store(found: Evaluation) -> list[str]:
+    stored = found.stored
+    assert stored is not None
+    lines = []
+    if stored.spread is not None:
+        scores = [view.mAP for view in stored.views]
+        lines.append(
+            f"targets: the mean of {len(scores)} views; one view alone has a mAP of {sum(scores) / len(scores):.4f} "
+            f"± {stored.spread:.4f} ({min(scores):.4f} to {max(scores):.4f})"
+        )
+    left_out = [
+        (stored.clips_failed, "clip", " of the store that failed and so without targets"),
+        (stored.clips_without_labels, "clip", " of the store without labels"),
+        (stored.rows_without_clips, "labelled row", " without targets in the store"),
+    ]
+    lines += [f"left out: {count:,} {what}{'s' * (count > 1)}{why}" for count, what, why in left_out if count]
+    return lines
+
+
+def _class_table(found: Evaluation, metrics: Metrics, width: int | None) -> list[str]:
+    """One line a class, the best average precision first."""
+    classes = sorted(found.by_class(metrics), key=lambda row: (-row["average_precision"], row["class"]))
+    names = ("average_precision", "auc", "d_prime", "mean_score", "best_f1", "threshold")
+    rows = [(row["class"], f"{row['positives']:,}", *(_number(row[name]) for name in names)) for row in classes]
+    return _table(("class", "positives", "AP", "AUC", "d-prime", "mean score", "best F1", "threshold"), rows, width)
+
+
+def _numbers(metrics: Metrics) -> tuple[str, ...]:
+    values = (metrics.mAP, metrics.micro_auprc, metrics.macro_auprc, metrics.mean_auc, metrics.d_prime)
+    return tuple(map(_number, (*values, metrics.calibration.ece)))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]], width: int | None) -> list[str]:
+    """Aligned columns, the first to the left, the others to the right.
+
+    Where the terminal is too narrow the names are cut at their start, and then the last columns left out.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    if width is not None:
+        while len(widths) > 2 and _LEAST_NAME + sum(widths[1:]) + 2 * len(widths[1:]) > width:
+            widths.pop()
+        widths[0] = min(widths[0], max(_LEAST_NAME, width - sum(widths[1:]) - 2 * len(widths[1:])))
+    lines = []
+    for first, *cells in (header, *rows):
+        name = first if cell_len(first) <= widths[0] else "…" + first[len(first) - widths[0] + 1 :]
+        padded = [f"{cell:>{size}}" for cell, size in zip(cells, widths[1:], strict=False)]
+        lines.append("  ".join([set_cell_size(name, widths[0]), *padded]))
+    return lines

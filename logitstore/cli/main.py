@@ -18,6 +18,7 @@ _COMMANDS = {
     "import": ("logitstore.cli.transfer", "import_group", "Make a store of published scores: CED's, or a dense array."),
     "export": ("logitstore.cli.transfer", "export_command", "Write a store as a flat Parquet table or CED's files."),
     "evaluate": ("logitstore.cli.evaluate", "evaluate_command", "Score teachers, students and ensembles on labels."),
+    "tag": ("logitstore.cli.tag", "tag_command", "What is heard when in audio files."),
     "demo": ("logitstore.cli.demo", "demo_command", "The main job on synthetic sounds, in a few minutes."),
 }
 

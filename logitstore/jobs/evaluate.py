@@ -1,4 +1,4 @@
-"""The evaluation job: teachers, students and their ensemble, scored on labelled audio without augmentation."""
+"""The evaluation job: teachers, students, their ensemble and stored targets, scored on labels without augmentation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from logitstore.errors import AudioError, SourceError, UsageError
+from logitstore.jobs.evaluation import Evaluation
 from logitstore.jobs.labelled import Labelled, label_matrix, read_labelled
-from logitstore.jobs.metrics import Metrics, measure
+from logitstore.jobs.metrics import measure
+from logitstore.jobs.stored import StoredRows, join_manifest, join_own
 from logitstore.view.clips import ClipAudio
 from logitstore.view.lengths import clip_samples
+
+if TYPE_CHECKING:
+    from teachers.ensemble import Ensemble
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -24,11 +29,15 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What ``logitstore evaluate`` was asked; None means the default that the data or the teachers suggest."""
+    """What ``logitstore evaluate`` was asked; None means the default that the data or the teachers suggest.
 
-    manifest: str
-    teachers: Sequence[str]
+    ``manifest`` may be None where only ``stored`` targets are scored, against labels of the store's own clip table.
+    """
+
+    manifest: str | None
     label_column: str
+    teachers: Sequence[str] = ()
+    stored: str | None = None
     audio_root: str | None = None
     where: str | None = None
     weights: Sequence[float] | None = None
@@ -42,57 +51,57 @@ class EvaluateOptions:
     amp: bool = False
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics of every member by its spec, and of the ensemble where there are several."""
-
-    members: tuple[tuple[str, Metrics], ...]
-    ensemble: Metrics | None
-    rows: int
-    clips: int
-    clip_seconds: float
-    sample_rate: int
-    failures: tuple[tuple[str, str], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "members": [{"teacher": spec} | metrics.to_dict() for spec, metrics in self.members],
-            "ensemble": None if self.ensemble is None else self.ensemble.to_dict(),
-            "rows": self.rows,
-            "clips": self.clips,
-            "clip_seconds": self.clip_seconds,
-            "sample_rate": self.sample_rate,
-            "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
-        }
-
-
 def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | None = None) -> Evaluation:
-    """Score every teacher and their ensemble; the scores of a file of several clips are averaged.
+    """Score every teacher and their ensemble, or the targets of a store, or both on the rows that both have.
+
+    The scores of a row of several clips are averaged. Without teachers, torch is not imported and no audio is read.
 
     :param progress: told (clips done, clips).
     :raises TeacherError: labels that are no class of the teachers; teachers that are no ensemble.
     :raises SourceError: nothing to score.
     """
+    _check(options)
+    stored = None if options.stored is None else _stored_rows(options, options.stored)
+    if options.teachers:
+        return _heard_by_teachers(options, stored, progress)
+    assert stored is not None  # _check: one of the two was asked for
+    classes = None
+    if options.classes is not None:
+        from teachers.classes import read_classes
+
+        classes = read_classes(options.classes)
+    found = stored.score(classes)
+    return Evaluation(
+        members=(), ensemble=None, stored=found, classes=classes or stored.store.manifest.classes, rows=found.rows,
+        clips=found.clips, clip_seconds=found.clip_seconds, sample_rate=found.sample_rate, failures=(),
+    )  # fmt: skip
+
+
+def _stored_rows(options: EvaluateOptions, place: str) -> StoredRows:
+    from logitstore.store.reader import open_store
+
+    store = open_store(place)
+    if options.manifest is None:
+        return join_own(store, options.label_column, where=options.where)
+    return join_manifest(store, options.manifest, options.label_column, where=options.where)
+
+
+def _heard_by_teachers(
+    options: EvaluateOptions, stored: StoredRows | None, progress: Callable[[int, int], None] | None
+) -> Evaluation:
     import torch
 
-    from logitstore.jobs.machine import pick_device
-    from teachers.classes import read_classes
-    from teachers.ensemble import Ensemble
-    from teachers.registry import load_teacher
-
-    _check(options)
     workers = options.workers or os.cpu_count() or 1
-    teachers = [load_teacher(spec) for spec in options.teachers]
-    sample_rate = options.sample_rate or max(teacher.sample_rate for teacher in teachers)
-    ensemble = Ensemble(
-        teachers,
-        weights=options.weights,
-        average="logit" if options.average == "logit" else "probability",
-        classes=None if options.classes is None else read_classes(options.classes),
-        sample_rate=sample_rate,
+    ensemble = load_ensemble(
+        options.teachers,
+        options.weights,
+        options.average,
+        options.classes,
+        sample_rate=options.sample_rate,
+        device=options.device,
         amp=options.amp,
     )
+    assert options.manifest is not None  # _check
     labelled = read_labelled(
         options.manifest,
         options.audio_root,
@@ -101,32 +110,73 @@ def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | No
         clip_seconds=options.clip_seconds,
         workers=workers,
     )
-    whose = f"teacher {options.teachers[0]!r}" if len(teachers) == 1 else "the teachers"
-    labels = label_matrix(labelled.labels, ensemble.classes, whose=whose)
-    ensemble.to(torch.device(pick_device(options.device)))
+    if stored is not None:
+        labelled = labelled.keep(np.isin(labelled.numbers, stored.numbers))
+        if not len(labelled):
+            raise SourceError(f"no row of {options.manifest} that can be read is in the store {options.stored}")
+    whose = f"teacher {options.teachers[0]!r}" if len(ensemble.members) == 1 else "the teachers"
+    labels = label_matrix(labelled.labels, ensemble.classes, whose=whose, source=options.manifest)
 
     def said(waveforms: torch.Tensor) -> F32:
         mean, by_member = ensemble.probabilities(waveforms, None, members=True)
         return torch.cat([mean[None], by_member]).cpu().numpy()  # (1 + M, B, C)
 
-    shape = (1 + len(teachers), len(ensemble.classes))
-    audio = ClipAudio(labelled.source, labelled.table, sample_rate)
+    shape, rate = (1 + len(ensemble.members), len(ensemble.classes)), ensemble.sample_rate
+    audio = ClipAudio(labelled.source, labelled.table, rate)
     with ThreadPoolExecutor(workers, "decode") as pool:
-        scores, failures = score_clips(labelled, audio, said, shape, sample_rate, options.batch_size, pool, progress)
+        scores, failures = score_clips(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
     rows, heard = labelled.by_row(scores, _heard(len(audio), failures))
     if not heard.any():
         clip, reason = next(iter(failures.items()))
         raise SourceError(f"none of {len(audio)} clips can be decoded, the first ({labelled.name(clip)}): {reason}")
     all_metrics = [measure(labels[heard], scores_of[heard]) for scores_of in rows]
+    if stored is not None:
+        stored = stored.keep(np.isin(stored.numbers, labelled.numbers[heard]))
     return Evaluation(
-        tuple(zip(options.teachers, all_metrics[1:], strict=True)),
-        all_metrics[0] if len(teachers) > 1 else None,
-        int(heard.sum()),
-        len(audio) - len(failures),
-        labelled.clip_seconds,
-        sample_rate,
-        tuple((labelled.name(clip), reason) for clip, reason in sorted(failures.items())),
+        members=tuple(zip(options.teachers, all_metrics[1:], strict=True)),
+        ensemble=all_metrics[0] if len(ensemble.members) > 1 else None,
+        stored=None if stored is None else stored.score(ensemble.classes),
+        classes=ensemble.classes,
+        rows=int(heard.sum()),
+        clips=len(audio) - len(failures),
+        clip_seconds=labelled.clip_seconds,
+        sample_rate=rate,
+        failures=tuple((labelled.name(clip), reason) for clip, reason in sorted(failures.items())),
     )
+
+
+def load_ensemble(
+    specs: Sequence[str],
+    weights: Sequence[float] | None,
+    average: str,
+    classes: str | None,
+    *,
+    sample_rate: int | None = None,
+    device: str,
+    amp: bool,
+) -> Ensemble:
+    """The teachers that a command names, on its device.
+
+    :param classes: a file of the classes to keep. :param sample_rate: Hz; the highest of the teachers by default.
+    :raises TeacherError: as :class:`teachers.ensemble.Ensemble` does.
+    """
+    import torch
+
+    from logitstore.jobs.machine import pick_device
+    from teachers.classes import read_classes
+    from teachers.ensemble import Ensemble
+    from teachers.registry import load_teacher
+
+    teachers = [load_teacher(spec) for spec in specs]
+    ensemble = Ensemble(
+        teachers,
+        weights=weights,
+        average="logit" if average == "logit" else "probability",
+        classes=None if classes is None else read_classes(classes),
+        sample_rate=sample_rate or max(teacher.sample_rate for teacher in teachers),
+        amp=amp,
+    )
+    return ensemble.to(torch.device(pick_device(device)))
 
 
 def score_clips(
@@ -149,7 +199,7 @@ def score_clips(
     samples = max(1, clip_samples(labelled.clip_seconds, sample_rate))
     scores = np.zeros((shape[0], len(audio), shape[1]), dtype=np.float32)
     failures: dict[int, str] = {}
-    for done, clips, waveforms in _decoded(audio, batch_size, pool, failures):
+    for done, clips, waveforms in decoded(audio, batch_size, pool, failures):
         if len(clips):
             scores[:, clips] = said(pad(waveforms, samples)[0])
         if progress is not None:
@@ -157,7 +207,7 @@ def score_clips(
     return scores, failures
 
 
-def _decoded(
+def decoded(
     audio: ClipAudio, batch_size: int, pool: ThreadPoolExecutor, failures: dict[int, str]
 ) -> Iterator[tuple[int, I64, list[F32]]]:
     """Batches of clips in order, the next one decoded while one is used: how far it is, the clips, their waveforms."""
@@ -192,8 +242,10 @@ def _heard(clips: int, failures: dict[int, str]) -> Bool:
 
 
 def _check(options: EvaluateOptions) -> None:
-    if not options.teachers:
-        raise UsageError("no teacher was given; give at least one --teacher SPEC")
+    if not options.teachers and options.stored is None:
+        raise UsageError("no teacher was given; give at least one --teacher SPEC, or the targets of a --stored STORE")
+    if options.teachers and options.manifest is None:
+        raise UsageError("teachers hear audio: give the MANIFEST that names it; only --stored can do without one")
     if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
         raise UsageError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
     for name, least in (("batch_size", 1), ("workers", 1), ("sample_rate", 1000)):

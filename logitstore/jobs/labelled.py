@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from logitstore.errors import SourceError, TeacherError
-from logitstore.view.scan import scan
+from logitstore.view.scan import listed, scan
 from logitstore.view.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Labelled:
 
     ``table`` is a clip table of n clips, ``row_of`` int64 (n,) which row each belongs to, ``labels`` the labels of
     every row, each a tuple, empty where the column is. ``clip_seconds`` is the length that clips are padded to.
+    ``manifest`` is what the user calls the manifest, ``numbers`` int64 (rows,) where its listing has each row.
     """
 
     source: Source
@@ -44,9 +46,22 @@ class Labelled:
     row_of: I64
     labels: tuple[tuple[str, ...], ...]
     clip_seconds: float
+    manifest: str
+    numbers: I64
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def keep(self, rows: Bool) -> Labelled:
+        """Only some of the rows, bool (rows,), and their clips."""
+        clips = rows[self.row_of]
+        return replace(
+            self,
+            table=self.table.filter(clips),
+            row_of=(np.cumsum(rows) - 1)[self.row_of[clips]],
+            labels=tuple(label for label, kept in zip(self.labels, rows.tolist(), strict=True) if kept),
+            numbers=self.numbers[rows],
+        )
 
     def name(self, clip: int) -> str:
         """The path of a clip."""
@@ -99,8 +114,21 @@ def read_labelled(
     numbers, row_of = np.unique(table[_ROW].to_numpy(), return_inverse=True)
     first = np.zeros(len(numbers), dtype=np.int64)
     first[row_of[::-1]] = np.arange(len(row_of))[::-1]
-    labels = tuple(_split(value) for value in table[label_column].take(first).to_pylist())
-    return Labelled(source, table.drop_columns([_ROW]), row_of.astype(np.int64), labels, seconds)
+    labels = tuple(split_labels(value) for value in table[label_column].take(first).to_pylist())
+    return Labelled(source, table.drop_columns([_ROW]), row_of.astype(np.int64), labels, seconds, manifest, numbers)
+
+
+def read_listing(
+    manifest: str, label_column: str, *, where: str | None = None
+) -> tuple[pa.Table, tuple[tuple[str, ...], ...], I64]:
+    """The rows of a manifest and their labels as :func:`read_labelled` reads them, but no audio is looked at.
+
+    :returns: ``path`` and, where the manifest has them, ``start`` and ``duration`` (s) of every row; labels; numbers.
+    :raises SourceError: no such manifest or column, no rows, or the same row twice.
+    """
+    listing, own = listed(_Numbered(open_source(manifest), label_column, manifest), where)
+    labels = tuple(split_labels(value) for value in listing[label_column].to_pylist())
+    return listing.select(own), labels, listing[_ROW].to_numpy().astype(np.int64)
 
 
 def label_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -108,20 +136,25 @@ def label_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(sorted({label for row in labels for label in row}))
 
 
-def label_matrix(labels: Sequence[tuple[str, ...]], classes: Sequence[str], *, whose: str) -> Bool:
+def label_matrix(
+    labels: Sequence[tuple[str, ...]], classes: Sequence[str], *, whose: str, source: str | None = None
+) -> Bool:
     """Which classes each row has, bool (rows, C); labels are matched by name or through the AudioSet table.
 
-    :param whose: what the classes are of, for the message.
+    :param whose: what the classes are of, for the message. :param source: where the labels are, likewise.
     :raises TeacherError: a label that is none of the classes.
     """
     from teachers.classes import ClassIndex
 
     found, missing = ClassIndex(classes).find_all(label_names(labels))
     if missing:
+        total = len(found) + len(missing)
+        unknown = ", ".join(_with_nearest(label, classes) for label in missing[:_MOST_NAMED])
         raise TeacherError(
-            f"{len(missing)} of {len(found) + len(missing)} labels are no class of {whose}: {_some(missing)}; its "
-            f"{len(classes)} classes are {_some(classes)}; "
-            "rename the labels, or leave their rows out with SQL"
+            f"{'' if source is None else f'{source}: '}{len(missing)} of {total} labels "
+            f"{'are' if len(missing) > 1 else 'is'} no class of {whose}: "
+            f"{unknown}{', …' if len(missing) > _MOST_NAMED else ''}; its {len(classes)} classes are "
+            f"{_some(classes)}; rename the labels, or leave their rows out with SQL"
         )
     matrix = np.zeros((len(labels), len(classes)), dtype=bool)
     for row, names in enumerate(labels):
@@ -159,7 +192,18 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_MOST_NAMED])) + (", …" if len(names) > _MOST_NAMED else "")
 
 
-def _split(value: Any) -> tuple[str, ...]:
+def _with_nearest(label: str, classes: Sequence[str]) -> str:
+    """A label, and the class that was perhaps meant: alike but for case, spaces, underscores or a slip of the pen."""
+
+    def plain(name: str) -> str:
+        return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+    by_plain = {plain(name): name for name in reversed(classes)}
+    near = difflib.get_close_matches(plain(label), by_plain, n=1, cutoff=0.75)
+    return f"{label!r} (perhaps {by_plain[near[0]]!r})" if near else repr(label)
+
+
+def split_labels(value: Any) -> tuple[str, ...]:
     """The labels of one cell, without spaces around them, each once."""
     if value is None:
         return ()

@@ -48,19 +48,29 @@ def scan(
     """
     if not clip_seconds > 0:
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
-    listing = source.listing()
-    if where is not None:
-        listing = _filter(listing, where)
-    own = [name for name in ("path", "start", "duration") if name == "path" or source.segmented]
-    own = [name for name in own if name in listing.column_names]
-    _refuse_duplicates(listing.select(own))
+    listing, own = listed(source, where)
     paths, codes = _paths(listing)
     frames, rates = headers(source, paths, workers, progress)
     rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
     return _table(listing, own, rows, start, length, rate)
 
 
-def _filter(listing: pa.Table, where: str) -> pa.Table:
+def listed(source: Source, where: str | None = None) -> tuple[pa.Table, list[str]]:
+    """The rows of a source that are asked for, and which of ``path``, ``start`` and ``duration`` tell them apart.
+
+    :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
+    :raises QueryError: ``where`` is not one SQL expression over the columns.
+    """
+    listing = source.listing()
+    if where is not None:
+        listing = keep_where(listing, where)
+    own = [name for name in ("path", "start", "duration") if name == "path" or source.segmented]
+    own = [name for name in own if name in listing.column_names]
+    _refuse_duplicates(listing.select(own))
+    return listing, own
+
+
+def keep_where(listing: pa.Table, where: str) -> pa.Table:
     """The rows for which an SQL expression is true; it can read nothing but them."""
     import duckdb
     import pyarrow as pa

@@ -1,0 +1,252 @@
+"""Tagging: the most probable classes of every window of audio files.
+
+Files are cut into windows that start every ``hop`` seconds; the last one ends with the file (to 2 % of a window), so
+that only a file shorter than one window is padded. Windows are decoded as they are heard, a batch and the next at a
+time: memory does not grow with the length of a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from logitstore.errors import AudioError, UsageError
+from logitstore.jobs.evaluate import decoded, load_ensemble
+from logitstore.view.audiofile import Audio, frame_count
+from logitstore.view.clips import ClipAudio
+from logitstore.view.lengths import clip_samples
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from teachers.ensemble import Ensemble
+
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+
+#: Length of a window where neither the user nor a teacher says otherwise.
+DEFAULT_SECONDS = 10.0
+#: A rest at the end of a file of at most this share of a window is not heard: encoders leave some milliseconds there.
+_REST = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagOptions:
+    """What ``logitstore tag`` was asked; None means the default that the teachers suggest."""
+
+    files: Sequence[str]
+    teachers: Sequence[str]
+    weights: Sequence[float] | None = None
+    average: str = "probability"
+    classes: str | None = None
+    seconds: float | None = None
+    hop: float | None = None
+    top: int = 5
+    threshold: float = 0.0
+    batch_size: int = 8
+    workers: int | None = None
+    device: str = "auto"
+    amp: bool = False
+
+
+@dataclass(frozen=True)
+class Window:
+    """[start, end) in seconds of the file, and its tags: (class, probability in [0, 1]), falling."""
+
+    start: float
+    end: float
+    tags: tuple[tuple[str, float], ...]
+
+
+@dataclass
+class Tagged:
+    """A file's length in seconds, its rate in Hz, its windows in order; what was wrong with it, or None."""
+
+    path: str
+    seconds: float = 0.0
+    sample_rate: int = 0
+    windows: list[Window] = field(default_factory=list)
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        windows = [
+            {
+                "start": window.start,
+                "end": window.end,
+                "tags": [{"class": name, "probability": value} for name, value in window.tags],
+            }
+            for window in self.windows
+        ]
+        return {
+            "path": self.path,
+            "seconds": self.seconds,
+            "sample_rate": self.sample_rate,
+            "windows": windows,
+            "error": self.error,
+        }
+
+
+def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None) -> Iterator[Tagged]:
+    """What the ensemble hears in every file, in their order, each as soon as its last window was heard.
+
+    A file that cannot be read, or not to its end, has an ``error`` that says why and keeps the windows before that.
+
+    :param progress: told (windows done, windows).
+    :raises UsageError: no such window; also what :class:`teachers.ensemble.Ensemble` refuses.
+    """
+    from logitstore.view.replay import pad
+
+    _check(options)
+    workers = options.workers or os.cpu_count() or 1
+    ensemble = load_ensemble(
+        options.teachers, options.weights, options.average, options.classes, device=options.device, amp=options.amp
+    )
+    seconds = window_seconds(ensemble, options.seconds)
+    hop = seconds if options.hop is None else options.hop
+
+    files = [_opened(path) for path in options.files]
+    cuts = [cut(round(file.seconds * file.sample_rate), file.sample_rate, seconds, hop) for file in files]
+    source = _Files(options.files)
+    audio = ClipAudio(source, _table(source, files, cuts), ensemble.sample_rate)
+    ends = np.cumsum([len(starts) for starts, _ in cuts])
+    samples = max(1, clip_samples(seconds, ensemble.sample_rate))
+    failures: dict[int, str] = {}
+    current = 0  # the file whose windows are being heard
+    done = 0
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        for done, windows, waveforms in decoded(audio, options.batch_size, pool, failures):
+            said = np.zeros((0, len(ensemble.classes)), np.float32)
+            if len(windows):
+                said = ensemble.probabilities(pad(waveforms, samples)[0], None).cpu().numpy()
+            owner = np.searchsorted(ends, windows, side="right")
+            for window, file, scores in zip(windows.tolist(), owner.tolist(), said, strict=True):
+                starts, lengths = cuts[file]
+                place, rate = window - (int(ends[file]) - len(starts)), files[file].sample_rate
+                start = int(starts[place])
+                span = (start / rate, (start + int(lengths[place])) / rate)
+                files[file].windows.append(Window(*span, _tags(scores, ensemble.classes, options)))
+            if progress is not None:
+                progress(done, len(audio))
+            while current < len(files) and ends[current] <= done:
+                yield _finished(files[current], cuts[current], int(ends[current]), failures)
+                current += 1
+    yield from files[current:]  # those after the last window: none could be opened
+
+
+def window_seconds(ensemble: Ensemble, asked: float | None) -> float:
+    """The length of a window: what was asked, or the shortest that a member learnt from, or 10 s.
+
+    :raises UsageError: longer than a member hears whole.
+    """
+    limits = [(teacher.max_seconds, teacher.spec) for teacher in ensemble.members if teacher.max_seconds is not None]
+    longest, spec = min(limits, default=(float("inf"), ""))
+    if asked is None:
+        learnt = [teacher.trained_seconds for teacher in ensemble.members if teacher.trained_seconds is not None]
+        return min(*learnt, longest) if learnt else min(DEFAULT_SECONDS, longest)
+    if asked > longest:
+        raise UsageError(
+            f"--seconds is {asked:g} and teacher {spec!r} hears at most {longest:.2f} s; choose shorter windows"
+        )
+    return asked
+
+
+def cut(frames: int, rate: int, seconds: float, hop: float) -> tuple[I64, I64]:
+    """Starts and lengths of a file's windows, in its own frames: int64 (n,) each, none of a file of no frames.
+
+    :param frames: of the file, at ``rate`` (Hz). :param seconds: length of a window. :param hop: from start to start.
+    """
+    if not frames:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    window = max(1, int(seconds * rate + 0.5))
+    if frames <= window:
+        return np.zeros(1, np.int64), np.array([frames], np.int64)
+    step = hop * rate
+    starts = np.floor(np.arange(int((frames - window) / step) + 1) * step + 0.5).astype(np.int64)
+    if frames - (starts[-1] + window) > _REST * window:
+        starts = np.append(starts, frames - window)
+    return starts, np.full(len(starts), window, np.int64)
+
+
+def _opened(path: str) -> Tagged:
+    try:
+        frames, rate = frame_count(Path(path))
+    except AudioError as error:
+        return Tagged(path, error=str(error))
+    if not frames:
+        return Tagged(path, sample_rate=rate, error="empty: the file has no frames")
+    return Tagged(path, frames / rate, rate)
+
+
+def _table(source: _Files, files: Sequence[Tagged], cuts: Sequence[tuple[I64, I64]]) -> pa.Table:
+    """The windows as a clip table."""
+    import pyarrow as pa
+
+    of_file = np.repeat(np.arange(len(files)), [len(starts) for starts, _ in cuts])
+    return pa.table(
+        {
+            "path": source.listing()["path"].take(pa.array(of_file)),
+            "start": np.concatenate([starts for starts, _ in cuts]),
+            "length": np.concatenate([lengths for _, lengths in cuts]),
+            "rate": np.array([file.sample_rate for file in files])[of_file],
+        }
+    )
+
+
+def _tags(scores: F32, classes: Sequence[str], options: TagOptions) -> tuple[tuple[str, float], ...]:
+    best = np.argsort(-scores, kind="stable")[: options.top].tolist()
+    return tuple((classes[index], float(scores[index])) for index in best if scores[index] >= options.threshold)
+
+
+def _finished(file: Tagged, windows: tuple[I64, I64], end: int, failures: dict[int, str]) -> Tagged:
+    """The file, with the windows after the first that could not be decoded taken off."""
+    starts, _ = windows
+    first = end - len(starts)
+    failed = [window - first for window in range(first, end) if window in failures]
+    if failed:
+        at = starts[failed[0]] / file.sample_rate
+        file.windows = [window for window in file.windows if window.start < at]
+        file.error = f"from {at:g} s on: {failures[first + failed[0]]}" if at else failures[first]
+    return file
+
+
+class _Files:
+    """Audio files wherever they lie, known by their number: a path need not be UTF-8."""
+
+    kind = "files"
+    segmented = False
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
+
+    def listing(self) -> pa.Table:
+        import pyarrow as pa
+
+        return pa.table({"path": pa.array([str(number) for number in range(len(self.files))])})
+
+    def read(self, path: str) -> Audio:
+        return Path(self.files[int(path)])
+
+
+def _check(options: TagOptions) -> None:
+    if not options.teachers:
+        raise UsageError("no teacher was given; give at least one --teacher SPEC")
+    if not options.files:
+        raise UsageError("no audio was given; name at least one file")
+    for name in ("seconds", "hop"):
+        value = getattr(options, name)
+        if value is not None and not 0.1 <= value <= 3600:
+            raise UsageError(f"--{name} is {value:g}; allowed are 0.1 to 3600")
+    if not 0 <= options.threshold <= 1:
+        raise UsageError(f"--threshold is {options.threshold:g}; a probability is in [0, 1]")
+    for name in ("top", "batch_size", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
