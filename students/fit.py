@@ -1,65 +1,94 @@
-"""The training loop that teachers and students share: AdamW, warm-up and cosine, a log, and one seed.
+"""The training that teachers and students share: AdamW, warm-up and cosine, a log, checkpoints, and one seed.
 
-On the CPU the same seed, data, thread count and versions give the same weights, bit for bit.
+On the CPU the same seed, data, thread count and versions give the same weights and the same log, bit for bit, whether
+the training ran in one go or was killed and started again any number of times.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
-import math
 import platform
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
 
-from logitstore.errors import ModelOutputError, RunError
+from logitstore.errors import RunError
 from logitstore.view.ahead import prefetched
 from students.batches import Batch
+from students.checkpoints import Checkpoints, decode
+from students.distributed import Group
 from students.models.tagger import Tagger
+from students.runlog import LOG_NAME
+from students.sampling import share
+from students.schedule import FLOOR, default_lr, learning_rate, parameter_groups
 from students.seeds import derived_seed
 
-LOG_NAME = "log.jsonl"
+__all__ = [
+    "LOG_NAME", "Epoch", "FitOptions", "FitProgress", "FitResult", "default_lr", "fit", "initialised",
+    "keep_freed_memory", "learning_rate", "order_generator", "parameter_groups",
+]  # fmt: skip
 
-WEIGHT_DECAY = 0.01
-#: Learning rate at the last step, as a share of the highest.
-FLOOR = 0.01
-#: Warm-up takes this share of the steps, and no more steps than this.
-WARM_UP_SHARE, MOST_WARM_UP = 0.1, 5000
-
-_LOG_STEPS = 10  # losses are fetched from the device this often; every step is in the log
+I64 = npt.NDArray[np.int64]
+Objective = Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """How to train: number of ``steps``, highest learning rate ``lr``, ``seed``, device, mixed precision."""
+    """How to train.
+
+    :param steps: of the optimiser. :param lr: the highest learning rate. :param warm_up: steps, None for the default;
+        ``floor``: see :func:`students.schedule.learning_rate`.
+    :param precision: see :mod:`students.precision`. :param accumulate: parts that a batch goes through the model in.
+    :param clip_norm: the most that the norm of all gradients may be; None for any.
+    :param ema: decay of the averaged weights, which then are what is measured and kept; None for none.
+    :param freeze_bn: whether BatchNorm layers use and keep the statistics that they have.
+    :param mixup: A of batch mixup, or None.
+    :param patience, average_best, select_by: see :class:`students.selection.Selection`.
+    :param checkpoint_every: steps; None for the ends of epochs alone.
+    """
 
     steps: int
     lr: float
     seed: int
     device: str = "cpu"
-    amp: bool = False
+    warm_up: int | None = None
+    floor: float = FLOOR
+    precision: str = "float32"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float | None = None
+    freeze_bn: bool = False
+    mixup: float | None = None
+    patience: int | None = None
+    average_best: int = 0
+    select_by: str = "loss"
+    checkpoint_every: int | None = None
 
 
 @dataclass
 class FitProgress:
     """What a training reports while it runs; every callback may be left as it is."""
 
-    start: Callable[[int], None] = lambda steps: None
+    start: Callable[[int, int], None] = lambda steps, done: None  # done: by the checkpoint that it goes on from
     step: Callable[[int, int, float], None] = lambda step, clips, loss: None  # one more step of so many clips
-    epoch: Callable[[dict[str, Any]], None] = lambda record: None
+    log: Callable[[dict[str, Any]], None] = lambda record: None  # every record of the log
+    epoch: Callable[[dict[str, Any]], None] = lambda record: None  # with ``clips_per_second``, which no log has
     note: Callable[[str], None] = lambda message: None
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a finished training says of itself; ``loss`` is the mean of its last epoch, ``metrics`` its last ones."""
+    """What a finished training says of itself.
+
+    ``loss`` is the mean of its last epoch, ``metrics`` those of the weights kept; ``averaged`` the evaluations whose
+    weights they are the mean of (empty: the last ones), best first; ``stopped``: early, by ``patience``.
+    """
 
     steps: int
     epochs: int
@@ -67,43 +96,83 @@ class FitResult:
     clips_per_second: float
     loss: float
     metrics: dict[str, Any] = field(default_factory=dict)
+    averaged: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of an epoch as positions in its views, how to make one, and further fields for its record."""
+
+    plan: Sequence[I64]
+    batch: Callable[[I64], Batch]
+    described: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
     model: Tagger,
     options: FitOptions,
-    epochs: Callable[[int], Iterator[Batch]],
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    log: Path,
+    epochs: Callable[[int], Epoch],
+    objective: Objective,
+    run: Path,
     *,
-    describe: Callable[[int], dict[str, Any]] = lambda epoch: {},
+    about: dict[str, Any] | None = None,
+    accept: Callable[[dict[str, Any]], None] = lambda about: None,
     evaluate: Callable[[Tagger, int, bool], dict[str, Any]] = lambda model, epoch, last: {},
     progress: FitProgress | None = None,
+    group: Group | None = None,
 ) -> FitResult:
-    """Train a model in place; it is left in eval mode, on the device.
+    """Train a model in place, from the newest checkpoint in the run folder if there is one.
 
-    :param epochs: the batches of the e-th epoch; asked for until the steps are done, an epoch ending early then.
-    :param loss: (logits, targets), both (B, C) on the device, to a scalar.
-    :param log: a JSONL file, written anew: a record for every step and every epoch.
-    :param describe: further fields for the records of an epoch.
-    :param evaluate: (model in eval mode, epoch, whether it is the last) to metrics, empty where none are to be taken.
+    It is left in eval mode, on the device, with the weights to keep: the last ones, averaged where ``ema`` says so, or
+    the mean of the best evaluations.
+
+    :param epochs: the e-th epoch; asked for until the steps are done, an epoch ending early then.
+    :param objective: (logits, frames, batch, mix, gather) to :class:`students.objective.Parts`.
+    :param run: the folder for ``log.jsonl`` and checkpoints.
+    :param about: what the training is, kept in each checkpoint; ``accept`` is given that of the one found, and raises
+        if it is another training's.
+    :param evaluate: (model in eval mode, epoch, whether it is the last) to metrics, empty where none are to be taken;
+        epoch -1 for the weights kept at the end. Only the first of several processes is asked.
+    :param group: the processes that train together; each plans the same batches and makes its share of each.
     :raises ModelOutputError: the loss is not finite.
+    :raises RunError: a checkpoint of another training, or one that cannot be written.
     """
-    report = progress or FitProgress()
+    from students.loop import Loop
+
+    report, group = progress or FitProgress(), group or Group()
     device = torch.device(options.device)
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), log.open("w", encoding="utf-8") as lines:
-        torch.manual_seed(derived_seed("dropout", options.seed))
-        loop = _Loop(model, options, loss, lines, report, device)
-        report.start(options.steps)
-        with closing(prefetched(_stream(epochs, options.steps, device))) as batches:
-            for epoch, batch in batches:
-                if batch is not None:
-                    loop.step(batch.to(device), epoch)
-                    continue
-                loop.end_epoch(epoch, describe(epoch), evaluate)
-    model.eval()
-    return loop.result()
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(_dropout_seed(options.seed, group.rank))
+        checkpoints = Checkpoints(run)
+        found = _newest(checkpoints, group, report)
+        if found is not None:
+            accept(found.values["about"])
+        loop = Loop(model, options, objective, run, checkpoints, group, about or {}, report, found)
+        with closing(loop):
+            report.start(options.steps, loop.done)
+            with closing(prefetched(_stream(epochs, options.steps, device, group, loop))) as items:
+                for item in items:
+                    if item.batch is not None:
+                        loop.step(item, item.batch)
+                    elif loop.end_epoch(item.epoch, item.described, evaluate):
+                        break
+            return loop.finish(evaluate)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A step to do, or, without ``batch``, the end of an epoch.
+
+    ``position`` is that of the batch in its epoch's plan, ``counts`` the clips of the batch in each process.
+    """
+
+    epoch: int
+    position: int
+    counts: list[int]
+    batch: Batch | None
+    described: dict[str, Any]
 
 
 def initialised(build: Callable[[], Tagger], seed: int) -> Tagger:
@@ -116,39 +185,6 @@ def initialised(build: Callable[[], Tagger], seed: int) -> Tagger:
 def order_generator(seed: int, epoch: int) -> torch.Generator:
     """The generator that decides the order of an epoch, whatever came before it."""
     return torch.Generator().manual_seed(derived_seed("order", seed, epoch))
-
-
-def default_lr(model_name: str) -> float:
-    """The highest learning rate for a batch of 32, by family and size; CED's own for its transformers."""
-    rates = {"cnn4": 5e-3, "ced-small": 3e-4, "ced-base": 3e-4}
-    return rates.get(model_name, 1e-3)
-
-
-def learning_rate(step: int, steps: int, highest: float) -> float:
-    """Linear warm-up over the first tenth (at most 5,000 steps), then a cosine down to a hundredth of the highest.
-
-    :param step: in [0, steps).
-    """
-    warm_up = min(MOST_WARM_UP, math.ceil(WARM_UP_SHARE * steps))
-    if step < warm_up:
-        return highest * (step + 1) / warm_up
-    done = (step - warm_up) / max(1, steps - warm_up - 1)
-    return highest * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
-
-
-def check_training(batch_size: int, lr: float | None, seed: int, **counts: int | None) -> None:
-    """Refuse numbers that no training can use.
-
-    :param counts: options that, where given, are whole numbers of at least 1.
-    :raises RunError: naming the option.
-    """
-    for name, value in {"batch_size": batch_size, **counts}.items():
-        if value is not None and value < 1:
-            raise RunError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-    if lr is not None and not (math.isfinite(lr) and lr > 0):
-        raise RunError(f"--lr is {lr:g}; it must be more than 0")
-    if not 0 <= seed < 1 << 63:
-        raise RunError(f"--seed is {seed}; allowed are 0 to 2**63 - 1")
 
 
 def keep_freed_memory() -> None:
@@ -164,127 +200,48 @@ def keep_freed_memory() -> None:
         libc.mallopt(parameter, value)
 
 
-class _Loop:
-    """The state of a training: optimiser, counters, and losses that are not yet in the log."""
+def _dropout_seed(seed: int, rank: int) -> int:
+    return derived_seed("dropout", seed, *([rank] if rank else []))
 
-    def __init__(
-        self,
-        model: Tagger,
-        options: FitOptions,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        lines: Any,
-        report: FitProgress,
-        device: torch.device,
-    ) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.options, self.loss, self.lines, self.report, self.device = options, loss, lines, report, device
-        self.optimizer = torch.optim.AdamW(_groups(model), lr=options.lr, fused=device.type == "cuda")
-        self.half = _half(device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=options.amp and self.half == torch.float16)
-        self.began = self.epoch_began = time.monotonic()
-        self.done = self.clips = self.epoch_clips = self.epochs = 0
-        self.pending: list[tuple[dict[str, Any], torch.Tensor]] = []
-        self.epoch_losses: list[float] = []
-        self.recent = math.nan  # mean of the losses that were last fetched
-        self.last: dict[str, Any] = {}
-        self.metrics: dict[str, Any] = {}
 
-    def step(self, batch: Batch, epoch: int) -> None:
-        """One step of the optimiser."""
-        rate = learning_rate(self.done, self.options.steps, self.options.lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.options.amp):
-            logits = self.model(batch.waveforms, batch.masks)
-        value = self.loss(logits, batch.targets)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(value))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        record = {"event": "step", "step": self.done, "epoch": epoch, "clips": len(batch), "lr": rate}
-        self.pending.append((record, value.detach()))
-        self.done += 1
-        self.clips += len(batch)
-        self.epoch_clips += len(batch)
-        if len(self.pending) >= _LOG_STEPS:
-            self._flush()
-        self.report.step(self.done, len(batch), self.recent)
-
-    def end_epoch(
-        self, epoch: int, described: dict[str, Any], evaluate: Callable[[Tagger, int, bool], dict[str, Any]]
-    ) -> None:
-        """Log an epoch and measure the model."""
-        self._flush()
-        seconds = time.monotonic() - self.epoch_began
-        self.epochs = epoch + 1
-        self.last = {
-            "event": "epoch",
-            "epoch": epoch,
-            "step": self.done,
-            "clips": self.epoch_clips,
-            "loss": math.fsum(self.epoch_losses) / max(1, len(self.epoch_losses)),
-            "clips_per_second": round(self.epoch_clips / max(seconds, 1e-9), 1),
-        } | described
-        self.model.eval()
-        metrics = evaluate(self.model, epoch, self.done == self.options.steps)
-        self.model.train()
-        self.metrics = metrics or self.metrics
-        self.last |= metrics
-        self.lines.write(json.dumps(self.last) + "\n")
-        self.lines.flush()
-        self.report.epoch(self.last)
-        self.epoch_began, self.epoch_clips, self.epoch_losses = time.monotonic(), 0, []
-
-    def result(self) -> FitResult:
-        """What the training came to."""
-        seconds = time.monotonic() - self.began
-        rate = self.clips / max(seconds, 1e-9)
-        return FitResult(self.done, self.epochs, seconds, rate, float(self.last.get("loss", math.nan)), self.metrics)
-
-    def _flush(self) -> None:
-        if not self.pending:
-            return
-        losses = torch.stack([value for _, value in self.pending]).float().tolist()
-        for (record, _), value in zip(self.pending, losses, strict=True):
-            finite = math.isfinite(value)
-            self.lines.write(json.dumps(record | {"loss": value if finite else None}) + "\n")
-            if not finite:
-                raise ModelOutputError(
-                    f"the loss is {value} at step {record['step']}; lower --lr (it was {record['lr']:.2g} there)"
-                    + (", or leave --amp out" if self.options.amp else "")
-                )
-        self.lines.flush()
-        self.epoch_losses += losses
-        self.recent = math.fsum(losses) / len(losses)
-        self.pending.clear()
+def _newest(checkpoints: Checkpoints, group: Group, report: FitProgress) -> Any:
+    """The newest checkpoint, which the first process reads for all."""
+    found, notes = checkpoints.newest() if group.first else (None, ())
+    for note in notes:
+        report.note(note)
+    if group.size == 1:
+        return found
+    content = group.told_bytes(b"" if found is None else found.content)
+    return decode(content) if content else None
 
 
 def _stream(
-    epochs: Callable[[int], Iterator[Batch]], steps: int, device: torch.device
-) -> Iterator[tuple[int, Batch | None]]:
-    """(epoch, batch) until the steps are done, and (epoch, None) after each epoch."""
-    done = epoch = 0
-    while done < steps:
-        before = done
-        for batch in epochs(epoch):
-            yield epoch, batch.pinned() if device.type == "cuda" else batch
-            done += 1
+    epochs: Callable[[int], Epoch], steps: int, device: torch.device, group: Group, start: Any
+) -> Iterator[Item]:
+    """The steps until they are done, and the end of each epoch, from where a training is.
+
+    :param start: has ``done`` steps, the ``epoch`` it is in, the ``position`` in its plan that comes next, the
+        ``epoch_clips`` so far, and whether it is ``over``; read once, here.
+    """
+    if start.over:
+        return
+    done, epoch, position, clips = start.done, start.epoch, start.position, start.epoch_clips
+    while done < steps or position:  # with a position, the epoch has not ended yet
+        now = epochs(epoch)
+        for number in range(position, len(now.plan)):
             if done == steps:
                 break
-        if done == before:
+            positions = now.plan[number]
+            batch = now.batch(positions[share(len(positions), group.size, group.rank)] if group.size > 1 else positions)
+            if not len(batch):
+                continue
+            counts = [len(share(len(positions), group.size, rank)) for rank in range(group.size)]
+            yield Item(
+                epoch, number, counts if group.size > 1 else [len(batch)],
+                batch.pinned() if device.type == "cuda" else batch, now.described,
+            )  # fmt: skip
+            done, clips = done + 1, clips + len(batch)
+        if not clips:
             raise RunError(f"epoch {epoch} has no clip that can be decoded, so there is nothing to train on")
-        yield epoch, None
-        epoch += 1
-
-
-def _groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels, none for biases, norms and other vectors."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    return [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _half(device: torch.device) -> torch.dtype:
-    """The 16-bit type of a device: bfloat16 where it has it, which needs no scaling of the loss."""
-    return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+        yield Item(epoch, len(now.plan), [], None, now.described)
+        epoch, position, clips = epoch + 1, 0, 0

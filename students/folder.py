@@ -8,37 +8,44 @@ from pathlib import Path
 from typing import Any
 
 from logitstore.errors import RunError
-from students.fit import LOG_NAME, FitResult
+from students.checkpoints import FOLDER, Checkpoints
+from students.files import clear_partials, is_partial, write_whole
+from students.fit import FitResult
 from students.models.tagger import Tagger
 from students.runs import is_run, load_run, save_run
 
 OPTIONS_NAME = "training.json"
+CONFIG_NAME = "config.yaml"
 
 _MAY_DIFFER = ("versions.", "places.")
 _MOST_NAMED = 4
 _REMEDY = "give another --out, or remove that folder"
 
 
-def begin(out: str, training: dict[str, Any]) -> FitResult | None:
+def begin(out: str, training: dict[str, Any], config: str) -> dict[str, Any] | None:
     """Open a run folder for a training; the result if just this training has finished there.
 
-    One that was interrupted starts over: the seed decides everything, so it ends as it would have.
+    One that was interrupted goes on from its last checkpoint, or starts over where it had none, and ends as it would
+    have.
 
     :param training: what makes the training what it is, as JSON values; in it ``versions`` and ``places`` (where the
         data lies, which digests stand for) may differ.
+    :param config: the resolved options as YAML; written beside it.
+    :returns: the fields of a :class:`students.fit.FitResult`, or None.
     :raises RunError: the folder is not empty and not of this training; the differences are shown.
     """
     folder = Path(out)
-    document = json.loads(json.dumps(training))
     try:
-        if folder.is_dir() and any(folder.iterdir()):
-            _require_same(folder, document)
+        if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
+            _require_same(folder, training)
             if is_run(folder):
-                return FitResult(**load_run(folder).config["result"])
+                result: dict[str, Any] = load_run(folder).config["result"]
+                Checkpoints(folder).remove()
+                return result
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{OPTIONS_NAME}.partial"
-        partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / OPTIONS_NAME)
+        clear_partials(folder)
+        write_whole(folder / OPTIONS_NAME, (json.dumps(training, indent=2) + "\n").encode())
+        write_whole(folder / CONFIG_NAME, config.encode())
     except OSError as error:
         raise RunError(
             f"run folder {out!r} cannot be written: {error.strerror or error}; choose another --out"
@@ -54,16 +61,28 @@ def finish(
     model_name: str,
     model_args: dict[str, Any],
     classes: tuple[str, ...],
+    more: dict[str, Any],
 ) -> None:
-    """Write the weights and ``run.json``, with what was asked and what came of it."""
+    """Write the weights and ``run.json``, with what was asked and what came of it; checkpoints go.
+
+    :param more: further keys of ``run.json``.
+    """
     rate = model.front_end.sample_rate
-    extra = {"training": training, "result": asdict(result)}
+    extra = {"training": training, "result": asdict(result), **more}
     save_run(out, model_name, model_args, classes, model.scores, rate, model, extra)
+    Checkpoints(Path(out)).remove()
 
 
-def log_path(out: str) -> Path:
-    """Where the log of a training lies."""
-    return Path(out) / LOG_NAME
+def require_same_checkpoint(out: str, there: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another training, which somebody put there.
+
+    :raises RunError: with the differences.
+    """
+    if changed := _differences(there, asked):
+        raise RunError(
+            f"{str(Path(out) / FOLDER)!r} holds a checkpoint of another training ({changed}); remove it, or give "
+            "another --out"
+        )
 
 
 def _require_same(folder: Path, asked: dict[str, Any]) -> None:
@@ -74,15 +93,20 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         there = json.loads((folder / OPTIONS_NAME).read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{str(folder / OPTIONS_NAME)!r} is damaged ({error}); {_REMEDY}") from error
+    if changed := _differences(there, asked):
+        raise RunError(f"{str(folder)!r} holds another training ({changed}); {_REMEDY}")
+
+
+def _differences(there: Any, asked: dict[str, Any]) -> str:
+    """What differs, both values shown; empty where nothing does that matters."""
     old, new = _flat(there), _flat(asked)
     changed = [
         f"{name}: there {old.get(name)!r}, asked {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not name.startswith(_MAY_DIFFER)
     ]
-    if changed:
-        more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
-        raise RunError(f"{str(folder)!r} holds another training ({'; '.join(changed[:_MOST_NAMED])}{more}); {_REMEDY}")
+    more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+    return "; ".join(changed[:_MOST_NAMED]) + more
 
 
 def _flat(document: Any, prefix: str = "") -> dict[str, Any]:

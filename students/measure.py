@@ -39,7 +39,7 @@ class Evaluator:
         cache_bytes: int,
     ) -> None:
         self.labelled = labelled
-        self.labels = label_matrix(labelled.labels, classes, whose=whose)
+        self.labels = label_matrix(labelled.labels, classes, whose=whose, source=labelled.manifest)
         self.audio = ClipAudio(labelled.source, labelled.table, sample_rate, cache_bytes)
         self.sample_rate, self.heard_at = sample_rate, heard_at
         self.batch_size, self.pool = batch_size, pool

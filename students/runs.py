@@ -4,6 +4,9 @@
 
     RUN/
       model.safetensors   the weights
+      config.yaml         every option, resolved; --config takes it
+      training.json       the same as JSON, with the store's fingerprint and versions
+      log.jsonl           a record for every step and every epoch
       run.json            model and its arguments, classes, score kind, sample rate, digest of the weights, and more
 
 ``run.json`` is written last, so a folder without it is not a run.
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitstore.errors import RunError
+from students.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +109,8 @@ def save_run(
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write(path / WEIGHTS_NAME, safetensors.torch.save(tensors))
-        _write(path / CONFIG_NAME, (json.dumps(config | dict(extra or {}), indent=2) + "\n").encode())
+        write_whole(path / WEIGHTS_NAME, safetensors.torch.save(tensors))
+        write_whole(path / CONFIG_NAME, (json.dumps(config | dict(extra or {}), indent=2) + "\n").encode())
     except OSError as error:
         raise RunError(f"run folder {os.fspath(folder)!r} cannot be written: {error.strerror or error}") from error
 
@@ -181,15 +185,3 @@ def _config(path: Path) -> dict[str, Any]:
                 f"run {str(path)!r}: {key!r} of {CONFIG_NAME} is {config.get(key)!r}; it must be a {kind.__name__}"
             )
     return config
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

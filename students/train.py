@@ -1,195 +1,245 @@
-"""The distillation job: a store and its audio in, a student out. No labels, and no teacher."""
+"""The distillation job: a store and its audio in, a student out. No teacher, and no labels unless asked for."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from logitstore.errors import AudioError, MismatchError, QueryError, RunError
+from logitstore.errors import AudioError, MismatchError, QueryError
 from logitstore.jobs.labelled import read_labelled
 from logitstore.jobs.machine import pick_device, versions
 from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
 from logitstore.view.clips import joined_clips
-from students import folder, losses
-from students.batches import Batch, Replayer, epoch_steps
-from students.data import CACHE_BYTES, check_audio, open_sources, stored_views
-from students.fit import (
-    FitOptions,
-    FitProgress,
-    FitResult,
-    check_training,
-    default_lr,
-    fit,
-    initialised,
-    keep_freed_memory,
-    order_generator,
-)
+from students import losses
+from students.batches import Replayer
+from students.data import check_audio, open_sources, stored_views
+from students.distributed import joined, own_device, processes
+from students.fit import Epoch, FitProgress, initialised, order_generator
+from students.held_out import HeldOutLoss, both, split
+from students.init import InitReport, load_init
+from students.job import Job, Trained
+from students.labels import ClipLabels, clip_labels
 from students.measure import Evaluator
 from students.models import build
 from students.models.tagger import Tagger
+from students.objective import SIMILARITIES, Objective
+from students.options import (
+    INDIFFERENT,
+    LoopOptions,
+    StudentOptions,
+    check_processes,
+    check_student,
+    held_out_share,
+    steps_of,
+)
+from students.precision import pass_dtype
+from students.sampling import balanced, plan, weighted_by
+from students.schedule import default_lr, default_warm_up
 
+__all__ = ["StudentOptions", "Trained", "train_student"]
+
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 #: Without --epochs or --steps: at least so many steps, in whole passes over all views.
 DEFAULT_STEPS = 600
-#: Without --eval-every: metrics are taken so many times in a training, evenly, and at its end.
+#: Without --eval-every: measures are taken so many times in a training, evenly, and at its end.
 _EVALUATIONS = 10
 _MOST_NAMED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentOptions:
-    """What ``train-student`` was asked; None means the default that the store or the model suggests.
-
-    The stores ``also`` are read as one with ``store``; ``audio_root`` is one for all, or one for each in their order.
-    """
-
-    store: str
-    audio_root: str | Sequence[str]
-    student: str
-    out: str
-    also: Sequence[str] = ()
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    where: str | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    batch_size: int = 32
-    lr: float | None = None
-    loss: str | None = None
-    temperature: float = 1.0
-    tail: str = "zero"
-    inconsistent: bool = False
-    eval_manifest: str | None = None
-    eval_audio_root: str | None = None
-    eval_where: str | None = None
-    eval_every: int | None = None
-    label_column: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    amp: bool = False
-    workers: int | None = None
-    cache_bytes: int = CACHE_BYTES
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run: its folder, the model's name and number of parameters, the result; ``before``: it was there."""
-
-    out: str
-    model: str
-    parameters: int
-    result: FitResult
-    before: bool = False
-    notes: tuple[str, ...] = ()
+_PLACES = ("store", "also", "audio_root", "out")
 
 
 def train_student(options: StudentOptions, progress: FitProgress | None = None) -> Trained:
     """Train a student from a store: epoch e replays view e mod V of every clip and learns what was stored of it.
 
+    Where ``torchrun`` started several processes, all of them call this, and train together.
+
     :raises RunError: options that cannot be right, an unknown model or argument, a folder of another run.
-    :raises MismatchError: the audio is not what the teachers heard, or the store has nothing to learn from.
+    :raises MismatchError: the audio is not what the teachers heard, or the store has nothing to learn from, or
+        lacks the relations that a similarity needs.
     """
-    _check(options)
-    report = progress or FitProgress()
+    check_student(options)
+    check_processes(options.batch_size, processes())
     store = open_store([options.store, *options.also])
     manifest = store.manifest
-    loss_name = losses.loss_for(manifest.scores, options.loss, options.temperature)
+    objective = _objective(options, store)
+    labels = clip_labels(store, options.label_column) if options.label_weight and options.label_column else None
+    device = pick_device(options.device)
+    here = own_device(device)
+    pass_dtype(options.precision, torch.device(here))
     make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
     model = initialised(make, options.seed)
-    rate = model.front_end.sample_rate
+    init = None
+    if options.init is not None:
+        init = load_init(model, options.init, options.new_head, tuple(manifest.classes))
     by_view = _clips_by_view(store, options.where)
-    steps = _steps(options, [len(clips) for clips in by_view])
-    lr = default_lr(options.student) if options.lr is None else options.lr
-    device = pick_device(options.device)
+    share = held_out_share(options)
+    by_view, apart = (by_view, None) if share is None else split(store, by_view, share)
+    counts = [len(clips) for clips in by_view]
+    steps = _steps(options, counts)
+    resolved = replace(
+        options,
+        loss=objective.loss,
+        lr=default_lr(options.student) if options.lr is None else options.lr,
+        warm_up=default_warm_up(steps) if options.warm_up is None else options.warm_up,
+        epochs=None,
+        steps=steps,
+        hold_out=share,
+        average_best=_average_best(options),
+        device=device,
+    )
+    weights = _Weights(store, by_view, options)
+    check_processes(min(_smallest(count, options) for count in counts), processes())
+    with ThreadPoolExecutor(options.workers or os.cpu_count() or 1, "decode") as pool, joined(here) as group:
+        replayer = _replayer(resolved, store, by_view, apart, model.front_end.sample_rate, pool)
+        measures: list[Callable[[Tagger], dict[str, Any]] | None] = []
+        if group.first:
+            target = Objective(objective.loss, options.temperature)
+            if apart is not None:
+                measures.append(HeldOutLoss(store, replayer, apart, target, options.tail, options.batch_size))
+            measures.append(_evaluator(resolved, manifest.classes, store, model.front_end.sample_rate, pool))
+        total = _epochs(steps, counts, options)
+        job = Job(
+            options=resolved,
+            out=options.out,
+            model=model,
+            model_name=options.student,
+            model_args=options.model_args,
+            classes=tuple(manifest.classes),
+            training=_training(resolved, store, init, group.size),
+            loop=replace(
+                resolved.fitting(
+                    mixup=options.mixup,
+                    patience=options.patience,
+                    average_best=resolved.average_best or 0,
+                    select_by=options.select_by,
+                ),
+                device=here,
+            ),
+            epochs=partial(_epoch, resolved, store, by_view, objective, labels, weights, replayer),
+            objective=objective,
+            measure=both(*measures),
+            every=options.eval_every or max(1, -(-total // _EVALUATIONS)),
+            more={} if init is None else {"init": init.to_dict()},
+            notes=lambda: (*(() if init is None else init.lines()), *_notes(store, total, len(by_view))),
+        )
+        return job.run(progress or FitProgress(), group)
+
+
+def _objective(options: StudentOptions, store: Store) -> Objective:
+    """What is minimised; the store is asked first whether it has what that needs."""
+    manifest = store.manifest
+    loss = losses.loss_for(manifest.scores, options.loss, options.temperature)
+    objective = Objective(
+        loss,
+        options.temperature,
+        similarity=options.similarity,
+        similarity_weight=options.similarity_weight,
+        label_weight=options.label_weight,
+        frames=None if manifest.relations is None else manifest.relations.pooled,
+        mixup=options.mixup,
+    )
+    if options.similarity is not None:
+        needed = SIMILARITIES[options.similarity]
+        store.require_relations(frames="frames" in needed, clips="clips" in needed)
+    return objective
+
+
+def _average_best(options: StudentOptions) -> int | None:
+    """How many of the best evaluations to average: with early stopping at least the best one is kept."""
+    return 1 if options.average_best is None and options.patience is not None else options.average_best
+
+
+class _Weights:
+    """Sampling weights of the clips of each view, float64, or None for each clip once; made when first asked for.
+
+    Those of view 0 are made at once, so that weights that cannot be right are refused before any work.
+    """
+
+    def __init__(self, store: Store, by_view: list[I64], options: StudentOptions) -> None:
+        self.store, self.by_view, self.options = store, by_view, options
+        self.known: dict[int, F64] = {}
+        self(0)
+
+    def __call__(self, view: int) -> F64 | None:
+        sql = self.options.weight_by
+        if sql is None and not self.options.balance:
+            return None
+        if view not in self.known:
+            rows = self.by_view[view]
+            self.known[view] = (
+                balanced(self.store, view, rows) if sql is None else weighted_by(self.store, view, rows, sql)
+            )
+        return self.known[view]
+
+
+def _epoch(
+    options: StudentOptions,
+    store: Store,
+    by_view: list[I64],
+    objective: Objective,
+    labels: ClipLabels | None,
+    weights: _Weights,
+    replayer: Replayer,
+    epoch: int,
+) -> Epoch:
+    """An epoch: view e mod V of the clips, in an order of its own."""
+    view = epoch % len(by_view)
+    views = stored_views(
+        store,
+        view,
+        by_view[view],
+        tail=options.tail,
+        fresh=(options.seed, epoch) if options.inconsistent else None,
+        relations=objective.relations,
+        labels=labels,
+    )
+    batches = plan(
+        len(views),
+        options.batch_size,
+        order_generator(options.seed, epoch),
+        weights=weights(view),
+        steps=options.epoch_steps,
+    )
+    return Epoch(batches, partial(replayer.batch, views), {"view": view})
+
+
+def _replayer(
+    options: StudentOptions,
+    store: Store,
+    by_view: list[I64],
+    apart: list[I64] | None,
+    heard_at: int,
+    pool: ThreadPoolExecutor,
+) -> Replayer:
+    """What replays the store's views, its audio checked."""
+    manifest = store.manifest
     sources = open_sources(store, options.audio_root)
     tables = [store.clips] if len(sources) == 1 else [each.clips for each in members(store)]
     audio = joined_clips(sources, tables, manifest.sample_rate, options.cache_bytes)
-    _check_files(store, sources, tables, by_view)
+    _check_files(store, sources, tables, by_view + (apart or []))
     check_audio(store, audio)
-    workers = options.workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers, "decode") as pool:
-        evaluate = _evaluator(options, manifest.classes, store, rate, pool, workers)
-        training = _training(options, store, loss_name, lr, steps, device)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        finished = folder.begin(options.out, training)
-        if finished is not None:
-            return Trained(options.out, options.student, parameters, finished, before=True)
-        names = store.clips["path"]
-        replayer = Replayer(
-            audio,
-            lambda clip: str(names[clip].as_py()),
-            manifest.recipe,
-            manifest.clip_samples,
-            manifest.sample_rate,
-            heard_at=rate,
-            pool=pool,
-        )
-
-        def epoch_batches(epoch: int) -> Iterator[Batch]:
-            view = epoch % len(by_view)
-            fresh = (options.seed, epoch) if options.inconsistent else None
-            views = stored_views(store, view, by_view[view], tail=options.tail, fresh=fresh)
-            return replayer.epoch(views, options.batch_size, order_generator(options.seed, epoch))
-
-        total = _epochs(steps, [len(clips) for clips in by_view], options.batch_size)
-        every = options.eval_every or max(1, -(-total // _EVALUATIONS))
-
-        def metrics(trained: Tagger, epoch: int, last: bool) -> dict[str, Any]:
-            return evaluate(trained) if evaluate is not None and (last or (epoch + 1) % every == 0) else {}
-
-        keep_freed_memory()
-        result = fit(
-            model,
-            FitOptions(steps=steps, lr=lr, seed=options.seed, device=device, amp=options.amp),
-            epoch_batches,
-            _loss(loss_name, options.temperature),
-            folder.log_path(options.out),
-            describe=lambda epoch: {"view": epoch % len(by_view)},
-            evaluate=metrics,
-            progress=report,
-        )
-    folder.finish(
-        options.out, training, result, model, options.student, dict(options.model_args), tuple(manifest.classes)
+    names = store.clips["path"]
+    return Replayer(
+        audio,
+        lambda clip: str(names[clip].as_py()),
+        manifest.recipe,
+        manifest.clip_samples,
+        manifest.sample_rate,
+        heard_at=heard_at,
+        pool=pool,
     )
-    return Trained(options.out, options.student, parameters, result, notes=_notes(store, total, len(by_view)))
-
-
-def _check(options: StudentOptions) -> None:
-    check_training(
-        options.batch_size,
-        options.lr,
-        options.seed,
-        epochs=options.epochs,
-        steps=options.steps,
-        eval_every=options.eval_every,
-        workers=options.workers,
-    )
-    if options.epochs is not None and options.steps is not None:
-        raise RunError("--epochs and --steps are both given; give one of them")
-    if options.tail not in losses.TAILS:
-        raise RunError(f"--tail is {options.tail!r}; allowed are {', '.join(losses.TAILS)}")
-    if options.eval_manifest is None:
-        for name in ("eval_where", "eval_audio_root", "eval_every", "label_column"):
-            if getattr(options, name) is not None:
-                raise RunError(f"--{name.replace('_', '-')} says how to evaluate, and there is no --eval MANIFEST")
-    elif options.eval_audio_root is None and len(_audio_roots(options)) > 1:
-        raise RunError("--eval is given with several audio roots; say with --eval-audio-root which is its own")
-    elif options.label_column is None:
-        raise RunError("--eval is given without --label-column; name the manifest's column of labels")
-
-
-def _audio_roots(options: StudentOptions) -> list[str]:
-    return [options.audio_root] if isinstance(options.audio_root, str) else list(options.audio_root)
 
 
 def _scores(scores: str) -> Any:
@@ -223,18 +273,23 @@ def _steps(options: StudentOptions, clips: list[int]) -> int:
     """Number of steps: as asked, or whole passes over all views with at least :data:`DEFAULT_STEPS` steps."""
     if options.steps is not None:
         return options.steps
-    by_view = [epoch_steps(count, options.batch_size) for count in clips]
+    by_view = [steps_of(count, options) for count in clips]
     epochs = options.epochs or len(clips) * -(-DEFAULT_STEPS // sum(by_view))
     whole, rest = divmod(epochs, len(clips))
     return whole * sum(by_view) + sum(by_view[:rest])
 
 
-def _epochs(steps: int, clips: list[int], batch_size: int) -> int:
+def _epochs(steps: int, clips: list[int], options: LoopOptions) -> int:
     """Number of epochs, the last perhaps cut short."""
-    by_view = [epoch_steps(count, batch_size) for count in clips]
+    by_view = [steps_of(count, options) for count in clips]
     whole, rest = divmod(steps, sum(by_view))
     reached = np.cumsum([0, *by_view])
     return whole * len(clips) + int(np.searchsorted(reached, rest))
+
+
+def _smallest(views: int, options: LoopOptions) -> int:
+    """Clips of the smallest batch of an epoch."""
+    return options.batch_size if options.epoch_steps is not None else views // steps_of(views, options)
 
 
 def _check_files(store: Store, sources: list[Any], tables: list[Any], by_view: list[I64]) -> None:
@@ -265,17 +320,17 @@ def _is_file(source: Any, path: str) -> bool:
 
 
 def _evaluator(
-    options: StudentOptions, classes: Any, store: Store, heard_at: int, pool: ThreadPoolExecutor, workers: int
+    options: StudentOptions, classes: Any, store: Store, heard_at: int, pool: ThreadPoolExecutor
 ) -> Evaluator | None:
     if options.eval_manifest is None or options.label_column is None:
         return None
     labelled = read_labelled(
         options.eval_manifest,
-        _audio_roots(options)[0] if options.eval_audio_root is None else options.eval_audio_root,
+        options.audio_roots[0] if options.eval_audio_root is None else options.eval_audio_root,
         options.label_column,
         where=options.eval_where,
         clip_seconds=store.manifest.clip_seconds,
-        workers=workers,
+        workers=options.workers or os.cpu_count() or 1,
     )
     return Evaluator(
         labelled,
@@ -289,34 +344,27 @@ def _evaluator(
     )
 
 
-def _loss(name: str, temperature: float) -> Any:
-    return losses.bce if name == "bce" else partial(losses.kl, temperature=temperature)
-
-
-def _training(options: StudentOptions, store: Store, loss: str, lr: float, steps: int, device: str) -> dict[str, Any]:
+def _training(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
     """What makes this training what it is: resolved options, the store's fingerprint, versions."""
     content = hashlib.blake2b(digest_size=16)
     for commit in store.commits:
         content.update(commit.digest.encode())
-    resolved = asdict(options) | {
-        "loss": loss,
-        "lr": lr,
-        "steps": steps,
-        "device": device,
-        "model_args": dict(options.model_args),
-    }
-    places = {name: resolved.pop(name) for name in ("store", "also", "audio_root", "out")}
-    for name in ("workers", "cache_bytes"):
-        resolved.pop(name)  # they change nothing in what is learned
+    resolved = asdict(options) | {"model_args": dict(options.model_args)}
+    places = {name: resolved.pop(name) for name in _PLACES}
+    for name in INDIFFERENT:
+        resolved.pop(name)
     return {
         "command": "train-student",
         "options": resolved,
+        "processes": size,
         "places": places,
+        "init": None if init is None else init.digest,
         "store": {
             "manifest_digest": store.root_digest,
             "content_digest": content.hexdigest(),
             "clips": store.clips.num_rows,
             "views": store.views,
+            "clip_seconds": store.manifest.clip_seconds,
         },
         "versions": versions(),
     }
@@ -332,3 +380,9 @@ def _notes(store: Store, epochs: int, views: int) -> tuple[str, ...]:
             f"{epochs} epochs are no multiple of the store's {views} views: some views were used once more often"
         )
     return tuple(notes)
+
+
+if __name__ == "__main__":  # torchrun … -m students.train STORE …
+    from students.cli import main
+
+    main()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from logitstore.errors import RunError, SourceError
 from logitstore.jobs.labelled import Labelled, label_matrix, label_names, read_labelled
@@ -19,24 +20,18 @@ from logitstore.view.clips import ClipAudio
 from logitstore.view.lengths import clip_samples, samples_at
 from logitstore.view.ops import WEIGHT_UNIT, FrequencyMask, Gain, Place, Roll, TimeMask
 from logitstore.view.recipe import Recipe, draw, load_recipe
-from students import folder, losses
-from students.batches import Batch, Replayer, Views, epoch_steps
-from students.data import CACHE_BYTES
-from students.fit import (
-    FitOptions,
-    FitProgress,
-    check_training,
-    default_lr,
-    fit,
-    initialised,
-    keep_freed_memory,
-    order_generator,
-)
+from students.batches import Replayer, Views
+from students.distributed import Group, processes
+from students.fit import Epoch, FitProgress, initialised, order_generator
+from students.job import Job, Trained
 from students.measure import Evaluator
 from students.models import build
-from students.models.tagger import Tagger
+from students.objective import Objective
+from students.options import INDIFFERENT, LoopOptions, check_loop, steps_of
+from students.precision import pass_dtype
+from students.sampling import plan
+from students.schedule import default_lr, default_warm_up
 from students.seeds import derived_seed
-from students.train import Trained
 from teachers.classes import read_classes
 
 F32 = npt.NDArray[np.float32]
@@ -48,7 +43,7 @@ _EVALUATIONS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherOptions:
+class TeacherOptions(LoopOptions):
     """What ``train-teacher`` was asked; None means the default that the data or the model suggests."""
 
     manifest: str
@@ -62,17 +57,7 @@ class TeacherOptions:
     scores: Literal["sigmoid", "softmax"] = "sigmoid"
     recipe: str | None = None
     clip_seconds: float | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    batch_size: int = 32
-    lr: float | None = None
     eval_where: str | None = None
-    eval_every: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    amp: bool = False
-    workers: int | None = None
-    cache_bytes: int = CACHE_BYTES
 
 
 def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
@@ -83,7 +68,6 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     :raises TeacherError: labels that are none of the classes.
     """
     _check(options)
-    report = progress or FitProgress()
     workers = options.workers or os.cpu_count() or 1
     read = partial(
         read_labelled, options.manifest, options.audio_root, options.label_column,
@@ -93,7 +77,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     classes = label_names(labelled.labels) if options.classes is None else read_classes(options.classes)
     if not classes:
         raise SourceError(f"no row of {options.manifest} has a label in the column {options.label_column!r}")
-    labels = label_matrix(labelled.labels, classes, whose=options.classes or options.manifest)
+    labels = label_matrix(labelled.labels, classes, whose=options.classes or options.manifest, source=options.manifest)
     if options.scores == "softmax":
         _require_single(labelled, options.label_column)
     make = partial(build, options.model, len(classes), scores=options.scores, **options.model_args)
@@ -102,51 +86,59 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
     recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe)
     recipe.check(place)
-    per_epoch = epoch_steps(labelled.table.num_rows, options.batch_size)
+    per_epoch = steps_of(labelled.table.num_rows, options)
     steps = options.steps or per_epoch * (options.epochs or max(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // per_epoch)))
-    lr = default_lr(options.model) if options.lr is None else options.lr
     device = pick_device(options.device)
+    pass_dtype(options.precision, torch.device(device))
+    resolved = replace(
+        options,
+        clip_seconds=labelled.clip_seconds,
+        lr=default_lr(options.model) if options.lr is None else options.lr,
+        warm_up=default_warm_up(steps) if options.warm_up is None else options.warm_up,
+        epochs=None,
+        steps=steps,
+        device=device,
+    )
     with ThreadPoolExecutor(workers, "decode") as pool:
-        evaluate = None
+        measure = None
         if options.eval_where is not None:
-            evaluate = Evaluator(
+            measure = Evaluator(
                 read(where=options.eval_where), classes, whose=f"the rows with {options.where or 'any label'}",
                 sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
                 cache_bytes=options.cache_bytes,
             )  # fmt: skip
-        training = _training(options, classes, recipe, labelled, lr, steps, device)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        finished = folder.begin(options.out, training)
-        if finished is not None:
-            return Trained(options.out, options.model, parameters, finished, before=True)
         audio = ClipAudio(labelled.source, labelled.table, rate, options.cache_bytes)
         replayer = Replayer(audio, labelled.name, recipe, place.clip_samples, rate, strict=False, pool=pool)
         clips = _Clips(labelled, labels.astype(np.float32), recipe, place, options.seed)
 
-        def epoch_batches(epoch: int) -> Iterator[Batch]:
-            return replayer.epoch(clips.views(epoch), options.batch_size, order_generator(options.seed, epoch))
+        def epoch_of(epoch: int) -> Epoch:
+            views = clips.views(epoch)
+            orders = order_generator(options.seed, epoch)
+            batches = plan(len(views), options.batch_size, orders, steps=options.epoch_steps)
+            return Epoch(batches, partial(replayer.batch, views))
 
-        every = options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS))
+        def left_out() -> tuple[str, ...]:
+            return tuple(
+                f"left out, cannot be decoded: {labelled.name(clip)}: {reason}"
+                for clip, reason in sorted(replayer.failures.items())
+            )
 
-        def metrics(trained: Tagger, epoch: int, last: bool) -> dict[str, Any]:
-            return evaluate(trained) if evaluate is not None and (last or (epoch + 1) % every == 0) else {}
-
-        keep_freed_memory()
-        result = fit(
-            model,
-            FitOptions(steps=steps, lr=lr, seed=options.seed, device=device, amp=options.amp),
-            epoch_batches,
-            losses.bce if options.scores == "sigmoid" else losses.kl,
-            folder.log_path(options.out),
-            evaluate=metrics,
-            progress=report,
+        job = Job(
+            options=resolved,
+            out=options.out,
+            model=model,
+            model_name=options.model,
+            model_args=options.model_args,
+            classes=classes,
+            training=_training(resolved, classes, recipe, labelled),
+            loop=resolved.fitting(),
+            epochs=epoch_of,
+            objective=Objective("bce" if options.scores == "sigmoid" else "kl"),
+            measure=measure,
+            every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
+            notes=left_out,
         )
-    folder.finish(options.out, training, result, model, options.model, dict(options.model_args), classes)
-    notes = tuple(
-        f"left out, cannot be decoded: {labelled.name(clip)}: {reason}"
-        for clip, reason in sorted(replayer.failures.items())
-    )
-    return Trained(options.out, options.model, parameters, result, notes=notes)
+        return job.run(progress or FitProgress(), Group())
 
 
 def default_recipe(place: Place) -> Recipe:
@@ -206,17 +198,11 @@ class _Clips:
 
 
 def _check(options: TeacherOptions) -> None:
-    check_training(
-        options.batch_size,
-        options.lr,
-        options.seed,
-        epochs=options.epochs,
-        steps=options.steps,
-        eval_every=options.eval_every,
-        workers=options.workers,
-    )
-    if options.epochs is not None and options.steps is not None:
-        raise RunError("--epochs and --steps are both given; give one of them")
+    check_loop(options)
+    if processes() > 1:
+        raise RunError(
+            f"train-teacher runs in one process, and torchrun started {processes()}; start it without torchrun"
+        )
     if options.eval_every is not None and options.eval_where is None:
         raise RunError("--eval-every says how often to evaluate, and there is no --eval-where SQL")
     if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
@@ -233,26 +219,12 @@ def _require_single(labelled: Labelled, column: str) -> None:
             )
 
 
-def _training(
-    options: TeacherOptions,
-    classes: tuple[str, ...],
-    recipe: Recipe,
-    labelled: Labelled,
-    lr: float,
-    steps: int,
-    device: str,
-) -> dict[str, Any]:
+def _training(options: TeacherOptions, classes: tuple[str, ...], recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
     """What makes this training what it is: resolved options, classes, recipe, versions."""
-    resolved = asdict(options) | {
-        "clip_seconds": labelled.clip_seconds,
-        "lr": lr,
-        "steps": steps,
-        "device": device,
-        "model_args": dict(options.model_args),
-    }
+    resolved = asdict(options) | {"model_args": dict(options.model_args)}
     places = {name: resolved.pop(name) for name in ("manifest", "audio_root", "out")}
-    for name in ("workers", "cache_bytes"):
-        resolved.pop(name)  # they change nothing in what is learned
+    for name in INDIFFERENT:
+        resolved.pop(name)
     return {
         "command": "train-teacher",
         "options": resolved,

@@ -15,8 +15,9 @@ from logitstore.errors import MismatchError, ModelOutputError, QueryError, RunEr
 from logitstore.jobs.build import build
 from logitstore.view.ops import Place
 from students.cli import train_student_command
-from students.fit import FitOptions, FitProgress, fit, initialised, learning_rate
+from students.fit import Epoch, FitOptions, FitProgress, fit, initialised, learning_rate
 from students.models import build as build_model
+from students.objective import Objective
 from students.runs import load_run
 from students.train import StudentOptions, train_student
 from teachers.cli import train_teacher_command
@@ -181,7 +182,7 @@ def test_a_teacher_that_cannot_be_trained_is_refused_and_nothing_written(root, t
 def test_classes_from_a_file_must_hold_every_label(root, tmp_path):
     names = tmp_path / "classes.txt"
     names.write_text("low\nhigh\n")
-    with pytest.raises(TeacherError, match=r"1 of 3 labels are no class of .*classes\.txt: 'middle'"):
+    with pytest.raises(TeacherError, match=r"1 of 3 labels is no class of .*classes\.txt: 'middle'"):
         train_teacher(teacher_options(root, tmp_path / "run", classes=str(names)))
     names.write_text("low\nhigh\nmiddle\nother\n")
     train_teacher(teacher_options(root, tmp_path / "run", classes=str(names), steps=2))
@@ -244,7 +245,7 @@ def test_the_default_number_of_epochs_uses_every_view_equally(root, tmp_path, mo
 
 
 def test_mixed_precision_trains_on_the_cpu(root, tmp_path):
-    trained = train_student(student_options(root, tmp_path / "run", amp=True))
+    trained = train_student(student_options(root, tmp_path / "run", precision="bf16"))
     assert np.isfinite(trained.result.loss)
     assert all(value.dtype != torch.bfloat16 for value in load_run(trained.out).model.state_dict().values())
 
@@ -283,7 +284,7 @@ def test_an_out_of_another_training_is_refused_and_the_same_one_is_not_done_twic
         ({"temperature": 2.0}, RunError, "--temperature 2 has no meaning"),
         ({"tail": "ones"}, RunError, "--tail is 'ones'"),
         ({"store": "audio"}, ValueError, "no store at audio"),
-        ({"label_column": "label"}, RunError, "there is no --eval MANIFEST"),
+        ({"label_column": "label"}, RunError, "--label-column is for --eval MANIFEST and --label-weight"),
         ({"device": "tpu"}, ValueError, "--device tpu cannot be used here"),
     ],
 )
@@ -345,9 +346,12 @@ def test_weights_at_the_start_depend_on_the_seed_alone():
 
 
 def test_an_epoch_without_clips_is_an_error(tmp_path):
+    def no_batch(positions):
+        raise AssertionError("no plan, no batch")
+
     model = build_model("cnn4", 3, **SMALL)
     with pytest.raises(RunError, match="epoch 0 has no clip that can be decoded"):
-        fit(model, FitOptions(steps=2, lr=1e-3, seed=0), lambda epoch: iter(()), torch.sub, tmp_path / "log.jsonl")
+        fit(model, FitOptions(steps=2, lr=1e-3, seed=0), lambda epoch: Epoch([], no_batch), Objective("bce"), tmp_path)
 
 
 def test_the_commands_train_a_teacher_and_a_student(root, tmp_path):

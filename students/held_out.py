@@ -1,0 +1,104 @@
+"""Clips of the store that nothing is learned from, so that a student is measured without any labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from logitstore.errors import MismatchError, ModelOutputError
+from logitstore.store.reader import Store
+from students.batches import Replayer
+from students.data import stored_views
+from students.models.tagger import Tagger
+from students.objective import Objective
+from students.seeds import derived_seed
+
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+_HASHES = 1 << 63
+
+
+def held_out(paths: Sequence[str], share: float) -> Bool:
+    """Which clips are held out: all clips of a file, or none.
+
+    A file is where the BLAKE2b hash of its path, as a share of all hashes, lies below ``share``: the same at every time
+    and in every store. Where that is none of them, the file of the lowest hash is.
+
+    :param paths: of n clips. :param share: of the files, in (0, 1).
+    :returns: bool (n,).
+    """
+    hashes = {path: derived_seed("held out", path) for path in dict.fromkeys(paths)}
+    bound = max(int(share * _HASHES), min(hashes.values()) + 1)
+    return np.array([hashes[path] < bound for path in paths], dtype=bool)
+
+
+def split(store: Store, by_view: list[I64], share: float) -> tuple[list[I64], list[I64]]:
+    """The clips of each view to learn from, and those held out.
+
+    :raises MismatchError: no clip is left to learn from in some view.
+    """
+    clips = np.unique(np.concatenate(by_view))
+    names = store.clips["path"].take(clips).to_pylist()
+    apart = clips[held_out(names, share)]
+    learned = [rows[~np.isin(rows, apart)] for rows in by_view]
+    for view, rows in enumerate(learned):
+        if not len(rows):
+            raise MismatchError(
+                f"--hold-out {share:g} leaves nothing to learn from in view {view} of {store.location}: it holds out "
+                f"{len(apart)} of {len(clips)} clips (a file's clips stay together); hold out less"
+            )
+    return learned, [rows[np.isin(rows, apart)] for rows in by_view]
+
+
+class HeldOutLoss:
+    """The distillation loss of held-out clips: the i-th in view i mod V, as its teachers heard it, without mixing.
+
+    :param by_view: the clips held out, of each view. :param objective: of the targets alone.
+    """
+
+    def __init__(
+        self, store: Store, replayer: Replayer, by_view: list[I64], objective: Objective, tail: str, batch_size: int
+    ) -> None:
+        self.replayer, self.objective = replayer, objective
+        clips = np.unique(np.concatenate(by_view))
+        own = [clips[view :: len(by_view)] for view in range(len(by_view))]
+        chosen = [rows[np.isin(rows, by_view[view])] for view, rows in enumerate(own)]
+        if not any(map(len, chosen)):  # few clips in a store whose views hold different ones
+            chosen = by_view
+        self.parts = [
+            (stored_views(store, view, rows, tail=tail), len(rows)) for view, rows in enumerate(chosen) if len(rows)
+        ]
+        self.count = sum(count for _, count in self.parts)
+        self.batch_size = batch_size
+
+    def __call__(self, model: Tagger) -> dict[str, Any]:
+        """``held_out_loss``, the mean over the clips, and ``held_out_clips``, their number.
+
+        :raises ModelOutputError: the loss is not finite.
+        """
+        device = next(model.parameters()).device
+        total = 0.0
+        with torch.inference_mode():
+            for views, count in self.parts:
+                for start in range(0, count, self.batch_size):
+                    positions = np.arange(start, min(start + self.batch_size, count))
+                    batch = self.replayer.batch(views, positions).to(device)
+                    loss = self.objective(model(batch.waveforms, batch.masks), None, batch).total
+                    total += float(loss) * len(positions)
+        mean = total / self.count
+        if not np.isfinite(mean):
+            raise ModelOutputError(f"the loss of held-out clips is {mean}; lower --lr, or use --precision float32")
+        return {"held_out_loss": mean, "held_out_clips": self.count}
+
+
+def both(*measures: Callable[[Tagger], dict[str, Any]] | None) -> Callable[[Tagger], dict[str, Any]] | None:
+    """Several measures as one; None where there is none."""
+    given = [measure for measure in measures if measure is not None]
+    if not given:
+        return None
+    return lambda model: {name: value for measure in given for name, value in measure(model).items()}
