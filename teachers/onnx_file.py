@@ -13,6 +13,7 @@ import torch
 from logitstore.errors import MissingExtraError, ModelOutputError, TeacherError
 from logitstore.view.recipe import Masks
 from students.models.tagger import probabilities
+from students.onnx_session import open_session, runtime_errors
 from teachers.sidecar import read_sidecar
 from teachers.teacher import Teacher
 
@@ -78,7 +79,7 @@ class OnnxTeacher(Teacher):
             clips = np.concatenate([clips, np.zeros((self.batch - count, clips.shape[1]), dtype=np.float32)])
         try:
             (scores,) = self.session.run([self.output_name], {self.input_name: clips})
-        except _runtime_errors() as error:
+        except runtime_errors() as error:
             raise ModelOutputError(
                 f"teacher {self.spec!r} failed on a batch: {' '.join(str(error).split())}"
             ) from error
@@ -86,17 +87,10 @@ class OnnxTeacher(Teacher):
 
     def _session(self, device: str) -> Any:
         try:
-            import onnxruntime
+            return open_session(str(self.path), device)
         except ImportError as error:
             raise MissingExtraError("onnxruntime", "onnx", f"teacher {self.spec!r}") from error
-        available = onnxruntime.get_available_providers()
-        wanted = ["CUDAExecutionProvider"] if device == "cuda" and "CUDAExecutionProvider" in available else []
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        try:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=[*wanted, "CPUExecutionProvider"])
-        except _runtime_errors() as error:
+        except runtime_errors() as error:
             raise TeacherError(
                 f"teacher {self.spec!r} is not an ONNX model that onnxruntime can run: {' '.join(str(error).split())}"
             ) from error
@@ -109,14 +103,6 @@ def load(spec: str, rest: str) -> OnnxTeacher:
     :raises MissingExtraError: onnxruntime is not installed.
     """
     return OnnxTeacher(spec, rest)
-
-
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "NotImplemented")
-    named = tuple(getattr(state, name) for name in (*names, "EPFail", "RuntimeException"))
-    return (*named, RuntimeError, ValueError)
 
 
 def _digest(path: Path) -> str:

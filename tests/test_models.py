@@ -20,8 +20,11 @@ from students.runs import is_run, load_run, save_run
 SMALL: dict[str, dict[str, Any]] = {
     "cnn4": {"width": 4},
     "cnn6": {},
+    "mobile": {"width": 0.1},
     "ced-tiny": {"dim": 64, "depth": 2, "heads": 2},
 }
+
+CED_NAMES = ("ced-tiny", "ced-mini", "ced-small", "ced-base")
 
 
 def _noise(seconds: float, rate: int = 16000, clips: int = 2) -> torch.Tensor:
@@ -35,7 +38,15 @@ def _one_mask(clips: int) -> Masks:
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("cnn4", 0.17), ("cnn6", 4.84), ("cnn10", 5.22), ("ced-tiny", 5.5), ("ced-mini", 9.7), ("ced-small", 21.6)],
+    [
+        ("cnn4", 0.17),
+        ("cnn6", 4.84),
+        ("cnn10", 5.22),
+        ("mobile", 2.90),
+        ("ced-tiny", 5.5),
+        ("ced-mini", 9.7),
+        ("ced-small", 21.6),
+    ],
 )
 def test_sizes_are_the_published_ones(name: str, millions: float) -> None:
     count = sum(parameter.numel() for parameter in build(name, 527).parameters())
@@ -43,7 +54,7 @@ def test_sizes_are_the_published_ones(name: str, millions: float) -> None:
 
 
 def test_the_names_are_those_of_the_documentation() -> None:
-    assert names() == ("cnn4", "cnn6", "cnn10", "cnn14", "ced-tiny", "ced-mini", "ced-small", "ced-base")
+    assert names() == ("cnn4", "cnn6", "cnn10", "cnn14", "mobile", *CED_NAMES)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -74,7 +85,7 @@ def test_masks_are_filled_at_the_stage_of_the_contract() -> None:
         waveforms = _noise(1.0)
         with torch.inference_mode():
             masked = model.masked(norm(model.log_mel(waveforms)), _one_mask(2)) if stage == AFTER_NORM else None
-            inside = masked if masked is not None else model._features(waveforms, _one_mask(2))
+            inside = masked if masked is not None else model._features(waveforms, _one_mask(2), None)
         frame = 20 if name == "cnn4" else 40  # 0.4 s at hops of 20 and 10 ms
         expected = 0.0 if stage == AFTER_NORM else 20.0 / np.sqrt(100.0 + norm.eps)
         torch.testing.assert_close(inside[:, :, frame], torch.full((2, 64), float(expected)))
@@ -100,7 +111,10 @@ def test_pieces_average_probabilities_for_softmax_scores_too() -> None:
     model: Any = build("ced-tiny", 5, scores="softmax", **SMALL["ced-tiny"]).eval()
     waveforms = _noise(15.0)
     with torch.inference_mode():
-        pieces = model._pieces(model._features(waveforms, None))
+        features = model._features(waveforms, None, None)  # 1,501 frames
+        last = torch.zeros(2, 64, 1012)
+        last[..., : 1501 - 1012] = features[..., 1012:]
+        pieces = (features[..., :1012], last)
         expected = torch.stack([torch.softmax(model.head(model._tokens(piece)), dim=1) for piece in pieces]).mean(dim=0)
         torch.testing.assert_close(torch.softmax(model(waveforms), dim=1), expected)
 

@@ -17,6 +17,7 @@ _MODELS = {
     "cnn6": ("panns", "Panns"),
     "cnn10": ("panns", "Panns"),
     "cnn14": ("panns", "Panns"),
+    "mobile": ("mobile", "Mobile"),
     "ced-tiny": ("ced", "Ced"),
     "ced-mini": ("ced", "Ced"),
     "ced-small": ("ced", "Ced"),

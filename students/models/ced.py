@@ -26,6 +26,11 @@ TARGET_FRAMES = 1012
 _SIZES = {"ced-tiny": (192, 3), "ced-mini": (256, 4), "ced-small": (384, 6), "ced-base": (768, 12)}
 
 
+# Of whole numbers, and of the lengths in a graph that is traced for clips of any length.
+_minimum: Any = torch.sym_min
+_maximum: Any = torch.sym_max
+
+
 class Ced(Tagger):
     """The transformer.
 
@@ -38,6 +43,7 @@ class Ced(Tagger):
     """
 
     fill_stage = BEFORE_NORM
+    head_name = "outputlayer"
 
     def __init__(
         self,
@@ -90,19 +96,19 @@ class Ced(Tagger):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, C), and tokens averaged over frequency (B, T, D), one every 16 frames of what the model hears."""
         features = self._features(waveforms, masks, mix)
-        bands = features.shape[1] // PATCH
-        pieces = self._pieces(features)
-        heard = min(features.shape[2], len(pieces) * self.frames)
-        last = heard - (len(pieces) - 1) * self.frames
-        logits, frames = [], []
-        for piece in pieces:
-            tokens = self._tokens(piece)
-            logits.append(self.head(tokens))
-            patches = tokens[:, 1:] if self.pooling == "token" else tokens
-            frames.append(patches.reshape(len(patches), bands, -1, patches.shape[2]).mean(dim=1))
-        frames[-1] = frames[-1][:, : max(1, -(-last // PATCH))]
-        mean = logits[0] if len(logits) == 1 else _average(torch.stack(logits), self.scores)
-        return mean, torch.cat(frames, dim=1)
+        batch, bands, heard = features.shape
+        pieces, count = self._pieces(features)
+        tokens = self._tokens(pieces)  # (B P, N, D)
+        said = self.head(tokens)
+        # A traced count is no int: an exported graph averages always.
+        alone = isinstance(count, int) and count == 1
+        logits = said if alone else _average(said.reshape(batch, count, self.classes), self.scores)
+        patches = tokens[:, 1:] if self.pooling == "token" else tokens
+        frames = patches.reshape(batch * count, bands // PATCH, -1, patches.shape[2]).mean(dim=1)  # (B P, T, D)
+        steps = frames.shape[1]
+        last = -(-(heard - (count - 1) * pieces.shape[2]) // PATCH)  # those of the last piece that are not its padding
+        frames = frames.reshape(batch, count * steps, -1)
+        return logits, frames[:, : (count - 1) * steps + _minimum(steps, last)]
 
     def frame_features(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
@@ -122,20 +128,25 @@ class Ced(Tagger):
         features = self.init_bn(self.masked(self.log_mel(waveforms), masks, mix))  # (B, F, T)
         return pad_frames(features, PATCH)
 
-    def _pieces(self, features: torch.Tensor) -> list[torch.Tensor]:
-        if features.shape[2] <= self.frames:
-            return [features]
-        pieces = list(torch.split(features, self.frames, dim=2))
-        if pieces[-1].shape[2] == self.frames:
-            return pieces[:-1]
-        return [*pieces[:-1], pad_frames(pieces[-1], self.frames)]
+    def _pieces(self, features: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Features (B, F, T) in P pieces of L frames each, (B P, F, L), the pieces of a clip side by side; and P.
+
+        Without branches on T, so that a graph exported for any length cuts as this does.
+        """
+        batch, bands, heard = features.shape
+        length = _minimum(heard, self.frames)
+        rest = (self.frames - 1 + heard % self.frames) // self.frames  # 1 where the last piece is not full, or 0
+        count = _maximum(1, heard // self.frames + 2 * rest - 1)
+        whole = F.pad(features, (0, self.frames))[..., : count * length]
+        pieces = whole.reshape(batch, bands, count, length).transpose(1, 2)
+        return pieces.reshape(batch * count, bands, length), count
 
     def _tokens(self, piece: torch.Tensor) -> torch.Tensor:
         grid = self.patch_embed(piece[:, None])  # (B, D, F / 16, T / 16)
         grid = grid + self.time_pos_embed[..., : grid.shape[3]] + self.freq_pos_embed
         tokens = grid.flatten(2).transpose(1, 2)  # (B, N, D)
         if self.pooling == "token":
-            token = (self.cls_token + self.token_pos_embed).expand(len(tokens), -1, -1)
+            token = (self.cls_token + self.token_pos_embed).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat((token, tokens), dim=1)
         out: torch.Tensor = self.norm(self.blocks(tokens))
         return out
@@ -208,8 +219,8 @@ class _Block(nn.Module):
 
 
 def _average(logits: torch.Tensor, scores: str) -> torch.Tensor:
-    """Logits (B, C) whose probabilities are the mean of those of P pieces, (P, B, C); computed in log space."""
+    """Logits (B, C) whose probabilities are the mean of those of P pieces, (B, P, C); computed in log space."""
     logits = logits.float()
     if scores == "softmax":
-        return torch.logsumexp(F.log_softmax(logits, dim=-1), dim=0)
-    return torch.logsumexp(F.logsigmoid(logits), dim=0) - torch.logsumexp(F.logsigmoid(-logits), dim=0)
+        return torch.logsumexp(F.log_softmax(logits, dim=-1), dim=1)
+    return torch.logsumexp(F.logsigmoid(logits), dim=1) - torch.logsumexp(F.logsigmoid(-logits), dim=1)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
 from torch import nn
 
-from logitstore.view.features import FrontEnd
 from logitstore.view.recipe import Masks
-from students.models.tagger import AFTER_NORM, Scores, Tagger, at_least, in_range, pad_frames
+from students.models.tagger import AFTER_NORM, Scores, Tagger, at_least, in_range, pad_frames, stated_front_end
 
 _BLOCKS = 4
 
@@ -24,6 +22,7 @@ class Cnn4(Tagger):
     """
 
     fill_stage = AFTER_NORM
+    head_name = "output"
 
     def __init__(
         self,
@@ -40,23 +39,11 @@ class Cnn4(Tagger):
         dropout: float = 0.2,
     ) -> None:
         at_least("width", width, 1)
-        at_least("mels", mels, 1 << _BLOCKS)
-        at_least("sample_rate", sample_rate, 1)
-        in_range("hop_ms", hop_ms, 1.0, 1000.0)
-        in_range("window_ms", window_ms, 1.0, 1000.0)
         in_range("dropout", dropout, 0.0, 1.0)
-        in_range("f_min", f_min, 0.0, sample_rate / 2)
-        top = sample_rate / 2 if f_max is None else in_range("f_max", f_max, 0.0, sample_rate / 2)
-        window = round(window_ms * sample_rate / 1000)
-        front_end = FrontEnd(
-            sample_rate=sample_rate,
-            n_fft=1 << max(1, math.ceil(math.log2(max(window, 1)))),
-            win_length=window,
-            hop_length=round(hop_ms * sample_rate / 1000),
-            n_mels=mels,
-            f_min=float(f_min),
-            f_max=top,
-        )
+        front_end = stated_front_end(
+            sample_rate=sample_rate, mels=mels, hop_ms=hop_ms, window_ms=window_ms, f_min=f_min, f_max=f_max,
+            least_mels=1 << _BLOCKS,
+        )  # fmt: skip
         super().__init__(front_end, classes, scores)
         self.bn0 = nn.BatchNorm1d(mels)
         channels = [1, *(width << block for block in range(_BLOCKS))]

@@ -27,6 +27,7 @@ class Panns(Tagger):
     """One of the three; ``name`` is "cnn6", "cnn10" or "cnn14", ``sample_rate`` 32000, 16000 or 8000 Hz."""
 
     fill_stage = AFTER_NORM
+    head_name = "fc_audioset"
 
     def __init__(self, classes: int, *, name: str, scores: Scores = "sigmoid", sample_rate: int = 32000) -> None:
         if sample_rate not in _TOP_HZ:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -23,11 +24,13 @@ class Tagger(nn.Module):
     """A model of ``classes`` classes on a log-mel front end.
 
     Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
-    and with what masked frames and bands are filled. A subclass defines :meth:`frame_features` and :meth:`head`.
+    and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
+    layer in it has a row for each). A subclass defines :meth:`frame_features` and :meth:`head`.
     """
 
     fill_stage: str
     fill_value: float = 0.0
+    head_name: str
 
     def __init__(self, front_end: FrontEnd, classes: int, scores: Scores = "sigmoid") -> None:
         super().__init__()
@@ -96,6 +99,33 @@ def in_range(name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise RunError(f"model argument {name} is {value!r}; it must be a number from {low:g} to {high:g}")
     return float(value)
+
+
+def stated_front_end(
+    *, sample_rate: int, mels: int, hop_ms: float, window_ms: float, f_min: float, f_max: float | None, least_mels: int
+) -> FrontEnd:
+    """The log-mel front end of a model that leaves it to its arguments: HTK mel bands, FFT of the next power of two.
+
+    :param sample_rate: Hz; ``hop_ms``, ``window_ms``: ms, 1 to 1000; ``f_min``, ``f_max``: Hz, ``f_max`` None for half
+        of the rate; ``mels``: bands, at least ``least_mels``.
+    :raises RunError: a value out of its range.
+    """
+    at_least("mels", mels, least_mels)
+    at_least("sample_rate", sample_rate, 1)
+    in_range("hop_ms", hop_ms, 1.0, 1000.0)
+    in_range("window_ms", window_ms, 1.0, 1000.0)
+    in_range("f_min", f_min, 0.0, sample_rate / 2)
+    top = sample_rate / 2 if f_max is None else in_range("f_max", f_max, 0.0, sample_rate / 2)
+    window = round(window_ms * sample_rate / 1000)
+    return FrontEnd(
+        sample_rate=sample_rate,
+        n_fft=1 << max(1, math.ceil(math.log2(max(window, 1)))),
+        win_length=window,
+        hop_length=round(hop_ms * sample_rate / 1000),
+        n_mels=mels,
+        f_min=float(f_min),
+        f_max=top,
+    )
 
 
 def pad_frames(features: torch.Tensor, least: int) -> torch.Tensor:

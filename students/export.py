@@ -1,0 +1,197 @@
+"""A student as one ONNX file: waveforms in, probabilities out, the log-mel inside.
+
+The file takes any number of clips of any length that the student itself takes; a CED student cuts long clips into its
+pieces within the graph. Before it is put in place, onnxruntime runs it on batches of several sizes and lengths, and
+its probabilities must be the student's. A sidecar ``FILE.json`` makes it a teacher, ``onnx:FILE``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from logitstore.errors import MissingExtraError, RunError
+from students.models.tagger import Tagger, probabilities
+from students.onnx_session import open_session, runtime_errors
+from students.runs import Run
+
+F32 = npt.NDArray[np.float32]
+
+#: How far the probabilities of a file may be from the student's.
+TOLERANCE = 1e-4
+#: Names of the file's input and output.
+INPUT, OUTPUT = "waveforms", "probabilities"
+_SECONDS = (0.37, 1.0, 2.5, 10.0, 15.0)
+_CLIPS = (1, 3, 2)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two models are apart: the largest and the mean difference of probabilities, and what they heard.
+
+    :param batches: (clips, samples) of every batch.
+    """
+
+    largest: float
+    mean: float
+    batches: tuple[tuple[int, int], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+class _Heard(torch.nn.Module):
+    """Waveforms (B, S) to probabilities (B, C)."""
+
+    def __init__(self, model: Tagger) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return probabilities(self.model(waveforms), self.model.scores)
+
+
+def graph_of(run: Run) -> Any:
+    """An ``onnx.ModelProto`` of a run's model, of any number of clips of any length; no path of this machine in it.
+
+    :raises RunError: a model that cannot be exported. :raises MissingExtraError: the extra ``onnx`` is not installed.
+    """
+    _require_extra()
+    rate = run.sample_rate
+    clips = torch.export.Dim("clips", min=1)
+    samples = torch.export.Dim("samples", min=shortest(run.model))
+    example = torch.from_numpy(_waveforms(2, rate + rate // 3, seed=0))
+    try:
+        with quiet():
+            program: Any = torch.onnx.export(
+                _Heard(run.model.eval()), (example,), dynamo=True, dynamic_shapes={INPUT: {0: clips, 1: samples}},
+                input_names=[INPUT], output_names=[OUTPUT], verbose=False,
+            )  # fmt: skip
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        raise RunError(f"run {str(run.folder)!r} cannot be exported: {' '.join(str(error).split())[:300]}") from error
+    graph = program.model_proto
+    del graph.graph.value_info[:]  # some are of tensors before they were folded; onnx infers them anew
+    for part in (graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output,
+                 *graph.graph.initializer):  # fmt: skip
+        part.doc_string = ""
+        del part.metadata_props[:]
+    return graph
+
+
+def shortest(model: Tagger) -> int:
+    """The fewest samples that a model's front end takes."""
+    front_end = model.front_end
+    return front_end.n_fft // 2 + 1 if front_end.center else front_end.n_fft
+
+
+def batches_to_check(model: Tagger) -> list[F32]:
+    """Waveforms float32 (B, S) of several sizes and lengths: the shortest clip, and either side of every cut."""
+    front_end = model.front_end
+    lengths = [shortest(model), *(round(seconds * front_end.sample_rate) for seconds in _SECONDS)]
+    piece = model.contract().get("frames")
+    if piece is not None:
+        lengths += [(piece * count - 1) * front_end.hop_length + more for count in (1, 2) for more in (0, 160)]
+    return [_waveforms(_CLIPS[number % len(_CLIPS)], samples, seed=number) for number, samples in enumerate(lengths, 1)]
+
+
+def compare(content: bytes, model: Tagger, batches: list[F32]) -> Agreement:
+    """What onnxruntime makes of a file against what the model says, over batches of waveforms.
+
+    :raises RunError: the file cannot be run, or gives something that is no probability.
+    """
+    session = open_session(content)
+    differences = []
+    for waveforms in batches:
+        try:
+            (found,) = session.run([OUTPUT], {INPUT: waveforms})
+        except runtime_errors() as error:
+            raise RunError(
+                f"the exported student fails on {waveforms.shape[0]} clips of {waveforms.shape[1]} samples: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from error
+        with torch.inference_mode():
+            expected = probabilities(model(torch.from_numpy(waveforms)), model.scores).numpy()
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            raise RunError(
+                f"the exported student gives {found.shape} values for {waveforms.shape[0]} clips of "
+                f"{waveforms.shape[1]} samples, or some that are not finite; {expected.shape} probabilities were due"
+            )
+        differences.append(np.abs(found - expected).ravel())
+    joined = np.concatenate(differences)
+    shapes = tuple((int(batch.shape[0]), int(batch.shape[1])) for batch in batches)
+    return Agreement(float(joined.max()), float(joined.mean()), shapes)
+
+
+def checked(run: Run) -> tuple[bytes, Agreement]:
+    """The ONNX file of a run, as bytes, and how well it agrees with the run.
+
+    :raises RunError: it does not, to :data:`TOLERANCE`.
+    """
+    content: bytes = graph_of(run).SerializeToString(deterministic=True)
+    found = compare(content, run.model, batches_to_check(run.model))
+    if found.largest > TOLERANCE:
+        raise RunError(
+            f"run {str(run.folder)!r}: the exported file differs from the student by {found.largest:.2g} and may by "
+            f"{TOLERANCE:g}; nothing was written"
+        )
+    return content, found
+
+
+def place(content: bytes, path: Path, run: Run) -> None:
+    """Write a file and its sidecar ``FILE.json``, each whole or not at all, the sidecar first.
+
+    :raises RunError: they cannot be written.
+    """
+    sidecar = {"classes": run.classes, "scores": run.scores, "sample_rate": run.sample_rate, "output": OUTPUT}
+    document = (json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for target, part in ((path.with_name(path.name + ".json"), document), (path, content)):
+            partial = target.with_name(f".{target.name}.partial")
+            partial.write_bytes(part)
+            partial.replace(target)
+    except OSError as error:
+        raise RunError(f"--onnx {str(path)!r} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's and the quantiser's notes on their own inner workings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _waveforms(clips: int, samples: int, seed: int) -> F32:
+    """Tones of every pitch over noise, from quiet to loud, and silence; float32 (clips, samples)."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(samples)
+    waveforms = np.zeros((clips, samples), dtype=np.float32)
+    for clip in range(clips if clips < 3 else clips - 1):
+        tone = np.sin(at * rng.uniform(0.01, 2.5) * (1 + at / samples))
+        waveforms[clip] = 10 ** rng.uniform(-2, -0.3) * (tone + rng.normal(0, 0.1, samples))
+    return waveforms
+
+
+def _require_extra() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise MissingExtraError(package, "onnx", "exporting a student") from error
