@@ -1,11 +1,11 @@
-"""Views as batches: clips decoded, replayed and gathered ahead of the step that needs them."""
+"""Views as batches: clips decoded, replayed and put together with what is known of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from logitstore.view.resample import resample
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Fields whose key is not their name with dashes.
 _KEYS = {"model_args": "model-arg", "eval_manifest": "eval", "cache_bytes": "cache-mib"}
+#: Keys of which one takes the place of the other: each says the same thing in another way.
+_INSTEAD = {"epochs": "steps", "steps": "epochs", "balance": "weight-by", "weight-by": "balance"}
 _MIB_BITS = 20
 
 
@@ -49,10 +51,13 @@ def merged(context: click.Context, config: str | None, given: Mapping[str, Any])
     parameters = {_key_of(each): each for each in context.command.params if each.name not in ("config", "help")}
     found = {} if config is None else _read(config, parameters)
     values = dict(given)
+    said = {
+        name for name, each in parameters.items()
+        if context.get_parameter_source(str(each.name)) == ParameterSource.COMMANDLINE
+    }  # fmt: skip
     for name, value in found.items():
-        parameter = parameters[name]
-        if context.get_parameter_source(str(parameter.name)) != ParameterSource.COMMANDLINE:
-            values[str(parameter.name)] = value
+        if name not in said and _INSTEAD.get(name) not in said:
+            values[str(parameters[name].name)] = value
     for name, parameter in parameters.items():
         if name in REQUIRED.get(str(context.command.name), ()) and not values[str(parameter.name)]:
             raise RunError(f"{_shown(parameter)} is given neither on the command line nor in a --config FILE")

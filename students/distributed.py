@@ -7,6 +7,7 @@ however uneven the shares. The first process alone writes, logs and evaluates.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed.nn.functional  # imported once there is a process group, as by DDP, its defaults would keep it
 from torch import distributed as dist
 
 from logitstore.errors import LogitstoreError, RunError
@@ -170,9 +172,9 @@ def joined(device: str) -> Iterator[Group]:
         torch.cuda.set_device(place)
     rank = int(os.environ["RANK"])
     mine = not dist.is_initialized()
-    if mine:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
+        if mine:
+            dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT)
         yield Group(rank, count, place if place.type == "cuda" else torch.device("cpu"))
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, LogitstoreError) or not _is_lost(error):
@@ -182,7 +184,8 @@ def joined(device: str) -> Iterator[Group]:
             f"({str(error).splitlines()[0]}); start the same command again, and it goes on from the last checkpoint"
         ) from error
     finally:
-        if mine:
+        if mine and dist.is_initialized():
+            gc.collect()  # DDP refers to itself, and to the process group, whose threads must end before the program
             dist.destroy_process_group()
 
 

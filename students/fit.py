@@ -136,7 +136,7 @@ def fit(
         epoch -1 for the weights kept at the end. Only the first of several processes is asked.
     :param group: the processes that train together; each plans the same batches and makes its share of each.
     :raises ModelOutputError: the loss is not finite.
-    :raises RunError: a checkpoint of another training, or one that cannot be written.
+    :raises RunError: a checkpoint of another training, or one that cannot be written; too little memory for a step.
     """
     from students.loop import Loop
 
@@ -155,7 +155,7 @@ def fit(
             with closing(prefetched(_stream(epochs, options.steps, device, group, loop))) as items:
                 for item in items:
                     if item.batch is not None:
-                        loop.step(item, item.batch)
+                        _step(loop, item, item.batch)
                     elif loop.end_epoch(item.epoch, item.described, evaluate):
                         break
             return loop.finish(evaluate)
@@ -198,6 +198,16 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     for parameter, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_arena_max, 1)):
         libc.mallopt(parameter, value)
+
+
+def _step(loop: Any, item: Item, batch: Batch) -> None:
+    try:
+        loop.step(item, batch)
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"the device has too little memory for a step of {len(batch)} clips; give --accumulate N for more and "
+            "smaller parts, or a smaller --batch-size, and another --out"
+        ) from error
 
 
 def _dropout_seed(seed: int, rank: int) -> int:

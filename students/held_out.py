@@ -1,4 +1,7 @@
-"""Clips of the store that nothing is learned from, so that a student is measured without any labels."""
+"""Clips of the store whose targets are not learned, so that a student is measured without any labels.
+
+Under a recipe with mixup one can still be heard in training, as the partner of another.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def split(store: Store, by_view: list[I64], share: float) -> tuple[list[I64], li
 
 
 class HeldOutLoss:
-    """The distillation loss of held-out clips: the i-th in view i mod V, as its teachers heard it, without mixing.
+    """The distillation loss of held-out clips: the i-th in view i mod V, as its teachers heard it.
 
     :param by_view: the clips held out, of each view. :param objective: of the targets alone.
     """

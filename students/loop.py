@@ -24,7 +24,7 @@ from students.objective import mix_weights
 from students.precision import pass_dtype
 from students.runlog import LOG_NAME, RunLog
 from students.sampling import share
-from students.schedule import learning_rate, parameter_groups
+from students.schedule import ema_decay, learning_rate, parameter_groups
 from students.selection import Selection
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ class Loop:
         elif self.averaged is not None:
             _load(self.model, _state(self.averaged))
         self.model.eval()
+        self._require_finite()
         if best:
             metrics = self.group.by_first(lambda: evaluate(self.model, -1, True))
             self.metrics = metrics or self.metrics
@@ -209,8 +210,9 @@ class Loop:
     def _average(self) -> None:
         if self.averaged is None or self.options.ema is None:
             return
+        share = 1 - ema_decay(self.options.ema, self.done)
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - self.options.ema)
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), share)
             for mine, now in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
                 mine.copy_(now)
 
@@ -247,6 +249,11 @@ class Loop:
         self.epoch_losses += losses
         self.recent = math.fsum(losses) / len(losses)
         self.pending.clear()
+
+    def _require_finite(self) -> None:
+        """The loss of a step is that of the weights before it, so the last step's weights are looked at themselves."""
+        if not all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values()):
+            raise ModelOutputError(f"the weights are not finite after step {self.done - 1}; lower --lr")
 
     def _write(self, record: dict[str, Any]) -> None:
         if self.lines is not None:

@@ -22,7 +22,9 @@ _OPTIONS = (
         help="A step's batch in N parts: less memory.",
     ),
     click.option(
-        "--lr", type=float, help="Highest learning rate.  [default: cnn4 5e-3; ced-small, -base 3e-4; others 1e-3]"
+        "--lr",
+        type=float,
+        help="Highest learning rate.  [default: cnn4, mobile 5e-3; ced-small, -base 3e-4; others 1e-3]",
     ),
     click.option("--warm-up", type=int, metavar="STEPS", help="[default: a tenth of all steps, at most 5,000]"),
     click.option(

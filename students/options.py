@@ -11,13 +11,15 @@ from logitstore.errors import RunError
 from students.data import CACHE_BYTES
 from students.fit import FitOptions
 from students.losses import TAILS
+from students.objective import SIMILARITIES
 from students.precision import PRECISIONS
 from students.sampling import epoch_steps
-from students.schedule import FLOOR
+from students.schedule import FLOOR, default_warm_up
 from students.selection import MEASURES
 
 #: Held out where --patience or --average-best need a loss to go by and --hold-out is not given.
 DEFAULT_HOLD_OUT = 0.05
+_MOST_LR = 1e30  # beyond any use; much above it float32 overflows within AdamW
 #: Options that change nothing in what is learned.
 INDIFFERENT = ("workers", "cache_bytes", "checkpoint_every", "tensorboard")
 
@@ -101,6 +103,18 @@ def steps_of(views: int, options: LoopOptions) -> int:
     return options.epoch_steps or epoch_steps(views, options.batch_size)
 
 
+def warm_up_of(options: LoopOptions, steps: int) -> int:
+    """Steps of warm-up of a training of so many steps.
+
+    :raises RunError: they are more, so that the highest rate would never be reached.
+    """
+    if options.warm_up is None:
+        return default_warm_up(steps)
+    if options.warm_up > steps:
+        raise RunError(f"--warm-up is {options.warm_up} steps and the training has {steps}; give at most as many")
+    return options.warm_up
+
+
 def check_loop(options: LoopOptions) -> None:
     """Refuse numbers that no training can use.
 
@@ -112,10 +126,13 @@ def check_loop(options: LoopOptions) -> None:
     for name in counts:
         require_at_least(name, getattr(options, name), 1)
     require_at_least("warm_up", options.warm_up, 0)
-    for name in ("lr", "clip_norm"):
+    if options.cache_bytes < 0:
+        raise RunError(f"--cache-mib is {options.cache_bytes >> 20}; it must be at least 0")
+    for name, most in (("lr", _MOST_LR), ("clip_norm", math.inf)):
         value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise RunError(f"{flag(name)} is {value:g}; it must be more than 0")
+        if value is not None and not (math.isfinite(value) and 0 < value <= most):
+            allowed = "more than 0" if most == math.inf else f"more than 0, and at most {most:g}"
+            raise RunError(f"{flag(name)} is {value:g}; it must be {allowed}")
     if not 0 <= options.floor <= 1:
         raise RunError(f"--floor is {options.floor:g}; it is a share of the highest learning rate, 0 to 1")
     if options.ema is not None and not 0 < options.ema < 1:
@@ -163,6 +180,11 @@ def check_student(options: StudentOptions) -> None:
         raise RunError("--new-head makes the head of a checkpoint anew, and there is no --init SPEC")
     if options.balance and options.weight_by is not None:
         raise RunError("--balance and --weight-by are both given; give one of them")
+    if options.similarity is None and options.similarity_weight != 1:
+        raise RunError(
+            f"--similarity-weight {options.similarity_weight:g} is given without --similarity; say which: "
+            f"{', '.join(SIMILARITIES)}"
+        )
     if options.accumulate > 1 and options.similarity in ("sp", "both"):
         raise RunError(
             f"--accumulate {options.accumulate} with --similarity {options.similarity}: SP compares all clips of a "

@@ -156,6 +156,6 @@ def _permutation(views: int, generator: torch.Generator) -> I64:
 
 def _drawn(weights: F64, count: int, generator: torch.Generator) -> I64:
     """``count`` positions in proportion to the weights: where uniform float64 numbers fall on their running sum."""
-    reached = np.cumsum(weights)
+    reached = np.cumsum(weights / weights.max())  # the sum of large ones would overflow
     uniforms = torch.rand(count, generator=generator, dtype=torch.float64).numpy()
     return np.asarray(np.searchsorted(reached / reached[-1], uniforms, side="right"), np.int64)

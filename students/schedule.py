@@ -16,7 +16,7 @@ WARM_UP_SHARE, MOST_WARM_UP = 0.1, 5000
 
 def default_lr(model_name: str) -> float:
     """The highest learning rate for a batch of 32, by family and size; CED's own for its transformers."""
-    rates = {"cnn4": 5e-3, "ced-small": 3e-4, "ced-base": 3e-4}
+    rates = {"cnn4": 5e-3, "mobile": 5e-3, "ced-small": 3e-4, "ced-base": 3e-4}
     return rates.get(model_name, 1e-3)
 
 
@@ -45,3 +45,13 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
     return [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def ema_decay(highest: float, step: int) -> float:
+    """Decay of averaged weights: (1 + step) / (10 + step), up to the highest.
+
+    So the random weights of the start are soon forgotten: of a constant 0.999 over 600 steps they would be 55 %.
+
+    :param step: in [0, steps).
+    """
+    return min(highest, (1 + step) / (10 + step))

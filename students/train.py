@@ -42,10 +42,11 @@ from students.options import (
     check_student,
     held_out_share,
     steps_of,
+    warm_up_of,
 )
 from students.precision import pass_dtype
 from students.sampling import balanced, plan, weighted_by
-from students.schedule import default_lr, default_warm_up
+from students.schedule import default_lr
 
 __all__ = ["StudentOptions", "Trained", "train_student"]
 
@@ -92,7 +93,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
         options,
         loss=objective.loss,
         lr=default_lr(options.student) if options.lr is None else options.lr,
-        warm_up=default_warm_up(steps) if options.warm_up is None else options.warm_up,
+        warm_up=warm_up_of(options, steps),
         epochs=None,
         steps=steps,
         hold_out=share,
@@ -256,7 +257,7 @@ def _clips_by_view(store: Store, where: str | None) -> list[I64]:
     by_view = [store.rows(view) for view in range(store.views)]
     if where is not None:
         try:
-            chosen = store.sql(f"SELECT clip FROM clips WHERE ({where})")["clip"].to_numpy()
+            chosen = store.sql(f"SELECT clip FROM clips WHERE ({where}\n)")["clip"].to_numpy()
         except QueryError as error:
             raise QueryError(f"--where {where!r}: {error}") from error
         by_view = [clips[np.isin(clips, chosen)] for clips in by_view]
@@ -329,6 +330,7 @@ def _evaluator(
         options.audio_roots[0] if options.eval_audio_root is None else options.eval_audio_root,
         options.label_column,
         where=options.eval_where,
+        where_option="--eval-where",
         clip_seconds=store.manifest.clip_seconds,
         workers=options.workers or os.cpu_count() or 1,
     )

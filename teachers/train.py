@@ -27,10 +27,10 @@ from students.job import Job, Trained
 from students.measure import Evaluator
 from students.models import build
 from students.objective import Objective
-from students.options import INDIFFERENT, LoopOptions, check_loop, steps_of
+from students.options import INDIFFERENT, LoopOptions, check_loop, steps_of, warm_up_of
 from students.precision import pass_dtype
 from students.sampling import plan
-from students.schedule import default_lr, default_warm_up
+from students.schedule import default_lr
 from students.seeds import derived_seed
 from teachers.classes import read_classes
 
@@ -94,7 +94,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
         options,
         clip_seconds=labelled.clip_seconds,
         lr=default_lr(options.model) if options.lr is None else options.lr,
-        warm_up=default_warm_up(steps) if options.warm_up is None else options.warm_up,
+        warm_up=warm_up_of(options, steps),
         epochs=None,
         steps=steps,
         device=device,
@@ -103,7 +103,8 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
         measure = None
         if options.eval_where is not None:
             measure = Evaluator(
-                read(where=options.eval_where), classes, whose=f"the rows with {options.where or 'any label'}",
+                read(where=options.eval_where, where_option="--eval-where"), classes,
+                whose=f"the rows with {options.where or 'any label'}",
                 sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
                 cache_bytes=options.cache_bytes,
             )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from logitstore.errors import MismatchError, MissingExtraError, RunError, SourceError
+from logitstore.errors import MismatchError, MissingExtraError, RunError, SourceError, UsageError
 from students.cli import train_student_command
 from students.options import StudentOptions
 from students.runs import load_run
@@ -66,6 +66,14 @@ def test_a_runs_own_config_repeats_it(root, tmp_path):
     assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text()) == resolved | {"out": str(tmp_path / "b")}
 
 
+def test_a_flag_wins_over_the_option_that_says_the_same_in_another_way(root, tmp_path):
+    config = write(tmp_path / "c.yaml", **(asked(root, tmp_path / "run") | {"weight-by": "entropy"}))
+    done = invoke(train_student_command, "--config", config, "--epochs", 2, "--balance")
+    assert done.exit_code == 0, done.output
+    options = load_run(tmp_path / "run").config["training"]["options"]
+    assert (options["steps"], options["weight_by"], options["balance"]) == (6, None, True)
+
+
 def test_flags_win_over_the_file_even_where_they_are_defaults(root, tmp_path):
     config = write(tmp_path / "c.yaml", **asked(root, tmp_path / "run"), seed=3, tail="mean", lr="1e-3")
     done = invoke(train_student_command, "--config", config, "--seed", 0, "--model-arg", "width=3")
@@ -114,6 +122,12 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
     assert "cannot be read: No such file or directory" in str(missing.exception)
 
 
+def test_an_argument_that_is_not_yaml_is_refused():
+    done = invoke(train_student_command, "--model-arg", "width=[")
+    assert done.exit_code == 2
+    assert "'width=[': the value is not YAML; quote it" in done.output
+
+
 def test_a_teachers_config_repeats_it_too(root, tmp_path):
     small = ["--model-arg", "width=2", "--model-arg", "mels=16", "--model-arg", "hop_ms=40"]
     first = invoke(
@@ -133,6 +147,7 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
         ({"precision": "half"}, RunError, "--precision is 'half'; allowed are float32, bf16, fp16"),
         ({"accumulate": 20}, RunError, "--accumulate 20 asks for more parts than --batch-size 12 has clips"),
         ({"accumulate": 2, "similarity": "sp"}, RunError, "SP compares all clips of a batch with each other"),
+        ({"lr": 1e38}, RunError, r"--lr is 1e\+38; it must be more than 0, and at most 1e\+30"),
         ({"clip_norm": 0.0}, RunError, "--clip-norm is 0; it must be more than 0"),
         ({"ema": 1.0}, RunError, "--ema is 1; a decay lies between 0 and 1"),
         ({"floor": 1.5}, RunError, "--floor is 1.5; it is a share of the highest learning rate"),
@@ -155,6 +170,9 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
         ({"mixup": -1.0}, RunError, "--mixup is -1"),
         ({"mixup": 0.5, "similarity": "iusp"}, RunError, "--mixup and --similarity iusp are both given"),
         ({"similarity_weight": -1.0, "similarity": "iusp"}, RunError, "--similarity-weight is -1"),
+        ({"similarity_weight": 2.0}, RunError, "--similarity-weight 2 is given without --similarity; say which: iusp"),
+        ({"cache_bytes": -1}, RunError, "--cache-mib is -1; it must be at least 0"),
+        ({"device": "meta"}, UsageError, "--device meta cannot be used here; give auto, cpu or cuda"),
     ],
 )
 def test_options_that_cannot_be_right_are_refused_before_any_work(root, tmp_path, changes, error, message):

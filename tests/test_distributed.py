@@ -56,11 +56,11 @@ def flags(values):
 MANY = """
 import json, sys
 import torch
-torch.distributed.init_process_group("gloo")
 from students.cli import train_student_command
 from students.fit import FitProgress
 from students.options import StudentOptions
 from students.train import train_student
+torch.distributed.init_process_group("gloo")
 
 def stop(step, clips, loss):
     if step == 5:
@@ -77,6 +77,30 @@ for number, arguments in enumerate(json.load(open(sys.argv[1]))):
     except ValueError as error:
         print("refused", number, error, flush=True)
 torch.distributed.destroy_process_group()
+"""
+
+# What runs beside the main thread once a training's processes have parted.
+THREADS = """
+import glob, os, time
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from students.distributed import joined
+
+with joined("cpu") as group:
+    model = DistributedDataParallel(torch.nn.Linear(2, 1))
+    model(torch.ones(3, 2)).sum().backward()
+    del model
+
+def running():
+    try:
+        return sum("gloo" in open(path).read() for path in glob.glob("/proc/self/task/*/comm"))
+    except OSError:  # one ended meanwhile
+        return running()
+
+until = time.monotonic() + 5
+while running() and time.monotonic() < until:  # a thread that was joined is listed a moment longer
+    time.sleep(0.05)
+os.write(1, f"{group.rank} {running()}\\n".encode())  # in one piece: both write to one pipe
 """
 
 
@@ -157,6 +181,14 @@ def test_a_killed_process_ends_the_job(root, tmp_path):
     assert job.returncode != 0
     assert "Signal 9 (SIGKILL)" in said
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_no_thread_of_the_process_group_outlives_it(tmp_path):
+    # one that still runs when the interpreter ends aborts the process, sometimes
+    (tmp_path / "threads.py").write_text(THREADS)
+    done = python(*TORCHRUN, str(tmp_path / "threads.py"), PYTHONPATH=".")
+    assert sorted(done.stdout.splitlines()) == ["0 0", "1 0"], done.stdout + done.stderr
 
 
 def test_processes_of_torchrun_are_known_by_their_environment(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from logitstore import open_store
 from logitstore.cli.main import cli
-from logitstore.errors import CorruptStoreError, MismatchError, ModelOutputError, TeacherError, UsageError
+from logitstore.errors import AudioError, CorruptStoreError, MismatchError, ModelOutputError, TeacherError, UsageError
 from logitstore.jobs.build import build, prepare
 from logitstore.jobs.extend import ExtendOptions, extend
 from logitstore.jobs.relations import Relator, mean_gram, relation_spec, unit_frames
@@ -289,7 +291,7 @@ def test_targets_are_the_same_with_relations_and_without(root):
         build(with_relations(root, out=str(root / "plain"), relations="frames"))
 
 
-def test_failed_clips_have_no_relations_and_mend(root):
+def test_failed_clips_have_no_relations(root):
     (root / "audio" / "a" / "000.wav").write_text("no audio")
     build(with_relations(root))
     store = open_store(root / "store")
@@ -297,6 +299,59 @@ def test_failed_clips_have_no_relations_and_mend(root):
     with pytest.raises(UsageError, match=f"clip {clip} has no targets, it failed"):
         store.relations(0, [clip])
     assert not verify(VerifyOptions(store=str(root / "store"))).problems
+
+
+def test_a_clip_that_failed_under_the_basis_is_mended_on_it(root):
+    whole = soundfile.read(root / "audio" / "a" / "000.wav", dtype="float32")
+    soundfile.write(root / "audio" / "a" / "000.wav", np.full_like(whole[0], np.nan), whole[1], subtype="FLOAT")
+    with pytest.raises(AudioError, match="finite"):
+        build(with_relations(root, strict=True))
+    assert not (root / "store" / BASIS).exists()
+    build(with_relations(root))
+    store = open_store(root / "store")
+    ((clip, _, _),) = store.failures()
+    basis = (root / "store" / BASIS).read_bytes()
+    soundfile.write(root / "audio" / "a" / "000.wav", *whole, subtype="FLOAT")
+    assert build(with_relations(root, retry_failed=True)).made_views == 3
+    assert (root / "store" / BASIS).read_bytes() == basis
+    found = open_store(root / "store").relations(0, [clip])
+    features = unit_frames(exact(root, open_store(root / "store"), 0, [clip]), 16)
+    want = store.basis.project([each.numpy() for each in features])
+    np.testing.assert_allclose(found.clips, want, atol=0.01)
+    assert not verify(VerifyOptions(store=str(root / "store"))).problems
+
+
+def test_a_basis_without_blocks_that_is_damaged_or_anothers(root):
+    build(with_relations(root))
+    for folder in ("commits", "blocks"):
+        shutil.rmtree(root / "store" / folder)
+    whole = (root / "store" / BASIS).read_bytes()
+    (root / "store" / BASIS).write_bytes(whole[:-1])
+    with pytest.raises(CorruptStoreError, match=r"where no block is committed yet, delete it and build again"):
+        build(with_relations(root))
+    anothers = fit([np.random.default_rng(0).normal(size=(70, 8, 11)).astype(np.float32)])
+    (root / "store" / BASIS).write_bytes(encode_basis(anothers))
+    problems = verify(VerifyOptions(store=str(root / "store"), partial=True)).problems
+    assert problems == (f"{BASIS} is of 1 teachers and 8 frames, and the manifest has 2 and 16",)
+    (root / "store" / BASIS).unlink()
+    write_audio(root / "more", 5, seconds=0.7)
+    more = ExtendOptions(store=str(root / "store"), source=str(root / "more"), teachers=TEACHERS, device="cpu", views=3)
+    before = contents(root / "store")
+    with pytest.raises(UsageError, match="has no basis for its clips' vectors yet, which its build fits; run that"):
+        extend(more)
+    assert contents(root / "store") == before
+    build(with_relations(root))
+    assert (root / "store" / BASIS).read_bytes() == whole
+
+
+def test_the_size_of_features_is_of_no_account():
+    random = torch.Generator().manual_seed(0)
+    features = [torch.randn(3, 9, 5, generator=random), torch.randn(3, 6, 4, generator=random)]
+    features[1][2] = 0
+    for power in (-90, -30, 60, 120):
+        other = [each * 2.0**power for each in features]
+        assert torch.equal(mean_gram(features, 6), mean_gram(other, 6))
+        assert all(map(torch.equal, unit_frames(features, 6), unit_frames(other, 6)))
 
 
 def test_a_store_at_a_url_holds_the_same_objects(root):

@@ -58,6 +58,11 @@ def test_with_steps_there_are_exactly_so_many_whole_batches(views, steps):
     assert not np.array_equal(batches[0], plan(views, 32, order_generator(0, 2), steps=steps)[0])
 
 
+def test_the_sum_of_large_weights_does_not_overflow():
+    batches = plan(4, 2, order_generator(0, 0), weights=np.array([0, 1e308, 1e308, 0]), steps=20)
+    assert set(np.concatenate(batches).tolist()) == {1, 2}
+
+
 def test_weights_decide_how_often_a_view_is_drawn():
     weights = np.array([0.0, 1.0, 0.0, 4.0, 5.0, 0.0])
     batches = plan(6, 50, order_generator(0, 0), weights=weights, steps=400)

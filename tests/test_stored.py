@@ -80,14 +80,18 @@ def test_stored_targets_are_joined_to_a_manifest_by_path(made):
         (
             {"label_column": "fold"},
             TeacherError,
-            r"the store store: 2 of 2 labels are no class of the store store: ",
+            r"^2 of 2 labels are no class of the store store: ",
         ),
         ({"classes": "classes.txt"}, TeacherError, r"the store store has another class list: 1 missing \('a siren'\)"),
+        ({"classes": "some.txt"}, TeacherError, r"^5 of 6 labels are no class of the --classes file: "),
         ({"stored": "nothing"}, UsageError, "no store at nothing"),
+        ({"clip_seconds": 2.0}, UsageError, "--clip-seconds is for teachers, and stored targets are as they are"),
+        ({"weights": (1.0,)}, UsageError, "--teacher-weight is for teachers"),
     ],
 )
 def test_a_store_that_cannot_be_scored_is_one_clear_line(made, changes, error, message):
     Path("classes.txt").write_text("class 1\na siren\n")
+    Path("some.txt").write_text("class 1\n")
     values = {"manifest": None, "stored": "store", "label_column": "label"} | changes
     with pytest.raises(error, match=message):
         evaluate(EvaluateOptions(**values))
@@ -157,6 +161,9 @@ def test_what_cannot_be_written_is_refused_before_the_work(made, monkeypatch):
     refused = invoke("--stored", "nothing", "--csv", "file/scores").exception
     assert isinstance(refused, UsageError)
     assert str(refused).startswith("--csv file/scores cannot be written: ")
+    Path("folder").mkdir()
+    refused = invoke("--stored", "nothing", "--png", "folder").exception
+    assert str(refused) == "--png folder cannot be written: it is a folder; give the name of a file"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     refused = invoke("--stored", "nothing", "--png", "figure.png").exception
     assert isinstance(refused, MissingExtraError)

@@ -163,6 +163,7 @@ def test_an_unreadable_clip_is_left_out_and_named(root, tmp_path):
         ({"model_args": {"widht": 4}}, RunError, "model 'cnn4' has no argument 'widht'; allowed are width"),
         ({"label_column": "labels"}, SourceError, "no column 'labels' to take labels from; found 'label', 'fold'"),
         ({"where": "fold = 9"}, SourceError, "leaves none of 48 rows"),
+        ({"eval_where": "fold = 9"}, SourceError, "--eval-where 'fold = 9' leaves none of 48 rows"),
         ({"where": "fold ="}, QueryError, "--where 'fold ='"),
         ({"epochs": 2}, RunError, "--epochs and --steps are both given"),
         ({"steps": 0}, RunError, "--steps is 0; it must be at least 1"),
@@ -230,7 +231,7 @@ def test_a_model_at_another_rate_hears_the_resampled_view(root, tmp_path):
 
 
 def test_clips_are_chosen_with_sql(root, tmp_path):
-    train_student(student_options(root, tmp_path / "run", where="fold = 1", epochs=2))
+    train_student(student_options(root, tmp_path / "run", where="fold = 1 -- the first", epochs=2))
     assert [r["clips"] for r in log_of(tmp_path / "run") if r["event"] == "epoch"] == [12, 12]
     with pytest.raises(MismatchError, match="no clip with targets in view 0 for which --where 'fold = 7' holds"):
         train_student(student_options(root, tmp_path / "other", where="fold = 7"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from logitstore.errors import RunError
+from logitstore.errors import ModelOutputError, RunError
 from students import precision
 from students.batches import Batch
 from students.checkpoints import mean_weights
@@ -19,7 +19,7 @@ from students.objective import Objective
 from students.options import StudentOptions
 from students.report import render
 from students.runs import load_run
-from students.schedule import learning_rate
+from students.schedule import ema_decay, learning_rate
 from students.selection import Selection
 from students.train import train_student
 from tests.heard import RATE, SMALL, make_heard, student_values
@@ -82,6 +82,28 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole(tmp_path):
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_weights_that_the_last_step_spoilt_are_not_kept(tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def spoilt(self, *arguments, **more):
+        step(self, *arguments, **more)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoilt)
+    with pytest.raises(ModelOutputError, match="the weights are not finite after step 0; lower --lr"):
+        fitted(tmp_path / "run", steps=1)
+
+
+def test_too_little_memory_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
+
+    monkeypatch.setattr("students.models.tagger.Tagger.outputs", full)
+    with pytest.raises(RunError, match="too little memory for a step of 7 clips; give --accumulate N"):
+        fitted(tmp_path / "run")
+
+
 def test_frozen_batch_norms_keep_their_statistics_and_others_do_not(tmp_path):
     start = plain_model().state_dict()
     for frozen in (True, False):
@@ -108,6 +130,10 @@ def test_gradients_are_clipped_to_a_norm(tmp_path, monkeypatch):
     assert norms[0] == pytest.approx(free[0] / 10, rel=1e-3)
 
 
+def test_the_decay_of_averaged_weights_rises_to_what_was_asked():
+    assert [ema_decay(0.75, step) for step in (0, 2, 25, 26, 1000)] == [0.1, 0.25, 26 / 35, 0.75, 0.75]
+
+
 def test_averaged_weights_are_measured_and_kept_and_buffers_are_the_latest(tmp_path):
     seen = []
     kept = fitted(
@@ -115,7 +141,7 @@ def test_averaged_weights_are_measured_and_kept_and_buffers_are_the_latest(tmp_p
     )
     start, last = plain_model(), fitted(tmp_path / "last", steps=1)
     for (name, first), now, mean in zip(start.named_parameters(), last.parameters(), kept.parameters(), strict=True):
-        torch.testing.assert_close(mean, 0.75 * first + 0.25 * now, msg=name)
+        torch.testing.assert_close(mean, 0.1 * first + 0.9 * now, msg=name)
     for now, mine in zip(last.buffers(), kept.buffers(), strict=True):
         assert torch.equal(now, mine)
     assert all(torch.equal(a, b) for a, b in zip(seen[0].parameters(), kept.parameters(), strict=True))
@@ -258,3 +284,8 @@ def test_progress_hears_of_every_record(root, tmp_path):
     options = StudentOptions(**student_values(root, tmp_path / "run", epochs=2))
     train_student(options, FitProgress(log=heard.append))
     assert heard == log_of(tmp_path / "run")
+
+
+def test_a_warm_up_that_never_ends_is_refused(root, tmp_path):
+    with pytest.raises(RunError, match="--warm-up is 5 steps and the training has 4; give at most as many"):
+        learn(root, tmp_path / "run", epochs=None, steps=4, warm_up=5)

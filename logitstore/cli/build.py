@@ -11,7 +11,7 @@ from rich.text import Text
 from logitstore.cli.common import resumable, stderr
 
 if TYPE_CHECKING:
-    from logitstore.jobs.build import BuildSummary
+    from logitstore.jobs.summary import BuildSummary
 
 
 @click.command("build")

@@ -70,5 +70,8 @@ def key_values(_context: click.Context, _parameter: click.Parameter, values: tup
         key, found, value = item.partition("=")
         if not found or not key:
             raise click.BadParameter(f"{item!r} is not of the form NAME=VALUE, as in width=16")
-        pairs[key] = yaml.safe_load(value)
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"{item!r}: the value is not YAML; quote it, as in NAME='\"[\"'") from error
     return pairs

@@ -121,7 +121,8 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
     if found.stored is not None:
         lines += _about_store(found)
     if found.failures:
-        lines.append(f"{len(found.failures)} clips could not be decoded and are left out:")
+        count = len(found.failures)
+        lines.append(f"left out: {count} clip{'s' * (count > 1)} that could not be decoded:")
         lines += [f"  {path}: {reason}" for path, reason in found.failures[:_MOST_NAMED]]
         lines += ["  …"] if len(found.failures) > _MOST_NAMED else []
     if per_class:

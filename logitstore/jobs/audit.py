@@ -193,9 +193,18 @@ class _Auditor:
             self.problem(f"{BASIS} is not the object that the blocks were committed with")
         else:
             try:
-                decode_basis(content, self.storage.location)
+                basis = decode_basis(content, self.storage.location)
             except CorruptStoreError as error:
                 self.problem(str(error))
+                return
+            if manifest is None or manifest.relations is None:
+                return
+            found, asked = (len(basis.widths), basis.frames), (len(manifest.teachers), manifest.relations.pooled)
+            if found != asked:
+                self.problem(
+                    f"{BASIS} is of {found[0]} teachers and {found[1]} frames, and the manifest has {asked[0]} and "
+                    f"{asked[1]}"
+                )
 
     def _part_rows(self, name: str, known: set[str] | None) -> int | None:
         """Number of rows of a part; None, and a line, where it is not what it should be."""

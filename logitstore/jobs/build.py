@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from logitstore.errors import MismatchError, StoreError, UsageError
+from logitstore.errors import UsageError
 from logitstore.jobs.blocks import BlockPlan, Said, make_block
 from logitstore.jobs.machine import pick_device, versions
 from logitstore.jobs.reach import holds
 from logitstore.jobs.retry import retry_failed
 from logitstore.jobs.shards import default_shard_clips, missing_views, number_ranges
+from logitstore.jobs.summary import BuildSummary, summarise
 from logitstore.store import claims, commits
 from logitstore.store.codec import quantizer
 from logitstore.store.commits import Commit
 from logitstore.store.layout import columns_for
 from logitstore.store.manifest import ROOT, Manifest, Member, decode_root, version_for
 from logitstore.store.parts import Part
-from logitstore.store.relations import DEFAULT_FRAMES, relation_bytes
+from logitstore.store.relations import DEFAULT_FRAMES
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import StoreWriter
 from logitstore.view.clips import ClipAudio
@@ -92,27 +93,6 @@ class Progress:
     advance: Callable[[int], None] = lambda views: None
     failures: Callable[[int], None] = lambda count: None
     note: Callable[[str], None] = lambda message: None
-
-
-@dataclass(frozen=True)
-class BuildSummary:
-    """What a store holds after a build. ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate;
-    ``missing`` of its ``shards`` lack some of the views, which only ``--shards`` and sources of other parts leave.
-    ``relation_bytes`` are of the frames, the clips and their basis, where the store keeps them."""
-
-    location: str
-    clips: int
-    views: int
-    failures: Sequence[tuple[str, str]]
-    blocks: int
-    made_views: int
-    seconds: float
-    store_bytes: int
-    pcm_bytes: int
-    stored_views: int
-    shards: int
-    missing: int
-    relation_bytes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -253,7 +233,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
             from logitstore.jobs.relations import make_relator
 
             job.relator = make_relator(
-                manifest.relations, job.ensemble, writer, audio, pool, extending=options.extend, note=progress.note
+                manifest.relations, job.ensemble, writer, audio, pool, strict=options.strict, note=progress.note
             )
         waiting = set(chosen)
         while waiting:
@@ -290,7 +270,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     missing = _unfinished(writer, committed, views)
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(committed)
-    return _summary(job, writer, committed, made, time.monotonic() - began, missing)
+    return summarise(writer, committed, made_views=made, seconds=time.monotonic() - began, missing=len(missing))
 
 
 def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[int]) -> list[int]:
@@ -374,41 +354,3 @@ def _check_numbers(options: BuildOptions) -> None:
         raise UsageError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
-
-
-def _summary(
-    job: Job, writer: StoreWriter, committed: Sequence[Commit], made: int, seconds: float, missing: Sequence[int]
-) -> BuildSummary:
-    clips = writer.clips
-    paths = clips["path"]
-    failures = {c.first_clip + row: reason for c in committed for row, reason in c.failed}
-    storage = job.storage
-    sizes = storage.sizes()
-    return BuildSummary(
-        location=storage.location,
-        clips=clips.num_rows,
-        views=max((c.view_stop for c in committed), default=0),
-        failures=[(paths[clip].as_py(), failures[clip]) for clip in sorted(failures)],
-        blocks=len(committed),
-        made_views=made,
-        seconds=seconds,
-        store_bytes=sum(sizes.values()),
-        pcm_bytes=pcm_bytes(clips, writer.manifest.sample_rate),
-        stored_views=sum((c.clips - len(c.failed)) * c.views for c in committed),
-        shards=writer.shards,
-        missing=len(missing),
-        relation_bytes={} if writer.manifest.relations is None else relation_bytes(sizes),
-    )
-
-
-def pcm_bytes(table: pa.Table, sample_rate: int) -> int:
-    """Bytes of the clips' own audio as 16-bit mono PCM at the store's rate."""
-    import numpy as np
-
-    length, rate = (table[name].to_numpy().astype(np.int64) for name in ("length", "rate"))
-    from logitstore.view.lengths import samples_at
-
-    return int(2 * np.sum(samples_at(length, np.maximum(rate, 1), sample_rate)))
-
-
-__all__ = ["BuildOptions", "BuildSummary", "Job", "MismatchError", "Progress", "StoreError", "build", "prepare", "run"]

@@ -149,13 +149,16 @@ def check_png(file: str) -> None:
     """Whether a figure can be drawn and its folder is there, before the work that it shows.
 
     :raises MissingExtraError: matplotlib is not installed.
-    :raises UsageError: no such folder.
+    :raises UsageError: no such folder, or the file is one.
     """
     folder = Path(file).parent
     if not folder.is_dir():
         raise UsageError(f"--png {file} cannot be written: {folder} is no folder; make it, or give another place")
+    if Path(file).is_dir():
+        raise UsageError(f"--png {file} cannot be written: it is a folder; give the name of a file")
     require_figures()
 
 
 def _short(name: str, most: int = 36) -> str:
-    return name if len(name) <= most else "…" + name[1 - most :]
+    cut = name if len(name) <= most else "…" + name[1 - most :]
+    return cut.replace("$", r"\$")  # between two of them matplotlib would read a formula

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.jobs.blocks import BlockPlan, block_draws
-from logitstore.jobs.build import pcm_bytes
+from logitstore.jobs.summary import pcm_bytes
 from logitstore.store.basis import FRAME_COMPONENTS
 from logitstore.store.parts import Part
 from logitstore.store.relations import ARRAYS, RelationSpec, relation_sizes

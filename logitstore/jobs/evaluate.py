@@ -115,6 +115,7 @@ def _heard_by_teachers(
         if not len(labelled):
             raise SourceError(f"no row of {options.manifest} that can be read is in the store {options.stored}")
     whose = f"teacher {options.teachers[0]!r}" if len(ensemble.members) == 1 else "the teachers"
+    whose = whose if options.classes is None else "the --classes file"
     labels = label_matrix(labelled.labels, ensemble.classes, whose=whose, source=options.manifest)
 
     def said(waveforms: torch.Tensor) -> F32:
@@ -246,6 +247,10 @@ def _check(options: EvaluateOptions) -> None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC, or the targets of a --stored STORE")
     if options.teachers and options.manifest is None:
         raise UsageError("teachers hear audio: give the MANIFEST that names it; only --stored can do without one")
+    for name in ("weights", "clip_seconds", "sample_rate"):
+        if getattr(options, name) and not options.teachers:
+            flag = "teacher-weight" if name == "weights" else name.replace("_", "-")
+            raise UsageError(f"--{flag} is for teachers, and stored targets are as they are; leave it out")
     if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
         raise UsageError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
     for name, least in (("batch_size", 1), ("workers", 1), ("sample_rate", 1000)):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from logitstore.errors import MismatchError, UsageError
-from logitstore.jobs.build import BuildOptions, BuildSummary, Job, Progress, prepare, run
+from logitstore.jobs.build import BuildOptions, Job, Progress, prepare, run
 from logitstore.jobs.imports import IMPORTED
 from logitstore.jobs.shards import number_ranges
+from logitstore.jobs.summary import BuildSummary
 from logitstore.store.parts import next_part, plan_extension, read_parts
 from logitstore.store.reader import Store, open_store
 from logitstore.store.relations import DEFAULT_FRAMES

@@ -94,6 +94,7 @@ def read_labelled(
     label_column: str,
     *,
     where: str | None = None,
+    where_option: str = "--where",
     clip_seconds: float | None = None,
     workers: int = 1,
 ) -> Labelled:
@@ -101,12 +102,13 @@ def read_labelled(
 
     A row whose cell is empty has no label: none of the classes is there.
 
+    :param where, where_option: see :func:`logitstore.view.scan.scan`.
     :param clip_seconds: longer rows become several clips; by default 10 s, or the longest row where that is shorter.
     :raises SourceError: no such manifest or column, or no rows; see also :func:`logitstore.view.scan.scan`.
     """
     source = _Numbered(open_source(manifest, audio_root), label_column, manifest)
     seconds = DEFAULT_CLIP_SECONDS if clip_seconds is None else clip_seconds
-    table = scan(source, clip_seconds=seconds, where=where, workers=workers)
+    table = scan(source, clip_seconds=seconds, where=where, where_option=where_option, workers=workers)
     if clip_seconds is None:
         lengths, rates = (table[name].to_numpy().astype(np.float64) for name in ("length", "rate"))
         longest = float((lengths / np.maximum(rates, 1)).max())

@@ -19,6 +19,8 @@ def pick_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise UsageError(f"--device {name} cannot be used here; give auto, cpu or cuda[:N]")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]

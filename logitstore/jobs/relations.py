@@ -70,7 +70,7 @@ def mean_gram(features: Sequence[torch.Tensor], frames: int) -> torch.Tensor:
 
     :returns: float32 (B, frames, frames); a member whose features are all zero adds nothing.
     """
-    grams = [gram(pooled(member, frames)) for member in features]
+    grams = [gram(_pooled(member, frames)) for member in features]
     sizes = [torch.linalg.matrix_norm(each, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) for each in grams]
     mean: torch.Tensor = sum(each / size for each, size in zip(grams, sizes, strict=True)) / len(grams)
     return mean
@@ -83,9 +83,17 @@ def unit_frames(features: Sequence[torch.Tensor], frames: int) -> list[torch.Ten
     Flattened and side by side these are a clip's vector in full: an inner product of two is the mean over the members
     of their cosines.
     """
-    pools = [pooled(member, frames) for member in features]
+    pools = [_pooled(member, frames) for member in features]
     sizes = [each.flatten(1).norm(dim=1).clamp(min=1e-12) * math.sqrt(len(features)) for each in pools]
     return [each / size[:, None, None] for each, size in zip(pools, sizes, strict=True)]
+
+
+def _pooled(frames: torch.Tensor, count: int) -> torch.Tensor:
+    """Features (B, T, D) pooled to ``count`` frames, each clip's times the power of two that puts its largest number
+    in [1/2, 1): products of huge or tiny ones stay within float32, and no other bit changes."""
+    pools = pooled(frames, count)
+    largest = pools.abs().amax(dim=(1, 2), keepdim=True)
+    return torch.ldexp(pools, -torch.frexp(largest).exponent.clamp(-126, 126))
 
 
 class Relator:
@@ -167,13 +175,13 @@ def make_relator(
     audio: ClipAudio,
     pool: ThreadPoolExecutor,
     *,
-    extending: bool,
+    strict: bool,
     note: Callable[[str], None],
 ) -> Relator:
     """The relator of a store, its basis fitted first if it needs one and has none; see :func:`require_basis`."""
     basis = None
     if spec.clips is not None:
-        basis = require_basis(spec, ensemble, writer, audio, pool, extending=extending, note=note)
+        basis = require_basis(spec, ensemble, writer, audio, pool, strict=strict, note=note)
     return Relator(spec, basis, ensemble.device)
 
 
@@ -184,24 +192,21 @@ def require_basis(
     audio: ClipAudio,
     pool: ThreadPoolExecutor,
     *,
-    extending: bool,
+    strict: bool,
     note: Callable[[str], None],
 ) -> Basis:
     """The store's basis, fitted and written first if there is none yet.
 
     :raises UsageError: there is none, and nothing to fit it on.
+    :raises AudioError: with ``strict``, the first clip of its sample that cannot be decoded.
     """
     stored = writer.basis()
     if stored is not None:
         return stored
-    if extending:
-        raise UsageError(
-            f"{writer.storage.location} has no basis for its clips' vectors yet, which its build fits; run that first"
-        )
     note("fitting the basis of the clips' vectors on a sample of the clips")
     sample = [
         [frames.cpu().numpy() for frames in unit_frames(ensemble.outputs(waveforms, spans).features, spec.pooled)]
-        for waveforms, spans in sample_batches(writer, audio, pool)
+        for waveforms, spans in sample_batches(writer, audio, pool, strict=strict)
     ]
     if not sample:
         raise UsageError(
@@ -212,19 +217,26 @@ def require_basis(
 
 
 def sample_batches(
-    writer: StoreWriter, audio: ClipAudio, pool: ThreadPoolExecutor
+    writer: StoreWriter, audio: ClipAudio, pool: ThreadPoolExecutor, *, strict: bool
 ) -> Iterator[tuple[torch.Tensor, Masks | None]]:
     """The first view of up to :data:`SAMPLE_CLIPS` readable clips, spread evenly over the source, as the teachers hear
-    it: batches of waveforms float32 (B, S) and masks. Clips that cannot be decoded are left out."""
+    it: batches of waveforms float32 (B, S) and masks. Clips that cannot be decoded are left out.
+
+    :raises AudioError: with ``strict``, the first of those.
+    """
     manifest = writer.manifest
     readable = np.concatenate(
         [part.first_clip + np.flatnonzero(part.table["rate"].to_numpy() > 0) for part in writer.own]
     )
     spread = np.unique(np.linspace(0, len(readable) - 1, min(SAMPLE_CLIPS, len(readable))).astype(np.int64))
     chosen = readable[spread] if len(readable) else readable
+
+    def decoded(clip: int) -> F32 | None:
+        return audio[clip] if strict else _attempt(audio, clip)
+
     for start in range(0, len(chosen), manifest.batch_size):
         clips = chosen[start : start + manifest.batch_size]
-        heard = dict(zip(clips.tolist(), pool.map(lambda clip: _attempt(audio, clip), clips.tolist()), strict=True))
+        heard = dict(zip(clips.tolist(), pool.map(decoded, clips.tolist()), strict=True))
         kept = np.array([clip for clip in clips.tolist() if heard[clip] is not None], dtype=np.int64)
         if not len(kept):
             continue

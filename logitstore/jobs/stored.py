@@ -71,11 +71,12 @@ class StoredRows:
     """Labelled rows joined to the clips of a store that have targets.
 
     ``labels`` of every row, and its number in the listing, int64 (R,); ``row`` and ``clip``, int64 (P,): the pairs in
-    which a clip belongs to a row. Every row is in at least one pair.
+    which a clip belongs to a row. Every row is in at least one pair. ``source`` is the manifest that the labels
+    are of, None where they are the store's own.
     """
 
     store: Store
-    source: str
+    source: str | None
     labels: tuple[tuple[str, ...], ...]
     numbers: I64
     row: I64
@@ -106,7 +107,8 @@ class StoredRows:
         store, own = self.store, self.store.manifest.classes
         at = slice(None) if classes is None else positions(own, classes, whose=self.place, subset=True)
         wanted = own if classes is None else tuple(classes)
-        labels = label_matrix(self.labels, wanted, whose=self.place, source=self.source)
+        whose = self.place if classes is None else "the --classes file"
+        labels = label_matrix(self.labels, wanted, whose=whose, source=self.source)
         total, count = np.zeros((len(self.labels), len(own))), np.zeros(len(self.labels), np.int64)
         views = []
         for view in range(store.views):
@@ -208,7 +210,7 @@ def join_own(store: Store, label_column: str, *, where: str | None = None) -> St
         )
     return StoredRows(
         store,
-        f"the store {store.location}",
+        None,
         tuple(labels for _, labels in number_of),
         np.arange(len(number_of)),
         np.array(row, dtype=np.int64),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ from logitstore.store.commits import REPAIR, Commit
 from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
 from logitstore.store.manifest import ROOT, Manifest, decode_root, digest
 from logitstore.store.objects import array_shape, decode_array
+from logitstore.store.places import Places
 from logitstore.store.related import Related, require_relations
 from logitstore.store.relations import Relations, RelationSpec
 from logitstore.store.storage import Storage, open_storage
@@ -37,17 +36,6 @@ U16 = npt.NDArray[np.uint16]
 DRAWS_BYTES = 1 << 28
 
 
-@dataclass(frozen=True)
-class _Index:
-    """The blocks that hold a view, by first clip: ``numbers`` of the store's commits, first clips and one past the last
-    clips, each int64 (n,); and the clips that failed in them, rising."""
-
-    numbers: I64
-    firsts: I64
-    stops: I64
-    failed: I64
-
-
 class Store:
     """A store, read-only. Open one with :func:`open_store`."""
 
@@ -58,7 +46,6 @@ class Store:
         #: Size of the file of decoded targets at most; see :mod:`logitstore.store.decoded`.
         self.decoded_bytes: int | None = None
         self._draws: OrderedDict[str, U8] = OrderedDict()
-        self._indexes: dict[int, _Index] = {}
         #: Files of the clip table that were read from a URL, by name.
         self.clip_contents: dict[str, bytes] = {}
 
@@ -144,7 +131,7 @@ class Store:
     def rows(self, view: int) -> I64:
         """The clips, rising, that have targets for a view."""
         parts = []
-        for commit in self._commits_of(view):
+        for commit in self._places.commits_of(view):
             rows = np.arange(commit.clips)
             failed = [row for row, _ in commit.failed]
             parts.append(commit.first_clip + np.delete(rows, failed))
@@ -160,7 +147,7 @@ class Store:
         :raises CorruptStoreError: an object is not the one that was committed.
         """
         wanted = np.asarray(rows, dtype=np.int64)
-        taken = self._decoded.take(view, wanted, self._blocks_of(view, wanted), self._packed)
+        taken = self._decoded.take(view, wanted, self._places.blocks_of(view, wanted), self._packed)
         classes, codes = unpack(taken, self.manifest.topk)
         return classes, self._table.take(codes)
 
@@ -173,7 +160,7 @@ class Store:
         """
         self.require_relations()
         wanted = np.asarray(rows, dtype=np.int64)
-        return self._related.take(view, wanted, self._blocks_of(view, wanted))
+        return self._related.take(view, wanted, self._places.blocks_of(view, wanted))
 
     @property
     def basis(self) -> Basis:
@@ -207,7 +194,7 @@ class Store:
         columns = {column.name: np.zeros(len(wanted), np.int64) for column in self.manifest.columns}
         if not columns:
             return Draws({})
-        for commit, where, local in self._by_block(view, wanted):
+        for commit, where, local in self._places.by_block(view, wanted):
             planes = self._drawn(commit)[:, local * commit.views + (view - commit.view_start)]
             for name, drawn in layout.decode_draws(self.manifest.columns, planes, 1).items():
                 columns[name][where] = drawn[:, 0]
@@ -272,68 +259,9 @@ class Store:
     def _table(self) -> F32:
         return self.manifest.quantizer.table()
 
-    def _commits_of(self, view: int) -> list[Commit]:
-        found = [commit for commit in self.commits if commit.view_start <= view < commit.view_stop]
-        if not self.views:
-            raise UsageError(f"{self.location} has no finished block yet; run its build")
-        if not found:
-            raise UsageError(f"{self.location} has no view {view}; it has views 0 to {self.views - 1}")
-        return found
-
-    def _index(self, view: int) -> _Index:
-        index = self._indexes.get(view)
-        if index is None:
-            blocks = sorted(self._commits_of(view), key=lambda commit: commit.first_clip)
-            places = {commit.name: number for number, commit in enumerate(self.commits)}
-            failed = [commit.first_clip + row for commit in blocks for row, _ in commit.failed]
-            numbers, firsts, stops, gone = (
-                np.array(values, dtype=np.int64)
-                for values in (
-                    [places[commit.name] for commit in blocks],
-                    [commit.first_clip for commit in blocks],
-                    [commit.first_clip + commit.clips for commit in blocks],
-                    sorted(failed),
-                )
-            )
-            index = self._indexes[view] = _Index(numbers, firsts, stops, gone)
-        return index
-
-    def _places(self, view: int, rows: I64) -> I64:
-        """Which of the blocks that hold a view each of some clips is in."""
-        index = self._index(view)
-        places = index.firsts.searchsorted(rows, side="right") - 1
-        outside = (places < 0) | (rows >= index.stops[places])
-        if outside.any():
-            bad = int(rows[outside][0])
-            raise UsageError(f"clip {bad} has no block with view {view} in {self.location}; its build is not finished "
-                             "or there is no such clip")  # fmt: skip
-        return places
-
-    def _blocks_of(self, view: int, wanted: I64) -> I64:
-        """The blocks that hold a view of some clips, as positions in ``commits``; none of the clips failed."""
-        index = self._index(view)
-        blocks: I64 = index.numbers[self._places(view, wanted)]
-        if len(index.failed):
-            failed = np.isin(wanted, index.failed)
-            if failed.any():
-                self._refuse_failed(view, int(wanted[failed][0]))
-        return blocks
-
-    def _refuse_failed(self, view: int, clip: int) -> NoReturn:
-        commit = self.commits[int(self._index(view).numbers[self._places(view, np.array([clip]))[0]])]
-        reason = dict(commit.failed)[clip - commit.first_clip]
-        raise UsageError(f"clip {clip} has no targets, it failed: {reason}; use the clips of store.rows({view})")
-
-    def _by_block(self, view: int, rows: I64) -> Iterator[tuple[Commit, I64, I64]]:
-        """(block, positions in ``rows``, rows within the block) for the blocks that hold a view of some clips."""
-        index = self._index(view)
-        places = self._places(view, rows)
-        order = np.argsort(places, kind="stable")
-        bounds = np.flatnonzero(np.diff(places[order])) + 1
-        for where in np.split(order, bounds):
-            if len(where):
-                commit = self.commits[int(index.numbers[places[where[0]]])]
-                yield commit, where, rows[where] - commit.first_clip
+    @functools.cached_property
+    def _places(self) -> Places:
+        return Places(self.commits, self.location)
 
     @functools.cached_property
     def _decoded(self) -> DecodedTargets:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from logitstore.errors import CorruptStoreError, NotAStoreError
+from logitstore.errors import CorruptStoreError, NotAStoreError, UsageError
 from logitstore.store import claims, commits
 from logitstore.store.basis import BASIS, Basis, decode_basis, encode_basis
 from logitstore.store.commits import Commit
@@ -114,6 +114,7 @@ class StoreWriter:
 
         :param manifest: what the store's must be. :param skip_known: leave out clips that the store has.
         :raises NotAStoreError: there is no store.
+        :raises UsageError: its build has yet to fit the basis of its clips' vectors.
         :raises MismatchError: the store was made otherwise; or, without ``skip_known``, it has some of these clips.
         """
         try:
@@ -123,6 +124,11 @@ class StoreWriter:
         stored = decode_root(root, storage.location)
         require_same(stored, manifest, storage.location)
         _require_committed(storage, root)
+        kept = stored.relations
+        if kept is not None and kept.clips is not None and next(iter(storage.get_many([BASIS]))) is None:
+            raise UsageError(
+                f"{storage.location} has no basis for its clips' vectors yet, which its build fits; run that first"
+            )
         while True:
             parts = read_parts(storage, stored.shard_clips)
             if not parts:

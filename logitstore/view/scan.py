@@ -27,6 +27,7 @@ def scan(
     *,
     clip_seconds: float,
     where: str | None = None,
+    where_option: str = "--where",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
@@ -39,6 +40,7 @@ def scan(
 
     :param clip_seconds: length of a clip in seconds, more than 0.
     :param where: SQL over the listing's columns; rows for which it is not true are left out.
+    :param where_option: what messages call it.
     :param workers: threads that open headers; the result does not depend on it.
     :param progress: called with (files opened, files) from time to time.
     :returns: ``path`` string, ``start`` and ``length`` int64 frames, ``rate`` int32 Hz, then the user's columns; sorted
@@ -48,14 +50,14 @@ def scan(
     """
     if not clip_seconds > 0:
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
-    listing, own = listed(source, where)
+    listing, own = listed(source, where, where_option)
     paths, codes = _paths(listing)
     frames, rates = headers(source, paths, workers, progress)
     rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
     return _table(listing, own, rows, start, length, rate)
 
 
-def listed(source: Source, where: str | None = None) -> tuple[pa.Table, list[str]]:
+def listed(source: Source, where: str | None = None, where_option: str = "--where") -> tuple[pa.Table, list[str]]:
     """The rows of a source that are asked for, and which of ``path``, ``start`` and ``duration`` tell them apart.
 
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
@@ -63,14 +65,14 @@ def listed(source: Source, where: str | None = None) -> tuple[pa.Table, list[str
     """
     listing = source.listing()
     if where is not None:
-        listing = keep_where(listing, where)
+        listing = keep_where(listing, where, where_option)
     own = [name for name in ("path", "start", "duration") if name == "path" or source.segmented]
     own = [name for name in own if name in listing.column_names]
     _refuse_duplicates(listing.select(own))
     return listing, own
 
 
-def keep_where(listing: pa.Table, where: str) -> pa.Table:
+def keep_where(listing: pa.Table, where: str, option: str = "--where") -> pa.Table:
     """The rows for which an SQL expression is true; it can read nothing but them."""
     import duckdb
     import pyarrow as pa
@@ -88,10 +90,10 @@ def keep_where(listing: pa.Table, where: str) -> pa.Table:
             kept = relation.filter(where).select(f'"{row}"').fetchnumpy()[row]
         except duckdb.Error as error:
             raise QueryError(
-                f"--where {where!r}: {first_line(error)} (columns: {', '.join(listing.column_names)})"
+                f"{option} {where!r}: {first_line(error)} (columns: {', '.join(listing.column_names)})"
             ) from None
     if not len(kept):
-        raise SourceError(f"--where {where!r} leaves none of {listing.num_rows} rows; check its values")
+        raise SourceError(f"{option} {where!r} leaves none of {listing.num_rows} rows; check its values")
     return listing.take(pa.array(np.sort(np.asarray(kept, dtype=np.int64))))
 
 
