@@ -154,6 +154,8 @@ def place(content: bytes, path: Path, run: Run) -> None:
     :raises RunError: they cannot be written.
     """
     sidecar = {"classes": run.classes, "scores": run.scores, "sample_rate": run.sample_rate, "output": OUTPUT}
+    if run.clip_seconds is not None:
+        sidecar["clip_seconds"] = run.clip_seconds
     document = (json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

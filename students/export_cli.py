@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -34,9 +35,7 @@ _MB = 1e6
 @click.option("--label-column", metavar="NAME", help="The column of labels in MANIFEST.")
 @click.option("--audio-root", metavar="DIR", help="What the paths of the manifests are relative to.")
 @click.option("--eval-where", metavar="SQL", help="Measure on the rows of MANIFEST for which this holds.")
-@click.option(
-    "--clip-seconds", type=float, help="Longer files are cut.  [default: 10, or the longest file where that is shorter]"
-)
+@click.option("--clip-seconds", type=float, help="Longer files are cut.  [default: as in the run's training]")
 @click.option("--workers", type=int, help="Decoding threads.  [default: the number of cores]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def export_student_command(run_folder: str, as_json: bool, **options: Any) -> None:
@@ -94,8 +93,14 @@ def _difference(file: Exported, rate: int) -> str:
     seconds = sorted(samples / rate for _, samples in found.batches)
     return (
         f"differs from the run by at most {found.largest:.2g} (mean {found.mean:.2g}) on {file.heard}: "
-        f"{len(found.batches)} batches of {clips[0]} to {clips[-1]} clips, {seconds[0]:.2f} to {seconds[-1]:.2f} s"
+        f"{len(found.batches)} batches of {_span(clips, '')} clips, {_span(seconds, '.2f')} s"
     )
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """The lowest and the highest of rising values, or the one that they all are."""
+    low, high = f"{values[0]:{form}}", f"{values[-1]:{form}}"
+    return low if low == high else f"{low} to {high}"
 
 
 def main() -> NoReturn:

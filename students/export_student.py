@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
     say = progress or (lambda _: None)
     _check(options)
     run = load_run(options.run)
+    options = replace(options, clip_seconds=options.clip_seconds or run.clip_seconds)
     say("exporting and checking")
     content, agreement = checked(run)
     path = Path(options.onnx)

@@ -23,21 +23,19 @@ from students.seeds import derived_seed
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-_HASHES = 1 << 63
-
 
 def held_out(paths: Sequence[str], share: float) -> Bool:
     """Which clips are held out: all clips of a file, or none.
 
-    A file is where the BLAKE2b hash of its path, as a share of all hashes, lies below ``share``: the same at every time
-    and in every store. Where that is none of them, the file of the lowest hash is.
+    They are the files of the lowest BLAKE2b hashes of their paths, so the same at every time; more files or a larger
+    share move the bound among the hashes, and nothing else. At least one file is.
 
     :param paths: of n clips. :param share: of the files, in (0, 1).
     :returns: bool (n,).
     """
-    hashes = {path: derived_seed("held out", path) for path in dict.fromkeys(paths)}
-    bound = max(int(share * _HASHES), min(hashes.values()) + 1)
-    return np.array([hashes[path] < bound for path in paths], dtype=bool)
+    files = sorted(dict.fromkeys(paths), key=lambda path: (derived_seed("held out", path), path))
+    apart = set(files[: max(1, round(share * len(files)))])
+    return np.array([path in apart for path in paths], dtype=bool)
 
 
 def split(store: Store, by_view: list[I64], share: float) -> tuple[list[I64], list[I64]]:

@@ -53,6 +53,13 @@ class Run:
     digest: str
     config: dict[str, Any]
 
+    @property
+    def clip_seconds(self) -> float | None:
+        """Length of the clips that it learnt from; None where the run does not say."""
+        training = self.config.get("training", {})
+        seconds = (training.get("store") or training.get("options") or {}).get("clip_seconds")
+        return None if seconds is None else float(seconds)
+
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     """BLAKE2b-128, hex, of tensors by name: sorted names, dtypes, shapes and values (little-endian)."""

@@ -37,6 +37,7 @@ class OnnxTeacher(Teacher):
         self.scores = sidecar.scores
         self.sample_rate = sidecar.sample_rate
         self.output = sidecar.output
+        self.trained_seconds = sidecar.clip_seconds
         self.session = self._session("cpu")
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:

@@ -53,7 +53,5 @@ def load(spec: str, folder: str) -> TaggerTeacher:
     """
     run = load_run(folder)
     teacher = TaggerTeacher(spec, run.config["model"], run.model, run.classes, run.digest)
-    training = run.config.get("training", {})
-    of_clips = training.get("store") or training.get("options") or {}
-    teacher.trained_seconds = of_clips.get("clip_seconds")
+    teacher.trained_seconds = run.clip_seconds
     return teacher

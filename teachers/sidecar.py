@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from logitstore.errors import TeacherError
 from teachers.classes import audioset, check_classes
 
-_KEYS = ("classes", "scores", "sample_rate", "output")
+_KEYS = ("classes", "scores", "sample_rate", "output", "clip_seconds")
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Sidecar:
     :param classes: names in the order of the outputs; written as a list, or as "audioset" for its 527 display names.
     :param scores: "sigmoid" or "softmax". :param sample_rate: Hz.
     :param output: whether the model gives "probabilities" or "logits".
+    :param clip_seconds: length of the clips that it learnt from.
     """
 
     classes: tuple[str, ...] | None = None
     scores: str | None = None
     sample_rate: int | None = None
     output: str = "probabilities"
+    clip_seconds: float | None = None
 
 
 def sidecar_path(path: Path) -> Path:
@@ -63,6 +66,7 @@ def read_sidecar(path: Path, *, required: tuple[str, ...] = ()) -> Sidecar | Non
         scores=None if "scores" not in document else check_scores(document["scores"], whose=whose),
         sample_rate=None if "sample_rate" not in document else check_rate(document["sample_rate"], whose=whose),
         output=_check_output(document.get("output", "probabilities"), whose=whose),
+        clip_seconds=_check_seconds(document.get("clip_seconds"), whose=whose),
     )
 
 
@@ -84,6 +88,14 @@ def check_rate(rate: object, *, whose: str) -> int:
     if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
         raise TeacherError(f"{whose}: the sample rate is {rate!r}; it must be a whole number of Hz, such as 16000")
     return rate
+
+
+def _check_seconds(seconds: object, *, whose: str) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise TeacherError(f"{whose}: clip_seconds is {seconds!r}; it must be a number of seconds above 0")
+    return float(seconds)
 
 
 def _check_output(output: object, *, whose: str) -> str:

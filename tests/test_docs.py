@@ -143,10 +143,12 @@ def sessions(document: str) -> list[tuple[str, str]]:
     return [pair for language, block in BLOCK.findall(text) if language == "console" for pair in commands(block)]
 
 
-def test_the_session_of_the_readme_runs(esc10):
-    ran = sessions("README.md")
-    assert len(ran) >= 7
-    for command, _ in ran:
+def test_the_sessions_of_the_readme_and_of_the_students_run(esc10):
+    """The second goes on in the folder of the first."""
+    readme, students = sessions("README.md"), sessions("docs/students.md")
+    assert len(readme) >= 9
+    assert len(students) >= 8
+    for command, _ in readme + students:
         done = shell(smaller(command), esc10)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
@@ -192,7 +194,7 @@ def test_every_block_says_what_it_is_and_is_run():
                 assert "$ " not in block, f"{document.name}: {block}"
         if document.name in ELSEWHERE:
             assert document.name in (REPOSITORY / ELSEWHERE[document.name]).read_text()
-        elif document.name != "README.md":
+        elif document.name not in ("README.md", "students.md"):
             assert "```console" not in text, f"{document.name} has a session that no test runs"
 
 

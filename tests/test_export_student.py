@@ -62,7 +62,8 @@ def _run(folder: Path, name: str) -> str:
         logits = model.eval()(_sounds(16, model.front_end.sample_rate // 2, 99))
         linear.weight.mul_(1.0 / logits.std(dim=0)[:, None])
         linear.bias.copy_(-(logits - linear.bias).mean(dim=0) / logits.std(dim=0))
-    save_run(folder, name, args, CLASSES, scores, model.front_end.sample_rate, model)
+    training = {"store": {"clip_seconds": 0.5}}
+    save_run(folder, name, args, CLASSES, scores, model.front_end.sample_rate, model, {"training": training})
     return str(folder)
 
 
@@ -97,6 +98,7 @@ def test_an_exported_student_is_a_teacher_that_says_what_the_run_says(exported: 
     teacher = load_teacher(f"onnx:{file}")
     rate = model.front_end.sample_rate
     assert (teacher.classes, teacher.scores, teacher.sample_rate) == (CLASSES, model.scores, rate)
+    assert teacher.trained_seconds == 0.5
     answers = []
     for clips, samples in ((1, export.shortest(model)), (5, rate // 7), (4, rate), (2, 3 * rate + 1)):
         waveforms = _sounds(clips, samples, seed=samples)

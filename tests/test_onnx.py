@@ -94,6 +94,9 @@ def test_files_that_are_not_what_the_spec_says(tmp_path: Path) -> None:
     spec = _save(file, sample_rate="fast")
     with pytest.raises(TeacherError, match="the sample rate is 'fast'"):
         load_teacher(spec)
+    spec = _save(file, clip_seconds=0)
+    with pytest.raises(TeacherError, match="clip_seconds is 0; it must be a number of seconds above 0"):
+        load_teacher(spec)
     spec = _save(file, labels=[])
     with pytest.raises(TeacherError, match="unknown key 'labels'; allowed are classes, scores, sample_rate, output"):
         load_teacher(spec)
