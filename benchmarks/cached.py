@@ -1,0 +1,124 @@
+"""One student of the ablation: the project's model, losses, rates and order, on log-mels that are already there.
+
+The loop is tiny and the pieces are the project's: ``initialised`` weights, ``order_generator`` and the batches of an
+epoch, AdamW with the trainer's groups and learning rates, the trainer's losses. Arms of one seed start from the same
+weights, meet the clips in the same order, drop out alike and take the same number of steps. Tests compare it with the
+replaying reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.arms import Arm
+from benchmarks.folds import BATCH, FRONT_END, MODEL, Fold, by_row, hearing_log_mels
+from logitstore.errors import ModelOutputError
+from logitstore.jobs.metrics import measure
+from students.batches import Batch
+from students.fit import default_lr, initialised, learning_rate, order_generator, parameter_groups
+from students.models import build
+from students.models.tagger import Tagger, probabilities
+from students.objective import Objective, mix_weights
+from students.sampling import plan
+from students.seeds import derived_seed
+
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+
+#: Scores below it are no threshold of the trapezoidal estimator.
+THRESHOLD_FLOOR = 0.01
+
+
+def train(
+    fold: Fold, arm: Arm, width: int, seed: int, steps: int, rows: I64 | None = None, losses: list[float] | None = None
+) -> Tagger:
+    """A student of some arm, in eval mode; it takes log-mels.
+
+    :param rows: the clips of the pool to learn from, int64 (n,); all of them by default.
+    :param losses: gets the loss of every step.
+    """
+    chosen = fold.clips if rows is None else rows
+    make = partial(build, MODEL, len(fold.classes), width=width, **FRONT_END)
+    model = hearing_log_mels(initialised(make, seed)).to(memory_format=torch.channels_last).train()
+    highest = default_lr(MODEL)
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=highest, fused=True)
+    objective = Objective(
+        "bce",
+        similarity=arm.similarity,
+        similarity_weight=arm.weight or 0.0,
+        frames=None if arm.similarity is None else fold.store(arm.store).manifest.relations.frames,
+        mixup=arm.mixup or None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed("dropout", seed))
+        for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, highest)
+            mix = mix_weights(arm.mixup, seed, step, len(batch)) if arm.mixup else None
+            logits, frames = model.outputs(batch.waveforms, batch.masks, mix)
+            loss = objective(logits, frames, batch, mix).total
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if losses is not None:
+                losses.append(float(loss.detach()))
+    if not torch.isfinite(loss.detach()):
+        raise ModelOutputError(f"the loss of {arm}, width {width}, seed {seed}, is not finite")
+    return model.eval()
+
+
+def batches(fold: Fold, arm: Arm, rows: I64, seed: int, steps: int, relations: tuple[str, ...] = ()) -> Iterator[Batch]:
+    """The batches of a training, log-mels in the place of waveforms, as the trainer's plan orders them."""
+    epoch = done = 0
+    while done < steps:
+        sounds, spans = fold.sound(arm, epoch)
+        targets = fold.targets(arm, epoch)
+        for positions in plan(len(rows), BATCH, order_generator(seed, epoch))[: steps - done]:
+            at = rows[positions]
+            known = fold.store(arm.store).relations(fold.view(arm, epoch), at) if relations else None
+            yield Batch(
+                torch.from_numpy(np.array(sounds[at])),
+                spans[at],
+                torch.from_numpy(np.array(targets[at])),
+                at,
+                frame_grams=torch.from_numpy(known.frames) if "frames" in relations else None,
+                clip_vectors=torch.from_numpy(known.clips) if "clips" in relations else None,
+            )
+            done += 1
+        epoch += 1
+
+
+@torch.inference_mode()
+def score(model: Tagger, sounds: F32, labels: npt.NDArray[np.bool_], row_of: I64) -> dict[str, float]:
+    """mAP and micro areas of a student on clips as they are, in points (0 to 100).
+
+    ``micro`` is average precision over all (row, class) pairs, ``micro_trapezoid`` the trapezoidal area of the same
+    curve; see :func:`trapezoid`.
+    """
+    said = [probabilities(model(torch.from_numpy(np.array(part))), "sigmoid") for part in np.array_split(sounds, 4)]
+    scores = by_row(torch.cat(said).numpy(), row_of)
+    metrics = measure(labels, scores)
+    return {
+        "mAP": 100 * metrics.mAP,
+        "micro": 100 * metrics.micro_auprc,
+        "micro_trapezoid": 100 * trapezoid(labels, scores),
+    }
+
+
+def trapezoid(labels: npt.NDArray[np.bool_], scores: F32, floor: float = THRESHOLD_FLOOR) -> float:
+    """Trapezoidal area under the micro precision-recall curve of thresholds of at least ``floor``.
+
+    The curve begins at recall 0 and precision 1 and ends at the recall that the lowest of these thresholds reaches, so
+    positives scored below the floor are lost. Points between thresholds are taken to lie on straight lines, which
+    precision-recall curves do not: it is no smaller than average precision as a rule, and not to be compared with it.
+    """
+    from sklearn.metrics import auc, precision_recall_curve
+
+    precision, recall, thresholds = precision_recall_curve(labels.ravel(), scores.ravel())
+    kept = np.concatenate([thresholds >= floor, [True]])
+    return float(auc(recall[kept], precision[kept]))
