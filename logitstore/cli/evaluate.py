@@ -117,7 +117,8 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
     ]
     clipped = max(metrics.d_prime_clipped for _, metrics in named)
     if clipped:
-        lines.append(f"d-prime: an AUC of 1 or 0 is taken half a count short of it, in up to {clipped} classes")
+        most = "1 class" if clipped == 1 else f"up to {clipped} classes"
+        lines.append(f"d-prime: an AUC of 1 or 0 is taken half a count short of it, in {most}")
     if found.stored is not None:
         lines += _about_store(found)
     if found.failures:
