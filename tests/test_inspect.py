@@ -284,7 +284,10 @@ def test_an_interrupt_ends_a_query_at_once(made: Made, tmp_path: Path) -> None:
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    stdout, stderr = process.communicate(timeout=20)
+    try:
+        stdout, stderr = process.communicate(timeout=20)
+    finally:
+        process.kill()  # nothing where it has ended
     assert time.monotonic() - started < 5
     assert (process.returncode, stdout) == (130, "")
     assert "interrupted" in stderr
