@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.arms import ARMS, EXPERIMENTS, REFERENCE, WEIGHTS, Experiment
 from benchmarks.intervals import CONFIDENCE, Interval, paired, t_interval
 from benchmarks.read import table
-from logitstore.jobs.metrics import ESTIMATOR
+from logitstore.evaluation.metrics import ESTIMATOR
 
 MARGIN = 0.5  # mAP points within which two arms count as equivalent
 

@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.query import peak_megabytes
 from benchmarks.read import table
-from students.models import build as build_model
-from students.models.tagger import probabilities
+from logitstore.models.registry import build as build_model
+from logitstore.models.tagger import probabilities
 
 RATE, CLASSES, K = 16_000, 527, 20
 DISTINCT = 64
@@ -88,7 +88,7 @@ def write_audio(folder: Path, clips: int, seconds: float) -> None:
 
 def one(root: Path, seconds: float, views: int, teacher: str, batch_size: int) -> dict[str, float]:
     """One build of ``root/audio`` in this process: views, seconds, seconds inside the ensemble, peak MB, share."""
-    from logitstore.jobs import build as job
+    from logitstore.jobs.build.job import job as job
 
     options = job.BuildOptions(
         source=str(root / "audio"),

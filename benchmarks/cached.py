@@ -17,15 +17,15 @@ import torch
 
 from benchmarks.arms import Arm
 from benchmarks.folds import BATCH, FRONT_END, MODEL, Fold, by_row, hearing_log_mels
+from logitstore.digests import derived_seed
 from logitstore.errors import ModelOutputError
-from logitstore.jobs.metrics import measure
-from students.batches import Batch
-from students.fit import default_lr, initialised, learning_rate, order_generator, parameter_groups
-from students.models import build
-from students.models.tagger import Tagger, probabilities
-from students.objective import Objective, mix_weights
-from students.sampling import plan
-from students.seeds import derived_seed
+from logitstore.evaluation.metrics import measure
+from logitstore.models.registry import build
+from logitstore.models.tagger import Tagger, probabilities
+from logitstore.training.batches import Batch
+from logitstore.training.fit import default_lr, initialised, learning_rate, order_generator, parameter_groups
+from logitstore.training.sampling import mix_weights, plan
+from students.objective import Objective
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]

@@ -18,23 +18,23 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.arms import Arm
+from logitstore.audio.clips import ClipAudio
 from logitstore.errors import RunError
-from logitstore.jobs.build import DEFAULT_TOPK, BuildOptions, build
-from logitstore.jobs.labelled import Labelled, label_matrix, read_labelled
-from logitstore.jobs.metrics import measure
-from logitstore.store.codec import quantizer, top_k
+from logitstore.evaluation.labelled import Labelled, label_matrix, read_labelled
+from logitstore.evaluation.metrics import measure
+from logitstore.jobs.build.job import DEFAULT_TOPK, BuildOptions, build
+from logitstore.models.registry import build as build_model
+from logitstore.models.tagger import Tagger
+from logitstore.store.format.codec import quantizer, top_k
+from logitstore.store.format.relations import LEAST_FRAMES, MOST_FRAMES
 from logitstore.store.reader import Store, open_store
-from logitstore.store.relations import LEAST_FRAMES, MOST_FRAMES
-from logitstore.view.clips import ClipAudio
-from logitstore.view.ops import FrequencyMask, Mixup, Roll, TimeMask
-from logitstore.view.recipe import Masks, Recipe, masks
-from logitstore.view.replay import pad
-from students.batches import Replayer, Views
+from logitstore.training.batches import Replayer, Views
+from logitstore.training.sampling import epoch_steps
+from logitstore.views.ops import FrequencyMask, Mixup, Roll, TimeMask
+from logitstore.views.recipe import Masks, Recipe, masks
+from logitstore.views.render import pad
 from students.data import fresh_draws, stored_views
 from students.losses import dense_targets
-from students.models import build as build_model
-from students.models.tagger import Tagger
-from students.sampling import epoch_steps
 from teachers.ensemble import Ensemble, load_ensemble
 from teachers.train import TeacherOptions, train_teacher
 

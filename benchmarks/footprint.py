@@ -24,15 +24,15 @@ import pyarrow.parquet as pq
 
 from benchmarks.synthetic import Case, clip_names, top_k
 from logitstore import open_store
-from logitstore.jobs.shards import default_shard_clips
-from logitstore.store.codec import quantizer
-from logitstore.store.layout import Targets, columns_for
-from logitstore.store.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.format.codec import quantizer
+from logitstore.store.format.layout import Targets, columns_for
+from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import BlockContent, StoreWriter
-from logitstore.view.fingerprint import Fingerprint
-from logitstore.view.ops import Place
-from logitstore.view.recipe import CED, Draws, draw
+from logitstore.views.fingerprint import Fingerprint
+from logitstore.views.ops import Place
+from logitstore.views.recipe import CED, Draws, draw
 
 RATE = 16_000
 SECONDS = 10.0

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.folds import Data
+from logitstore.audio.manifest import read_manifest
 from logitstore.errors import SourceError
-from logitstore.view.manifests import read_manifest
 
 HASHED_FOLDS = 5
 MAIN_WIDTH = 8

@@ -24,17 +24,17 @@ import torch
 
 from benchmarks.read import table
 from logitstore import open_store
-from logitstore.jobs.build import BuildOptions, build
-from logitstore.jobs.relations import mean_gram, unit_frames
+from logitstore.audio.clips import ClipAudio
+from logitstore.audio.sources import open_audio, open_source
+from logitstore.jobs.build.job import BuildOptions, build
+from logitstore.jobs.build.relate import mean_gram, unit_frames
 from logitstore.jobs.synth import write_scenes
-from logitstore.store.basis import Basis, fit
-from logitstore.store.commits import Commit
+from logitstore.store.format.basis import Basis, fit
+from logitstore.store.format.commits import Commit
+from logitstore.store.format.relations import ARRAYS, decode_clips, encode_clips, relation_bytes
 from logitstore.store.reader import Store
-from logitstore.store.relations import ARRAYS, decode_clips, encode_clips, relation_bytes
-from logitstore.view.clips import ClipAudio
-from logitstore.view.fingerprint import replay_view
-from logitstore.view.recipe import Masks
-from logitstore.view.sources import open_audio, open_source
+from logitstore.store.replay import replay_view
+from logitstore.views.recipe import Masks
 from teachers.ensemble import Ensemble, load_ensemble
 
 F32 = npt.NDArray[np.float32]
@@ -230,7 +230,7 @@ def main() -> None:
 
 def _synthetic(folder: Path, asked: argparse.Namespace) -> None:
     """Scenes of 12 classes, and two small teachers trained on them for a moment."""
-    from teachers.cli import train_teacher_command as train_teacher
+    from logitstore.cli.train_teacher import train_teacher_command as train_teacher
 
     manifest, _ = write_scenes(folder, clips=240, test_clips=0, classes=12, seconds=4.0, seed=SEED)
     asked.source, asked.audio_root, asked.clip_seconds = str(manifest), str(folder / "audio"), 4.0

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from logitstore.jobs.labelled import read_labelled
-from logitstore.view.clips import ClipAudio
-from students.seeds import derived_seed
+from logitstore.audio.clips import ClipAudio
+from logitstore.digests import derived_seed
+from logitstore.evaluation.labelled import read_labelled
 
 F32 = npt.NDArray[np.float32]
 

@@ -7,28 +7,23 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.clips import ClipAudio, joined_clips
+from logitstore.audio.source import Source
+from logitstore.audio.sources import open_audio
+from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, UsageError
 from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
-from logitstore.view.clips import ClipAudio, joined_clips
-from logitstore.view.fingerprint import check
-from logitstore.view.ops import WEIGHT_UNIT
-from logitstore.view.recipe import Draws, draw
-from logitstore.view.sources import Source, open_audio
-from students.batches import Replayer, Views
+from logitstore.store.replay import check
+from logitstore.training.batches import Replayer, Views
+from logitstore.views.ops import WEIGHT_UNIT
+from logitstore.views.recipe import Draws, draw
 from students.labels import ClipLabels
 from students.losses import TAILS, dense_targets
-from students.seeds import derived_seed
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
-
-#: Decoded clips that are kept in memory by default, in bytes.
-CACHE_BYTES = 1 << 30
 #: Views that are replayed and compared with their fingerprints before any training.
 CHECKED_VIEWS = 4
 

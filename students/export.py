@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from logitstore.arrays import F32
 from logitstore.errors import MissingExtraError, RunError
-from students.models.tagger import Tagger, probabilities
-from students.onnx_session import open_session, runtime_errors
-from students.runs import Run
-
-F32 = npt.NDArray[np.float32]
+from logitstore.models.onnx_session import open_session, runtime_errors
+from logitstore.models.tagger import Tagger, probabilities
+from logitstore.training.runs import Run
 
 #: How far the probabilities of a file may be from the student's.
 TOLERANCE = 1e-4

@@ -9,19 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from logitstore.arrays import I64, Bool
+from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, ModelOutputError
+from logitstore.models.tagger import Tagger
 from logitstore.store.reader import Store
-from students.batches import Replayer
+from logitstore.training.batches import Replayer
 from students.data import stored_views
-from students.models.tagger import Tagger
 from students.objective import Objective
-from students.seeds import derived_seed
-
-I64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 
 def held_out(paths: Sequence[str], share: float) -> Bool:

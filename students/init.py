@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from logitstore.classes import outputs_of
 from logitstore.errors import RunError
-from logitstore.jobs.class_order import outputs_of, published_classes
-from students.models.ced import Ced
-from students.models.tagger import Tagger
-from students.published import HEAD, read_checkpoint
-from students.runs import load_run, weights_digest
+from logitstore.models.ced import Ced
+from logitstore.models.published import HEAD, classes_of, read_checkpoint
+from logitstore.models.tagger import Tagger
+from logitstore.training.runs import load_run, weights_digest
 
 _CED = "ced:"
 _POSITIONS = "time_pos_embed"
@@ -135,7 +135,7 @@ def _published(model: Tagger, spec: str, new_head: bool) -> _Source:
             "or give it with --model-arg"
         )
     outputs = len(checkpoint.tensors[HEAD]) if HEAD in checkpoint.tensors else None
-    classes = None if outputs is None or new_head else published_classes(path, outputs, whose=whose)
+    classes = None if outputs is None or new_head else classes_of(whose, path, outputs)
     return _Source(spec, checkpoint.tensors, classes, checkpoint.others, _MAY_LACK)
 
 

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from logitstore.arrays import F32
 from logitstore.errors import RunError
 from students.export import INPUT, quiet
-
-F32 = npt.NDArray[np.float32]
 
 STATIC, DYNAMIC = "static", "dynamic"
 _MATRICES = ("MatMul", "Gemm")

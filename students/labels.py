@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from logitstore.arrays import F32, I64, Bool
 from logitstore.errors import RunError, SourceError
-from logitstore.jobs.labelled import label_matrix, split_labels
+from logitstore.evaluation.labelled import label_matrix, split_labels
 from logitstore.store.reader import Store
-
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 _UNLABELLED = -1
 

@@ -17,14 +17,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
+from logitstore.arrays import F32, I64
 from logitstore.errors import RunError
-from logitstore.view.philox import philox4x32, split64
-
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+from logitstore.views.philox import philox4x32, split64
 
 TAILS = ("zero", "mean", "half", "random", "uniform")
 LOSSES = {"bce": "sigmoid", "kl": "softmax"}  # loss -> the score kind that it fits
@@ -90,26 +86,6 @@ def tail_uniforms(clips: I64, view: int, class_count: int, seed: int) -> F32:
                 of_half[...] = bits[:, : of_half.shape[1]]
         uniforms[start : start + some] *= np.float32(2.0**-16)
     return uniforms
-
-
-def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of sigmoid(logits), both (B, C), in float32: of each clip (B,), the mean over classes."""
-    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=1)
-
-
-def kl(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """T² KL(q || softmax(logits / T)) of each clip, float32 (B,).
-
-    q is the target with every probability raised to 1/T, renormalised over the classes: the teacher's softmax at
-    temperature T, as far as the target holds it. T² keeps the size of the gradients (Hinton et al., arXiv 1503.02531).
-
-    :param logits: (B, C). :param targets: probabilities (B, C), at least one above 0 in each row.
-    :param temperature: T > 0.
-    """
-    sharpened = targets.float().pow(1 / temperature)
-    sharpened = sharpened / sharpened.sum(dim=1, keepdim=True)
-    log_student = F.log_softmax(logits.float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_student, sharpened, reduction="none").sum(dim=1)
 
 
 def loss_for(scores: str, loss: str | None, temperature: float) -> str:

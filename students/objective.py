@@ -22,27 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from logitstore.errors import RunError
-from students import losses, similarity
-from students.batches import Batch
-from students.seeds import derived_seed
+from logitstore.models.losses import ClipLoss, Parts, bce, kl, mixed
+from logitstore.training.batches import Batch
+from students import similarity
 
 SIMILARITIES = {"iusp": ("frames",), "sp": ("clips",), "both": ("frames", "clips")}  # -> relations that it needs
-
-ClipLoss = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """``total``, a float32 scalar to differentiate, and the terms that it is made of, unweighted and detached."""
-
-    total: torch.Tensor
-    parts: dict[str, torch.Tensor]
 
 
 class Objective:
@@ -120,8 +108,8 @@ class Objective:
 
     def _target_loss(self, logits: torch.Tensor) -> ClipLoss:
         if self.loss == "bce":
-            return lambda targets: losses.bce(logits, targets)
-        return lambda targets: losses.kl(logits, targets, self.temperature)
+            return lambda targets: bce(logits, targets)
+        return lambda targets: kl(logits, targets, self.temperature)
 
     def _similarities(
         self, frames: torch.Tensor | None, batch: Batch, gather: Callable[[torch.Tensor], torch.Tensor] | None
@@ -142,34 +130,11 @@ class Objective:
     def _labels(self, logits: torch.Tensor, batch: Batch, mix: torch.Tensor | None) -> torch.Tensor:
         def clip_loss(labels: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
             if self.loss == "bce":
-                return labelled * losses.bce(logits, labels)
+                return labelled * bce(logits, labels)
             # a clip without label has no distribution to compare with; any will do, for its loss counts nothing
-            return labelled * losses.kl(logits, torch.where(labelled[:, None], labels, 1.0))
+            return labelled * kl(logits, torch.where(labelled[:, None], labels, 1.0))
 
         return mixed(clip_loss, mix, _given(batch.labels, "labels"), _given(batch.labelled, "labelled")).mean()
-
-
-def mixed(clip_loss: Callable[..., torch.Tensor], mix: torch.Tensor | None, *targets: torch.Tensor) -> torch.Tensor:
-    """Losses (B,) of clips against their own targets, (B, …) each, or mixed with those against the batch reversed.
-
-    :param mix: float32 (B,), the own share, or None.
-    """
-    own = clip_loss(*targets)
-    if mix is None:
-        return own
-    return mix * own + (1 - mix) * clip_loss(*(each.flip(0) for each in targets))
-
-
-def mix_weights(alpha: float, seed: int, step: int, count: int) -> torch.Tensor:
-    """Each clip's own share under batch mixup: float32 (count,) in [0, 1], 1 minus a draw of Beta(alpha, alpha).
-
-    They depend on (seed, step) alone, by a counter-based generator (Philox) with a key of its own a step: a resumed run
-    has the same ones, and so has every process of several, which takes those of its :func:`students.sampling.share`.
-
-    :param alpha: A > 0. :param step: of the optimiser. :param count: clips of the step's whole batch.
-    """
-    generator = np.random.Generator(np.random.Philox(key=derived_seed("batch mixup", seed, step)))
-    return torch.from_numpy((1 - generator.beta(alpha, alpha, size=count)).astype(np.float32))
 
 
 def _given(value: torch.Tensor | None, name: str) -> torch.Tensor:

@@ -12,46 +12,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from logitstore.arrays import F64, I64
+from logitstore.audio.clips import joined_clips
 from logitstore.errors import AudioError, MismatchError, QueryError
-from logitstore.jobs.labelled import read_labelled
-from logitstore.jobs.machine import pick_device, versions
+from logitstore.evaluation.evaluator import Evaluator
+from logitstore.evaluation.labelled import read_labelled
+from logitstore.models.machine import pick_device, versions
+from logitstore.models.registry import build
+from logitstore.models.tagger import Tagger
 from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
-from logitstore.view.clips import joined_clips
+from logitstore.training.batches import Replayer
+from logitstore.training.fit import Epoch, FitProgress, initialised, order_generator
+from logitstore.training.job import Job, Trained
+from logitstore.training.options import INDIFFERENT, LoopOptions, check_processes, steps_of, warm_up_of
+from logitstore.training.precision import pass_dtype
+from logitstore.training.processes import joined, own_device, processes
+from logitstore.training.sampling import plan
+from logitstore.training.schedule import default_lr
 from students import losses
-from students.batches import Replayer
 from students.data import check_audio, open_sources, stored_views
-from students.distributed import joined, own_device, processes
-from students.fit import Epoch, FitProgress, initialised, order_generator
 from students.held_out import HeldOutLoss, both, split
 from students.init import InitReport, load_init
-from students.job import Job, Trained
 from students.labels import ClipLabels, clip_labels
-from students.measure import Evaluator
-from students.models import build
-from students.models.tagger import Tagger
 from students.objective import SIMILARITIES, Objective
-from students.options import (
-    INDIFFERENT,
-    LoopOptions,
-    StudentOptions,
-    check_processes,
-    check_student,
-    held_out_share,
-    steps_of,
-    warm_up_of,
-)
-from students.precision import pass_dtype
-from students.sampling import balanced, plan, weighted_by
-from students.schedule import default_lr
+from students.options import StudentOptions, check_student, held_out_share
+from students.sampling import balanced, weighted_by
 
 __all__ = ["StudentOptions", "Trained", "train_student"]
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 
 #: Without --epochs or --steps: at least so many steps, in whole passes over all views.
 DEFAULT_STEPS = 600
@@ -382,9 +373,3 @@ def _notes(store: Store, epochs: int, views: int) -> tuple[str, ...]:
             f"{epochs} epochs are no multiple of the store's {views} views: some views were used once more often"
         )
     return tuple(notes)
-
-
-if __name__ == "__main__":  # torchrun … -m students.train STORE …
-    from students.cli import main
-
-    main()

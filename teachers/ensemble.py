@@ -9,12 +9,12 @@ from typing import Any, Literal, Self, overload
 
 import torch
 
+from logitstore.classes import positions
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
-from logitstore.view.recipe import Masks, Recipe
-from logitstore.view.resample import resample
-from teachers.classes import positions
-from teachers.module import OWN_ERRORS
+from logitstore.views.recipe import Masks, Recipe
+from logitstore.views.render import resample
 from teachers.registry import load_teacher
+from teachers.specs.python import OWN_ERRORS
 from teachers.teacher import Teacher
 
 #: How far outside [0, 1] rounding may put a probability; it is clipped. Anything further is an error.

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 #: Prefix -> (module of its adapter, what follows the prefix).
 _KINDS = {
-    "ced": ("teachers.ced", "FILE"),
-    "hf": ("teachers.hf", "ID_OR_PATH"),
-    "onnx": ("teachers.onnx_file", "FILE"),
-    "python": ("teachers.module", "MODULE:FACTORY"),
+    "ced": ("teachers.specs.ced", "FILE"),
+    "hf": ("teachers.specs.hf", "ID_OR_PATH"),
+    "onnx": ("teachers.specs.onnx", "FILE"),
+    "python": ("teachers.specs.python", "MODULE:FACTORY"),
 }
 
 
@@ -50,7 +50,7 @@ def load_teacher(spec: str) -> Teacher:
         return teacher
     path = Path(spec)
     if path.is_dir():
-        from teachers.run_folder import load
+        from teachers.specs.run_folder import load
 
         return load(spec, spec)
     if path.is_file():

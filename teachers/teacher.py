@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from logitstore.errors import TeacherError
-from logitstore.view.recipe import Masks
+from logitstore.views.recipe import Masks
 
 
 class Teacher(ABC):

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from logitstore.arrays import F32, I64
+from logitstore.audio.clips import ClipAudio
+from logitstore.audio.lengths import clip_samples, samples_at
+from logitstore.classes import read_classes
+from logitstore.digests import derived_seed
 from logitstore.errors import RunError, SourceError
-from logitstore.jobs.labelled import Labelled, label_matrix, label_names, read_labelled
-from logitstore.jobs.machine import pick_device, versions
-from logitstore.view.clips import ClipAudio
-from logitstore.view.lengths import clip_samples, samples_at
-from logitstore.view.ops import WEIGHT_UNIT, FrequencyMask, Gain, Place, Roll, TimeMask
-from logitstore.view.recipe import Recipe, draw, load_recipe
-from students.batches import Replayer, Views
-from students.distributed import Group, processes
-from students.fit import Epoch, FitProgress, initialised, order_generator
-from students.job import Job, Trained
-from students.measure import Evaluator
-from students.models import build
-from students.objective import Objective
-from students.options import INDIFFERENT, LoopOptions, check_loop, steps_of, warm_up_of
-from students.precision import pass_dtype
-from students.sampling import plan
-from students.schedule import default_lr
-from students.seeds import derived_seed
-from teachers.classes import read_classes
-
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+from logitstore.evaluation.evaluator import Evaluator
+from logitstore.evaluation.labelled import Labelled, label_matrix, label_names, read_labelled
+from logitstore.models.losses import Parts, bce, kl
+from logitstore.models.machine import pick_device, versions
+from logitstore.models.registry import build
+from logitstore.training.batches import Batch, Replayer, Views
+from logitstore.training.fit import Epoch, FitProgress, initialised, order_generator
+from logitstore.training.job import Job, Trained
+from logitstore.training.options import INDIFFERENT, LoopOptions, check_loop, steps_of, warm_up_of
+from logitstore.training.precision import pass_dtype
+from logitstore.training.processes import Group, processes
+from logitstore.training.sampling import plan
+from logitstore.training.schedule import default_lr
+from logitstore.views.ops import WEIGHT_UNIT, FrequencyMask, Gain, Place, Roll, TimeMask
+from logitstore.views.recipe import Recipe, draw, load_recipe
 
 #: Without --epochs or --steps: at least so many steps, and at least so many epochs.
 DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
@@ -134,12 +131,22 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
             training=_training(resolved, classes, recipe, labelled),
             loop=resolved.fitting(),
             epochs=epoch_of,
-            objective=Objective("bce" if options.scores == "sigmoid" else "kl"),
+            objective=_supervised(bce if options.scores == "sigmoid" else kl),
             measure=measure,
             every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
             notes=left_out,
         )
         return job.run(progress or FitProgress(), Group())
+
+
+def _supervised(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., Parts]:
+    """What is minimised: the mean loss of the batch's clips against their labels."""
+
+    def objective(logits: torch.Tensor, frames: torch.Tensor | None, batch: Batch, **_: Any) -> Parts:
+        value = loss(logits, batch.targets).mean()
+        return Parts(value, {"target": value.detach()})
+
+    return objective
 
 
 def default_recipe(place: Place) -> Recipe:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from logitstore.jobs.build import BuildOptions, build
-from students.fit import initialised
-from students.models import build as build_model
-from students.runs import save_run
+from logitstore.jobs.build.job import BuildOptions, build
+from logitstore.models.registry import build as build_model
+from logitstore.training.fit import initialised
+from logitstore.training.runs import save_run
 
 RATE = 16_000
 CLASSES = ("high", "low", "middle")

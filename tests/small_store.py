@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from logitstore.store.codec import quantizer, top_k
-from logitstore.store.commits import object_name
-from logitstore.store.layout import Targets, columns_for
-from logitstore.store.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.format.codec import quantizer, top_k
+from logitstore.store.format.commits import object_name
+from logitstore.store.format.layout import Targets, columns_for
+from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import BlockContent, StoreWriter
-from logitstore.view.ops import Place
-from logitstore.view.recipe import CED, Draws, Recipe, draw
+from logitstore.views.ops import Place
+from logitstore.views.recipe import CED, Draws, Recipe, draw
 
 RATE = 16_000
 

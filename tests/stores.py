@@ -142,7 +142,7 @@ def write_audio(folder: Path, clips: int, seconds: float = 1.0, rate: int = RATE
 
 def options(root: Path, **changes: Any) -> Any:
     """Build options over ``root/audio`` to ``root/store`` with the two tone teachers (their module is put in root)."""
-    from logitstore.jobs.build import BuildOptions
+    from logitstore.jobs.build.job import BuildOptions
 
     (root / "tones.py").write_text(TONE_TEACHER)
     values: dict[str, Any] = {

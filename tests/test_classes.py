@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from logitstore.classes import ClassIndex, audioset, audioset_indices, positions, read_classes
 from logitstore.errors import TeacherError
-from teachers.classes import ClassIndex, audioset, audioset_indices, positions, read_classes
 
 
 def test_the_audioset_table_is_whole() -> None:

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from logitstore.jobs.build import build
-from logitstore.view.recipe import load_recipe
+from logitstore.jobs.build.job import build
+from logitstore.views.recipe import load_recipe
 from tests.stores import options, write_audio
 
 REPOSITORY = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Documents whose sessions need a server or published files; tests of their own run them.
-ELSEWHERE = {"cloud.md": "tests/test_docs.py", "imports.md": "tests/test_import_npy.py"}
+ELSEWHERE = {"cloud.md": "tests/test_docs.py", "imports.md": "tests/jobs/test_import_npy.py"}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 

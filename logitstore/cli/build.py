@@ -11,7 +11,7 @@ from rich.text import Text
 from logitstore.cli.common import resumable, stderr
 
 if TYPE_CHECKING:
-    from logitstore.jobs.summary import BuildSummary
+    from logitstore.store.summary import BuildSummary
 
 
 @click.command("build")
@@ -83,13 +83,13 @@ def build_command(dry_run: bool, **options: Any) -> None:
       logitstore build audio/ --out store --teacher ced:ced_base.pt --views 10
       logitstore build clips.csv --audio-root audio --where "fold < 5" --out store --teacher runs/t1 --teacher runs/t2
     """  # fmt: skip
-    from logitstore.jobs.build import BuildOptions, prepare, run
+    from logitstore.jobs.build.job import BuildOptions, prepare, run
 
     asked = BuildOptions(**options)
     with stderr.status("scanning the source and loading the teachers"):
         job = prepare(asked)
     if dry_run:
-        from logitstore.jobs.dry_run import dry_run as describe
+        from logitstore.jobs.build.dry_run import dry_run as describe
 
         click.echo(describe(job))
         return
@@ -133,7 +133,7 @@ def render_summary(summary: BuildSummary) -> str:
         f"failures   {len(summary.failures):,}",
     ]
     if summary.relation_bytes:
-        from logitstore.store.relations import relation_sizes
+        from logitstore.store.format.relations import relation_sizes
 
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
@@ -188,7 +188,7 @@ class BuildProgress:
 
     def callbacks(self) -> Any:
         """The callbacks that a build job takes."""
-        from logitstore.jobs.build import Progress as Callbacks
+        from logitstore.jobs.build.job import Progress as Callbacks
 
         return Callbacks(start=self._start, advance=self._advance, failures=self._failed, note=self._note)
 

@@ -118,8 +118,8 @@ def _table(manifest: str, audio: str, root: Path) -> str:
 def _run(program: str, *arguments: str) -> None:
     """Show a command and run it, in this process."""
     from logitstore.cli.main import cli
-    from students.cli import train_student_command
-    from teachers.cli import train_teacher_command
+    from logitstore.cli.train_student import train_student_command
+    from logitstore.cli.train_teacher import train_teacher_command
 
     programs = {"logitstore": cli, "train-student": train_student_command, "train-teacher": train_teacher_command}
     click.echo(f"\n$ {program} {shlex.join(arguments)}")

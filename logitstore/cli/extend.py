@@ -42,8 +42,8 @@ def extend_command(dry_run: bool, **options: Any) -> None:
       logitstore extend store more-audio/ --teacher ced:ced_base.pt
       logitstore extend store audio/ --skip-known --teacher ced:ced_base.pt
     """  # fmt: skip
-    from logitstore.jobs import extend
-    from logitstore.jobs.build import run
+    from logitstore.jobs.build import extend
+    from logitstore.jobs.build.job import run
 
     with stderr.status("scanning the source and loading the teachers"):
         job = extend.prepare_extend(extend.ExtendOptions(**options))

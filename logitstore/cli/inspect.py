@@ -89,7 +89,7 @@ def inspect_command(
 def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: dict[str, Any]) -> None:
     from logitstore.cli.common import stderr
     from logitstore.cli.formats import write
-    from logitstore.store.query import stream_query
+    from logitstore.store.sql.query import stream_query
 
     on_terminal = output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
@@ -168,9 +168,9 @@ def summary(store: Store) -> dict[str, Any]:
     import numpy as np
     import pyarrow as pa
 
+    from logitstore.audio.lengths import samples_at
     from logitstore.store.clip_files import clip_files
     from logitstore.store.combined import members
-    from logitstore.view.lengths import samples_at
 
     manifest = store.manifest
     clips, samples, shards = 0, 0, 0
@@ -222,7 +222,7 @@ def summary(store: Store) -> dict[str, Any]:
 def _relations(store: Store) -> dict[str, Any] | None:
     """What is kept for the similarity losses: frames T and components or None, and bytes a view; None for nothing."""
     from logitstore.store.combined import members
-    from logitstore.store.relations import relation_bytes
+    from logitstore.store.format.relations import relation_bytes
 
     spec, views = store.manifest.relations, store.view_count()
     if spec is None:
@@ -293,7 +293,7 @@ def render_summary(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     kept = found["relations"]
     if kept is not None:
-        from logitstore.store.relations import relation_sizes
+        from logitstore.store.format.relations import relation_sizes
 
         shown = [f"Gram matrices of {kept['frames']} frames"] if kept["frames"] else []
         shown += [f"vectors of {kept['clips']} components"] if kept["clips"] else []

@@ -19,6 +19,9 @@ _COMMANDS = {
     "export": ("logitstore.cli.transfer", "export_command", "Write a store as a flat Parquet table or CED's files."),
     "evaluate": ("logitstore.cli.evaluate", "evaluate_command", "Score teachers, students and ensembles on labels."),
     "tag": ("logitstore.cli.tag", "tag_command", "What is heard when in audio files."),
+    "train-student": ("logitstore.cli.train_student", "train_student_command", "Train a student from a store."),
+    "train-teacher": ("logitstore.cli.train_teacher", "train_teacher_command", "Train a teacher on labelled audio."),
+    "export-student": ("logitstore.cli.export_student", "export_student_command", "Write a student as an ONNX file."),
     "demo": ("logitstore.cli.demo", "demo_command", "The main job on synthetic sounds, in a few minutes."),
 }
 

@@ -53,7 +53,7 @@ def import_ced_command(**options: Any) -> None:
     Example:
       logitstore import ced logits/chunk_10 --audio-root audio --classes audioset.txt --out store
     """
-    from logitstore.jobs.import_ced import CedImport, import_ced
+    from logitstore.jobs.imports.ced import CedImport, import_ced
 
     with _bar("views") as advance:
         summary = import_ced(CedImport(**options), advance)
@@ -83,7 +83,7 @@ def import_npy_command(**options: Any) -> None:
       logitstore import npy ensemble.npy --names names.txt --classes audioset.txt --scores logits \\
           --audio-root audio --sample-rate 32000 --out store
     """
-    from logitstore.jobs.import_npy import NpyImport, import_npy
+    from logitstore.jobs.imports.npy import NpyImport, import_npy
 
     with _bar("views") as advance:
         summary = import_npy(NpyImport(**options), advance)

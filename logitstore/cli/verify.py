@@ -33,7 +33,7 @@ def verify_command(as_json: bool, **options: Any) -> None:
       logitstore verify store
       logitstore verify store --audio-root audio --replay 100 --teacher ced:ced_base.pt --recompute 32
     """
-    from logitstore.jobs.verify import VerifyOptions, verify
+    from logitstore.jobs.verify.job import VerifyOptions, verify
 
     with stderr.status("verifying") as shown:
         found = verify(

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from logitstore.errors import AudioError, SourceError, UsageError
-from logitstore.jobs.evaluation import Evaluation
-from logitstore.jobs.labelled import Labelled, label_matrix, read_labelled
-from logitstore.jobs.metrics import measure
-from logitstore.jobs.stored import StoredRows, join_manifest, join_own
-from logitstore.view.clips import ClipAudio
-from logitstore.view.lengths import clip_samples
+from logitstore.arrays import F32, Bool
+from logitstore.audio.clips import ClipAudio
+from logitstore.errors import SourceError, UsageError
+from logitstore.evaluation.evaluation import Evaluation
+from logitstore.evaluation.labelled import label_matrix, read_labelled
+from logitstore.evaluation.metrics import measure
+from logitstore.evaluation.scores import score_clips
+from logitstore.evaluation.stored import StoredRows, join_manifest, join_own
 
 if TYPE_CHECKING:
     from teachers.ensemble import Ensemble
-
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +63,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | No
     assert stored is not None  # _check: one of the two was asked for
     classes = None
     if options.classes is not None:
-        from teachers.classes import read_classes
+        from logitstore.classes import read_classes
 
         classes = read_classes(options.classes)
     found = stored.score(classes)
@@ -163,8 +159,8 @@ def load_ensemble(
     """
     import torch
 
-    from logitstore.jobs.machine import pick_device
-    from teachers.classes import read_classes
+    from logitstore.classes import read_classes
+    from logitstore.models.machine import pick_device
     from teachers.ensemble import Ensemble
     from teachers.registry import load_teacher
 
@@ -178,62 +174,6 @@ def load_ensemble(
         amp=amp,
     )
     return ensemble.to(torch.device(pick_device(device)))
-
-
-def score_clips(
-    labelled: Labelled,
-    audio: ClipAudio,
-    said: Callable[[Any], F32],
-    shape: tuple[int, int],
-    sample_rate: int,
-    batch_size: int,
-    pool: ThreadPoolExecutor,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[F32, dict[int, str]]:
-    """What models say of every clip, unaugmented and padded to one length.
-
-    :param said: waveforms, a float32 tensor (B, S), to scores float32 (M, B, C). :param shape: (M, C).
-    :returns: float32 (M, n, C), zero for clips that failed, and the reasons of those.
-    """
-    from logitstore.view.replay import pad
-
-    samples = max(1, clip_samples(labelled.clip_seconds, sample_rate))
-    scores = np.zeros((shape[0], len(audio), shape[1]), dtype=np.float32)
-    failures: dict[int, str] = {}
-    for done, clips, waveforms in decoded(audio, batch_size, pool, failures):
-        if len(clips):
-            scores[:, clips] = said(pad(waveforms, samples)[0])
-        if progress is not None:
-            progress(done, len(audio))
-    return scores, failures
-
-
-def decoded(
-    audio: ClipAudio, batch_size: int, pool: ThreadPoolExecutor, failures: dict[int, str]
-) -> Iterator[tuple[int, I64, list[F32]]]:
-    """Batches of clips in order, the next one decoded while one is used: how far it is, the clips, their waveforms."""
-
-    def attempt(clip: int) -> F32 | AudioError:
-        try:
-            return audio[clip]
-        except AudioError as error:
-            return error
-
-    starts = range(0, len(audio), batch_size)
-    ahead = [pool.submit(attempt, clip) for clip in range(min(batch_size, len(audio)))]
-    for start in starts:
-        current = ahead
-        following = range(start + batch_size, min(start + 2 * batch_size, len(audio)))
-        ahead = [pool.submit(attempt, clip) for clip in following]
-        clips, waveforms = [], []
-        for clip, future in enumerate(current, start=start):
-            result = future.result()
-            if isinstance(result, AudioError):
-                failures[clip] = str(result)
-            else:
-                clips.append(clip)
-                waveforms.append(result)
-        yield start + len(current), np.array(clips, dtype=np.int64), waveforms
 
 
 def _heard(clips: int, failures: dict[int, str]) -> Bool:

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitstore.errors import StoreError, UsageError
-from logitstore.jobs.ced_files import require_h5py
-from logitstore.jobs.import_ced import SEEDS_COLUMN
-from logitstore.store.commits import Commit
-from logitstore.store.lazy import LazyTable
+from logitstore.jobs.imports.ced import SEEDS_COLUMN
+from logitstore.jobs.imports.ced_files import require_h5py
+from logitstore.store.format.commits import Commit
 from logitstore.store.reader import Store
+from logitstore.store.sql.lazy import LazyTable
+from logitstore.store.sql.tables import clips_table, tables
 from logitstore.store.storage import is_url
-from logitstore.store.tables import clips_table, tables
 
 Advance = Callable[[int], None]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from logitstore.arrays import F64
 
 RATE = 16_000
 LEAST_HZ, MOST_HZ = 150.0, 6000.0

@@ -15,21 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from logitstore.arrays import F32, I64
+from logitstore.audio.audiofile import Audio, frame_count
+from logitstore.audio.clips import ClipAudio
+from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, UsageError
-from logitstore.jobs.evaluate import decoded, load_ensemble
-from logitstore.view.audiofile import Audio, frame_count
-from logitstore.view.clips import ClipAudio
-from logitstore.view.lengths import clip_samples
+from logitstore.evaluation.scores import decoded
+from logitstore.jobs.evaluate import load_ensemble
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from teachers.ensemble import Ensemble
 
-I64 = npt.NDArray[np.int64]
-F32 = npt.NDArray[np.float32]
 
 #: Length of a window where neither the user nor a teacher says otherwise.
 DEFAULT_SECONDS = 10.0
@@ -102,7 +101,7 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
     :param progress: told (windows done, windows).
     :raises UsageError: no such window; also what :class:`teachers.ensemble.Ensemble` refuses.
     """
-    from logitstore.view.replay import pad
+    from logitstore.views.render import pad
 
     _check(options)
     workers = options.workers or os.cpu_count() or 1

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError
-from logitstore.store.manifest import digest
 from logitstore.store.storage import LocalStorage
 
 if TYPE_CHECKING:

@@ -12,26 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from logitstore.arrays import F32, I64, U16
+from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
-from logitstore.store import layout
-from logitstore.store.commits import Commit
-from logitstore.store.manifest import Manifest, Member, digest
+from logitstore.store.format import layout
+from logitstore.store.format.commits import Commit
+from logitstore.store.format.manifest import Manifest, Member
+from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.reader import Store
 from logitstore.store.related import basis_digest, require_relations
-from logitstore.store.relations import Relations, RelationSpec
 from logitstore.store.storage import Storage
-from logitstore.view.recipe import Draws
+from logitstore.views.recipe import Draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from logitstore.store.basis import Basis
-
-I64 = npt.NDArray[np.int64]
-F32 = npt.NDArray[np.float32]
-U16 = npt.NDArray[np.uint16]
+    from logitstore.store.format.basis import Basis
 
 
 def combine(stores: Sequence[Store]) -> Store:

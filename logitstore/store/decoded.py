@@ -31,13 +31,10 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from logitstore.store.commits import Commit
-from logitstore.store.manifest import digest
+from logitstore.arrays import I64, U8, U16
+from logitstore.digests import digest
+from logitstore.store.format.commits import Commit
 from logitstore.store.storage import LocalStorage, Storage
-
-U8 = npt.NDArray[np.uint8]
-U16 = npt.NDArray[np.uint16]
-I64 = npt.NDArray[np.int64]
 
 #: Bytes of decoded blocks that a process keeps in its own memory where there is no room for a file.
 MOST_KEPT_BYTES = 1 << 29

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
+from logitstore.arrays import I64
 from logitstore.errors import UsageError
-from logitstore.store.commits import Commit
-
-I64 = npt.NDArray[np.int64]
+from logitstore.store.format.commits import Commit
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from logitstore.arrays import F32, I64, U8, U16
+from logitstore.audio.lengths import samples_at
+from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError, NotAStoreError, StoreError, UsageError
-from logitstore.store import commits, layout
-from logitstore.store.commits import REPAIR, Commit
 from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
-from logitstore.store.manifest import ROOT, Manifest, decode_root, digest
-from logitstore.store.objects import array_shape, decode_array
+from logitstore.store.format import commits, layout
+from logitstore.store.format.commits import REPAIR, Commit
+from logitstore.store.format.manifest import ROOT, Manifest, decode_root
+from logitstore.store.format.objects import array_shape, decode_array
+from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.places import Places
 from logitstore.store.related import Related, require_relations
-from logitstore.store.relations import Relations, RelationSpec
 from logitstore.store.storage import Storage, open_storage
-from logitstore.view.lengths import samples_at
-from logitstore.view.recipe import Draws
+from logitstore.views.recipe import Draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from logitstore.store.basis import Basis
+    from logitstore.store.format.basis import Basis
 
-I64 = npt.NDArray[np.int64]
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
-U16 = npt.NDArray[np.uint16]
 
 #: Bytes of draws to keep, as they are stored, the most recently used blocks.
 DRAWS_BYTES = 1 << 28
@@ -209,7 +207,7 @@ class Store:
 
     def sql(self, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:
         """The answer to one SELECT over the tables that ``logitstore inspect`` knows, as a pyarrow table."""
-        from logitstore.store.query import run_query
+        from logitstore.store.sql.query import run_query
 
         return run_query(self, query, parameters)
 

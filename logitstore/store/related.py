@@ -5,22 +5,17 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
+from logitstore.arrays import I64, U8
+from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError, MismatchError
-from logitstore.store import relations
-from logitstore.store.basis import BASIS, Basis, decode_basis
-from logitstore.store.commits import REPAIR, Commit
 from logitstore.store.decoded import DecodedTargets, content_key
-from logitstore.store.manifest import digest
-from logitstore.store.relations import Relations, RelationSpec
+from logitstore.store.format import relations
+from logitstore.store.format.basis import BASIS, Basis, decode_basis
+from logitstore.store.format.commits import REPAIR, Commit
+from logitstore.store.format.relations import Relations, RelationSpec
 
 if TYPE_CHECKING:
     from logitstore.store.reader import Store
-
-I64 = npt.NDArray[np.int64]
-U8 = npt.NDArray[np.uint8]
 
 
 class Related:

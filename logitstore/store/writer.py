@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError, NotAStoreError, UsageError
-from logitstore.store import claims, commits
-from logitstore.store.basis import BASIS, Basis, decode_basis, encode_basis
-from logitstore.store.commits import Commit
-from logitstore.store.layout import Targets, encode_draws, encode_targets
-from logitstore.store.manifest import ROOT, Manifest, decode_root, digest, encode_root, require_same
-from logitstore.store.objects import encode_group
-from logitstore.store.parts import (
+from logitstore.store import claims
+from logitstore.store.format import commits
+from logitstore.store.format.basis import BASIS, Basis, decode_basis, encode_basis
+from logitstore.store.format.commits import Commit
+from logitstore.store.format.layout import Targets, encode_draws, encode_targets
+from logitstore.store.format.manifest import ROOT, Manifest, decode_root, encode_root, require_same
+from logitstore.store.format.objects import encode_group
+from logitstore.store.format.parts import (
     CLIPS,
     Part,
     encode_clips,
@@ -28,10 +30,10 @@ from logitstore.store.parts import (
     plan_extension,
     read_parts,
 )
-from logitstore.store.relations import to_arrays
+from logitstore.store.format.relations import to_arrays
 from logitstore.store.storage import SCRATCH, Storage
-from logitstore.view.fingerprint import Fingerprint
-from logitstore.view.recipe import Draws
+from logitstore.views.fingerprint import Fingerprint
+from logitstore.views.recipe import Draws
 
 _BLOCKS = "blocks"
 _OF_SHARD = re.compile(rf"(?P<group>({_BLOCKS}|{claims.FOLDER})/(?P<shard>\d{{6,}})[^/]*)")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from logitstore.audio.decode import decode
+from logitstore.audio.lengths import samples_at
+from logitstore.audio.scan import scan
+from logitstore.audio.sources import open_source
 from logitstore.errors import LogitstoreError
-from logitstore.view.decode import decode
-from logitstore.view.lengths import samples_at
-from logitstore.view.scan import scan
-from logitstore.view.sources import open_source
 
 MEMORY_BYTES = 4 << 30
 CLIP_SECONDS = 2.0

@@ -143,9 +143,9 @@ def _warm() -> None:
 
     for name in (
         "numcodecs.zstd", "pyarrow.compute", "pyarrow.parquet", "safetensors", "soundfile", "soxr", "torch", "yaml",
-        "zarr.codecs", "zarr.storage", "logitstore.cli.build", "logitstore.cli.main", "logitstore.jobs.build",
-        "logitstore.jobs.status", "logitstore.view.features", "logitstore.view.scan", "logitstore.view.sources",
-        "teachers.ensemble", "teachers.module", "teachers.registry",
+        "zarr.codecs", "zarr.storage", "logitstore.cli.build", "logitstore.cli.main", "logitstore.jobs.build.job",
+        "logitstore.jobs.status", "logitstore.views.mel", "logitstore.audio.scan", "logitstore.audio.sources",
+        "teachers.ensemble", "teachers.specs.python", "teachers.registry",
     ):  # fmt: skip
         importlib.import_module(name)
     import torch

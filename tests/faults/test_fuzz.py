@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore import open_store
+from logitstore.audio.scan import scan
+from logitstore.audio.sources import open_source
 from logitstore.errors import LogitstoreError
-from logitstore.store.manifest import Manifest, decode_root, encode_root
-from logitstore.view.ops import OPS, Place
-from logitstore.view.recipe import draw, load_recipe, masks
-from logitstore.view.scan import scan
-from logitstore.view.sources import open_source
+from logitstore.store.format.manifest import Manifest, decode_root, encode_root
+from logitstore.views.ops import OPS, Place
+from logitstore.views.recipe import draw, load_recipe, masks
 from tests.faults.conftest import size
 from tests.small_store import Spec, make_store
 

@@ -1,0 +1,98 @@
+"""The audio behind the rows of a clip table."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from logitstore.arrays import F32
+from logitstore.audio.decode import decode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from logitstore.audio.source import Source
+
+
+class ClipAudio:
+    """Decoded clips by row number, at one sample rate. Safe to share between threads.
+
+    :param table: a clip table with the columns path, start, length and rate.
+    :param cache_bytes: how much decoded audio to keep, the most recently used first; none by default.
+    """
+
+    def __init__(self, source: Source, table: pa.Table, sample_rate: int, cache_bytes: int = 0) -> None:
+        self._source = source
+        self._paths = table["path"]
+        self._starts, self._lengths, self._rates = (
+            table[name].to_numpy().astype(np.int64) for name in ("start", "length", "rate")
+        )
+        self._sample_rate = sample_rate
+        self._cache: OrderedDict[int, F32] = OrderedDict()
+        self._limit = cache_bytes
+        self._cached = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, row: int) -> F32:
+        """A clip's own samples, float32 (n,), mono.
+
+        :raises AudioError: it cannot be decoded; the message is the reason.
+        """
+        with self._lock:
+            kept = self._cache.get(row)
+            if kept is not None:
+                self._cache.move_to_end(row)
+                return kept
+        clip = decode(
+            self._source,
+            self._paths[row].as_py(),
+            int(self._starts[row]),
+            int(self._lengths[row]),
+            int(self._rates[row]),
+            self._sample_rate,
+        )
+        if clip.nbytes <= self._limit:
+            with self._lock:
+                if row not in self._cache:
+                    self._cache[row] = clip
+                    self._cached += clip.nbytes
+                while self._cached > self._limit:
+                    self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return clip
+
+
+class JoinedClips(ClipAudio):
+    """The clips of several tables, one after the other, each from a source of its own.
+
+    :param clips: of each table.
+    """
+
+    def __init__(self, clips: Sequence[ClipAudio]) -> None:
+        self._clips = tuple(clips)
+        self._firsts = np.cumsum([0, *(len(each) for each in self._clips)])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def __getitem__(self, row: int) -> F32:
+        number = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return self._clips[number][row - int(self._firsts[number])]
+
+
+def joined_clips(
+    sources: Sequence[Source], tables: Sequence[pa.Table], sample_rate: int, cache_bytes: int = 0
+) -> ClipAudio:
+    """The clips of some tables, numbered through; the cache is shared out by their numbers of clips."""
+    total = max(1, sum(table.num_rows for table in tables))
+    clips = [
+        ClipAudio(source, table, sample_rate, cache_bytes * table.num_rows // total)
+        for source, table in zip(sources, tables, strict=True)
+    ]
+    return clips[0] if len(clips) == 1 else JoinedClips(clips)

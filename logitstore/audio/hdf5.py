@@ -1,0 +1,153 @@
+"""HDF5 audio: CED's int16 data sets by name, and PaSST's encoded bytes: the key is file/name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from logitstore.audio import packed
+from logitstore.audio.audiofile import Audio, InMemory, Pcm
+from logitstore.audio.packed import Index, column_of
+from logitstore.audio.source import check_columns, text_key
+from logitstore.errors import AudioError, MissingExtraError, SourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CED_RATE = 16000
+_RATE_NAMES = ("sample_rate", "sampling_rate", "sr", "rate")
+
+_hdf5_files: dict[tuple[int, Path], Any] = {}  # by process: a handle does not survive a fork, nor may a child close it
+
+
+class Hdf5Source(packed.Packed):
+    """CED: one int16 data set a name (16 kHz unless an attribute ``sample_rate`` says otherwise).
+
+    PaSST: ``audio_name`` and ``mp3`` (encoded bytes, uint8 of varying length) side by side; other one-dimensional
+    data sets of numbers or text beside them become columns. Data sets of other kinds are left alone.
+    """
+
+    kind = "hdf5"
+
+    def _list(self, name: str) -> pa.Table:
+        import pyarrow as pa
+
+        file = self.root / name
+        with packed.lock:
+            handle = _hdf5(file, SourceError, f"{file}: ")
+            encoded = _encoded(handle)
+            if encoded is None:
+                keys = [text_key(key, str(file)) for key in _int16_names(handle)]
+                if not keys:
+                    found = ", ".join(
+                        f"{key} {handle[key].dtype}" for key in list(handle)[:3] if hasattr(handle[key], "dtype")
+                    )
+                    raise SourceError(
+                        f"{file}: neither int16 data sets (CED) nor audio_name and mp3 (PaSST); found {found or 'none'}"
+                    )
+                return pa.table({"path": pa.array([f"{name}/{key}" for key in keys], pa.string())})
+            keys = _texts(handle["audio_name"])
+            columns = {
+                key: column_of(_texts(item) if item.dtype.kind in "SO" else item[...].tolist())
+                for key, item in sorted(handle.items())
+                if key not in ("audio_name", encoded) and _is_column(item, len(keys))
+            }
+        check_columns(columns, str(file))
+        paths = [f"{name}/{text_key(key, str(file))}" for key in keys]
+        return pa.table({"path": pa.array(paths, pa.string()), **columns})
+
+    def read(self, path: str) -> Audio:
+        name, key = self._split(path)
+        file = self.root / name
+        with packed.lock:
+            handle = _hdf5(file, AudioError, "")
+            encoded = _encoded(handle)
+            if encoded is not None:
+                place = self._indexed(name, _names_index(handle)).find(key)
+                if place is None:
+                    raise AudioError("no such audio_name in the HDF5 file")
+                try:
+                    return InMemory(np.asarray(handle[encoded][place[0]]).tobytes())
+                except OSError:
+                    raise AudioError("the HDF5 file cannot be read at this row") from None
+            if key not in handle or not _is_int16(handle[key]):
+                raise AudioError("no int16 data set of this name in the HDF5 file")
+            frames, rate = len(handle[key]), _rate(handle, key)
+
+        def samples(start: int, stop: int) -> npt.NDArray[np.int16]:
+            with packed.lock:
+                try:
+                    return cast("npt.NDArray[np.int16]", _hdf5(file, AudioError, "")[key][start:stop])
+                except OSError:
+                    raise AudioError("the HDF5 data set cannot be read") from None
+
+        return Pcm(frames, rate, samples)
+
+
+def _hdf5(file: Path, error_type: type[SourceError] | type[AudioError], prefix: str) -> Any:
+    """This process's handle of an HDF5 file; the caller holds the lock."""
+    try:
+        import h5py
+    except ImportError:
+        raise MissingExtraError("h5py", "ced", "reading HDF5 audio") from None
+    place = (os.getpid(), file)
+    if place not in _hdf5_files:
+        try:
+            _hdf5_files[place] = h5py.File(file, "r", locking=False)
+        except OSError:
+            raise error_type(f"{prefix}not readable as HDF5") from None
+    return _hdf5_files[place]
+
+
+def _encoded(handle: Any) -> str | None:
+    """The data set of encoded bytes beside ``audio_name``: ``mp3``, or the first one of uint8 of varying length."""
+    import h5py
+
+    if "audio_name" not in handle:
+        return None
+    candidates = [key for key in handle if h5py.check_vlen_dtype(getattr(handle[key], "dtype", None)) == np.uint8]
+    return "mp3" if "mp3" in handle else next(iter(sorted(candidates)), None)
+
+
+def _is_int16(item: Any) -> bool:
+    return getattr(item, "dtype", None) == np.int16 and len(item.shape) == 1
+
+
+def _int16_names(handle: Any) -> list[str]:
+    names: list[str] = []
+    handle.visititems(lambda name, item: names.append(name) if _is_int16(item) else None)
+    return names
+
+
+def _is_column(item: Any, rows: int) -> bool:
+    """A data set of one number or one text a row."""
+    import h5py
+
+    if getattr(item, "shape", None) != (rows,):
+        return False
+    return item.dtype.kind in tuple("iufb") or h5py.check_string_dtype(item.dtype) is not None
+
+
+def _texts(item: Any) -> list[str]:
+    return [value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value) for value in item[...]]
+
+
+def _names_index(handle: Any) -> Callable[[str], Index]:
+    def build(_name: str) -> Index:
+        names = _texts(handle["audio_name"])
+        return Index.of(names, list(range(len(names))), [0] * len(names))
+
+    return build
+
+
+def _rate(handle: Any, key: str) -> int:
+    for attributes in (handle[key].attrs, handle.attrs):
+        for name in _RATE_NAMES:
+            if name in attributes:
+                return int(attributes[name])
+    return _CED_RATE

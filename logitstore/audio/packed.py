@@ -1,0 +1,111 @@
+"""Packed audio: what tar shards, Parquet with audio bytes, and HDF5 share.
+
+Nothing is unpacked to disk. A key is the packed file's path below the root, '/', and the piece's name in it.
+Sources hold no handles and no locks, so they may be pickled and forked; what is open or cached belongs to the modules.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from logitstore.arrays import I64
+from logitstore.audio.source import first_line
+from logitstore.errors import AudioError, SourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+#: Guards every index, cache and handle of packed files; used as ``packed.lock``, because a fork renews it.
+lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    global lock
+    lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Names of one packed file, sorted, and an offset and a size each; some 40 bytes a name."""
+
+    names: Any  # pa.Array of strings
+    offsets: I64
+    sizes: I64
+
+    @classmethod
+    def of(cls, names: list[str], offsets: list[int], sizes: list[int]) -> Index:
+        import pyarrow as pa
+
+        order = sorted(range(len(names)), key=names.__getitem__)
+        picked = np.array(order, dtype=np.int64)
+        values = np.array([offsets, sizes], dtype=np.int64).reshape(2, -1)[:, picked]
+        return cls(pa.array([names[i] for i in order], pa.large_string()), values[0], values[1])
+
+    def find(self, name: str) -> tuple[int, int] | None:
+        row = bisect_left(range(len(self.names)), name, key=lambda i: self.names[i].as_py())
+        if row == len(self.names) or self.names[row].as_py() != name:
+            return None
+        return int(self.offsets[row]), int(self.sizes[row])
+
+
+class Packed:
+    """What the three kinds share: files below a root, and keys that begin with one of their names."""
+
+    segmented = False
+
+    def __init__(self, root: Path, names: tuple[str, ...]) -> None:
+        self.root = root
+        self.names = names
+        self._known = frozenset(names)
+        self._indexes: dict[str, Index] = {}
+
+    def listing(self) -> pa.Table:
+        import pyarrow as pa
+
+        tables = [table for name in self.names if (table := self._list(name)).num_rows]
+        if not tables:
+            raise SourceError(f"{self.root}: no audio found in {len(self.names)} packed files, such as {self.names[0]}")
+        try:
+            return pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise SourceError(f"{self.root}: the packed files' columns do not fit: {first_line(error)}") from None
+
+    def _list(self, name: str) -> pa.Table:
+        raise NotImplementedError
+
+    def _split(self, path: str) -> tuple[str, str]:
+        at = path.find("/")
+        while at >= 0:
+            if path[:at] in self._known:
+                return path[:at], path[at + 1 :]
+            at = path.find("/", at + 1)
+        raise AudioError("no packed file of this name below the audio root")
+
+    def _indexed(self, name: str, build: Callable[[str], Index]) -> Index:
+        with lock:
+            if name not in self._indexes:
+                self._indexes[name] = build(name)
+            return self._indexes[name]
+
+
+def column_of(values: list[Any]) -> pa.Array:
+    """Scalars of one column as the type they share, or as text."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())

@@ -1,0 +1,135 @@
+"""Parquet with audio bytes, as on the Hugging Face hub: the key is shard/row.
+
+Rows keep their order in the sorted keys, so a build decodes each row group once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from logitstore.audio import packed
+from logitstore.audio.audiofile import Audio, InMemory
+from logitstore.audio.source import check_columns, first_line
+from logitstore.errors import AudioError, SourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROW_GROUP_BYTES = 256 << 20
+_row_groups: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+
+
+def bytes_columns(schema: pa.Schema) -> list[str]:
+    """Columns that can hold audio: structs with a binary field ``bytes``, or, where there is none, binary columns."""
+    import pyarrow as pa
+
+    def binary(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    structs = [
+        field.name
+        for field in schema
+        if pa.types.is_struct(field.type) and any(inner.name == "bytes" and binary(inner.type) for inner in field.type)
+    ]
+    return structs or [field.name for field in schema if binary(field.type)]
+
+
+class ParquetSource(packed.Packed):
+    """Parquet with encoded audio in a struct column {bytes, path} or a binary column.
+
+    The key of a row is its number, nine digits. The name of the audio, from a string column ``path`` or the struct's
+    own ``path``, becomes the column ``<column>_path``; other columns are carried, except binary ones.
+    Random reads decode a whole row group, of which the last 256 MiB are kept: write small row groups.
+    """
+
+    kind = "parquet"
+
+    def _list(self, name: str) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = self.root / name
+        try:
+            schema = pq.read_schema(file)
+            column = _audio_column(schema, file)
+            kind = schema.field(column).type
+            named = f"{column}_path"
+            inner = pa.types.is_struct(kind) and any(field.name == "path" for field in kind)
+            others = [other for other in schema.names if other not in (column, *bytes_columns(schema))]
+            others = [other for other in others if not pa.types.is_binary(schema.field(other).type)]
+            table = pq.read_table(file, columns=others)
+            if "path" in others:
+                names = table.column("path")
+                table = table.drop_columns(["path"])
+            elif inner:
+                names = _inner_paths(file, column)
+            else:
+                names = None
+            rows = pq.read_metadata(file).num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{file}: not readable as Parquet: {first_line(error)}") from None
+        keys = pa.array([f"{name}/{row:09d}" for row in range(rows)], pa.string())
+        check_columns(table.column_names, str(file))
+        if names is not None and named not in table.column_names:
+            table = table.append_column(named, names)
+        return pa.table([keys, *table.columns], names=["path", *table.column_names])
+
+    def read(self, path: str) -> Audio:
+        import pyarrow as pa
+
+        name, row = self._split(path)
+        if not row.isdecimal():
+            raise AudioError("no such row in the Parquet file")
+        try:
+            value = _parquet_value(self.root / name, int(row))
+        except (pa.ArrowException, OSError):
+            raise AudioError("the Parquet file cannot be read at this row") from None
+        except SourceError:
+            raise AudioError("the Parquet file has no column of audio bytes") from None
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is None:
+            raise AudioError("empty: the row has no audio bytes")
+        return InMemory(content)
+
+
+def _inner_paths(file: Path, column: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        structs = parquet.read(columns=[f"{column}.path"]).column(column)
+    return pa.chunked_array([chunk.field("path").cast(pa.string()) for chunk in structs.chunks], pa.string())
+
+
+def _audio_column(schema: pa.Schema, file: Path) -> str:
+    names = bytes_columns(schema)
+    if "audio" in names or len(names) == 1:
+        return "audio" if "audio" in names else names[0]
+    if not names:
+        raise SourceError(f"{file}: no column of audio bytes; found {', '.join(schema.names)}")
+    raise SourceError(f"{file}: several columns of bytes ({', '.join(names)}); name the one with the audio 'audio'")
+
+
+def _parquet_value(file: Path, row: int) -> Any:
+    import pyarrow.parquet as pq
+
+    with packed.lock:
+        parquet = pq.ParquetFile(file)
+        with parquet:
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                if row < rows:
+                    break
+                row -= rows
+            else:
+                raise AudioError("no such row in the Parquet file")
+            if (file, group) not in _row_groups:
+                column = _audio_column(parquet.schema_arrow, file)
+                table = parquet.read_row_group(group, columns=[column], use_threads=False)
+                _row_groups[file, group] = table.column(0)
+                while len(_row_groups) > 1 and sum(kept.nbytes for kept in _row_groups.values()) > _ROW_GROUP_BYTES:
+                    _row_groups.popitem(last=False)
+            _row_groups.move_to_end((file, group))
+            return _row_groups[file, group][row].as_py()

@@ -1,0 +1,198 @@
+"""The clip table: which pieces of which files are clips, from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from logitstore.arrays import F64, I64
+from logitstore.audio.audiofile import frame_count
+from logitstore.audio.source import Source, first_line
+from logitstore.errors import AudioError, QueryError, SourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+_CHUNK = 4096
+
+
+def scan(
+    source: Source,
+    *,
+    clip_seconds: float,
+    where: str | None = None,
+    where_option: str = "--where",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> pa.Table:
+    """List the clips of a source.
+
+    A file, or a manifest row's span of it, longer than ``clip_seconds`` becomes several clips; a last piece shorter
+    than half of that is dropped unless it is the only one. Cuts are made in the file's own frames, with seconds rounded
+    to the nearest frame, halves up. A span that begins after the file's end keeps a row of length 0, and an unreadable
+    file one row with start, length and rate 0; decoding says why.
+
+    :param clip_seconds: length of a clip in seconds, more than 0.
+    :param where: SQL over the listing's columns; rows for which it is not true are left out.
+    :param where_option: what messages call it.
+    :param workers: threads that open headers; the result does not depend on it.
+    :param progress: called with (files opened, files) from time to time.
+    :returns: ``path`` string, ``start`` and ``length`` int64 frames, ``rate`` int32 Hz, then the user's columns; sorted
+        by (path as UTF-8 bytes, start, length), which is unique.
+    :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
+    :raises QueryError: ``where`` is not one SQL expression over these columns.
+    """
+    if not clip_seconds > 0:
+        raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
+    listing, own = listed(source, where, where_option)
+    paths, codes = _paths(listing)
+    frames, rates = headers(source, paths, workers, progress)
+    rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
+    return _table(listing, own, rows, start, length, rate)
+
+
+def listed(source: Source, where: str | None = None, where_option: str = "--where") -> tuple[pa.Table, list[str]]:
+    """The rows of a source that are asked for, and which of ``path``, ``start`` and ``duration`` tell them apart.
+
+    :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
+    :raises QueryError: ``where`` is not one SQL expression over the columns.
+    """
+    listing = source.listing()
+    if where is not None:
+        listing = keep_where(listing, where, where_option)
+    own = [name for name in ("path", "start", "duration") if name == "path" or source.segmented]
+    own = [name for name in own if name in listing.column_names]
+    _refuse_duplicates(listing.select(own))
+    return listing, own
+
+
+def keep_where(listing: pa.Table, where: str, option: str = "--where") -> pa.Table:
+    """The rows for which an SQL expression is true; it can read nothing but them."""
+    import duckdb
+    import pyarrow as pa
+
+    row = "row of the listing"
+    numbered = listing.append_column(row, pa.array(np.arange(listing.num_rows)))
+    options: dict[str, str | bool | int | float | list[str]] = {
+        "enable_external_access": False,
+        "lock_configuration": True,
+        "python_enable_replacements": False,
+    }
+    with duckdb.connect(config=options) as connection:
+        try:
+            relation = connection.from_arrow(numbered).set_alias("clips")
+            kept = relation.filter(where).select(f'"{row}"').fetchnumpy()[row]
+        except duckdb.Error as error:
+            raise QueryError(
+                f"{option} {where!r}: {first_line(error)} (columns: {', '.join(listing.column_names)})"
+            ) from None
+    if not len(kept):
+        raise SourceError(f"{option} {where!r} leaves none of {listing.num_rows} rows; check its values")
+    return listing.take(pa.array(np.sort(np.asarray(kept, dtype=np.int64))))
+
+
+def _paths(listing: pa.Table) -> tuple[pa.Array, I64]:
+    """The distinct paths, and each row's index among them."""
+    encoded = listing.column("path").combine_chunks().dictionary_encode()
+    return encoded.dictionary, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def headers(
+    source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None
+) -> tuple[I64, I64]:
+    """Frames and rate in Hz of every path, int64 (n,) each; both 0 where a file cannot be read."""
+    frames, rates = np.zeros(len(paths), dtype=np.int64), np.zeros(len(paths), dtype=np.int64)
+
+    def measure(path: str) -> tuple[int, int]:
+        try:
+            return frame_count(source.read(path))
+        except AudioError:
+            return 0, 0
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for low in range(0, len(paths), _CHUNK):  # in pieces: a future for each of a million files is memory
+            measured = list(pool.map(measure, paths[low : low + _CHUNK].to_pylist()))
+            high = low + len(measured)
+            frames[low:high], rates[low:high] = np.array(measured, dtype=np.int64).T
+            if progress is not None:
+                progress(high, len(paths))
+    return frames, rates
+
+
+def _cut(
+    listing: pa.Table, own: list[str], codes: I64, frames: I64, rates: I64, clip_seconds: float
+) -> tuple[I64, I64, I64, I64]:
+    """Row of the listing, start, length and rate of every clip, int64 (n,) each."""
+    readable = rates > 0
+    first = _round(_seconds(listing, "start", own, 0.0) * rates)
+    asked = _seconds(listing, "duration", own, np.inf) * np.maximum(rates, 1)
+    left = np.maximum(0, frames - first)
+    span = np.minimum(left, _round(np.minimum(asked, left)))
+    clip = np.maximum(1, _round(clip_seconds * np.maximum(rates, 1)))
+    whole, rest = span // clip, span % clip
+    pieces = np.where((2 * rest >= clip) & (rest > 0) | (whole == 0), whole + 1, whole)
+    unreadable = np.flatnonzero(~readable)  # one row a file, however many spans of it were asked for
+    pieces[unreadable] = 0
+    pieces[unreadable[np.unique(codes[unreadable], return_index=True)[1]]] = 1
+
+    rows = np.repeat(np.arange(len(pieces)), pieces)
+    piece = np.arange(len(rows)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    offset = piece * clip[rows]
+    start = np.where(readable[rows], first[rows] + offset, 0)
+    return rows, start, np.minimum(clip[rows], span[rows] - offset), rates[rows]
+
+
+def _seconds(listing: pa.Table, name: str, own: list[str], missing: float) -> F64:
+    import pyarrow.compute as pc
+
+    if name not in own:
+        return np.full(listing.num_rows, missing)
+    values: F64 = pc.fill_null(listing.column(name), missing).to_numpy()
+    return values
+
+
+def _round(values: F64) -> I64:
+    """To the nearest integer, halves up; times past any file are cut off at 2**53."""
+    return np.floor(np.minimum(values, 2.0**53) + 0.5).astype(np.int64)
+
+
+def _table(listing: pa.Table, own: list[str], rows: I64, start: I64, length: I64, rate: I64) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = pa.table(
+        {
+            "path": listing.column("path").take(pa.array(rows)),
+            "start": pa.array(start),
+            "length": pa.array(length),
+            "rate": pa.array(rate.astype(np.int32)),
+            "row": pa.array(rows),
+        }
+    )
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ("path", "start", "length", "row")])
+    keys = keys.take(order).combine_chunks()
+    _refuse_duplicates(keys.select(["path", "start", "length"]))
+    carried = listing.drop_columns(own).take(keys.column("row"))
+    table = keys.drop_columns(["row"])
+    for name in carried.column_names:
+        table = table.append_column(name, carried.column(name))
+    return table.combine_chunks()
+
+
+def _refuse_duplicates(keys: pa.Table) -> None:
+    import pyarrow.compute as pc
+
+    grouped = keys.group_by(keys.column_names).aggregate([([], "count_all")])
+    double = grouped.filter(pc.greater(grouped.column("count_all"), 1))
+    if double.num_rows:
+        double = double.sort_by([(name, "ascending") for name in keys.column_names])
+        names = [
+            " ".join([repr(row["path"]), *(f"{name} {row[name]}" for name in keys.column_names[1:])])
+            for row in double.slice(0, 3).to_pylist()
+        ]
+        more = f" and {double.num_rows - 3} more" if double.num_rows > 3 else ""
+        raise SourceError(f"duplicate clips, {double.num_rows} in all: {', '.join(names)}{more}; keep one row of each")

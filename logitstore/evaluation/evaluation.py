@@ -1,0 +1,135 @@
+"""What an evaluation found, as plain values and as CSV files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from logitstore.errors import UsageError
+from logitstore.evaluation.metrics import Metrics
+from logitstore.evaluation.stored import StoredScores
+
+ENSEMBLE = "ensemble"
+
+_NUMBERS = (
+    *("rows", "classes", "left_out", "mAP", "micro_auprc", "macro_auprc", "mean_auc"),
+    *("d_prime", "d_prime_of_mean_auc", "d_prime_clipped"),
+)
+_OF_CLASS = ("positives", "average_precision", "auc", "d_prime", "mean_score", "best_f1", "threshold")
+_OF_BIN = ("low", "high", "count", "mean_score", "positive_share")
+_OF_VIEW = ("view", "rows", "mAP", "micro_auprc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Metrics of every member by its spec, of the ensemble where there are several, of a store's targets where asked.
+
+    ``classes`` are the names behind the indices of ``Metrics.by_class``.
+    """
+
+    members: tuple[tuple[str, Metrics], ...]
+    ensemble: Metrics | None
+    stored: StoredScores | None
+    classes: tuple[str, ...]
+    rows: int
+    clips: int
+    clip_seconds: float
+    sample_rate: int
+    failures: tuple[tuple[str, str], ...]
+
+    def named(self) -> list[tuple[str, Metrics]]:
+        """Everything that was scored, each with what to call it: members, ensemble, store."""
+        found = list(self.members)
+        if self.ensemble is not None:
+            found.append((ENSEMBLE, self.ensemble))
+        if self.stored is not None:
+            found.append((f"targets of {self.stored.store}", self.stored.metrics))
+        return found
+
+    def by_class(self, metrics: Metrics) -> list[dict[str, Any]]:
+        """The classes that have positives, each as ``class`` and the fields of ``ClassMetrics`` but its index."""
+        return [
+            {"class": self.classes[each.index]} | {name: getattr(each, name) for name in _OF_CLASS}
+            for each in metrics.by_class
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        stored = self.stored
+        return {
+            "members": [{"teacher": spec} | self._all(metrics) for spec, metrics in self.members],
+            "ensemble": None if self.ensemble is None else self._all(self.ensemble),
+            "stored": None if stored is None else stored.to_dict() | {"metrics": self._all(stored.metrics)},
+            "rows": self.rows,
+            "clips": self.clips,
+            "clip_seconds": self.clip_seconds,
+            "sample_rate": self.sample_rate,
+            "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
+        }
+
+    def _all(self, metrics: Metrics) -> dict[str, Any]:
+        return metrics.to_dict() | {"by_class": self.by_class(metrics)}
+
+
+def write_csv(found: Evaluation, folder: str) -> list[str]:
+    """``metrics.csv``, ``classes.csv``, ``calibration.csv`` and, of a store, ``views.csv``; files there are replaced.
+
+    In each but the last, the first column says what was scored. An undefined number is an empty cell.
+
+    :param folder: made by :func:`make_folder`. :returns: the names of the files.
+    :raises UsageError: the folder cannot be written.
+    """
+    named = found.named()
+    tables: dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]] = {
+        "metrics.csv": (("scored", *_NUMBERS, "ece", "brier"), _metric_rows(named)),
+        "classes.csv": (("scored", "class", *_OF_CLASS), _class_rows(found, named)),
+        "calibration.csv": (("scored", *_OF_BIN), _bin_rows(named)),
+    }
+    if found.stored is not None:
+        views = found.stored.views
+        tables["views.csv"] = (_OF_VIEW, [[getattr(view, name) for name in _OF_VIEW] for view in views])
+    try:
+        for name, (header, rows) in tables.items():
+            with (Path(folder) / name).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(header)
+                writer.writerows(rows)
+    except OSError as error:
+        raise _refused(folder, error) from None
+    return list(tables)
+
+
+def make_folder(folder: str) -> None:
+    """Make the folder of the CSV files, before the work that they report.
+
+    :raises UsageError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused(folder, error) from None
+
+
+def _refused(folder: str, error: OSError) -> UsageError:
+    return UsageError(f"--csv {folder} cannot be written: {error.strerror or error}; give another folder")
+
+
+def _metric_rows(named: list[tuple[str, Metrics]]) -> Iterator[list[Any]]:
+    for name, metrics in named:
+        numbers = [getattr(metrics, number) for number in _NUMBERS]
+        yield [name, *numbers, metrics.calibration.ece, metrics.calibration.brier]
+
+
+def _class_rows(found: Evaluation, named: list[tuple[str, Metrics]]) -> Iterator[list[Any]]:
+    for name, metrics in named:
+        for row in found.by_class(metrics):
+            yield [name, *row.values()]
+
+
+def _bin_rows(named: list[tuple[str, Metrics]]) -> Iterator[list[Any]]:
+    for name, metrics in named:
+        for each in metrics.calibration.bins:
+            yield [name, *asdict(each).values()]

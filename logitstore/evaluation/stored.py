@@ -1,0 +1,263 @@
+"""The targets that a store holds, as scores of labelled rows: what its students are asked to learn, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from logitstore.arrays import F64, I64, Bool
+from logitstore.audio.scan import keep_where
+from logitstore.errors import SourceError, UsageError
+from logitstore.evaluation.labelled import label_matrix, read_listing, split_labels
+from logitstore.evaluation.metrics import Metrics, areas, measure
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from logitstore.store.reader import Store
+
+
+_CHUNK = 1 << 16  # clips whose targets are spread over the classes at a time
+
+
+@dataclass(frozen=True)
+class ViewScore:
+    """One view's targets alone: the rows that have it, and its areas; see ``Metrics``."""
+
+    view: int
+    rows: int
+    mAP: float  # noqa: N815 - what everyone calls it
+    micro_auprc: float
+
+
+@dataclass(frozen=True)
+class StoredScores:
+    """How good a store's targets are.
+
+    ``metrics``: of the mean over a row's clips and their views. ``views``: of each view alone. ``rows`` and ``clips``
+    were scored; ``clips_without_labels`` have targets and belong to no row, ``rows_without_clips`` have labels and no
+    clip with targets, ``clips_failed`` have no targets. ``clip_seconds`` and ``sample_rate`` (Hz) are the store's.
+    """
+
+    store: str
+    metrics: Metrics
+    views: tuple[ViewScore, ...]
+    rows: int
+    clips: int
+    clips_without_labels: int
+    rows_without_clips: int
+    clips_failed: int
+    clip_seconds: float
+    sample_rate: int
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the views' mAP; None of a single view."""
+        return float(np.std([view.mAP for view in self.views], ddof=1)) if len(self.views) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, but those of single classes."""
+        return asdict(self) | {"metrics": self.metrics.to_dict(), "mAP_spread": self.spread}
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Labelled rows joined to the clips of a store that have targets.
+
+    ``labels`` of every row, and its number in the listing, int64 (R,); ``row`` and ``clip``, int64 (P,): the pairs in
+    which a clip belongs to a row. Every row is in at least one pair. ``source`` is the manifest that the labels
+    are of, None where they are the store's own.
+    """
+
+    store: Store
+    source: str | None
+    labels: tuple[tuple[str, ...], ...]
+    numbers: I64
+    row: I64
+    clip: I64
+    clips_without_labels: int
+    rows_without_clips: int
+    clips_failed: int
+
+    def keep(self, rows: Bool) -> StoredRows:
+        """Only some of the rows, bool (R,); the counts of what was not joined stay."""
+        pairs = rows[self.row]
+        return replace(
+            self,
+            labels=tuple(label for label, kept in zip(self.labels, rows.tolist(), strict=True) if kept),
+            numbers=self.numbers[rows],
+            row=(np.cumsum(rows) - 1)[self.row[pairs]],
+            clip=self.clip[pairs],
+        )
+
+    def score(self, classes: Sequence[str] | None = None) -> StoredScores:
+        """The scores of the targets; classes that a target does not hold count as 0.
+
+        :param classes: to score, in this order; all of the store's by default.
+        :raises TeacherError: a label that is none of the classes, or a class that the store has not.
+        """
+        from logitstore.classes import positions
+
+        store, own = self.store, self.store.manifest.classes
+        at = slice(None) if classes is None else positions(own, classes, whose=self.place, subset=True)
+        wanted = own if classes is None else tuple(classes)
+        whose = self.place if classes is None else "the --classes file"
+        labels = label_matrix(self.labels, wanted, whose=whose, source=self.source)
+        total, count = np.zeros((len(self.labels), len(own))), np.zeros(len(self.labels), np.int64)
+        views = []
+        for view in range(store.views):
+            sums, heard = self._sums(view)
+            total, count = total + sums, count + heard
+            there = heard > 0
+            if labels[there].any():
+                alone = sums[there][:, at] / heard[there][:, None]
+                views.append(ViewScore(view, int(there.sum()), *areas(labels[there], alone)))
+        return StoredScores(
+            store.location,
+            measure(labels, total[:, at] / count[:, None]),
+            tuple(views),
+            len(self.labels),
+            len(np.unique(self.clip)),
+            self.clips_without_labels,
+            self.rows_without_clips,
+            self.clips_failed,
+            store.manifest.clip_seconds,
+            store.manifest.sample_rate,
+        )
+
+    @property
+    def place(self) -> str:
+        """The store, for messages."""
+        return f"the store {self.store.location}"
+
+    def _sums(self, view: int) -> tuple[F64, I64]:
+        """Sums over a row's clips of one view's probabilities, float64 (R, C), and the number of clips, int64 (R,)."""
+        pairs = np.isin(self.clip, self.store.rows(view))
+        row, clip = self.row[pairs], self.clip[pairs]
+        sums = np.zeros((len(self.labels), len(self.store.manifest.classes)))
+        for start in range(0, len(row), _CHUNK):
+            some = slice(start, start + _CHUNK)
+            classes, probabilities = self.store.targets(view, clip[some])
+            np.add.at(sums, (row[some][:, None], classes.astype(np.int64)), probabilities.astype(np.float64))
+        return sums, np.bincount(row, minlength=len(self.labels))
+
+
+def join_manifest(store: Store, manifest: str, label_column: str, *, where: str | None = None) -> StoredRows:
+    """The rows of a manifest and the clips of a store that lie in them.
+
+    A clip belongs to a row of the same path whose span, from ``start`` for ``duration`` seconds where the manifest
+    cuts, holds it to one frame. Paths are compared as they stand: relative to the audio root of either.
+
+    :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
+    """
+    listing, labels, numbers = read_listing(manifest, label_column, where=where)
+    targets, failed = _with_targets(store)
+    row, clip = _pairs(listing, store.clips, targets)
+    if not len(row):
+        raise SourceError(
+            f"none of the {len(labels):,} rows of {manifest} is a clip of the store {store.location} with targets: a "
+            f"row's path is {listing['path'][0].as_py()!r}, a clip's {store.clips['path'][0].as_py()!r}; give the "
+            "manifest whose paths are relative to the audio that the store was built from"
+        )
+    rows = np.zeros(len(labels), dtype=np.bool_)
+    rows[row] = True
+    lonely = len(targets) - len(np.unique(clip))
+    joined = StoredRows(store, manifest, labels, numbers, row, clip, lonely, int((~rows).sum()), failed)
+    return joined.keep(rows)
+
+
+def join_own(store: Store, label_column: str, *, where: str | None = None) -> StoredRows:
+    """The clips of a store with the labels that its own clip table has; clips of one path and one label are one row.
+
+    A clip whose cell is null, as it is where a store was extended by a source without that column, has no labels. An
+    empty cell says that there is none of the classes.
+
+    :param where: SQL over the clip table's columns.
+    :raises SourceError: no such column, or nothing is left.
+    """
+    import pyarrow as pa
+
+    table = store.clips
+    columns = [name for name in table.column_names if name not in ("clip", "path", "start", "length", "rate")]
+    if label_column not in columns:
+        raise SourceError(
+            f"the store {store.location} has no column {label_column!r} to take labels from; found "
+            f"{', '.join(map(repr, columns)) or 'no columns beside path, start, length, rate'}; name one with "
+            "--label-column, or give a MANIFEST of labels"
+        )
+    targets, failed = _with_targets(store)
+    if where is not None:
+        targets = np.intersect1d(targets, keep_where(table, where)["clip"].to_numpy())
+    chosen = table.take(pa.array(targets))
+    number_of: dict[tuple[str, tuple[str, ...]], int] = {}
+    row, clip = [], []
+    for number, path, cell in zip(
+        targets.tolist(), chosen["path"].to_pylist(), chosen[label_column].to_pylist(), strict=True
+    ):
+        if cell is not None:
+            row.append(number_of.setdefault((path, split_labels(cell)), len(number_of)))
+            clip.append(number)
+    if not row:
+        raise SourceError(
+            f"none of {len(targets):,} clips with targets of the store {store.location} has a label in the column "
+            f"{label_column!r}; give a MANIFEST of labels, or another --label-column or --where"
+        )
+    return StoredRows(
+        store,
+        None,
+        tuple(labels for _, labels in number_of),
+        np.arange(len(number_of)),
+        np.array(row, dtype=np.int64),
+        np.array(clip, dtype=np.int64),
+        len(targets) - len(clip),
+        0,
+        failed,
+    )
+
+
+def _with_targets(store: Store) -> tuple[I64, int]:
+    """The clips that have targets of any view, rising, and how many failed."""
+    if not store.views:
+        raise UsageError(f"{store.location} has no finished block yet; run its build")
+    views = [store.rows(view) for view in range(store.views)]
+    return np.unique(np.concatenate(views)), len(store.failures())
+
+
+def _pairs(listing: pa.Table, clips: pa.Table, targets: I64) -> tuple[I64, I64]:
+    """Which clips belong to which rows of a listing: positions of the rows and clips, int64 (P,) each, by clip."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    paths = listing["path"].combine_chunks().dictionary_encode()
+    code = paths.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    by_code = np.argsort(code, kind="stable")
+    counts = np.bincount(code, minlength=len(paths.dictionary))
+    firsts = np.cumsum(counts) - counts
+
+    chosen = clips.select(["path", "start", "length", "rate"]).take(pa.array(targets))
+    of_path = pc.fill_null(pc.index_in(chosen["path"], value_set=paths.dictionary), -1).to_numpy().astype(np.int64)
+    known = np.flatnonzero(of_path >= 0)
+    repeats = counts[of_path[known]]
+    place = np.repeat(known, repeats)
+    offset = np.arange(len(place)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    row = by_code[firsts[of_path[place]] + offset]
+
+    start, length, rate = (chosen[name].to_numpy().astype(np.int64)[place] for name in ("start", "length", "rate"))
+    inside = np.ones(len(place), dtype=np.bool_)
+    if "start" in listing.column_names or "duration" in listing.column_names:
+        low = np.floor(_seconds(listing, "start", 0.0)[row] * rate + 0.5)
+        high = low + np.floor(_seconds(listing, "duration", np.inf)[row] * rate + 0.5)
+        inside = (start >= low - 1) & (start + length <= high + 1)
+    return row[inside], targets[place[inside]]
+
+
+def _seconds(listing: pa.Table, name: str, missing: float) -> F64:
+    import pyarrow.compute as pc
+
+    if name not in listing.column_names:
+        return np.full(listing.num_rows, missing)
+    values: F64 = pc.fill_null(listing[name], missing).to_numpy()
+    return values

@@ -1,0 +1,98 @@
+"""``logitstore build --dry-run``: what a build would do, from a scan and one timed batch of each teacher."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from logitstore.jobs.build.block import BlockPlan, block_draws
+from logitstore.store.format.basis import FRAME_COMPONENTS
+from logitstore.store.format.parts import Part
+from logitstore.store.format.relations import ARRAYS, RelationSpec, relation_sizes
+from logitstore.store.summary import pcm_bytes
+from logitstore.views.recipe import Draws, masks
+
+if TYPE_CHECKING:
+    from logitstore.jobs.build.job import Job
+
+_OBJECTS_PER_BLOCK = 3_900  # bytes of metadata and commit of one block; this and what follows: docs/benchmarks.md
+#: Bytes of one code of an array of relations in a store, of the cnn4 teachers of docs/benchmarks.md.
+_BYTES_A_CODE = {"frame_norms": 0.91, "frame_angles": 0.60, "clip_scales": 0.67, "clip_vectors": 0.81}
+_BYTES_AN_ARRAY = 400  # its metadata
+_ENTRY_BITS_OVERHEAD = 1.5  # bits a target that its class costs beside its value, in the base case
+
+
+def dry_run(job: Job) -> str:
+    """Lines that say what the build would do, and the problems that the scan found."""
+    import torch
+
+    from teachers.ensemble import Ensemble
+
+    manifest, table, options = job.manifest, job.clip_table, job.options
+    clips, views = table.num_rows, options.views
+    total = clips * views
+    shards = -(-clips // manifest.shard_clips)
+    batch = min(manifest.batch_size, total)
+    rows = min(clips, batch)
+    part = Part("", "", table, 0, 0)
+    drawn = block_draws(manifest, part, BlockPlan(0, range(rows), 0, 1))
+    index = np.arange(batch) % rows
+    spans = masks(manifest.recipe, Draws({name: values[index, 0] for name, values in drawn.items()}))
+    noise = np.random.default_rng(0).standard_normal((batch, manifest.clip_samples)).astype(np.float32) * 0.1
+    waveforms = torch.from_numpy(noise)
+    lines, seconds, widths = [], 0.0, list[int]()
+    kept = manifest.relations
+    for teacher in job.ensemble.members:
+        member = Ensemble([teacher], sample_rate=manifest.sample_rate, amp=options.amp).to(job.ensemble.device)
+        member.outputs(waveforms, spans, features=kept is not None)
+        began = time.perf_counter()
+        said = member.outputs(waveforms, spans, features=kept is not None)
+        spent = time.perf_counter() - began
+        seconds += spent
+        widths += [int(frames.shape[2]) for frames in said.features]
+        lines.append(f"teacher    {teacher.spec}: {batch / spent:,.1f} views/s")
+    unreadable = [
+        path for path, rate in zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True) if not rate
+    ]
+    hours = pcm_bytes(table, manifest.sample_rate) / 2 / manifest.sample_rate / 3600
+    planes = sum(column.planes for column in manifest.columns)
+    per_view = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.63
+    related = {} if kept is None else _relation_sizes(kept, widths, total, shards)
+    expected = sum(related.values()) + per_view * total + shards * _OBJECTS_PER_BLOCK + 9 * clips
+    lines = [
+        f"clips      {clips:,}, {hours:,.2f} hours of audio",
+        f"views      {views} each, {total:,} in all, in {shards:,} blocks of {manifest.shard_clips:,} clips",
+        f"classes    {len(manifest.classes)}, of which {manifest.topk} are kept; {manifest.scores} scores",
+        *lines,
+        f"time       about {_duration(seconds * total / batch)} on {job.device}",
+        f"size       about {expected / 1e6:,.1f} MB, {expected / total:.0f} bytes a view",
+        *([f"relations  {relation_sizes(related, total)}"] if kept is not None else []),
+        f"problems   {len(unreadable)} files cannot be read" if unreadable else "problems   none found",
+    ]
+    lines += [f"           {path}" for path in unreadable[:10]]
+    if len(unreadable) > 10:
+        lines.append(f"           … and {len(unreadable) - 10} more")
+    return "\n".join(lines)
+
+
+def _relation_sizes(spec: RelationSpec, widths: list[int], views: int, blocks: int) -> dict[str, int]:
+    """Bytes of the frames, the clips and their basis that a store of some views will hold.
+
+    :param widths: features of a frame of each teacher.
+    """
+    sizes = {"frames": 0, "clips": 0, "basis": 0}
+    for name, length in spec.lengths.items():
+        sizes[ARRAYS[name]] += round(length * _BYTES_A_CODE[name] * views) + _BYTES_AN_ARRAY * blocks
+    if spec.clips is not None:
+        sizes["basis"] = FRAME_COMPONENTS * (sum(widths) + spec.clips * spec.pooled * len(widths))
+    return sizes
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,122 @@
+"""The extend job: more clips for a store that is there, asked of the same teachers in the same way.
+
+The clips become a new part of the clip table, with shards of their own. What must be the same for the whole store
+(classes, recipe, seed, k, lengths, …) comes from its manifest; the teachers and the audio are given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from logitstore.errors import MismatchError, UsageError
+from logitstore.jobs.build.job import BuildOptions, Job, Progress, prepare, run
+from logitstore.jobs.imports.shared import IMPORTED
+from logitstore.store.format.parts import next_part, plan_extension, read_parts
+from logitstore.store.format.relations import DEFAULT_FRAMES
+from logitstore.store.reader import Store, open_store
+from logitstore.store.shards import number_ranges
+from logitstore.store.summary import BuildSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendOptions:
+    """What ``logitstore extend`` was asked; None means what the store has."""
+
+    store: str
+    source: str
+    teachers: Sequence[str]
+    audio_root: str | None = None
+    where: str | None = None
+    views: int | None = None
+    workers: int | None = None
+    device: str | None = None
+    skip_known: bool = False
+    strict: bool = False
+    retry_failed: bool = False
+    shards: str | None = None
+
+
+def prepare_extend(options: ExtendOptions) -> Job:
+    """Scan the source and load the teachers, touching nothing.
+
+    :raises NotAStoreError: there is no store.
+    :raises MismatchError: an imported store, or teachers that cannot be the store's.
+    """
+    store = open_store(options.store)
+    manifest = store.manifest
+    if manifest.device_kind == IMPORTED:
+        raise MismatchError(
+            f"{options.store} was imported, so its teachers cannot be asked; build another store and read both "
+            "as one (--also)"
+        )
+    if len(options.teachers) != len(manifest.teachers):
+        given, stored = len(options.teachers), len(manifest.teachers)
+        names = ", ".join(f"{member.name} ({member.digest[:12]})" for member in manifest.teachers)
+        raise MismatchError(
+            f"{options.store} has {stored} teacher{'s' * (stored != 1)} ({names}), asked {given}; "
+            "give --teacher SPEC for each in this order"
+        )
+    relations = manifest.relations
+    return prepare(
+        BuildOptions(
+            source=options.source,
+            out=options.store,
+            teachers=options.teachers,
+            audio_root=options.audio_root,
+            weights=[member.weight for member in manifest.teachers],
+            average="logit" if manifest.average == "logit" else "probability",
+            classes=manifest.classes,
+            views=_views(store) if options.views is None else options.views,
+            topk=manifest.topk,
+            recipe=manifest.recipe,
+            seed=manifest.seed,
+            clip_seconds=manifest.clip_seconds,
+            sample_rate=manifest.sample_rate,
+            where=options.where,
+            value_bits=manifest.value_bits,
+            batch_size=manifest.batch_size,
+            workers=options.workers,
+            device=manifest.device_kind if options.device is None else options.device,
+            amp=manifest.precision == "amp",
+            keep_members=manifest.keep_members,
+            relations=None if relations is None else relations.names,
+            similarity_frames=DEFAULT_FRAMES if relations is None else relations.pooled,
+            strict=options.strict,
+            retry_failed=options.retry_failed,
+            shards=options.shards,
+            extend=True,
+            skip_known=options.skip_known,
+        )
+    )
+
+
+def extend(options: ExtendOptions, progress: Progress | None = None) -> BuildSummary:
+    """Add clips to a store, or finish adding those that the same options began to add.
+
+    :raises MismatchError: the teachers are not the store's; or it has some of these clips, which are named.
+    """
+    return run(prepare_extend(options), progress or Progress())
+
+
+def dry_run(job: Job) -> str:
+    """Lines that say what a prepared extension would do; nothing is written."""
+    from logitstore.jobs.build.dry_run import dry_run as describe
+
+    shard_clips = job.manifest.shard_clips
+    parts = read_parts(job.storage, shard_clips)
+    own, fresh = plan_extension(parts, job.clip_table, job.storage.location, job.options.skip_known)
+    if fresh is not None:
+        own = (*own, next_part(parts, fresh, "", shard_clips))
+    if not own:
+        return f"clips      none that {job.storage.location} does not have"
+    shards = number_ranges([shard for part in own for shard in part.shards(shard_clips)])
+    told = dataclasses.replace(job, clip_table=own[-1].table)
+    return f"shards     {shards}, in {', '.join(part.name for part in own)}\n{describe(told)}"
+
+
+def _views(store: Store) -> int:
+    if not store.views:
+        raise UsageError(f"{store.location} has no finished block yet, so no number of views; give --views")
+    return store.views

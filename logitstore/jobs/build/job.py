@@ -1,0 +1,357 @@
+"""The build job: audio and an ensemble in, a store out. The one place that joins clips, replay, teachers and writer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from logitstore.audio.clips import ClipAudio
+from logitstore.audio.holds import holds
+from logitstore.audio.lengths import clip_samples
+from logitstore.errors import UsageError
+from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.jobs.build.retry import retry_failed
+from logitstore.models.machine import pick_device, versions
+from logitstore.store import claims
+from logitstore.store.format import commits
+from logitstore.store.format.codec import quantizer
+from logitstore.store.format.commits import Commit
+from logitstore.store.format.layout import columns_for
+from logitstore.store.format.manifest import ROOT, Manifest, Member, decode_root, version_for
+from logitstore.store.format.parts import Part
+from logitstore.store.format.relations import DEFAULT_FRAMES
+from logitstore.store.shards import default_shard_clips, missing_views, number_ranges
+from logitstore.store.storage import Storage, open_storage
+from logitstore.store.summary import BuildSummary, summarise
+from logitstore.store.writer import StoreWriter
+from logitstore.views.ops import Place
+from logitstore.views.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+    from logitstore.audio.source import Source
+    from logitstore.jobs.build.relate import Relator
+    from logitstore.views.recipe import Masks
+    from teachers.ensemble import Ensemble
+
+PARTNER_CACHE_BYTES = 1 << 30
+WAIT_SECONDS = 0.5
+DEFAULT_TOPK = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What ``logitstore build`` was asked; None means the default that the data suggests.
+
+    ``relations`` is "frames", "clips" or both, with features pooled to ``similarity_frames``.
+    ``shards`` is "A:B", the shards of the store to build, half-open; ``extend`` and ``skip_known`` are of
+    :mod:`logitstore.jobs.build.extend`.
+    """
+
+    source: str
+    out: str
+    teachers: Sequence[str]
+    audio_root: str | None = None
+    weights: Sequence[float] | None = None
+    average: Literal["probability", "logit"] = "probability"
+    classes: str | Sequence[str] | None = None
+    views: int = 10
+    topk: int | None = None
+    recipe: str | Recipe = "ced"
+    seed: int = 0
+    clip_seconds: float = 10.0
+    sample_rate: int = 16000
+    where: str | None = None
+    value_bits: int = 8
+    batch_size: int = 32
+    workers: int | None = None
+    device: str = "auto"
+    amp: bool = False
+    shard_clips: int | None = None
+    keep_members: bool = False
+    relations: str | None = None
+    similarity_frames: int = DEFAULT_FRAMES
+    strict: bool = False
+    retry_failed: bool = False
+    shards: str | None = None
+    extend: bool = False
+    skip_known: bool = False
+
+
+@dataclass
+class Progress:
+    """What a build reports while it runs; every callback may be left as it is."""
+
+    start: Callable[[int, int], None] = lambda done, total: None  # views
+    advance: Callable[[int], None] = lambda views: None
+    failures: Callable[[int], None] = lambda count: None
+    note: Callable[[str], None] = lambda message: None
+
+
+@dataclass
+class Job:
+    """A build that is ready to run: everything parsed, loaded and checked, nothing written."""
+
+    options: BuildOptions
+    source: Source
+    clip_table: pa.Table
+    ensemble: Ensemble
+    manifest: Manifest
+    storage: Storage
+    workers: int
+    device: str
+    notes: list[str] = field(default_factory=list)
+    relator: Relator | None = None  # of a store that keeps relations, once its basis is known
+
+    def ask(self, waveforms: torch.Tensor, masks: Masks | None) -> Said:
+        """What the ensemble says; each member, and the relations of their features, where the store keeps them."""
+        said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None)
+        return Said(
+            said.probabilities,
+            said.members if self.manifest.keep_members else None,
+            self.relator.codes(said.features) if self.relator is not None else None,
+        )
+
+
+def prepare(options: BuildOptions) -> Job:
+    """Scan the source, load the teachers and write the manifest that the options describe, touching no store.
+
+    :raises UsageError: anything in the options that cannot be right; see the subclasses.
+    """
+    import torch
+
+    from logitstore.audio.scan import scan
+    from logitstore.audio.sources import open_source
+    from logitstore.jobs.build.relate import relation_spec
+    from teachers.ensemble import Ensemble
+    from teachers.registry import load_teacher
+
+    _check_numbers(options)
+    relations = relation_spec(options.relations, options.similarity_frames)
+    recipe = options.recipe if isinstance(options.recipe, Recipe) else load_recipe(options.recipe)
+    samples = clip_samples(options.clip_seconds, options.sample_rate)
+    recipe.check(Place(samples, options.sample_rate))
+    workers = options.workers if options.workers is not None else os.cpu_count() or 1
+    storage = open_storage(options.out)
+    stored = _stored_manifest(storage)
+    source = open_source(options.source, options.audio_root)
+    clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
+    device = pick_device(options.device)
+    ensemble = Ensemble(
+        [load_teacher(spec) for spec in options.teachers],
+        weights=options.weights,
+        average=options.average,
+        classes=_read_classes(options.classes),
+        sample_rate=options.sample_rate,
+        amp=options.amp,
+    ).to(torch.device(device))
+    if options.extend and options.weights is not None:
+        ensemble.weights = tuple(options.weights)  # the store's, not scaled again
+    ensemble.check(recipe, options.clip_seconds)
+    if relations is not None:
+        ensemble.require_features()
+    topk = min(DEFAULT_TOPK, len(ensemble.classes)) if options.topk is None else options.topk
+    if topk > len(ensemble.classes):
+        raise UsageError(
+            f"--topk {topk} is more than the {len(ensemble.classes)} classes of the ensemble; "
+            f"give 1 to {len(ensemble.classes)}"
+        )
+    quantizer(ensemble.scores, options.value_bits)
+    shard_clips = options.shard_clips or (stored.shard_clips if stored else default_shard_clips(clip_table.num_rows))
+    place = Place(samples, options.sample_rate, shard_clips)
+    manifest = Manifest(
+        format_version=version_for(relations),
+        classes=tuple(ensemble.classes),
+        scores=ensemble.scores,
+        teachers=tuple(msgspec.convert(member, Member) for member in ensemble.describe()),
+        average=options.average,
+        recipe_document=recipe.to_dict(),
+        draw_columns=tuple(
+            {"name": c.name, "low": c.low, "planes": c.planes} for c in columns_for(recipe.ranges(place))
+        ),
+        seed=options.seed,
+        sample_rate=options.sample_rate,
+        clip_seconds=options.clip_seconds,
+        topk=topk,
+        value_bits=options.value_bits,
+        shard_clips=shard_clips,
+        batch_size=options.batch_size,
+        device_kind=torch.device(device).type,
+        precision="amp" if options.amp else "float32",
+        keep_members=options.keep_members,
+        relations=relations,
+        made_by=versions(),
+    )
+    notes = []
+    if stored is not None and stored.made_by != manifest.made_by:
+        changed = [
+            f"{name} {stored.made_by.get(name)} -> {version}"
+            for name, version in manifest.made_by.items()
+            if stored.made_by.get(name) != version
+        ]
+        notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
+    return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes)
+
+
+def build(options: BuildOptions, progress: Progress | None = None) -> BuildSummary:
+    """Make a store, or finish one that the same options began.
+
+    :raises MismatchError: the store at ``out`` was made otherwise; the differences are shown.
+    :raises AudioError: with ``strict``, the first clip that cannot be decoded.
+    """
+    return run(prepare(options), progress or Progress())
+
+
+def run(job: Job, progress: Progress) -> BuildSummary:
+    """Run a prepared build."""
+    began = time.monotonic()
+    options = job.options
+    writer = _open(job)
+    manifest = writer.manifest
+    for note in job.notes:
+        progress.note(note)
+    chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
+    cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
+    audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache)
+    known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
+    total = sum(len(writer.shard_rows(shard)) for shard in chosen) * options.views
+    done = sum(
+        c.clips * (min(c.view_stop, options.views) - c.view_start) for c in known if c.view_start < options.views
+    )
+    progress.start(done, total)
+    progress.failures(sum(len(c.failed) for c in known))
+    made = 0
+    with ThreadPoolExecutor(max(1, job.workers), "decode") as pool, claims.Claimer(job.storage) as claimer:
+        if manifest.relations is not None:
+            from logitstore.jobs.build.relate import make_relator
+
+            job.relator = make_relator(
+                manifest.relations, job.ensemble, writer, audio, pool, strict=options.strict, note=progress.note
+            )
+        waiting = set(chosen)
+        while waiting:
+            moved = False
+            stored = commits.spans(job.storage)
+            for shard in sorted(waiting):
+                if not missing_views(stored.get(shard, ()), options.views):
+                    waiting.discard(shard)
+                    continue
+                if not claimer.take(shard):
+                    continue
+                try:
+                    for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
+                        plan = BlockPlan(shard, writer.shard_rows(shard), start, stop)
+                        content = make_block(
+                            manifest, writer.part_of(shard), plan, audio, job.ask,
+                            pool=pool, strict=options.strict, advance=progress.advance,
+                        )  # fmt: skip
+                        name = commits.block_name(shard, start, stop)
+                        commit = writer.write_block(shard, start, stop, content, f"blocks/{name}")
+                        made += (commit.clips - len(commit.failed)) * commit.views
+                        progress.failures(len(commit.failed))
+                finally:
+                    claimer.drop(shard)
+                waiting.discard(shard)
+                moved = True
+            if waiting and not moved:
+                progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
+                time.sleep(WAIT_SECONDS)
+        if options.retry_failed:
+            made += retry_failed(job, writer, chosen, audio, pool, claimer, progress)
+    committed = commits.read_all(job.storage)
+    views = max([options.views, *(commit.view_stop for commit in committed)])
+    missing = _unfinished(writer, committed, views)
+    if not missing and not claims.claimed_shards(job.storage):
+        writer.sweep(committed)
+    return summarise(writer, committed, made_views=made, seconds=time.monotonic() - began, missing=len(missing))
+
+
+def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[int]) -> list[int]:
+    """Those of some shards, rising, that ``--shards A:B`` asks for.
+
+    :raises UsageError: it is no such range, or there are none of these shards in it.
+    """
+    if options.shards is None:
+        return list(shards)
+    low, colon, high = options.shards.partition(":")
+    if not colon or not (low or "0").isdecimal() or not (high or "0").isdecimal():
+        raise UsageError(f"--shards {options.shards!r} is not of the form A:B, as in 0:8 (shards 0 to 7), 8: or :8")
+    first, stop = int(low or 0), int(high) if high else writer.shards
+    chosen = [shard for shard in shards if first <= shard < stop]
+    if shards and not chosen:
+        raise UsageError(
+            f"--shards {options.shards} holds none of the source's shards, which are {number_ranges(shards)}; "
+            "A is the first shard and B one past the last"
+        )
+    return chosen
+
+
+def _open(job: Job) -> StoreWriter:
+    options = job.options
+    if options.extend:
+        return StoreWriter.extend(job.storage, job.manifest, job.clip_table, options.skip_known)
+    return StoreWriter.open(job.storage, job.manifest, job.clip_table)
+
+
+def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[Part]:
+    """The source's parts; of a build, also those other parts that lack views and that its audio holds whole."""
+    if job.options.extend or len(writer.own) == len(writer.parts):
+        return list(writer.own)
+    unfinished = set(_unfinished(writer, commits.read_all(job.storage), job.options.views))
+    own = {part.name for part in writer.own}
+    chosen = []
+    for part in writer.parts:
+        if part.name in own:
+            chosen.append(part)
+        elif unfinished & set(part.shards(writer.manifest.shard_clips)):
+            if holds(job.source, part.table, job.workers):
+                chosen.append(part)
+                continue
+            progress.note(
+                f"{part.name} of the store lacks views of clips that this source does not have; "
+                f"add them with: logitstore extend {job.storage.location} ITS_SOURCE --views {job.options.views} …"
+            )
+    return chosen
+
+
+def _unfinished(writer: StoreWriter, committed: Sequence[Commit], views: int) -> list[int]:
+    """The shards of the store, rising, that lack some of the first ``views`` views."""
+    by_shard: dict[int, list[Commit]] = {}
+    for commit in committed:
+        by_shard.setdefault(commit.shard, []).append(commit)
+    return [shard for shard in range(writer.shards) if missing_views(by_shard.get(shard, ()), views)]
+
+
+def _stored_manifest(storage: Storage) -> Manifest | None:
+    try:
+        return decode_root(storage.get(ROOT), storage.location)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _read_classes(file: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if not isinstance(file, str):
+        return None if file is None else tuple(file)
+    from logitstore.classes import read_classes
+
+    return read_classes(file)
+
+
+def _check_numbers(options: BuildOptions) -> None:
+    least = {"views": 1, "topk": 1, "sample_rate": 1000, "batch_size": 1, "workers": 0, "shard_clips": 1}
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least {low}")
+    if not 0.1 <= options.clip_seconds <= 3600:
+        raise UsageError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
+    if not options.teachers:
+        raise UsageError("no teacher was given; give at least one --teacher SPEC")

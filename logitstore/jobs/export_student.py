@@ -1,0 +1,199 @@
+"""The export job: a run in, an ONNX file out, with 8-bit weights beside it and what that costs where it is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from logitstore.arrays import F32
+from logitstore.audio.clips import ClipAudio
+from logitstore.audio.lengths import clip_samples
+from logitstore.audio.scan import scan
+from logitstore.audio.sources import open_source
+from logitstore.errors import RunError, SourceError
+from logitstore.evaluation.labelled import DEFAULT_CLIP_SECONDS, read_labelled
+from logitstore.evaluation.scores import decoded
+from logitstore.jobs.evaluate import EvaluateOptions, evaluate
+from logitstore.training.runs import Run, load_run
+from logitstore.views.render import pad
+from students import int8
+from students.export import Agreement, checked, compare, place, shortest
+
+SUFFIX = ".onnx"
+#: Clips that ranges are measured on, evenly over all that are given; and how many a batch.
+_CALIBRATION_CLIPS = 128
+_CALIBRATION_BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What ``export-student`` was asked; None means the default that the data or the student suggest.
+
+    ``calibrate`` is audio to measure ranges on, any source of clips; without it that of ``eval_manifest`` is used.
+    """
+
+    run: str
+    onnx: str
+    int8: bool = False
+    activation_bits: int = 8
+    calibrate: str | None = None
+    eval_manifest: str | None = None
+    label_column: str | None = None
+    audio_root: str | None = None
+    eval_where: str | None = None
+    clip_seconds: float | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One file: its size, how far it is from the run, and its mAP where labels were given.
+
+    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on.
+    """
+
+    path: str
+    bytes: int
+    method: str | None
+    agreement: Agreement
+    heard: str
+    mAP: float | None = None  # noqa: N815 - its name everywhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written, and of what: the float file, then the 8-bit one; ``mAP`` is the run's own."""
+
+    run: str
+    classes: int
+    scores: str
+    sample_rate: int
+    least_samples: int
+    files: tuple[Exported, ...]
+    mAP: float | None = None  # noqa: N815
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def export_student(options: ExportOptions, progress: Callable[[str], None] | None = None) -> Export:
+    """Export a run, check it, and measure it where labels are given.
+
+    :param progress: told what is being done.
+    :raises RunError: not a run, options that cannot be right, or a file that does not say what the run says.
+    :raises MissingExtraError: the extra ``onnx`` is not installed.
+    :raises SourceError: nothing to calibrate or to measure on. :raises TeacherError: labels that are no class.
+    """
+    say = progress or (lambda _: None)
+    _check(options)
+    run = load_run(options.run)
+    options = replace(options, clip_seconds=options.clip_seconds or run.clip_seconds)
+    say("exporting and checking")
+    content, agreement = checked(run)
+    path = Path(options.onnx)
+    parts: list[tuple[Path, bytes, str | None, Agreement, str]] = [(path, content, None, agreement, "test signals")]
+    if options.int8:
+        say("quantising")
+        parts.append(_int8(options, run, content))
+    for target, part, _, _, _ in parts:
+        place(part, target, run)
+    found: list[float | None] = [None] * (1 + len(parts))
+    if options.eval_manifest is not None and options.label_column is not None:
+        say("measuring")
+        specs = [options.run, *(f"onnx:{target}" for target, *_ in parts)]
+        measured = evaluate(
+            EvaluateOptions(
+                manifest=options.eval_manifest, teachers=specs, label_column=options.label_column,
+                audio_root=options.audio_root, where=options.eval_where, clip_seconds=options.clip_seconds,
+                workers=options.workers, device="cpu",
+            )
+        )  # fmt: skip
+        found = [metrics.mAP for _, metrics in measured.members]
+    files = tuple(
+        Exported(
+            path=str(target), bytes=len(part), method=method, agreement=agreed, heard=heard, mAP=mean_ap
+        )
+        for (target, part, method, agreed, heard), mean_ap in zip(parts, found[1:], strict=True)
+    )  # fmt: skip
+    return Export(
+        run=options.run, classes=len(run.classes), scores=run.scores, sample_rate=run.sample_rate,
+        least_samples=shortest(run.model), files=files, mAP=found[0],
+    )  # fmt: skip
+
+
+def _check(options: ExportOptions) -> None:
+    if Path(options.onnx).suffix != SUFFIX:
+        raise RunError(f"--onnx is {options.onnx!r}; give a file that ends in {SUFFIX}")
+    if options.eval_manifest is None:
+        for name in ("label_column", "eval_where"):
+            if getattr(options, name) is not None:
+                raise RunError(f"--{name.replace('_', '-')} says how to evaluate, and there is no --eval MANIFEST")
+    elif options.label_column is None:
+        raise RunError("--eval is given without --label-column; name the manifest's column of labels")
+    if options.activation_bits not in (8, 16):
+        raise RunError(f"--activation-bits is {options.activation_bits}; allowed are 8 and 16")
+    if options.activation_bits != 8 and not options.int8:
+        raise RunError("--activation-bits is for 8-bit files, and there is no --int8")
+    if options.calibrate is not None and not options.int8:
+        raise RunError("--calibrate is for 8-bit files, and there is no --int8")
+
+
+def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes, str, Agreement, str]:
+    method = int8.method_for(content)
+    asked = options.calibrate or options.eval_manifest
+    if method == int8.STATIC and asked is None:
+        raise RunError(
+            f"--int8 of run {options.run!r} needs audio to measure the ranges of its convolutions on: give --calibrate "
+            "AUDIO (a folder or a manifest; no labels are needed), or --eval MANIFEST"
+        )
+    if method == int8.DYNAMIC and options.activation_bits != 8:
+        raise RunError(
+            f"--activation-bits is for convolutions, and run {options.run!r} is mostly matrix products; leave it out"
+        )
+    heard = [] if asked is None else _audio(options, run.sample_rate)
+    small = int8.quantised(content, method, heard, options.activation_bits)
+    path = Path(options.onnx)
+    measured_on = f"{sum(len(batch) for batch in heard)} clips of {asked}" if heard else "test signals"
+    if not heard:
+        from students.export import batches_to_check
+
+        heard = batches_to_check(run.model)
+    return path.with_suffix(f".int8{SUFFIX}"), small, method, compare(small, run.model, heard), measured_on
+
+
+def _audio(options: ExportOptions, rate: int) -> list[F32]:
+    """Batches of clips, float32 (B, S), unaugmented and padded, evenly over all that are given.
+
+    :raises SourceError: none can be decoded.
+    """
+    workers = options.workers or os.cpu_count() or 1
+    if options.calibrate is not None:
+        source = open_source(options.calibrate, options.audio_root)
+        seconds = options.clip_seconds or DEFAULT_CLIP_SECONDS
+        table = scan(source, clip_seconds=seconds, workers=workers)
+    else:
+        labelled = read_labelled(
+            str(options.eval_manifest), options.audio_root, str(options.label_column), where=options.eval_where,
+            clip_seconds=options.clip_seconds, workers=workers,
+        )  # fmt: skip
+        source, table, seconds = labelled.source, labelled.table, labelled.clip_seconds
+    chosen = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, _CALIBRATION_CLIPS)).round().astype(int))
+    audio = ClipAudio(source, table.take(chosen), rate)
+    samples = max(1, clip_samples(seconds, rate))
+    failures: dict[int, str] = {}
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        batches = [
+            pad(waveforms, samples)[0].numpy()
+            for _, clips, waveforms in decoded(audio, _CALIBRATION_BATCH, pool, failures)
+            if len(clips)
+        ]
+    if not batches:
+        raise SourceError(f"none of {len(audio)} clips to calibrate on can be decoded, the first: {failures[0]}")
+    return batches

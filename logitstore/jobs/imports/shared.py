@@ -1,0 +1,305 @@
+"""What the imports share: finding clips in an audio root by their names, and writing blocks that are already known."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from logitstore.arrays import I64
+from logitstore.errors import AudioError, CorruptStoreError, SourceError, UsageError
+from logitstore.store import claims
+from logitstore.store.format import commits
+from logitstore.store.format.codec import quantizer
+from logitstore.store.format.layout import Targets, columns_for
+from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.storage import Storage
+from logitstore.store.writer import BlockContent, StoreWriter
+from logitstore.views.fingerprint import Fingerprint, fingerprint
+from logitstore.views.ops import Place
+from logitstore.views.recipe import Draws, Recipe, masks
+from logitstore.views.render import pad, replay
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from logitstore.audio.clips import ClipAudio
+    from logitstore.audio.source import Source
+
+
+#: What an imported store's manifest has for its device and precision: nobody said.
+IMPORTED = "imported"
+_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the views of some clips: classes and probabilities (R, V, k), draw columns int64 (R, V)."""
+
+    classes: npt.NDArray[np.integer[Any]]
+    probabilities: npt.NDArray[np.floating[Any]]
+    draws: dict[str, I64]
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What a finished import wrote; ``failures`` are (path, reason), ``notes`` are things that a user should know."""
+
+    location: str
+    clips: int
+    views: int
+    stored_views: int
+    blocks: int
+    store_bytes: int
+    seconds: float
+    failures: Sequence[tuple[str, str]]
+    notes: Sequence[str] = field(default=())
+
+    def render(self) -> str:
+        """The lines that ``logitstore import`` prints."""
+        rate = f", {self.stored_views / self.seconds:,.0f} views/s" if self.stored_views else ""
+        each = f", {self.store_bytes / self.stored_views:.1f} bytes a view" if self.stored_views else ""
+        lines = [
+            f"store      {self.location}",
+            f"clips      {self.clips:,} x {self.views} views, in {self.blocks:,} blocks",
+            f"imported   {self.stored_views:,} views in {self.seconds:.1f} s{rate}",
+            f"size       {self.store_bytes:,} bytes{each}",
+            f"failures   {len(self.failures):,}",
+        ]
+        lines += [f"           {path}: {reason}" for path, reason in self.failures[:10]]
+        if len(self.failures) > 10:
+            lines.append(f'           … all of them: logitstore inspect {self.location} "FROM failures"')
+        return "\n".join(lines + [f"note       {note}" for note in self.notes])
+
+
+class AudioNames:
+    """The audio of a root by name: a key itself, the last part of a key or, if asked for, that without its ending."""
+
+    def __init__(self, source: Source, root: str) -> None:
+        self._root = root
+        self._keys: list[str] = source.listing()["path"].to_pylist()
+        self._by_base = _positions(self._keys, posixpath.basename)
+        self._by_stem: dict[str, list[int]] | None = None
+        self._by_key = {key: position for position, key in enumerate(self._keys)}
+
+    def find(self, name: str, endings: bool = True) -> str | None:
+        """The one key that a name stands for; None where there is none.
+
+        :param endings: whether the name has its file's ending; if not, the ending is left aside where need be.
+        :raises SourceError: several keys fit; two are named.
+        """
+        if name in self._by_key:
+            return name
+        found = self._by_base.get(posixpath.basename(name), [])
+        if not found and not endings:
+            if self._by_stem is None:
+                self._by_stem = _positions(self._keys, lambda key: _stem(posixpath.basename(key)))
+            base = posixpath.basename(name)
+            found = self._by_stem.get(base) or self._by_stem.get(_stem(base), [])
+        if len(found) > 1:
+            first, second = (self._keys[position] for position in found[:2])
+            raise SourceError(
+                f"{name} is ambiguous below {self._root}: it may be {first} or {second}; give an audio root with one"
+            )
+        return self._keys[found[0]] if found else None
+
+
+def _positions(keys: Sequence[str], name: Callable[[str], str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for position, key in enumerate(keys):
+        places.setdefault(name(key), []).append(position)
+    return places
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def imported_ranges(recipe: Recipe, place: Place) -> dict[str, tuple[int, int]]:
+    """Half-open bounds of the draw columns of an import: a recipe's, but rolls are in [0, n), as CED logs them."""
+    own = recipe.ranges(place)
+    return own | {"roll": (0, place.clip_samples)} if "roll" in own else own
+
+
+def imported_manifest(
+    *,
+    classes: tuple[str, ...],
+    teacher: Member,
+    recipe: Recipe,
+    place: Place,
+    clip_seconds: float,
+    topk: int,
+    value_bits: int,
+) -> Manifest:
+    """The manifest of an imported store: a sigmoid ensemble of one member, and zeros where nobody knows."""
+    from logitstore.models.machine import versions
+
+    quantizer("sigmoid", value_bits)
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        classes=classes,
+        scores="sigmoid",
+        teachers=(teacher,),
+        average="probability",
+        recipe_document=recipe.to_dict(),
+        draw_columns=tuple(
+            {"name": column.name, "low": column.low, "planes": column.planes}
+            for column in columns_for(imported_ranges(recipe, place))
+        ),
+        seed=0,
+        sample_rate=place.sample_rate,
+        clip_seconds=clip_seconds,
+        topk=topk,
+        value_bits=value_bits,
+        shard_clips=place.shard_clips,
+        batch_size=0,
+        device_kind=IMPORTED,
+        precision=IMPORTED,
+        keep_members=False,
+        made_by=versions(),
+    )
+
+
+def sorted_clips(paths: Sequence[str], start: I64, length: I64, rate: I64) -> tuple[pa.Table, I64]:
+    """A clip table by (path, start, length), as every store has it, and where each of its rows was, int64 (n,)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = pa.table(
+        {
+            "path": pa.array(paths, pa.string()),
+            "start": pa.array(start, pa.int64()),
+            "length": pa.array(length, pa.int64()),
+            "rate": pa.array(rate, pa.int32()),
+        }
+    )
+    order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in ("path", "start", "length")])
+    return table.take(order).combine_chunks(), order.to_numpy().astype(np.int64)
+
+
+def write_blocks(
+    storage: Storage,
+    manifest: Manifest,
+    clip_table: pa.Table,
+    views: int,
+    failed: dict[int, str],
+    rows: Callable[[range], Rows],
+    *,
+    audio: ClipAudio | None,
+    advance: Callable[[int], None] = lambda views: None,
+    notes: Sequence[str] = (),
+) -> ImportSummary:
+    """Write a store whose targets are known, block by block; an interrupted import goes on where it stopped.
+
+    :param failed: why clips have no targets, by row of the clip table.
+    :param rows: gives what is known of a range of clips; called once for each block that is missing.
+    :param audio: the clips themselves, for one fingerprint a block; without it there are none.
+    :param advance: told how many views were just written.
+    """
+    began = time.monotonic()
+    writer = StoreWriter.open(storage, manifest, clip_table)
+    with claims.Claimer(storage) as claimer:
+        waiting = set(range(writer.shards))
+        while waiting:
+            before = len(waiting)
+            for shard in sorted(waiting):
+                name = commits.block_name(shard, 0, views)
+                if not _committed(storage, name):
+                    if not claimer.take(shard):
+                        continue
+                    try:
+                        content = _content(manifest, writer.shard_rows(shard), views, failed, rows, audio)
+                        writer.write_block(shard, 0, views, content, f"blocks/{name}")
+                    finally:
+                        claimer.drop(shard)
+                advance(len(writer.shard_rows(shard)) * views)
+                waiting.discard(shard)
+            if waiting and len(waiting) == before:
+                time.sleep(_WAIT_SECONDS)
+    names = [commits.object_name(commits.block_name(shard, 0, views)) for shard in range(writer.shards)]
+    committed = [commits.decode(storage.get(name), name) for name in names]
+    strangers = sorted(set(storage.names(commits.FOLDER)) - set(names))
+    if strangers:
+        raise CorruptStoreError(f"{storage.location}: {strangers[0]} is not of this import; choose another --out")
+    if not claims.claimed_shards(storage):
+        writer.sweep(committed)
+    reasons = {commit.first_clip + row: reason for commit in committed for row, reason in commit.failed}
+    paths = clip_table["path"]
+    return ImportSummary(
+        location=storage.location,
+        clips=clip_table.num_rows,
+        views=views,
+        stored_views=sum((commit.clips - len(commit.failed)) * commit.views for commit in committed),
+        blocks=len(committed),
+        store_bytes=sum(storage.sizes().values()),
+        seconds=time.monotonic() - began,
+        failures=[(paths[clip].as_py(), reasons[clip]) for clip in sorted(reasons)],
+        notes=notes,
+    )
+
+
+def _committed(storage: Storage, name: str) -> bool:
+    try:
+        storage.size(commits.object_name(name))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _content(
+    manifest: Manifest,
+    clips: range,
+    views: int,
+    failed: dict[int, str],
+    rows: Callable[[range], Rows],
+    audio: ClipAudio | None,
+) -> BlockContent:
+    known = rows(clips)
+    reasons = {clip - clips.start: failed[clip] for clip in clips if clip in failed}
+    marks = [] if audio is None else _first_mark(manifest, clips, known, reasons, audio)
+    readable = np.ones(len(clips), dtype=bool)
+    readable[list(reasons)] = False
+    codes = manifest.quantizer.encode(known.probabilities)
+    return BlockContent(
+        Targets(known.classes.astype(np.uint16), codes, readable), None, Draws(known.draws), reasons, marks
+    )
+
+
+def _first_mark(
+    manifest: Manifest, clips: range, known: Rows, reasons: dict[int, str], audio: ClipAudio
+) -> list[Fingerprint]:
+    """The fingerprint of view 0 of a block's first clip that decodes; those before it are added to ``reasons``."""
+    for row in range(len(clips)):
+        if row in reasons:
+            continue
+        try:
+            batch, lengths = pad([audio[clips[row]]], manifest.clip_samples)
+        except AudioError as error:
+            reasons[row] = str(error)
+            continue
+        draws = Draws({name: values[row : row + 1, 0] for name, values in known.draws.items()})
+        waveform = replay(batch, lengths, manifest.recipe, draws)[0]
+        return [fingerprint(row, 0, waveform, masks(manifest.recipe, draws), manifest.sample_rate)]
+    return []
+
+
+def require_some(failed: dict[int, str], paths: Sequence[str], strict: bool) -> None:
+    """Refuse an import of nothing, and with ``strict`` one that lacks anything.
+
+    :raises SourceError: the first failure is named.
+    """
+    if failed and (strict or len(failed) == len(paths)):
+        first = min(failed)
+        what = "none of the clips can" if len(failed) == len(paths) else f"{len(failed)} of {len(paths)} clips cannot"
+        raise SourceError(f"{what} be imported, as {paths[first]}: {failed[first]}")
+
+
+def require_at_least(name: str, value: int | float | None, low: float) -> None:
+    """Refuse an option's value below the least that makes sense; None is no value."""
+    if value is not None and not value >= low:
+        raise UsageError(f"--{name} is {value:g}; it must be at least {low:g}")

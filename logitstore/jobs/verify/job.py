@@ -1,0 +1,297 @@
+"""The verify job: is a store still what was written, does its audio still sound so, do its teachers still say so?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from logitstore.audio.clips import ClipAudio
+from logitstore.errors import AudioError, MismatchError, UsageError
+from logitstore.jobs.imports.shared import IMPORTED
+from logitstore.jobs.verify.audit import Audit, audit
+from logitstore.store.format.codec import top_k
+from logitstore.store.format.manifest import Manifest, Member, differences
+from logitstore.store.reader import Store, open_store
+from logitstore.store.replay import check, replay_view
+from logitstore.store.storage import open_storage
+from logitstore.views.recipe import Masks
+
+if TYPE_CHECKING:
+    from teachers.ensemble import Ensemble, Outputs
+
+DEFAULT_VIEWS = 16
+#: Teachers that run again on another machine, or in mixed precision, may differ by so much and no more.
+MOST_DIFFERENCE = 0.05
+MOST_CHANGED = 0.1
+MOST_RELATION_ERROR = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What ``logitstore verify`` was asked. Without ``replay`` and ``recompute``, 16 views where they are possible."""
+
+    store: str
+    partial: bool = False
+    audio_root: str | None = None
+    replay: int | None = None
+    teachers: Sequence[str] = ()
+    recompute: int | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What teachers say of ``views`` views when they are asked again.
+
+    ``largest_difference`` of a probability at the stored classes, both through the store's quantiser; ``changed``, the
+    share of stored classes that are no longer among the k; ``relation_error``, where the store keeps relations, the
+    largest ‖stored - now‖ / ‖now‖ of a view's row-normalised Gram matrix or of its vector, both through the codec.
+    """
+
+    views: int
+    largest_difference: float
+    changed: float
+    relation_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was checked of a store, and what is wrong with it."""
+
+    location: str
+    audit: Audit
+    replayed: int | None
+    recomputed: Recomputed | None
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        names = ("objects", "parts", "clips", "failed", "shards", "blocks", "views", "stored_views", "unfinished")
+        return {
+            "store": self.location,
+            "bytes": self.audit.checked_bytes,
+            **{name: getattr(self.audit, name) for name in names},
+            "replayed": self.replayed,
+            "recomputed": None if self.recomputed is None else asdict(self.recomputed),
+            "problems": list(self.problems),
+        }
+
+    def render(self) -> str:
+        """The lines that ``logitstore verify`` prints."""
+        found = self.audit
+        files = f" in {found.parts:,} files" if found.parts > 1 else ""
+        lines = [
+            f"store      {self.location}",
+            f"objects    {found.objects:,} read, {found.checked_bytes:,} bytes"
+            + (f"; {found.unfinished:,} of blocks that are not finished left aside" if found.unfinished else ""),
+            f"clips      {found.clips:,}{files}, {found.failed:,} failed",
+            f"blocks     {found.blocks:,} in {found.shards:,} shards x {found.views:,} views, "
+            f"{len(found.sound):,} sound",
+            f"views      {found.stored_views:,} decoded: {self._decoded()}",
+        ]
+        if self.replayed is not None:
+            lines.append(f"replayed   {self.replayed:,} views")
+        if self.recomputed is not None:
+            again = self.recomputed
+            lines.append(
+                f"teachers   {again.views:,} views: largest difference of a probability "
+                f"{again.largest_difference:.4f}, {100 * again.changed:.2f} % of the classes changed"
+                + ("" if again.relation_error is None else f", relations differ by {100 * again.relation_error:.2f} %")
+            )
+        lines.append(f"problems   {len(self.problems):,}")
+        return "\n".join([*lines, *(f"           {problem}" for problem in self.problems)])
+
+    def _decoded(self) -> str:
+        manifest = self.audit.manifest
+        if manifest is None:
+            return "none, for the manifest is damaged"
+        kinds = "targets" if manifest.relations is None else f"targets, relations ({manifest.relations.names})"
+        if not manifest.columns:
+            return kinds
+        seed = "" if manifest.device_kind == IMPORTED else f", draws are those of seed {manifest.seed}"
+        return f"{kinds}, draws within their ranges{seed}"
+
+
+def verify(options: VerifyOptions, advance: Callable[[int, int], None] | None = None) -> Verified:
+    """Check a store; what is wrong is in the result, not an error.
+
+    :param advance: told (blocks checked, blocks).
+    :raises NotAStoreError: there is no store.
+    :raises MismatchError: the teachers given are not the store's.
+    :raises UsageError: options that do not go together.
+    """
+    _check(options)
+    storage = open_storage(options.store)
+    found = audit(storage, partial=options.partial, advance=advance)
+    problems = list(found.problems)
+    replayed, recomputed = None, None
+    if options.audio_root is not None:
+        if found.problems:
+            problems.append("nothing was replayed: replay needs a store in which nothing else is wrong")
+        else:
+            store = open_store(options.store)
+            audio = _audio(store, options.audio_root)
+            replayed, wrong = check(store, audio, DEFAULT_VIEWS if options.replay is None else options.replay)
+            problems += wrong
+            if options.teachers:
+                count = DEFAULT_VIEWS if options.recompute is None else options.recompute
+                recomputed, wrong = recompute(store, audio, options.teachers, count, options.device)
+                problems += wrong
+    return Verified(storage.location, found, replayed, recomputed, tuple(problems))
+
+
+def recompute(
+    store: Store, audio: ClipAudio, specs: Sequence[str], count: int, device: str = "auto"
+) -> tuple[Recomputed, list[str]]:
+    """Ask the teachers of a store again of up to ``count`` of its views, spread over it.
+
+    :returns: how far they differ, and a line for each clip that cannot be decoded and for a difference that is more
+        than another machine's rounding.
+    :raises MismatchError: the teachers are not the store's; both are shown.
+    """
+    manifest = store.manifest
+    from logitstore.jobs.build.relate import relation_comparer
+
+    ensemble = store_ensemble(store.location, manifest, specs, device)
+    problems: list[str] = []
+    largest, changed, asked = 0.0, 0, 0
+    compare = relation_comparer(store, ensemble) if manifest.relations is not None else None
+    apart: list[float] = []
+    views = _spread(store, count)
+    for low in range(0, len(views), manifest.batch_size):
+        heard, spans, batch = [], [], []
+        for clip, view in views[low : low + manifest.batch_size]:
+            try:
+                waveform, span = replay_view(store, audio, clip, view)
+            except AudioError as error:
+                problems.append(f"clip {clip} ({store.clips['path'][clip].as_py()}): {error}")
+                continue
+            heard.append(waveform)
+            spans.append(span)
+            batch.append((clip, view))
+        if not batch:
+            continue
+        asked_again = _ask(ensemble, heard, spans, features=compare is not None)
+        said = asked_again.probabilities.cpu().numpy()
+        if compare is not None:
+            apart += compare(batch, asked_again.features)
+        best, _ = top_k(said, manifest.topk)
+        table, encode = manifest.quantizer.table(), manifest.quantizer.encode
+        for (clip, view), now, kept in zip(batch, said, best, strict=True):
+            classes, probabilities = store.targets(view, [clip])
+            again = table[encode(now[classes[0]])]
+            largest = max(largest, float(np.abs(again - probabilities[0]).max()))
+            changed += len(set(classes[0].tolist()) - set(kept.tolist()))
+        asked += len(batch)
+    found = Recomputed(
+        asked, largest, changed / (asked * manifest.topk) if asked else 0.0, max(apart) if apart else None
+    )
+    if found.relation_error is not None and found.relation_error > MOST_RELATION_ERROR:
+        problems.append(
+            f"the teachers' features are now others: relations differ by up to {100 * found.relation_error:.1f} % (at "
+            f"most {100 * MOST_RELATION_ERROR:.0f} %)"
+        )
+    if found.largest_difference > MOST_DIFFERENCE or found.changed > MOST_CHANGED:
+        problems.append(
+            f"the teachers now say otherwise: probabilities differ by up to {found.largest_difference:.4f} (rounding "
+            f"gives at most {MOST_DIFFERENCE}), {100 * found.changed:.1f} % of the classes changed (at most "
+            f"{100 * MOST_CHANGED:.0f} %)"
+        )
+    return found, problems
+
+
+def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], device: str) -> Ensemble:
+    """The ensemble that a store was built with, from its teachers in any order.
+
+    :raises MismatchError: other teachers than the store's; both are shown.
+    """
+    import torch
+
+    from logitstore.models.machine import pick_device
+    from teachers.ensemble import Ensemble
+    from teachers.registry import load_teacher
+
+    given = [load_teacher(spec) for spec in specs]
+    spare, ordered = list(given), []
+    for member in manifest.teachers:
+        fits = [teacher for teacher in spare if teacher.digest == member.digest]
+        if fits:
+            ordered.append(fits[0])
+            spare.remove(fits[0])
+    if spare or len(ordered) != len(manifest.teachers):
+        stored = ", ".join(f"{member.name} ({member.digest})" for member in manifest.teachers)
+        shown = ", ".join(f"{teacher.spec} ({teacher.digest})" for teacher in given)
+        raise MismatchError(
+            f"these are not the teachers of {location}: stored {stored}, given {shown}; give each of the store's "
+            "teachers once"
+        )
+    weights = tuple(member.weight for member in manifest.teachers)
+    ensemble = Ensemble(
+        ordered,
+        weights=weights,
+        average="logit" if manifest.average == "logit" else "probability",
+        classes=manifest.classes,
+        sample_rate=manifest.sample_rate,
+        amp=manifest.precision == "amp",
+    )
+    ensemble.weights = weights
+    described = tuple(msgspec.convert(member, Member) for member in ensemble.describe())
+    contracts = differences(manifest, msgspec.structs.replace(manifest, teachers=described))
+    if contracts and manifest.device_kind != IMPORTED:
+        stored, now = (json_text([member.contract for member in members]) for members in (manifest.teachers, described))
+        raise MismatchError(
+            f"the teachers of {location} hear otherwise than they did: stored {stored}, given {now}; use the release "
+            "of logitstore and the options that the store was built with"
+        )
+    return ensemble.to(torch.device(pick_device(device)))
+
+
+def json_text(value: Any) -> str:
+    """A value as one line of JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def _ask(ensemble: Ensemble, heard: list[Any], spans: Sequence[Masks | None], *, features: bool) -> Outputs:
+    import torch
+
+    known = [span for span in spans if span is not None]
+    names = ("time_start", "time_end", "freq_low", "freq_high")
+    masks = Masks(*(np.concatenate([getattr(span, name) for span in known]) for name in names)) if known else None
+    return ensemble.outputs(torch.stack(heard), masks, features=features)
+
+
+def _spread(store: Store, count: int) -> list[tuple[int, int]]:
+    """Up to ``count`` stored views (clip, view), evenly over all of them."""
+    sizes = [(commit.clips - len(commit.failed)) * commit.views for commit in store.commits]
+    stops = np.cumsum(sizes)
+    total = int(stops[-1]) if len(stops) else 0
+    chosen = []
+    for position in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist():
+        block = int(np.searchsorted(stops, position, side="right"))
+        commit = store.commits[block]
+        rows = np.delete(np.arange(commit.clips), [row for row, _ in commit.failed])
+        row, view = divmod(position - int(stops[block]) + sizes[block], commit.views)
+        chosen.append((commit.first_clip + int(rows[row]), commit.view_start + view))
+    return chosen
+
+
+def _audio(store: Store, audio_root: str) -> ClipAudio:
+    from logitstore.audio.sources import open_audio
+
+    return ClipAudio(open_audio(audio_root), store.clips, store.manifest.sample_rate)
+
+
+def _check(options: VerifyOptions) -> None:
+    for name in ("replay", "recompute"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; it must be at least 1")
+    if options.recompute is not None and not options.teachers:
+        raise UsageError("--recompute asks the teachers again, and there is no --teacher SPEC")
+    if options.audio_root is None and (options.replay is not None or options.teachers):
+        what = "--replay" if options.replay is not None else "--teacher"
+        raise UsageError(f"{what} needs the clips; give --audio-root, the audio that the store was built from")

@@ -1,0 +1,73 @@
+"""cnn4: four plain 3x3 convolution blocks, small enough to train on a CPU in minutes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, at_least, in_range, pad_frames, stated_front_end
+from logitstore.views.recipe import Masks
+
+_BLOCKS = 4
+
+
+class Cnn4(Tagger):
+    """Four blocks of 3x3 convolution, BatchNorm, ReLU, 2x2 maximum pooling; mean plus maximum over time; one layer.
+
+    :param width: channels of the first block; every block doubles them.
+    :param mels: mel bands; ``hop_ms``, ``window_ms``: ms; ``f_min``, ``f_max``: Hz (``f_max`` half of the rate unless
+        given); ``sample_rate``: Hz.
+    """
+
+    fill_stage = AFTER_NORM
+    head_name = "output"
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        scores: Scores = "sigmoid",
+        width: int = 16,
+        mels: int = 64,
+        hop_ms: float = 20.0,
+        window_ms: float = 32.0,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        sample_rate: int = 16000,
+        dropout: float = 0.2,
+    ) -> None:
+        at_least("width", width, 1)
+        in_range("dropout", dropout, 0.0, 1.0)
+        front_end = stated_front_end(
+            sample_rate=sample_rate, mels=mels, hop_ms=hop_ms, window_ms=window_ms, f_min=f_min, f_max=f_max,
+            least_mels=1 << _BLOCKS,
+        )  # fmt: skip
+        super().__init__(front_end, classes, scores)
+        self.bn0 = nn.BatchNorm1d(mels)
+        channels = [1, *(width << block for block in range(_BLOCKS))]
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(inplace=True),
+                    nn.MaxPool2d(2),
+                )
+                for inputs, outputs in pairwise(channels)
+            )
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(channels[-1], classes)
+
+    def frame_features(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
+        maps: torch.Tensor = self.blocks(pad_frames(features, 1 << _BLOCKS)[:, None])  # (B, D, F / 16, T / 16)
+        return maps.mean(dim=2).transpose(1, 2)
+
+    def head(self, frames: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.output(self.dropout(frames.mean(dim=1) + frames.amax(dim=1)))
+        return logits

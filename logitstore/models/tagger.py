@@ -1,0 +1,138 @@
+"""What every model here is: waveforms in, logits out, masks applied at the stage that its contract names."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from logitstore.errors import RunError
+from logitstore.views.mel import FrontEnd, LogMel, apply_masks
+from logitstore.views.recipe import Masks
+
+Scores = Literal["sigmoid", "softmax"]
+
+#: Stages at which a model can fill masked cells.
+BEFORE_NORM = "log-mel in dB, before the BatchNorm"
+AFTER_NORM = "log-mel, after the first BatchNorm"
+
+
+class Tagger(nn.Module):
+    """A model of ``classes`` classes on a log-mel front end.
+
+    Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
+    and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
+    layer in it has a row for each). A subclass defines :meth:`frame_features` and :meth:`head`.
+    """
+
+    fill_stage: str
+    fill_value: float = 0.0
+    head_name: str
+
+    def __init__(self, front_end: FrontEnd, classes: int, scores: Scores = "sigmoid") -> None:
+        super().__init__()
+        if scores not in ("sigmoid", "softmax"):
+            raise RunError(f"scores {scores!r}; allowed are 'sigmoid' and 'softmax'")
+        self.front_end = front_end
+        self.classes = classes
+        self.scores: Scores = scores
+        self.log_mel = LogMel(front_end)
+
+    def forward(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits (B, C) of waveforms float32 (B, S) at the front end's rate, under B masks or none.
+
+        :param mix: float32 (B,) in [0, 1], batch mixup: the log-mel of clip i, masked, is mixed with that of clip
+            B - 1 - i, its own share being mix[i]. None for no mixup.
+        """
+        return self.outputs(waveforms, masks, mix)[0]
+
+    def outputs(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C) and frame features (B, T, D) of one pass; the arguments are those of :meth:`forward`."""
+        frames = self.frame_features(waveforms, masks, mix)
+        return self.head(frames), frames
+
+    def frame_features(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The activations before pooling over time, (B, T, D)."""
+        raise NotImplementedError(f"{type(self).__name__} is an abstract model")
+
+    def head(self, frames: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) of frame features (B, T, D)."""
+        raise NotImplementedError(f"{type(self).__name__} is an abstract model")
+
+    def masked(self, features: torch.Tensor, masks: Masks | None, mix: torch.Tensor | None = None) -> torch.Tensor:
+        """Features (B, F, T) at the contract's stage, with the masked frames and bands filled, and then mixed."""
+        filled = apply_masks(features, self.front_end, masks, self.fill_value)
+        if mix is None:
+            return filled
+        own = mix[:, None, None]
+        return own * filled + (1 - own) * filled.flip(0)
+
+    def contract(self) -> dict[str, Any]:
+        """Front end, and stage and value of the fill, as plain JSON values; goes into a store's manifest."""
+        return {"front_end": self.front_end.to_dict(), "fill": {"stage": self.fill_stage, "value": self.fill_value}}
+
+
+def at_least(name: str, value: Any, least: int) -> int:
+    """A model argument that must be a whole number of at least ``least``.
+
+    :raises RunError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RunError(f"model argument {name} is {value!r}; it must be a whole number of at least {least}")
+    return value
+
+
+def in_range(name: str, value: Any, low: float, high: float) -> float:
+    """A model argument that must be a number in [low, high].
+
+    :raises RunError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RunError(f"model argument {name} is {value!r}; it must be a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def stated_front_end(
+    *, sample_rate: int, mels: int, hop_ms: float, window_ms: float, f_min: float, f_max: float | None, least_mels: int
+) -> FrontEnd:
+    """The log-mel front end of a model that leaves it to its arguments: HTK mel bands, FFT of the next power of two.
+
+    :param sample_rate: Hz; ``hop_ms``, ``window_ms``: ms, 1 to 1000; ``f_min``, ``f_max``: Hz, ``f_max`` None for half
+        of the rate; ``mels``: bands, at least ``least_mels``.
+    :raises RunError: a value out of its range.
+    """
+    at_least("mels", mels, least_mels)
+    at_least("sample_rate", sample_rate, 1)
+    in_range("hop_ms", hop_ms, 1.0, 1000.0)
+    in_range("window_ms", window_ms, 1.0, 1000.0)
+    in_range("f_min", f_min, 0.0, sample_rate / 2)
+    top = sample_rate / 2 if f_max is None else in_range("f_max", f_max, 0.0, sample_rate / 2)
+    window = round(window_ms * sample_rate / 1000)
+    return FrontEnd(
+        sample_rate=sample_rate,
+        n_fft=1 << max(1, math.ceil(math.log2(max(window, 1)))),
+        win_length=window,
+        hop_length=round(hop_ms * sample_rate / 1000),
+        n_mels=mels,
+        f_min=float(f_min),
+        f_max=top,
+    )
+
+
+def pad_frames(features: torch.Tensor, least: int) -> torch.Tensor:
+    """Features (..., T) with zeros at their end up to ``least`` frames; a very short clip still gives one output."""
+    return F.pad(features, (0, max(0, least - features.shape[-1])))
+
+
+def probabilities(logits: torch.Tensor, scores: str) -> torch.Tensor:
+    """Float32 probabilities of logits (..., C)."""
+    return torch.softmax(logits.float(), dim=-1) if scores == "softmax" else torch.sigmoid(logits.float())

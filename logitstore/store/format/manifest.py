@@ -1,0 +1,184 @@
+"""The manifest: what must be the same for everything in a store. Written once, into the attributes of the root group.
+
+There are no counts in it and no timestamps; what a store holds follows from its commits.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from logitstore.audio.lengths import clip_samples
+from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
+from logitstore.store.format.codec import Quantizer, quantizer
+from logitstore.store.format.layout import Column
+from logitstore.store.format.relations import RelationSpec
+from logitstore.views.ops import Place
+from logitstore.views.recipe import Recipe, parse_recipe
+
+#: Of stores without relations, which are as they always were, and of stores with them.
+FORMAT_VERSION = 1
+RELATIONS_VERSION = 2
+ROOT = "zarr.json"
+_ATTRIBUTE = "logitstore"
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One teacher of the ensemble.
+
+    ``digest`` is of its weights; ``contract`` says which front end it hears through, and at which stage and with which
+    value a mask is filled; ``weight`` is its share of the mean, the shares summing to 1.
+    """
+
+    name: str
+    digest: str
+    scores: str
+    sample_rate: int
+    weight: float
+    contract: dict[str, Any]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What must match for a build to go on, a store to be extended, or a student to replay it.
+
+    ``made_by`` (versions of what wrote the store) is recorded only: a difference there is worth a warning.
+    """
+
+    format_version: int
+    classes: tuple[str, ...]
+    scores: str  # "sigmoid" or "softmax"
+    teachers: tuple[Member, ...]
+    average: str  # "probability" or "logit"
+    recipe_document: dict[str, Any] = msgspec.field(name="recipe")
+    draw_columns: tuple[dict[str, Any], ...]  # name, low, planes of every stored draw column
+    seed: int
+    sample_rate: int  # Hz
+    clip_seconds: float
+    topk: int
+    value_bits: int
+    shard_clips: int
+    batch_size: int
+    device_kind: str
+    precision: str  # "float32" or "amp"
+    keep_members: bool
+    relations: RelationSpec | None = None
+    digest: str = "blake2b-128"
+    made_by: dict[str, str]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, parsed."""
+        return parse_recipe(self.recipe_document)
+
+    @property
+    def place(self) -> Place:
+        """View length, rate and shard size: what draws depend on."""
+        return Place(self.clip_samples, self.sample_rate, self.shard_clips)
+
+    @property
+    def clip_samples(self) -> int:
+        """Length of every view in samples at the store's rate."""
+        return clip_samples(self.clip_seconds, self.sample_rate)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The stored draw columns."""
+        return tuple(msgspec.convert(column, Column) for column in self.draw_columns)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """How probabilities become codes."""
+        return quantizer(self.scores, self.value_bits)
+
+
+def to_json(value: Any) -> bytes:
+    """Canonical JSON bytes: fixed key order, no spaces, a closing newline."""
+    return msgspec.json.encode(value, order="deterministic") + b"\n"
+
+
+def encode_root(manifest: Manifest) -> bytes:
+    """The root group's ``zarr.json``, with the manifest in its attributes; indented, for a person may read it."""
+    document = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {_ATTRIBUTE: json.loads(msgspec.json.encode(manifest))},
+    }
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def decode_root(content: bytes, location: str) -> Manifest:
+    """The manifest of a root group.
+
+    :raises NotAStoreError: not a store, or one of an unknown format version.
+    :raises CorruptStoreError: a store whose manifest does not have the format's fields.
+    """
+    try:
+        document = json.loads(content)
+        raw = document["attributes"][_ATTRIBUTE]
+        version = raw["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotAStoreError(
+            f"{location} is not a logitstore: its {ROOT} holds no {_ATTRIBUTE!r} manifest; give a folder that "
+            "`logitstore build` wrote"
+        ) from error
+    if version not in (FORMAT_VERSION, RELATIONS_VERSION):
+        raise NotAStoreError(
+            f"{location} has format version {version}; this release reads versions {FORMAT_VERSION} and "
+            f"{RELATIONS_VERSION}; install a release that reads it"
+        )
+    try:
+        manifest = msgspec.convert(raw, Manifest)
+        _ = (manifest.recipe, manifest.place, manifest.columns, manifest.quantizer)  # all that readers derive from it
+        if manifest.relations is not None:
+            manifest.relations.check()
+        if version != version_for(manifest.relations):
+            raise ValueError(f"format version {version} with relations {_brief(manifest.relations, None)}")
+        return manifest
+    except (msgspec.ValidationError, ArithmeticError, TypeError, ValueError) as error:
+        raise CorruptStoreError(f"the manifest of {location} is damaged: {error}; restore it from a copy") from error
+
+
+def version_for(relations: RelationSpec | None) -> int:
+    """The format version of a store with these relations."""
+    return FORMAT_VERSION if relations is None else RELATIONS_VERSION
+
+
+def differences(stored: Manifest, asked: Manifest) -> list[str]:
+    """What differs between two manifests, one line a field, both values shown; versions are left out."""
+    lines = []
+    for field in msgspec.structs.fields(Manifest):
+        if field.name in ("made_by", "format_version"):  # the version follows from the relations
+            continue
+        old, new = getattr(stored, field.name), getattr(asked, field.name)
+        if old != new:
+            lines.append(f"{field.encode_name}: stored {_brief(old, new)}, asked {_brief(new, old)}")
+    return lines
+
+
+def require_same(stored: Manifest, asked: Manifest, location: str) -> None:
+    """Refuse to go on with a store that was made otherwise.
+
+    :raises MismatchError: naming every field that differs, with both values.
+    """
+    lines = differences(stored, asked)
+    if lines:
+        raise MismatchError(
+            f"the store {location} was made otherwise: {'; '.join(lines)}; "
+            "give the options that it was made with, or another --out"
+        )
+
+
+def _brief(value: Any, other: Any) -> str:
+    if isinstance(value, tuple) and isinstance(other, tuple) and len(value) > 4:
+        here = [item for item in value if item not in set(other)] if all(isinstance(i, str) for i in value) else []
+        detail = f", among them {', '.join(map(repr, here[:3]))}" if here else ""
+        return f"{len(value)} values{detail}"
+    if isinstance(value, tuple) and value and isinstance(value[0], Member):
+        return "[" + ", ".join(f"{m.name} x{m.weight:g} ({m.digest[:12]})" for m in value) + "]"
+    if isinstance(value, RelationSpec):
+        return f"{value.names} of {value.pooled} frames"
+    if isinstance(value, dict | tuple):
+        return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+    return repr(value)

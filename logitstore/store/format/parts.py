@@ -1,0 +1,237 @@
+"""The parts of a store's clip table: files of clips, each appended once, each with shards of its own.
+
+A clip is known by its key (path, start, length), which a store holds once. A part is found again by its clips: a
+source that gives them goes on with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from logitstore.arrays import I64
+from logitstore.digests import digest
+from logitstore.errors import CorruptStoreError, MismatchError
+from logitstore.store.storage import Storage
+
+CLIPS = "clips"
+KEY = ("path", "start", "length")
+_NAME = re.compile(rf"{CLIPS}/(\d{{5}})\.parquet")
+_SOME = 3  # how many examples an error shows
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the clip table, and where its rows and shards start."""
+
+    name: str
+    digest: str
+    table: pa.Table
+    first_clip: int
+    first_shard: int
+
+    def shards(self, shard_clips: int) -> range:
+        """The numbers of its shards."""
+        return range(self.first_shard, self.first_shard - (-int(self.table.num_rows) // shard_clips))
+
+    def rows(self, shard: int, shard_clips: int) -> range:
+        """The clips of one of its shards."""
+        start = (shard - self.first_shard) * shard_clips
+        stop = min(start + shard_clips, int(self.table.num_rows))
+        return range(self.first_clip + start, self.first_clip + stop)
+
+
+def part_name(number: int) -> str:
+    """Where the number-th part lies, from 0."""
+    return f"{CLIPS}/{number:05d}.parquet"
+
+
+def part_number(name: str) -> int | None:
+    """The number of a part from its name; None where it is no part's name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def read_parts(storage: Storage, shard_clips: int) -> tuple[Part, ...]:
+    """The parts of a store in their order.
+
+    :raises CorruptStoreError: a part is missing or damaged.
+    """
+    parts: list[Part] = []
+    for number, name in enumerate(name for name in storage.names(CLIPS) if part_number(name) is not None):
+        if part_number(name) != number:
+            raise CorruptStoreError(f"{storage.location}: {part_name(number)} is missing; restore it")
+        content = storage.get(name)
+        try:
+            table = pq.read_table(pa.BufferReader(content))
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise CorruptStoreError(f"{storage.location}: {name} is damaged ({reason}); restore it") from error
+        parts.append(next_part(parts, table, digest(content), shard_clips))
+    return tuple(parts)
+
+
+def next_part(parts: Sequence[Part], table: pa.Table, table_digest: str, shard_clips: int) -> Part:
+    """The part that follows the others."""
+    clips = sum(int(part.table.num_rows) for part in parts)
+    shards = parts[-1].shards(shard_clips).stop if parts else 0
+    return Part(part_name(len(parts)), table_digest, table, clips, shards)
+
+
+def encode_clips(table: pa.Table) -> bytes:
+    """A part of the clip table as Parquet bytes, a function of the table alone."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=19, row_group_size=1 << 17, write_statistics=True
+    )  # fmt: skip
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def parts_of_source(parts: Sequence[Part], scanned: pa.Table, location: str) -> tuple[Part, ...]:
+    """The parts whose clips a source gives: at least one of them, and nothing else.
+
+    :raises MismatchError: it gives clips that the store lacks, or a part's clips otherwise than they are stored.
+    """
+    if len(parts) == 1:
+        require_same_clips(parts[0].table, scanned, location)
+        return tuple(parts)
+    by_key, by_path = _assigned(parts, scanned)
+    home = np.where(by_key >= 0, by_key, by_path)
+    new = np.flatnonzero((home < 0) & (_lengths(scanned) > 0))
+    if len(new):
+        raise MismatchError(
+            f"{len(new)} clips of the source are not in {location} ({_examples(scanned, new)}); add them with: "
+            "logitstore extend --skip-known, or give the source that the store was made from"
+        )
+    found = []
+    for number, part in enumerate(parts):
+        if (by_key == number).any():
+            require_same_clips(part.table, scanned.filter(pa.array(home == number)), location)
+            found.append(part)
+    if not found:
+        raise MismatchError(f"the source gives none of the clips of {location}; give the source that it was made from")
+    return tuple(found)
+
+
+def plan_extension(
+    parts: Sequence[Part], scanned: pa.Table, location: str, skip_known: bool
+) -> tuple[tuple[Part, ...], pa.Table | None]:
+    """What a source adds to a store: the parts, beyond the first, that it goes on with, and the clips of a new one.
+
+    :param skip_known: leave out clips that the store has, instead of refusing them.
+    :raises MismatchError: without ``skip_known``, clips that the store has; or columns that do not fit the store's.
+    """
+    by_key, by_path = _assigned(parts, scanned)
+    known = (by_key >= 0) | ((_lengths(scanned) == 0) & (by_path >= 0))
+    own = []
+    for number, part in enumerate(parts[1:], start=1):
+        matched = int((by_key == number).sum())
+        alone = matched == int((by_key >= 0).sum()) and bool(known.all())
+        if matched and (matched == part.table.num_rows if skip_known else alone):
+            own.append(part)
+    if not skip_known and known.any():
+        if len(own) == 1:
+            require_same_clips(own[0].table, scanned, location)
+            return tuple(own), None
+        raise MismatchError(
+            f"{int(known.sum())} of {len(known)} clips of the source are already in {location} "
+            f"({_examples(scanned, np.flatnonzero(known))}); give --skip-known to add only the others"
+        )
+    if known.all():
+        return tuple(own), None
+    fresh = scanned.filter(pa.array(~known))
+    _require_columns(parts, fresh, location)
+    return tuple(own), fresh
+
+
+def require_same_clips(stored: pa.Table, scanned: pa.Table, location: str) -> None:
+    """Refuse clips other than the store's. A clip that has since gone is no difference: it fails when it is decoded.
+
+    :raises MismatchError: naming the first clips or columns that differ.
+    """
+    if stored.column_names != scanned.column_names:
+        raise MismatchError(
+            f"the clips of {location} have the columns {', '.join(stored.column_names)}, the source now gives "
+            f"{', '.join(scanned.column_names)}; give the source that the store was made from, or another --out"
+        )
+    if _equal(stored, scanned):
+        return
+    old = set(zip(*(stored[name].to_pylist() for name in KEY), strict=True))
+    new = set(zip(*(scanned[name].to_pylist() for name in KEY), strict=True))
+    gone_paths = {path for path, _, _ in old} - {path for path, _, _ in new}
+    unreadable = {path for path, _, length in new if not length}
+    extra = sorted(key for key in new - old if key[2])
+    changed = sorted(key for key in old - new if key[0] not in gone_paths | unreadable)
+    if extra or changed:
+        examples = ", ".join(f"{path} at {start}+{length}" for path, start, length in (extra or changed)[:_SOME])
+        raise MismatchError(
+            f"the source is not the one that {location} was made from: {len(extra)} clips are new and {len(changed)} "
+            f"are not as they were (as {examples}); give the same source, or another --out"
+        )
+    if old == new:
+        raise MismatchError(
+            f"the clips of {location} are the same and their other columns differ; give the manifest that the store "
+            "was made from, or another --out"
+        )
+
+
+def _equal(stored: pa.Table, scanned: pa.Table) -> bool:
+    try:
+        return bool(stored.equals(scanned.cast(stored.schema)))
+    except pa.ArrowException:
+        return False
+
+
+def _assigned(parts: Sequence[Part], scanned: pa.Table) -> tuple[I64, I64]:
+    """For every scanned clip the part that has its key, and one that has its path; -1 where there is none."""
+    keys = pa.concat_tables(
+        [
+            part.table.select(KEY).append_column("part", pa.array(np.full(part.table.num_rows, number)))
+            for number, part in enumerate(parts)
+        ]
+    )
+    paths = keys.group_by("path").aggregate([("part", "min")]).rename_columns(["path", "part"])
+    return _look_up(scanned, keys, KEY), _look_up(scanned, paths, ("path",))
+
+
+def _look_up(scanned: pa.Table, known: pa.Table, key: Sequence[str]) -> I64:
+    left = scanned.select(key).append_column("row", pa.array(np.arange(scanned.num_rows)))
+    joined = left.join(known.select([*key, "part"]), list(key), join_type="inner")
+    found = np.full(scanned.num_rows, -1, dtype=np.int64)
+    found[joined["row"].to_numpy()] = joined["part"].to_numpy()
+    return found
+
+
+def _require_columns(parts: Sequence[Part], fresh: pa.Table, location: str) -> None:
+    """Refuse columns that cannot stand in one table with the store's: other types, or names that differ by case."""
+    stored = pa.unify_schemas([part.table.schema for part in parts], promote_options="default")
+    names = {name.lower(): name for name in stored.names}
+    for field in fresh.schema:
+        name = names.get(field.name.lower(), field.name)
+        if name != field.name:
+            raise MismatchError(
+                f"the source has a column {field.name!r} and {location} a column {name!r}, which SQL cannot tell "
+                "apart; rename the source's"
+            )
+        if name not in stored.names:
+            continue
+        kind = stored.field(name).type
+        if field.type != kind and not pa.types.is_null(field.type) and not pa.types.is_null(kind):
+            raise MismatchError(
+                f"the column {name!r} is {field.type} in the source and {kind} in {location}; give it as {kind}"
+            )
+
+
+def _lengths(table: pa.Table) -> I64:
+    return np.asarray(table["length"].to_numpy(), dtype=np.int64)
+
+
+def _examples(table: pa.Table, rows: I64) -> str:
+    chosen = table.select(KEY).take(pa.array(rows[:_SOME])).to_pylist()
+    shown = ", ".join(f"{clip['path']} at {clip['start']}+{clip['length']}" for clip in chosen)
+    return shown + (", …" if len(rows) > _SOME else "")

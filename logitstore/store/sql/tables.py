@@ -1,0 +1,328 @@
+"""A store as Arrow tables that are decoded when they are read: part by part, and only the columns asked for.
+
+=========  =====================================================================================================
+table      a row is
+=========  =====================================================================================================
+clips      a clip: ``clip`` (the row number that joins all tables), path, start, length, rate, the manifest's columns
+views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
+topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
+members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
+teachers   a member of the ensemble
+failures   a clip that has no targets: clip, path, reason
+blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
+=========  =====================================================================================================
+
+``entropy`` is in nats: of a sigmoid ensemble the sum of the k Bernoulli entropies, of a softmax ensemble
+-sum(p ln p) over the k stored classes. Rows come in no promised order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from logitstore.arrays import F32, I64
+from logitstore.errors import CorruptStoreError
+from logitstore.store.clip_files import clip_files, open_clip_file
+from logitstore.store.format.commits import Commit
+from logitstore.store.reader import Store
+from logitstore.store.sql.lazy import LazyTable, Part
+from logitstore.views.ops import DB_UNIT, MEL_STEPS, TICKS_PER_SECOND, WEIGHT_UNIT, FrequencyMask, mel_step_hz
+
+_CLASS = pa.dictionary(pa.uint16(), pa.string())
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+
+def tables(store: Store) -> dict[str, Callable[[], pa.Table | LazyTable]]:
+    """How to make each table of a store, by its name; nothing is read before one is made."""
+    from logitstore.store.combined import CombinedStore
+
+    if isinstance(store, CombinedStore):
+        from logitstore.store.sql.combined_tables import combined_tables
+
+        return combined_tables(store)
+    makers: dict[str, Callable[[], pa.Table | LazyTable]] = {
+        "clips": lambda: clips_table(store),
+        "views": lambda: _views_table(store),
+        "topk": lambda: _topk_table(store),
+        "members": lambda: _members_table(store),
+        "teachers": lambda: teachers_table(store),
+        "failures": lambda: failures_table(store),
+        "blocks": lambda: _blocks_table(store),
+    }
+    if not store.manifest.keep_members:
+        del makers["members"]
+    return makers
+
+
+def clips_table(store: Store) -> LazyTable:
+    """The clip table, read by groups of rows.
+
+    :raises CorruptStoreError: a file of it is missing, or is not the one that was committed.
+    """
+    files = clip_files(store)
+    schema = pa.unify_schemas([file.schema_arrow for file in files.values()], promote_options="default")
+    schema = schema.remove_metadata().insert(0, pa.field("clip", pa.int64()))
+    parts, first = [], 0
+    for name, file in files.items():
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            read = _clip_rows(store, name, group, first, schema)
+            parts.append(Part({"clip": (first, first + rows)}, rows, read))
+            first += rows
+    return LazyTable(schema, parts)
+
+
+def _clip_rows(store: Store, name: str, group: int, first: int, schema: pa.Schema) -> Callable[[Set[str]], pa.Table]:
+    def decode(columns: Set[str]) -> pa.Table:
+        with open_clip_file(store, name) as file:
+            stored = [column for column in schema.names if column in columns and column in file.schema_arrow.names]
+            rows = file.metadata.row_group(group).num_rows
+            table = file.read_row_group(group, columns=stored, use_threads=False)
+        arrays = []
+        wanted = [field for field in schema if field.name in columns]
+        for field in wanted:
+            if field.name == "clip":
+                arrays.append(pa.chunked_array([np.arange(first, first + rows)]))
+            elif field.name in stored:
+                arrays.append(table[field.name].cast(field.type))
+            else:
+                arrays.append(pa.chunked_array([pa.nulls(rows, field.type)]))
+        return pa.table(arrays, schema=pa.schema(wanted))
+
+    return decode
+
+
+def _views_table(store: Store) -> LazyTable:
+    drawn = _draw_columns(store, None, {name: np.zeros(0, np.int64) for name in store.manifest.recipe.columns})
+    schema = pa.schema(
+        [("clip", pa.int64()), ("view", pa.int32())]
+        + [(name, values.type) for name, values in drawn.items()]
+        + [("entropy", pa.float64()), ("top1", _CLASS), ("top1_probability", pa.float32())]
+    )
+
+    def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
+        kept = _kept_rows(commit)
+        made: dict[str, Any] = _keys(commit, columns, 1)
+        if columns & set(drawn):
+            flat = {name: values[kept].reshape(-1) for name, values in store.block_draws(commit).items()}
+            made |= _draw_columns(store, commit, flat)
+        if columns & {"entropy", "top1", "top1_probability"}:
+            classes, probabilities = store.block_targets(commit)
+            made["top1"] = _class_names(store, classes[kept, :, 0])
+            made["top1_probability"] = probabilities[kept, :, 0].reshape(-1)
+            if "entropy" in columns:
+                made["entropy"] = entropy(probabilities[kept], store.manifest.scores).reshape(-1)
+        return made
+
+    return _by_block(store, schema, 1, decode)
+
+
+def entropy(probabilities: F32, scores: str) -> npt.NDArray[np.float64]:
+    """Entropy in nats over the last axis, float64, of probabilities in (0, 1).
+
+    For "sigmoid" the sum of Bernoulli entropies, for "softmax" -sum(p ln p) of the classes there are.
+    """
+    p = probabilities.astype(np.float64)
+    terms = p * np.log(p)
+    if scores == "sigmoid":
+        terms += (1.0 - p) * np.log1p(-p)
+    return np.asarray(-terms.sum(axis=-1))
+
+
+def _draw_columns(store: Store, commit: Commit | None, draws: dict[str, I64]) -> dict[str, pa.Array]:
+    """Draw columns (n,) as SQL shows them, in plain units; NULL where an op has nothing to say."""
+    made: dict[str, Any] = {}
+    for op in store.manifest.recipe.ops:
+        own = [draws[name] for name in op.columns]
+        if op.name == "roll":
+            made["roll_samples"] = own[0]
+        elif op.name == "gain":
+            made["gain_db"] = own[0] / DB_UNIT
+        elif op.name == "mixup":
+            partner = own[0] + (commit.first_clip if commit else 0)
+            made["mixup_partner_clip"] = pa.array(partner, mask=own[1] == 0)
+            made["mixup_weight"] = own[1] / WEIGHT_UNIT
+        elif op.name == "noise":
+            made["noise_snr_db"] = pa.array(own[0] / DB_UNIT, mask=own[1] == 0)
+            made["noise_key"] = pa.array(own[1], mask=own[1] == 0)
+        elif op.name == "time_mask":
+            made["time_start_ms"] = own[0] * (1000 // TICKS_PER_SECOND)
+            made["time_end_ms"] = (own[0] + own[1]) * (1000 // TICKS_PER_SECOND)
+        elif isinstance(op, FrequencyMask):
+            axis = mel_step_hz(np.arange(MEL_STEPS + 1), op.min_hz, op.max_hz)
+            made["freq_low_step"], made["freq_high_step"] = own[0], own[0] + own[1]
+            made["freq_low_hz"], made["freq_high_hz"] = axis[own[0]], axis[own[0] + own[1]]
+    return {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in made.items()}
+
+
+_TOPK = [("class_index", pa.int32()), ("class", _CLASS), ("probability", pa.float32())]
+
+
+def _topk_table(store: Store) -> LazyTable:
+    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), *_TOPK])
+
+    def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
+        if not columns & {"class_index", "class", "probability"}:
+            return _keys(commit, columns, store.manifest.topk)
+        if not columns & {"rank", "probability"}:
+            return _unranked(store, commit, columns)
+        kept = _kept_rows(commit)
+        classes, probabilities = store.block_targets(commit)
+        return _keys(commit, columns, store.manifest.topk) | {
+            "class_index": classes[kept].reshape(-1).astype(np.int32) if "class_index" in columns else None,
+            "class": _class_names(store, classes[kept]),
+            "probability": probabilities[kept].reshape(-1),
+        }
+
+    return _by_block(store, schema, store.manifest.topk, decode)
+
+
+def _unranked(store: Store, commit: Commit, columns: Set[str]) -> dict[str, Any]:
+    """Which classes are stored for which views, without their values and so without their order."""
+    entries, class_count = store.block_classes(commit)
+    labels = (entries.numbers % class_count).astype(np.uint16)
+    made: dict[str, Any] = {}
+    if columns & {"clip", "view"}:
+        entry, view = np.nonzero(entries.present)
+        made["clip"] = commit.first_clip + entries.numbers[entry] // class_count
+        made["view"] = (commit.view_start + view).astype(np.int32)
+        labels = labels[entry]
+    else:
+        labels = np.repeat(labels, np.count_nonzero(entries.present, axis=1))
+    return made | {"class_index": labels.astype(np.int32), "class": _class_names(store, labels)}
+
+
+def _members_table(store: Store) -> LazyTable:
+    keys = [("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), ("member", _NAME)]
+    names = member_names(store)
+
+    def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
+        kept = _kept_rows(commit)
+        count, k = len(names), store.manifest.topk
+        each = len(kept) * commit.views * k
+        made = {name: np.tile(values, count) for name, values in _keys(commit, columns, k).items()}
+        codes = np.repeat(np.arange(count, dtype=np.int32), each)
+        made["member"] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names))
+        if columns & {"class", "class_index"}:
+            classes = np.tile(store.block_targets(commit)[0][kept].reshape(-1), count)
+            made |= {"class": _class_names(store, classes), "class_index": classes.astype(np.int32)}
+        if "probability" in columns:
+            probabilities = store.block_members(commit)
+            if probabilities is None:
+                raise CorruptStoreError(f"{store.location}: block {commit.name} holds no members; restore it")
+            made["probability"] = probabilities[:, kept].reshape(-1)
+        return made
+
+    return _by_block(store, pa.schema(keys + _TOPK), store.manifest.topk * len(names), decode)
+
+
+def member_names(store: Store) -> list[str]:
+    """A name for every member, unique: a name that comes again is numbered, as in ``cnn4 #2``."""
+    names: list[str] = []
+    for member in store.manifest.teachers:
+        before = sum(name.rsplit(" #", 1)[0] == member.name for name in names)
+        names.append(f"{member.name} #{before + 1}" if before else member.name)
+    return names
+
+
+def teachers_table(store: Store) -> pa.Table:
+    """The members of the ensemble."""
+    members = store.manifest.teachers
+    return pa.table(
+        {
+            "member": pa.array(member_names(store), pa.string()),
+            "weight": pa.array([member.weight for member in members], pa.float64()),
+            "scores": pa.array([member.scores for member in members], pa.string()),
+            "sample_rate": pa.array([member.sample_rate for member in members], pa.int32()),
+            "digest": pa.array([member.digest for member in members], pa.string()),
+        }
+    )
+
+
+def failures_table(store: Store) -> pa.Table:
+    """The clips without targets."""
+    failures = store.failures()
+    types = [("clip", pa.int64()), ("path", pa.string()), ("reason", pa.string())]
+    return pa.table(
+        {name: pa.array([failure[i] for failure in failures], kind) for i, (name, kind) in enumerate(types)}
+    )
+
+
+def _blocks_table(store: Store) -> LazyTable:
+    numbers = ("shard", "first_clip", "clips", "view_start", "view_stop")
+    schema = pa.schema(
+        [("name", pa.string())]
+        + [(name, pa.int64()) for name in numbers]
+        + [("failed", pa.int64()), ("bytes", pa.int64())]
+    )
+
+    def decode(columns: Set[str]) -> pa.Table:
+        commits = store.commits
+        made: dict[str, list[Any]] = {
+            name: [getattr(commit, name) for commit in commits] for name in ("name", *numbers)
+        }
+        made["failed"] = [len(commit.failed) for commit in commits]
+        sizes = store.storage.sizes("blocks") if "bytes" in columns else {}
+        made["bytes"] = [_block_bytes(store, commit, sizes) if "bytes" in columns else 0 for commit in commits]
+        return pa.table(made, schema=schema)
+
+    return LazyTable(schema, [Part({}, len(store.commits), decode)])
+
+
+def _block_bytes(store: Store, commit: Commit, sizes: dict[str, int]) -> int:
+    try:
+        return sum(sizes[f"{commit.group}/{name}"] for name in commit.objects)
+    except KeyError as error:
+        raise CorruptStoreError(
+            f"{store.location}: an object of block {commit.name} is missing; "
+            f"delete commits/{commit.name}.json and build again to make the block anew"
+        ) from error
+
+
+# what the tables that go block by block share
+
+
+def _by_block(
+    store: Store, schema: pa.Schema, rows_a_view: int, decode: Callable[[Commit, Set[str]], dict[str, Any]]
+) -> LazyTable:
+    def part(commit: Commit) -> Part:
+        def decode_columns(columns: Set[str]) -> pa.Table:
+            made = decode(commit, columns)
+            wanted = [field for field in schema if field.name in columns]
+            return pa.table([made[field.name] for field in wanted], schema=pa.schema(wanted))
+
+        bounds = {
+            "clip": (commit.first_clip, commit.first_clip + commit.clips),
+            "view": (commit.view_start, commit.view_stop),
+        }
+        return Part(bounds, commit.clips * commit.views * rows_a_view, decode_columns)
+
+    return LazyTable(schema, [part(commit) for commit in store.commits])
+
+
+def _kept_rows(commit: Commit) -> I64:
+    """Rows of a block, rising, whose clips have targets."""
+    return np.delete(np.arange(commit.clips), [row for row, _ in commit.failed])
+
+
+def _keys(commit: Commit, columns: Set[str], repeats: int) -> dict[str, Any]:
+    """The columns clip, view and, from 1 to ``repeats``, rank: those that are asked for."""
+    rows = _kept_rows(commit)
+    made: dict[str, Any] = {}
+    if "clip" in columns:
+        made["clip"] = np.repeat(commit.first_clip + rows, commit.views * repeats)
+    if "view" in columns:
+        views = np.arange(commit.view_start, commit.view_stop, dtype=np.int32)
+        made["view"] = np.tile(np.repeat(views, repeats), len(rows))
+    if "rank" in columns:
+        made["rank"] = np.tile(np.arange(1, repeats + 1, dtype=np.int32), len(rows) * commit.views)
+    return made
+
+
+def _class_names(store: Store, classes: npt.NDArray[np.uint16]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(classes.reshape(-1)), pa.array(store.manifest.classes, pa.string()))

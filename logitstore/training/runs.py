@@ -1,0 +1,194 @@
+"""Run folders: what a training leaves behind, and what a teacher spec can name.
+
+::
+
+    RUN/
+      model.safetensors   the weights
+      config.yaml         every option, resolved; --config takes it
+      training.json       the same as JSON, with the store's fingerprint and versions
+      log.jsonl           a record for every step and every epoch
+      run.json            model and its arguments, classes, score kind, sample rate, digest of the weights, and more
+
+``run.json`` is written last, so a folder without it is not a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from logitstore.errors import RunError
+from logitstore.files import write_whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from logitstore.models.tagger import Tagger
+
+FORMAT = "logitstore-run"
+VERSION = 1
+CONFIG_NAME = "run.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model read from its run folder.
+
+    :param model: in eval mode, on the CPU. :param classes: names, in the order of its logits.
+    :param scores: "sigmoid" or "softmax". :param sample_rate: Hz of the waveforms it takes.
+    :param digest: BLAKE2b-128 of the weights, hex. :param config: the whole ``run.json``.
+    """
+
+    folder: Path
+    model: Tagger
+    classes: tuple[str, ...]
+    scores: str
+    sample_rate: int
+    digest: str
+    config: dict[str, Any]
+
+    @property
+    def clip_seconds(self) -> float | None:
+        """Length of the clips that it learnt from; None where the run does not say."""
+        training = self.config.get("training", {})
+        seconds = (training.get("store") or training.get("options") or {}).get("clip_seconds")
+        return None if seconds is None else float(seconds)
+
+
+def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """BLAKE2b-128, hex, of tensors by name: sorted names, dtypes, shapes and values (little-endian)."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_run(
+    folder: str | os.PathLike[str],
+    model_name: str,
+    model_args: Mapping[str, Any],
+    classes: Sequence[str],
+    scores: str,
+    sample_rate: int,
+    model: Tagger,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a run folder; each file appears whole or not at all, ``run.json`` last.
+
+    :param folder: made where it is missing; a run that is there is replaced.
+    :param model_name: name and ``model_args`` that :func:`logitstore.models.registry.build` made the model of.
+    :param classes: names in the order of the logits; ``scores``: "sigmoid" or "softmax"; ``sample_rate``: Hz.
+    :param extra: anything else that JSON holds; kept under its own keys of ``run.json``.
+    :raises RunError: classes or rate are not the model's, an ``extra`` key that ``run.json`` uses itself, or the folder
+        cannot be written.
+    """
+    import safetensors.torch
+
+    if len(classes) != model.classes or sample_rate != model.front_end.sample_rate or scores != model.scores:
+        raise RunError(
+            f"run {os.fspath(folder)!r}: {len(classes)} classes, {scores}, {sample_rate} Hz do not describe the model, "
+            f"which has {model.classes} classes, {model.scores}, {model.front_end.sample_rate} Hz"
+        )
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model_name,
+        "model_args": dict(model_args),
+        "classes": list(classes),
+        "scores": scores,
+        "sample_rate": sample_rate,
+        "digest": weights_digest(tensors),
+    }
+    for key in extra or {}:
+        if key in config:
+            raise RunError(f"run {os.fspath(folder)!r}: the extra key {key!r} is one that run.json uses itself")
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(path / WEIGHTS_NAME, safetensors.torch.save(tensors))
+        write_whole(path / CONFIG_NAME, (json.dumps(config | dict(extra or {}), indent=2) + "\n").encode())
+    except OSError as error:
+        raise RunError(f"run folder {os.fspath(folder)!r} cannot be written: {error.strerror or error}") from error
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder with a ``run.json``."""
+    return (Path(folder) / CONFIG_NAME).is_file()
+
+
+def load_run(folder: str | os.PathLike[str]) -> Run:
+    """Read a run folder.
+
+    :raises RunError: no such folder, not a run, an unknown version or model, weights that are missing, damaged or of
+        another model.
+    """
+    import safetensors
+    import safetensors.torch
+
+    from logitstore.models.registry import build
+
+    path = Path(folder)
+    config = _config(path)
+    classes = tuple(config["classes"])
+    model = build(config["model"], len(classes), scores=config["scores"], **config["model_args"])
+    weights = path / WEIGHTS_NAME
+    try:
+        tensors = safetensors.torch.load(weights.read_bytes())
+    except OSError as error:
+        raise RunError(f"run {str(path)!r}: its weights {WEIGHTS_NAME} cannot be read: {error.strerror}") from error
+    except safetensors.SafetensorError as error:
+        raise RunError(f"run {str(path)!r}: {WEIGHTS_NAME} is not a safetensors file: {error}") from error
+    digest = weights_digest(tensors)
+    if digest != config["digest"]:
+        raise RunError(
+            f"run {str(path)!r}: {WEIGHTS_NAME} has the digest {digest} and run.json says {config['digest']}; "
+            "the weights are damaged or of another run; train again or copy both files anew"
+        )
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise RunError(
+            f"run {str(path)!r}: {WEIGHTS_NAME} is not of the model {config['model']!r} that run.json names: "
+            f"{len(differing)} tensors differ, the first is {differing[0]!r}"
+        )
+    if config["sample_rate"] != model.front_end.sample_rate:
+        raise RunError(
+            f"run {str(path)!r}: run.json says {config['sample_rate']} Hz and its model takes "
+            f"{model.front_end.sample_rate} Hz"
+        )
+    model.load_state_dict(tensors)
+    return Run(path, model.eval(), classes, config["scores"], config["sample_rate"], digest, config)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise RunError(f"no run folder {str(path)!r}; give a folder that train-teacher or train-student wrote")
+    if not is_run(path):
+        raise RunError(f"{str(path)!r} is not a run folder: it has no {CONFIG_NAME}, which a finished training writes")
+    try:
+        config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(f"run {str(path)!r}: {CONFIG_NAME} is not readable JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise RunError(f"{str(path)!r} is not a run folder of this project: {CONFIG_NAME} has no format {FORMAT!r}")
+    if config.get("version") != VERSION:
+        raise RunError(f"run {str(path)!r} has the version {config.get('version')!r}; this program reads {VERSION}")
+    kinds = {"model": str, "model_args": dict, "classes": list, "scores": str, "sample_rate": int, "digest": str}
+    for key, kind in kinds.items():
+        if not isinstance(config.get(key), kind):
+            raise RunError(
+                f"run {str(path)!r}: {key!r} of {CONFIG_NAME} is {config.get(key)!r}; it must be a {kind.__name__}"
+            )
+    return config

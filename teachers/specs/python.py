@@ -1,0 +1,131 @@
+"""``python:MODULE:FACTORY``: any torch module that states its classes, sample rate and score kind."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from logitstore.classes import check_classes
+from logitstore.errors import LogitstoreError, TeacherError
+from logitstore.models.sidecar import check_rate, check_scores
+from logitstore.training.runs import weights_digest
+from logitstore.views.recipe import Masks
+from teachers.teacher import Teacher
+
+#: What a user's own module can raise while it is imported, its factory called, or the module itself.
+OWN_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+class ModuleTeacher(Teacher):
+    """A module of the user's: ``module(waveforms)`` or ``module(waveforms, masks=masks)`` gives probabilities.
+
+    A module with a parameter ``masks`` is always handed masks: float64 tensors (B,) on the waveforms' device, with
+    equal ends where there is none. A module with a method ``features(waveforms, masks)``, which gives (B, T, D), can
+    teach the similarity losses; that is a call beside the module's own, so a module whose two share work keeps it.
+    """
+
+    def __init__(self, spec: str, module_name: str, factory_name: str) -> None:
+        module = _call(spec, module_name, factory_name)
+        if not isinstance(module, torch.nn.Module):
+            raise TeacherError(
+                f"teacher {spec!r}: {factory_name}() gave {type(module).__name__}; it must give a torch.nn.Module"
+            )
+        for attribute in ("classes", "sample_rate", "scores"):
+            if not hasattr(module, attribute):
+                raise TeacherError(
+                    f"teacher {spec!r}: its module has no attribute {attribute!r}; it needs classes (names), "
+                    "sample_rate (Hz) and scores ('sigmoid' or 'softmax')"
+                )
+        whose = f"teacher {spec!r}"
+        classes: Any = module.classes
+        self.spec = spec
+        self.name = f"python:{module_name}:{factory_name}"
+        self.module = module.eval()
+        self.classes = check_classes(list(classes) if isinstance(classes, tuple) else classes, whose=whose)
+        self.scores = check_scores(module.scores, whose=whose)
+        self.sample_rate = check_rate(module.sample_rate, whose=whose)
+        self.takes_masks = "masks" in inspect.signature(module.forward).parameters
+        self.has_features = callable(getattr(module, "features", None))
+        self.digest = weights_digest(module.state_dict())
+        self.contract: dict[str, Any] = {"fill": "its own"} if self.takes_masks else {}
+
+    @torch.inference_mode()
+    def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        if self.takes_masks:
+            output: torch.Tensor = self.module(waveforms, masks=_masks(waveforms, masks))
+        else:
+            output = self.module(waveforms)
+        return output
+
+    @torch.inference_mode()
+    def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        if not self.has_features:
+            return super().features(waveforms, masks)
+        method: Any = self.module.features
+        frames: torch.Tensor = method(waveforms, _masks(waveforms, masks))
+        return frames
+
+    def to(self, device: str | torch.device) -> Self:
+        self.module.to(device)
+        return self
+
+
+def load(spec: str, rest: str) -> ModuleTeacher:
+    """The teacher of ``python:MODULE:FACTORY``.
+
+    :raises TeacherError: no such module or factory, one that fails, or a module without the three attributes.
+    """
+    module_name, colon, factory_name = rest.partition(":")
+    if not (colon and module_name and factory_name):
+        raise TeacherError(f"teacher {spec!r} is not of the form python:MODULE:FACTORY, as in python:my_models:teacher")
+    return ModuleTeacher(spec, module_name, factory_name)
+
+
+def _call(spec: str, module_name: str, factory_name: str) -> object:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+        importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except OWN_ERRORS as error:
+        raise TeacherError(f"teacher {spec!r}: cannot import {module_name!r}: {_described(error)}") from error
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        found = "has no" if factory is None else "has something that cannot be called as"
+        raise TeacherError(
+            f"teacher {spec!r}: the module {module_name!r} {found} {factory_name!r}; name a factory in it"
+        )
+    try:
+        return factory()
+    except LogitstoreError:
+        raise
+    except OWN_ERRORS as error:
+        raise TeacherError(f"teacher {spec!r}: {factory_name}() failed: {_described(error)}") from error
+
+
+def _masks(waveforms: torch.Tensor, masks: Masks | None) -> Masks:
+    if masks is not None:
+        return masks.to(waveforms.device)
+    nothing = torch.zeros(len(waveforms), dtype=torch.float64, device=waveforms.device)
+    return Masks(nothing, nothing, nothing, nothing)
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,57 @@
+"""Run folders as teachers."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+
+from logitstore.models.tagger import Tagger, probabilities
+from logitstore.training.runs import load_run
+from logitstore.views.recipe import Masks
+from teachers.teacher import Teacher
+
+
+class TaggerTeacher(Teacher):
+    """A teacher around one of this project's own models."""
+
+    takes_masks = True
+    has_features = True
+
+    def __init__(self, spec: str, name: str, model: Tagger, classes: tuple[str, ...], digest: str) -> None:
+        self.spec = spec
+        self.name = name
+        self.model = model.eval()
+        self.classes = classes
+        self.scores: str = model.scores
+        self.sample_rate = model.front_end.sample_rate
+        self.digest = digest
+        self.contract = model.contract()
+
+    @torch.inference_mode()
+    def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        return probabilities(self.model(waveforms, masks), self.scores)
+
+    @torch.inference_mode()
+    def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        return self.model.frame_features(waveforms, masks)
+
+    @torch.inference_mode()
+    def outputs(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, frames = self.model.outputs(waveforms, masks)
+        return probabilities(logits, self.scores), frames
+
+    def to(self, device: str | torch.device) -> Self:
+        self.model.to(device)
+        return self
+
+
+def load(spec: str, folder: str) -> TaggerTeacher:
+    """The teacher of a run folder.
+
+    :raises RunError: not a run, or a damaged one.
+    """
+    run = load_run(folder)
+    teacher = TaggerTeacher(spec, run.config["model"], run.model, run.classes, run.digest)
+    teacher.trained_seconds = run.clip_seconds
+    return teacher

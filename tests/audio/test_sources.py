@@ -1,0 +1,411 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logitstore.audio.decode import decode
+from logitstore.audio.scan import scan
+from logitstore.audio.source import normal_path
+from logitstore.audio.sources import open_audio, open_source
+from logitstore.errors import AudioError, SourceError
+
+RATE = 8000
+
+
+def encoded(seed: int, kind: str = "FLAC", frames: int = RATE) -> bytes:
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, frames)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, noise, RATE, format=kind)
+    return buffer.getvalue()
+
+
+def put(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def keys(source: str, audio_root: str | None = None) -> list[str]:
+    paths: list[str] = open_source(source, audio_root).listing().column("path").to_pylist()
+    return sorted(paths)
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_hub(path: Path, rows: list[dict[str, Any]], row_group_size: int = 2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=row_group_size)
+    return path
+
+
+def same_audio(root: str, path: str, content: bytes) -> None:
+    """The piece under this key decodes to what the encoded bytes hold."""
+    expected, rate = soundfile.read(io.BytesIO(content), dtype="float32")
+    got = decode(open_audio(root), path, 0, len(expected), rate, rate)
+    np.testing.assert_array_equal(got, expected)
+
+
+# folders
+
+
+def test_folder_is_searched_recursively_and_hidden_files_are_skipped(tmp_path: Path) -> None:
+    wanted = ["a.wav", "b/c.FLAC", "b/d/e.ogg", "z.mp3", "ä.opus"]
+    for name in [*wanted, ".hidden.wav", ".git/x.wav", "notes.txt", "labels.parquet"]:
+        put(tmp_path / name, b"x")
+    assert keys(str(tmp_path)) == sorted(wanted)
+
+
+def test_folder_follows_links_and_cuts_loops(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "far.wav", b"x")
+    put(tmp_path / "root" / "b" / "near.wav", b"x")
+    (tmp_path / "root" / "b" / "loop").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    assert keys(str(tmp_path / "root")) == ["b/near.wav", "link/far.wav"]
+
+
+def test_folder_keys_may_start_from_a_folder_above(tmp_path: Path) -> None:
+    content = encoded(0)
+    put(tmp_path / "fold1" / "a.flac", content)
+    assert keys(str(tmp_path / "fold1"), str(tmp_path)) == ["fold1/a.flac"]
+    same_audio(str(tmp_path), "fold1/a.flac", content)
+    with pytest.raises(SourceError, match="not below the audio root"):
+        open_source(str(tmp_path), str(tmp_path / "fold1"))
+
+
+def test_folder_reads_nothing_outside_it(tmp_path: Path) -> None:
+    put(tmp_path / "secret.wav", encoded(0, "WAV"))
+    put(tmp_path / "root" / "a.wav", encoded(1, "WAV"))
+    audio = open_audio(str(tmp_path / "root"))
+    for path in ("../secret.wav", str(tmp_path / "secret.wav"), "x/../../secret.wav"):
+        with pytest.raises(AudioError, match="leaves the audio root"):
+            audio.read(path)
+
+
+def test_a_name_that_is_not_utf8_is_an_error_that_shows_it(tmp_path: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(SourceError, match="is not UTF-8"):
+        keys(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda root: root / "nowhere", "no such file or folder"),
+        (lambda root: root, "no audio found"),
+        (lambda root: put(root / "model.pt", b"x"), "unknown kind of source '.pt'"),
+        (lambda root: root / "*.tar", "no file matches"),
+        (lambda root: root / "s-{00..02}.tar", r"s-00\.tar: no such file, named by the pattern"),
+        (lambda root: put(root / "bad.tar", b"not a tar at all").parent, "not readable as an uncompressed tar"),
+        (lambda root: put(root / "bad.parquet", b"PAR0"), "not readable as Parquet"),
+    ],
+)
+def test_what_is_no_source_is_one_clear_line(tmp_path: Path, make: Any, match: str) -> None:
+    with pytest.raises(SourceError, match=match) as caught:
+        open_source(str(make(tmp_path))).listing()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_two_packed_kinds_is_ambiguous(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"a.wav": b"x"})
+    put(tmp_path / "b.h5", b"x")
+    with pytest.raises(SourceError, match=r"several kinds \(hdf5, tar\)"):
+        open_source(str(tmp_path))
+
+
+# manifests
+
+
+def manifest(folder: Path, text: str, name: str = "m.csv") -> str:
+    return str(put(folder / name, text.encode()))
+
+
+def test_manifest_columns_keep_their_types(tmp_path: Path) -> None:
+    source = manifest(tmp_path, 'path,label,fold,weight,none\na.wav,"dog, big",1,0.5,\n1,cat,2,1,\n')
+    table = open_source(source).listing()
+    assert table.column("path").to_pylist() == ["a.wav", "1"]
+    assert [str(table.schema.field(name).type) for name in ("label", "fold", "weight", "none")] == [
+        "string",
+        "int64",
+        "double",
+        "string",
+    ]
+
+
+def test_manifest_as_tsv_and_parquet_says_the_same(tmp_path: Path) -> None:
+    csv = open_source(manifest(tmp_path, "path,fold,start\na.wav,1,0.5\nb.wav,2,\n")).listing()
+    tsv = open_source(manifest(tmp_path, "path\tfold\tstart\na.wav\t1\t0.5\nb.wav\t2\t\n", "m.tsv")).listing()
+    pq.write_table(csv, tmp_path / "m.parquet")
+    parquet = open_source(str(tmp_path / "m.parquet"))
+    assert parquet.kind == "manifest"
+    assert csv == tsv == parquet.listing()
+
+
+def test_a_late_string_in_a_column_of_numbers_makes_it_text(tmp_path: Path) -> None:
+    rows = "".join(f"{row}.wav,{row}\n" for row in range(200_000))
+    table = open_source(manifest(tmp_path, "path,id\n" + rows + "x.wav,abc\n")).listing()
+    assert str(table.schema.field("id").type) == "string"
+
+
+def test_manifest_paths_are_below_the_audio_root_or_its_own_folder(tmp_path: Path) -> None:
+    content = encoded(3)
+    put(tmp_path / "audio" / "x" / "a.flac", content)
+    source = manifest(tmp_path, "path\n./x//a.flac\n")
+    audio = open_source(source, str(tmp_path / "audio"))
+    assert audio.listing().column("path").to_pylist() == ["x/a.flac"]
+    assert len(decode(audio, "x/a.flac", 0, RATE, RATE, RATE)) == RATE
+    same_audio(str(tmp_path / "audio"), "x/a.flac", content)
+
+
+def test_manifest_over_packed_audio(tmp_path: Path) -> None:
+    write_tar(tmp_path / "shards" / "s.tar", {"a.flac": encoded(1)})
+    source = open_source(manifest(tmp_path, "path,label\ns.tar/a.flac,dog\n"), str(tmp_path / "shards"))
+    table = scan(source, clip_seconds=10)
+    assert table.to_pylist() == [{"path": "s.tar/a.flac", "start": 0, "length": RATE, "rate": RATE, "label": "dog"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("file,label\na.wav,x\n", "no column 'path'; found 'file', 'label'"),
+        ("path\n", "no rows"),
+        ("", "not readable as a csv manifest: Empty CSV file"),
+        ("path,a\nx.wav\n", "not readable as a csv manifest: .*Expected 2 columns, got 1"),
+        ("path\na.wav\n../b.wav\n", r"line 3: the path '\.\./b\.wav' leaves the audio root"),
+        ("path\nx/../../b.wav\n", "line 2: .* leaves the audio root"),
+        ("path\n/etc/passwd\n", "line 2: the path '/etc/passwd' is absolute"),
+        ("path,a\n,1\n", "line 2: the path is empty"),
+        ("path,start\na.wav,-1\n", "line 2: start is -1 s; allowed is 0 or more"),
+        ("path,start\na.wav,inf\n", "line 2: start is inf s"),
+        ("path,duration\na.wav,1\nb.wav,0\n", "line 3: duration is 0 s; allowed is more than 0"),
+        ("path,duration\na.wav,long\n", "not readable as a csv manifest: .*'long'"),
+        ("path,rate\na.wav,1\n", "'rate' has a name that the clip table keeps for itself"),
+        ("path,Clip\na.wav,1\n", "'Clip' has a name that the clip table keeps"),
+        ("path,a,A\na.wav,1,2\n", "'A' is there twice"),
+        ("path,path\na.wav,b.wav\n", "'path' is there twice"),
+    ],
+)
+def test_what_a_manifest_cannot_say(tmp_path: Path, text: str, match: str) -> None:
+    with pytest.raises(SourceError, match=match) as caught:
+        open_source(manifest(tmp_path, text)).listing()
+    assert "\n" not in str(caught.value)
+
+
+def test_latin1_manifest_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "m.csv", "path,label\na.wav,Gerät\n".encode("latin-1"))
+    with pytest.raises(SourceError, match="'label' is not UTF-8; save the manifest as UTF-8"):
+        open_source(str(tmp_path / "m.csv")).listing()
+
+
+@given(st.text(alphabet="./ab", max_size=12))
+def test_normal_paths_stay_inside(path: str) -> None:
+    normal = normal_path(path)
+    if normal is not None:
+        assert normal_path(normal) == normal
+        assert ".." not in normal.split("/")
+        assert not normal.startswith("/")
+
+
+# packed audio
+
+
+def test_tar_members_and_sidecars(tmp_path: Path) -> None:
+    first, second = encoded(1), encoded(2, "WAV")
+    write_tar(
+        tmp_path / "s-000.tar",
+        {
+            "./a.flac": first,
+            "a.json": b'{"label": "dog", "fold": 3, "tags": ["x"], "ok": true}',
+            "sub/b.x.wav": second,
+            "sub/b.cls": b"7\n",
+            "sub/b.txt": b"a cat",
+            "._a.flac": b"rubbish",
+        },
+    )
+    source = open_source(str(tmp_path / "s-000.tar"))
+    rows = {row["path"]: row for row in source.listing().to_pylist()}
+    assert list(rows) == ["s-000.tar/a.flac", "s-000.tar/sub/b.x.wav"]
+    assert {name: rows["s-000.tar/a.flac"][name] for name in ("label", "fold", "ok", "cls")} == {
+        "label": "dog",
+        "fold": 3,
+        "ok": True,
+        "cls": None,
+    }
+    assert rows["s-000.tar/sub/b.x.wav"]["cls"] == 7
+    assert rows["s-000.tar/sub/b.x.wav"]["txt"] == "a cat"
+    for root in (tmp_path, tmp_path / "s-000.tar", tmp_path / "*.tar", tmp_path / "s-{000..000}.tar"):
+        same_audio(str(root), "s-000.tar/a.flac", first)
+        same_audio(str(root), "s-000.tar/sub/b.x.wav", second)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_every_encoding_reads_out_of_a_tar(tmp_path: Path, kind: str) -> None:
+    name = f"x.{kind.lower()}"
+    content = encoded(5, kind)
+    write_tar(tmp_path / "s.tar", {"pad.txt": b"offset", name: content})
+    table = scan(open_source(str(tmp_path)), clip_seconds=10)
+    put(tmp_path / "plain" / name, content)
+    plain = scan(open_source(str(tmp_path / "plain")), clip_seconds=10)
+    assert table.column("length").to_pylist() == plain.column("length").to_pylist()
+    length = table.column("length")[0].as_py()
+    np.testing.assert_array_equal(
+        decode(open_audio(str(tmp_path / "s.tar")), f"s.tar/{name}", 0, length, RATE, 16000),
+        decode(open_audio(str(tmp_path / "plain")), name, 0, length, RATE, 16000),
+    )
+
+
+def test_tar_sidecars_of_other_shards_promote(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"a.wav": b"x", "a.json": b'{"n": 1}'})
+    write_tar(tmp_path / "b.tar", {"b.wav": b"x", "b.json": b'{"n": 1.5, "m": "y"}'})
+    table = open_source(str(tmp_path)).listing()
+    assert table.column("n").to_pylist() == [1.0, 1.5]
+    assert table.column("m").to_pylist() == [None, "y"]
+
+
+def test_tar_errors(tmp_path: Path) -> None:
+    write_tar(tmp_path / "json" / "a.tar", {"a.wav": b"x", "a.json": b"{"})
+    with pytest.raises(SourceError, match=r"a\.json: not readable as json"):
+        keys(str(tmp_path / "json"))
+    write_tar(tmp_path / "names" / "a.tar", {"a.wav": b"x", "a.json": b'{"path": "b"}'})
+    with pytest.raises(SourceError, match="'path' has a name that the clip table keeps"):
+        keys(str(tmp_path / "names"))
+    write_tar(tmp_path / "twice" / "a.tar", {"a.wav": b"x", "./a.wav": b"y"})
+    with pytest.raises(SourceError, match=r"duplicate clips, 1 in all: 'a\.tar/a\.wav'"):
+        scan(open_source(str(tmp_path / "twice")), clip_seconds=10)
+    write_tar(tmp_path / "none" / "a.tar", {"a.txt": b"x"})
+    with pytest.raises(SourceError, match="no audio found in 1 packed files"):
+        keys(str(tmp_path / "none"))
+    audio = open_audio(str(write_tar(tmp_path / "ok" / "a.tar", {"a.wav": b"x"})))
+    for path in ("a.tar/b.wav", "b.tar/a.wav", "a.tar/../../x.wav", "a.tar"):
+        with pytest.raises(AudioError, match=r"no such member|no packed file"):
+            audio.read(path)
+
+
+def test_a_tar_that_breaks_off(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.wav": encoded(0, "WAV"), "b.wav": encoded(1, "WAV")})
+    with tarfile.open(path) as tar:
+        cut = tar.getmember("b.wav").offset_data + 4000
+    put(path, path.read_bytes()[:cut])
+    with pytest.raises(SourceError, match="breaks off"):
+        keys(str(path))
+
+
+def test_hub_parquet_rows(tmp_path: Path) -> None:
+    sounds = [encoded(seed) for seed in range(5)]
+    rows = [
+        {"audio": {"bytes": sound, "path": f"{n}.flac"}, "label": n % 2, "text": "x"} for n, sound in enumerate(sounds)
+    ]
+    rows.append({"audio": {"bytes": None, "path": "gone.flac"}, "label": 0, "text": "y"})
+    write_hub(tmp_path / "data" / "train-0.parquet", rows)
+    source = open_source(str(tmp_path / "data"))
+    assert source.kind == "parquet"
+    table = source.listing()
+    assert table.column_names == ["path", "label", "text", "audio_path"]
+    assert str(table.schema.field("label").type) == "int64"
+    assert table.column("path").to_pylist() == [f"train-0.parquet/{row:09d}" for row in range(6)]
+    assert table.column("audio_path")[4].as_py() == "4.flac"
+    for row in (4, 0, 3):
+        same_audio(str(tmp_path / "data"), f"train-0.parquet/{row:09d}", sounds[row])
+    with pytest.raises(AudioError, match="no audio bytes"):
+        source.read("train-0.parquet/000000005")
+    with pytest.raises(AudioError, match="no such row"):
+        source.read("train-0.parquet/000000006")
+
+
+def test_binary_parquet_with_a_path_column_is_no_manifest(tmp_path: Path) -> None:
+    sound = encoded(1)
+    write_hub(tmp_path / "x.parquet", [{"path": "a.flac", "sound": sound, "fold": 1}])
+    source = open_source(str(tmp_path / "x.parquet"))
+    assert source.listing().to_pylist() == [{"path": "x.parquet/000000000", "fold": 1, "sound_path": "a.flac"}]
+    same_audio(str(tmp_path / "x.parquet"), "x.parquet/000000000", sound)
+    write_hub(tmp_path / "y.parquet", [{"one": b"x", "two": b"y"}])
+    with pytest.raises(SourceError, match=r"several columns of bytes \(one, two\)"):
+        keys(str(tmp_path / "y.parquet"))
+
+
+def test_ced_hdf5_of_int16(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    samples = np.random.default_rng(0).integers(-32768, 32767, 24000, dtype=np.int16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["Yabc.wav"] = samples
+        file["group/other"] = samples[:100]
+        file["slow"] = samples
+        file["slow"].attrs["sample_rate"] = 8000
+        file["numbers"] = np.arange(3.0)
+    table = scan(open_source(str(tmp_path / "a.h5")), clip_seconds=1, workers=2)
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("a.h5/Yabc.wav", 0, 16000, 16000),
+        ("a.h5/Yabc.wav", 16000, 8000, 16000),
+        ("a.h5/group/other", 0, 100, 16000),
+        ("a.h5/slow", 0, 8000, 8000),
+        ("a.h5/slow", 8000, 8000, 8000),
+        ("a.h5/slow", 16000, 8000, 8000),
+    ]
+    got = decode(open_audio(str(tmp_path)), "a.h5/Yabc.wav", 16000, 8000, 16000, 16000)
+    np.testing.assert_array_equal(got, samples[16000:].astype(np.float32) / 32768)
+    with pytest.raises(AudioError, match="no int16 data set"):
+        open_audio(str(tmp_path)).read("a.h5/numbers")
+
+
+def test_passt_hdf5_of_encoded_bytes(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    sounds = [encoded(seed, "MP3") for seed in range(3)]
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["audio_name"] = np.array([b"b.mp3", b"a.mp3", b"c.mp3"])
+        mp3 = file.create_dataset("mp3", (3,), dtype=h5py.vlen_dtype(np.uint8))
+        for row, sound in enumerate(sounds):
+            mp3[row] = np.frombuffer(sound, dtype=np.uint8)
+        file["fold"] = np.array([1, 2, 3])
+        file["target"] = np.zeros((3, 66), dtype=np.uint8)
+    source = open_source(str(tmp_path))
+    assert source.listing().to_pylist() == [
+        {"path": "a.hdf5/b.mp3", "fold": 1},
+        {"path": "a.hdf5/a.mp3", "fold": 2},
+        {"path": "a.hdf5/c.mp3", "fold": 3},
+    ]
+    for name, sound in zip("bac", sounds, strict=True):
+        same_audio(str(tmp_path / "a.hdf5"), f"a.hdf5/{name}.mp3", sound)
+    with pytest.raises(AudioError, match="no such audio_name"):
+        source.read("a.hdf5/d.mp3")
+
+
+def test_hdf5_of_neither_layout_and_no_hdf5_at_all(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["numbers"] = np.arange(3.0)
+    with pytest.raises(SourceError, match=r"neither int16 data sets .* found numbers float64"):
+        keys(str(tmp_path / "a.h5"))
+    put(tmp_path / "b.h5", b"x")
+    with pytest.raises(SourceError, match="not readable as HDF5"):
+        keys(str(tmp_path / "b.h5"))
+
+
+def test_a_used_source_survives_pickling(tmp_path: Path) -> None:
+    sound = encoded(1)
+    write_tar(tmp_path / "a.tar", {"a.flac": sound})
+    source = open_audio(str(tmp_path))
+    before = decode(source, "a.tar/a.flac", 0, RATE, RATE, 16000)
+    after = decode(pickle.loads(pickle.dumps(source)), "a.tar/a.flac", 0, RATE, RATE, 16000)
+    np.testing.assert_array_equal(before, after)

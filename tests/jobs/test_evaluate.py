@@ -1,0 +1,260 @@
+"""The evaluation job: teachers on files of several clips, a store's targets, what the command prints and writes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from logitstore import open_store
+from logitstore.cli.evaluate import evaluate_command
+from logitstore.errors import ModelOutputError, SourceError, TeacherError, UsageError
+from logitstore.evaluation.labelled import label_matrix, label_names, read_labelled
+from logitstore.jobs.build.job import BuildOptions, build
+from logitstore.jobs.evaluate import EvaluateOptions, evaluate
+
+RATE = 8_000
+
+TEACHERS = '''
+"""Teachers for tests: loudness decides between the classes."""
+import torch
+
+
+class Loud(torch.nn.Module):
+    classes = ["loud", "quiet", "never"]
+    sample_rate = 8_000
+    scores = "sigmoid"
+
+    def forward(self, waveforms):
+        level = waveforms.abs().mean(dim=1).clamp(0, 1)
+        return torch.stack([level, 1 - level, torch.zeros_like(level)], dim=1)
+
+
+class Wrong(Loud):
+    def forward(self, waveforms):
+        return Loud.forward(self, waveforms)[:, [1, 0, 2]]
+
+
+class AudioSet(Loud):
+    classes = ["Speech", "Music"]
+
+    def forward(self, waveforms):
+        return Loud.forward(self, waveforms)[:, :2]
+
+
+class Fast(Loud):
+    sample_rate = 16_000
+
+
+class Broken(Loud):
+    def forward(self, waveforms):
+        return Loud.forward(self, waveforms) * float("nan")
+'''
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Eight files of one second, rising in level, and one of 2.5 s that is loud, then silent."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"teachers_of_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(TEACHERS)
+    (tmp_path / "audio").mkdir()
+    lines = ["path,label,fold"]
+    for number in range(8):
+        wave = np.full(RATE, 0.1 + 0.1 * number, dtype=np.float32)
+        soundfile.write(tmp_path / "audio" / f"{number}.wav", wave, RATE, subtype="FLOAT")
+        lines.append(f"{number}.wav,{'loud' if number >= 4 else 'quiet'},{number % 2}")
+    wave = np.concatenate([np.ones(RATE), np.zeros(RATE * 3 // 2)]).astype(np.float32)
+    soundfile.write(tmp_path / "audio" / "long.wav", wave, RATE, subtype="FLOAT")
+    lines.append("long.wav,loud;quiet,2")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    return name
+
+
+def asked(here, *factories, **changes):
+    values = {
+        "manifest": "labels.csv",
+        "audio_root": "audio",
+        "label_column": "label",
+        "teachers": [f"python:{here}:{factory}" for factory in factories or ("Loud",)],
+        "clip_seconds": 1.0,
+        "device": "cpu",
+        "batch_size": 4,
+    }
+    return EvaluateOptions(**(values | changes))
+
+
+def test_members_and_ensemble_are_scored(here):
+    found = evaluate(asked(here, "Loud", "Wrong", "Fast", where="fold < 2"))
+    scores = {spec.rsplit(":", 1)[1]: metrics.mAP for spec, metrics in found.members}
+    assert scores["Loud"] == scores["Fast"] == 1.0
+    assert scores["Wrong"] < 0.5
+    assert found.ensemble is not None
+    assert found.ensemble.mAP == 1.0  # two of three are right
+    assert found.sample_rate == 16_000
+    assert (found.rows, found.clips) == (8, 8)
+    assert found.members[0][1].left_out == 1
+    assert evaluate(asked(here)).ensemble is None
+
+
+def test_the_scores_of_a_long_file_are_averaged_over_its_clips(here):
+    labelled = read_labelled("labels.csv", "audio", "label", clip_seconds=1.0)
+    assert labelled.table.num_rows == 11
+    long = [clip for clip in range(11) if labelled.name(clip) == "long.wav"]
+    assert labelled.labels[labelled.row_of[long[0]]] == ("loud", "quiet")
+    scores = np.zeros((1, 11, 2), np.float32)
+    scores[0, long, 0] = [0.9, 0.3, 0.6]
+    heard = np.ones(11, bool)
+    rows, there = labelled.by_row(scores, heard)
+    assert rows.shape == (1, 9, 2)
+    assert rows[0, labelled.row_of[long[0]], 0] == pytest.approx(0.6)
+    assert there.all()
+    heard[long[0]] = False
+    assert labelled.by_row(scores, heard)[0][0, labelled.row_of[long[0]], 0] == pytest.approx(0.45)
+
+
+def test_rows_of_one_file_keep_their_own_labels(here):
+    Path("segments.csv").write_text("path,start,duration,label\nlong.wav,1.0,1.0,quiet\nlong.wav,0.0,1.0,loud\n")
+    found = evaluate(asked(here, manifest="segments.csv"))
+    assert found.members[0][1].mAP == 1.0
+    assert found.rows == 2
+
+
+def test_the_default_clip_is_the_longest_file_up_to_ten_seconds(here):
+    assert read_labelled("labels.csv", "audio", "label").clip_seconds == 2.5
+    assert read_labelled("labels.csv", "audio", "label", where="fold < 2").clip_seconds == 1.0
+
+
+def test_labels_are_matched_through_the_audioset_table(here):
+    labels = read_labelled("labels.csv", "audio", "label").labels
+    assert label_names(labels) == ("loud", "quiet")
+    matrix = label_matrix([("/m/09x0r",), ("137", "Speech"), ()], ["Speech", "Music"], whose="the model")
+    assert matrix.tolist() == [[True, False], [True, True], [False, False]]
+    Path("mids.csv").write_text("path,label\n7.wav,/m/09x0r\n0.wav,Music\n")
+    assert evaluate(asked(here, "AudioSet", manifest="mids.csv")).members[0][1].mAP == 1.0
+
+
+def test_an_unreadable_clip_is_reported(here):
+    Path("audio/3.wav").write_bytes(b"RIFFnothing")
+    found = evaluate(asked(here, where="fold < 2"))
+    assert found.rows == 7
+    assert found.failures[0][0] == "3.wav"
+    assert found.failures[0][1].startswith("not readable as audio")
+    with pytest.raises(SourceError, match=r"none of 1 clips can be decoded, the first \(3.wav\)"):
+        evaluate(asked(here, where="path = '3.wav'"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"label_column": "name"},
+            SourceError,
+            "labels.csv: no column 'name' to take labels from; found 'label', 'fold'",
+        ),
+        ({"manifest": "audio"}, SourceError, "no column 'label' to take labels from; found no columns beside the path"),
+        ({"teachers": []}, UsageError, "no teacher was given; give at least one --teacher SPEC, or the targets of a "),
+        ({"manifest": None}, UsageError, "teachers hear audio: give the MANIFEST that names it"),
+        ({"clip_seconds": 0.0}, UsageError, "--clip-seconds is 0; allowed are 0.1 to 3600"),
+        ({"batch_size": 0}, UsageError, "--batch-size is 0; it must be at least 1"),
+        ({"weights": [1.0, 2.0]}, TeacherError, "2 teacher weights for 1 teachers"),
+        ({"teachers": ["runs/none"]}, TeacherError, "no teacher 'runs/none'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(here, changes, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(asked(here, **changes))
+
+
+def test_unknown_labels_and_bad_outputs_are_refused(here):
+    with pytest.raises(
+        TeacherError, match=r"2 of 2 labels are no class of teacher 'python:.*': 'loud', 'quiet'; its 2 cl"
+    ):
+        evaluate(asked(here, "AudioSet"))
+    with pytest.raises(ModelOutputError, match="gave NaN for clip 0"):
+        evaluate(asked(here, "Broken"))
+
+
+def test_an_unknown_label_is_named_with_the_manifest_and_the_class_that_was_meant():
+    classes = ["dog_bark", "rain", "Inside, small room", "sea_waves"]
+    labels = [("dog bark",), ("Rain", "sea_wave"), ("rain",), ("violin",)]
+    with pytest.raises(
+        TeacherError,
+        match=r"^x.csv: 4 of 5 labels are no class of it: 'Rain' \(perhaps 'rain'\), 'dog bark' \(perhaps 'dog_bark'\),"
+        r" 'sea_wave' \(perhaps 'sea_waves'\), …; its 4 classes are 'dog_bark', 'rain', 'Inside, small room', …; re",
+    ):
+        label_matrix(labels, classes, whose="it", source="x.csv")
+    with pytest.raises(TeacherError, match=r"^1 of 1 labels is no class of it: 'violin'; its 4 classes"):
+        label_matrix([("violin",)], classes, whose="it")
+
+
+def test_the_command_prints_a_table_or_json(here):
+    arguments = ["labels.csv", "--audio-root", "audio", "--label-column", "label", "--where", "fold < 2"]
+    arguments += ["--teacher", f"python:{here}:Loud", "--teacher", f"python:{here}:Wrong", "--teacher-weight", "2"]
+    arguments += ["--teacher-weight", "1", "--device", "cpu"]
+    shown = CliRunner().invoke(evaluate_command, arguments)
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    assert lines[0].split() == ["teacher", "mAP", "micro", "AUPRC", "macro", "AUPRC", "AUC", "d-prime", "ECE"]
+    assert lines[1].split()[:2] == [f"python:{here}:Loud", "1.0000"]
+    assert lines[3].split()[:2] == ["ensemble", "1.0000"]
+    assert "8 files in 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
+    assert "an AUC of 1 or 0 is taken half a count short of it, in up to 2 classes" in shown.stdout
+    document = json.loads(CliRunner().invoke(evaluate_command, [*arguments, "--json"]).stdout)
+    assert document["ensemble"]["mAP"] == 1.0
+    assert document["stored"] is None
+    assert [row["class"] for row in document["ensemble"]["by_class"]] == ["loud", "quiet"]
+    assert sum(each["count"] for each in document["ensemble"]["calibration"]["bins"]) == 8 * 3
+    assert [member["teacher"].rsplit(":")[-1] for member in document["members"]] == ["Loud", "Wrong"]
+
+
+def built(here, **changes):
+    """A store of the audio of ``labels.csv``, in clips of 1 s, as the teacher Loud hears it, unaugmented."""
+    values = {
+        "source": "labels.csv",
+        "audio_root": "audio",
+        "out": "store",
+        "teachers": [f"python:{here}:Loud"],
+        "recipe": "none",
+        "views": 2,
+        "topk": 3,
+        "clip_seconds": 1.0,
+        "batch_size": 4,
+        "device": "cpu",
+        "value_bits": 16,
+    }
+    build(BuildOptions(**(values | changes)))
+
+
+def test_beside_teachers_a_store_is_scored_on_the_rows_of_both(here):
+    built(here, where="fold < 2 OR fold = 2")
+    with Path("labels.csv").open("a") as file:
+        file.write("late.wav,loud,3\n")
+    soundfile.write("audio/late.wav", np.zeros(RATE, np.float32), RATE)
+    found = evaluate(asked(here, stored="store"))
+    assert (found.rows, found.stored.rows, found.stored.clips, found.clips) == (9, 9, 11, 11)
+    assert found.stored.rows_without_clips == 1
+    teacher, stored = found.members[0][1], found.stored.metrics
+    assert stored.mAP == pytest.approx(teacher.mAP)
+    assert teacher.mAP > 0.9
+    assert stored.calibration.brier == pytest.approx(teacher.calibration.brier, abs=1e-3)
+    Path("audio/2.wav").write_bytes(b"gone")
+    found = evaluate(asked(here, stored="store"))
+    assert (found.rows, found.stored.rows) == (8, 8)
+    assert [name for name, _ in found.named()] == [f"python:{here}:Loud", "targets of store"]
+
+
+def test_the_rows_of_a_cut_file_get_the_clips_that_lie_in_them(here):
+    rows = "path,start,duration,label\nlong.wav,0,1,loud\nlong.wav,1,1.5,quiet\n7.wav,,,loud\n0.wav,,,quiet\n"
+    Path("labels.csv").write_text(rows)
+    built(here)
+    assert open_store("store").clips.num_rows == 5
+    found = evaluate(EvaluateOptions(manifest="labels.csv", stored="store", label_column="label"))
+    assert found.stored.metrics.mAP == 1.0
+    assert (found.rows, found.clips, found.stored.clips_without_labels) == (4, 5, 0)
+    Path("part.csv").write_text("path,start,duration,label\nlong.wav,0.5,1.0,loud\nlong.wav,0,1.0,loud\n")
+    part = evaluate(EvaluateOptions(manifest="part.csv", stored="store", label_column="label"))
+    assert (part.rows, part.clips, part.stored.rows_without_clips, part.stored.clips_without_labels) == (1, 1, 1, 4)

@@ -1,0 +1,117 @@
+"""``onnx:FILE`` through onnxruntime, with its sidecar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from logitstore.errors import TeacherError
+from logitstore.views.recipe import load_recipe
+from teachers.ensemble import Ensemble
+from teachers.registry import load_teacher
+
+onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+
+SIDECAR = {"classes": ["a", "b", "c"], "scores": "sigmoid", "sample_rate": 16000}
+WEIGHTS = np.array([[0.5, -0.5, 1.0]], dtype=np.float32)
+
+
+def _save(file: Path, *, batch: Any = "clips", samples: Any = "samples", logits: bool = False, **sidecar: Any) -> str:
+    """Mean absolute value times three weights, through a sigmoid or not."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    last = "logits" if logits else "scores"
+    nodes = [
+        helper.make_node("Abs", ["waveforms"], ["loud"]),
+        helper.make_node("ReduceMean", ["loud", "axes"], ["level"], keepdims=1),
+        helper.make_node("MatMul", ["level", "weights"], ["logits"]),
+    ]
+    nodes += [] if logits else [helper.make_node("Sigmoid", ["logits"], ["scores"])]
+    graph = helper.make_graph(
+        nodes,
+        "level",
+        [helper.make_tensor_value_info("waveforms", kinds.FLOAT, [batch, samples])],
+        [helper.make_tensor_value_info(last, kinds.FLOAT, [batch, 3])],
+        [onnx.numpy_helper.from_array(np.array([1]), "axes"), onnx.numpy_helper.from_array(WEIGHTS, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, file)
+    file.with_name(file.name + ".json").write_text(json.dumps(SIDECAR | sidecar), encoding="utf-8")
+    return f"onnx:{file}"
+
+
+def _waveforms(clips: int = 3) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (clips, 1600)).astype(np.float32))
+
+
+def _expected(waveforms: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(waveforms.abs().mean(dim=1, keepdim=True) @ torch.from_numpy(WEIGHTS))
+
+
+@pytest.mark.parametrize("batch", ["clips", 1, 2])
+def test_scores_are_the_models_whatever_its_batch_size(tmp_path: Path, batch: Any) -> None:
+    teacher = load_teacher(_save(tmp_path / "model.onnx", batch=batch))
+    assert (teacher.classes, teacher.scores, teacher.sample_rate) == (("a", "b", "c"), "sigmoid", 16000)
+    torch.testing.assert_close(teacher.probabilities(_waveforms(), None), _expected(_waveforms()))
+
+
+def test_logits_become_probabilities_where_the_sidecar_says_so(tmp_path: Path) -> None:
+    teacher = load_teacher(_save(tmp_path / "model.onnx", logits=True, output="logits"))
+    torch.testing.assert_close(teacher.probabilities(_waveforms(), None), _expected(_waveforms()))
+
+
+def test_masks_are_refused(tmp_path: Path) -> None:
+    ensemble = Ensemble([load_teacher(_save(tmp_path / "model.onnx"))], sample_rate=16000)
+    ensemble.check(load_recipe("none"))
+    with pytest.raises(TeacherError, match="takes only waveforms"):
+        ensemble.check(load_recipe("ced"))
+
+
+def test_the_digest_follows_the_weights(tmp_path: Path) -> None:
+    one, two = load_teacher(_save(tmp_path / "1.onnx")), load_teacher(_save(tmp_path / "2.onnx", logits=True))
+    assert one.digest != two.digest
+    assert one.digest == load_teacher(_save(tmp_path / "3.onnx")).digest
+
+
+def test_a_fixed_length_is_said(tmp_path: Path) -> None:
+    teacher = load_teacher(_save(tmp_path / "model.onnx", samples=16000))
+    with pytest.raises(TeacherError, match=r"takes exactly 16000 samples at 16000 Hz and a view has 1600; .* 1$"):
+        teacher.probabilities(_waveforms(), None)
+
+
+def test_files_that_are_not_what_the_spec_says(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    with pytest.raises(TeacherError, match="no file"):
+        load_teacher(f"onnx:{file}")
+    spec = _save(file, classes=["a", "b"])
+    with pytest.raises(TeacherError, match="its sidecar names 2 classes"):
+        load_teacher(spec)
+    spec = _save(file, sample_rate="fast")
+    with pytest.raises(TeacherError, match="the sample rate is 'fast'"):
+        load_teacher(spec)
+    spec = _save(file, clip_seconds=0)
+    with pytest.raises(TeacherError, match="clip_seconds is 0; it must be a number of seconds above 0"):
+        load_teacher(spec)
+    spec = _save(file, labels=[])
+    with pytest.raises(TeacherError, match="unknown key 'labels'; allowed are classes, scores, sample_rate, output"):
+        load_teacher(spec)
+    sidecar = file.with_name("model.onnx.json")
+    sidecar.write_text('{"classes": ["a"]}', encoding="utf-8")
+    with pytest.raises(TeacherError, match="has no 'scores'"):
+        load_teacher(spec)
+    sidecar.write_text("{", encoding="utf-8")
+    with pytest.raises(TeacherError, match="not readable JSON"):
+        load_teacher(spec)
+    sidecar.unlink()
+    with pytest.raises(TeacherError, match=r"needs a sidecar 'model\.onnx\.json' beside it"):
+        load_teacher(spec)
+    sidecar.write_text(json.dumps(SIDECAR), encoding="utf-8")
+    file.write_bytes(b"not an ONNX file")
+    with pytest.raises(TeacherError, match="is not an ONNX model that onnxruntime can run") as caught:
+        load_teacher(spec)
+    assert "\n" not in str(caught.value)

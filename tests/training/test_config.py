@@ -1,0 +1,218 @@
+"""Options of a training: from a file, on the command line, written into the run, and refused where they cannot be."""
+
+import builtins
+import json
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from logitstore.cli.train_student import train_student_command
+from logitstore.cli.train_teacher import train_teacher_command
+from logitstore.errors import MismatchError, MissingExtraError, RunError, SourceError, UsageError
+from logitstore.training.runs import load_run
+from students.options import StudentOptions
+from students.train import train_student
+from tests.heard import make_heard, student_values
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_heard(tmp_path_factory.mktemp("heard"), clips=18)
+
+
+def invoke(command, *arguments):
+    return CliRunner().invoke(command, [str(each) for each in arguments])
+
+
+def write(path, **values):
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def asked(root, out):
+    """The least that a student needs, as a file has it."""
+    return {
+        "store": str(root / "store"), "audio-root": str(root / "audio"), "student": "cnn4", "out": str(out),
+        "model-arg": {"width": 2, "mels": 16, "hop_ms": 40}, "device": "cpu", "steps": 3, "batch-size": 6, "workers": 1,
+    }  # fmt: skip
+
+
+def test_a_runs_own_config_repeats_it(root, tmp_path):
+    first = train_student(
+        StudentOptions(**student_values(root, tmp_path / "a", epochs=3, batch_size=6, tail="mean", patience=9, ema=0.5))
+    )
+    config = tmp_path / "a" / "config.yaml"
+    resolved = yaml.safe_load(config.read_text())
+    assert resolved["steps"] == first.result.steps
+    assert "epochs" not in resolved
+    assert (resolved["lr"], resolved["loss"], resolved["warm-up"]) == (5e-3, "bce", 1)
+    assert (resolved["hold-out"], resolved["average-best"]) == (0.05, 1)
+    again = invoke(train_student_command, "--config", config)
+    assert "finished before; nothing was done" in again.stdout, again.output
+    other = invoke(train_student_command, "--config", config, "--out", tmp_path / "b")
+    assert other.exit_code == 0, other.output
+    assert load_run(tmp_path / "a").digest == load_run(tmp_path / "b").digest
+    assert (tmp_path / "a" / "log.jsonl").read_bytes() == (tmp_path / "b" / "log.jsonl").read_bytes()
+    assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text()) == resolved | {"out": str(tmp_path / "b")}
+
+
+def test_a_flag_wins_over_the_option_that_says_the_same_in_another_way(root, tmp_path):
+    config = write(tmp_path / "c.yaml", **(asked(root, tmp_path / "run") | {"weight-by": "entropy"}))
+    done = invoke(train_student_command, "--config", config, "--epochs", 2, "--balance")
+    assert done.exit_code == 0, done.output
+    options = load_run(tmp_path / "run").config["training"]["options"]
+    assert (options["steps"], options["weight_by"], options["balance"]) == (6, None, True)
+
+
+def test_flags_win_over_the_file_even_where_they_are_defaults(root, tmp_path):
+    config = write(tmp_path / "c.yaml", **asked(root, tmp_path / "run"), seed=3, tail="mean", lr="1e-3")
+    done = invoke(train_student_command, "--config", config, "--seed", 0, "--model-arg", "width=3")
+    assert done.exit_code == 0, done.output
+    options = load_run(tmp_path / "run").config["training"]["options"]
+    assert (options["seed"], options["tail"], options["lr"]) == (0, "mean", 1e-3)
+    assert options["model_args"] == {"width": 3}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch-sise": 4}, "has the unknown key 'batch-sise'; did you mean 'batch-size'"),
+        ({"config": "x"}, "has the unknown key 'config'"),
+        ({"batch-size": "four"}, "batch-size is 'four'; it must be a whole number"),
+        ({"batch-size": True}, "batch-size is True; it must be a whole number"),
+        ({"lr": "fast"}, "lr is 'fast'; it must be a number"),
+        ({"inconsistent": 1}, "inconsistent is 1; it must be true or false"),
+        ({"precision": "fp8"}, "precision is 'fp8'; it must be one of float32, bf16, fp16"),
+        ({"where": 3}, "where is 3; it must be text"),
+        ({"model-arg": "width=2"}, "model-arg is 'width=2'; it must be a mapping, as {width: 8}"),
+        ({"also": [1]}, "also is [1]; it must be text or a list of texts"),
+        ({"student": None}, "--student is given neither on the command line nor in a --config FILE"),
+        ({"store": None}, "STORE is given neither on the command line nor in a --config FILE"),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_refused_in_a_line(root, tmp_path, values, message):
+    config = write(tmp_path / "c.yaml", **(asked(root, tmp_path / "run") | values))
+    done = invoke(train_student_command, "--config", config)
+    assert isinstance(done.exception, RunError)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- a\n- b\n", "holds a list; it must map options to values"), ("a: [", "is not YAML: while parsing")],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_text(content)
+    done = invoke(train_student_command, "--config", tmp_path / "c.yaml")
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+    missing = invoke(train_student_command, "--config", tmp_path / "none.yaml")
+    assert "cannot be read: No such file or directory" in str(missing.exception)
+
+
+def test_an_argument_that_is_not_yaml_is_refused():
+    done = invoke(train_student_command, "--model-arg", "width=[")
+    assert done.exit_code == 2
+    assert "'width=[': the value is not YAML; quote it" in done.output
+
+
+def test_a_teachers_config_repeats_it_too(root, tmp_path):
+    small = ["--model-arg", "width=2", "--model-arg", "mels=16", "--model-arg", "hop_ms=40"]
+    first = invoke(
+        train_teacher_command, root / "labels.csv", "--audio-root", root / "audio", "--label-column", "label",
+        "--model", "cnn4", *small, "--out", tmp_path / "a", "--steps", 3, "--batch-size", 6, "--device", "cpu",
+        "--precision", "bf16", "--accumulate", 2,
+    )  # fmt: skip
+    assert first.exit_code == 0, first.output
+    again = invoke(train_teacher_command, "--config", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    assert load_run(tmp_path / "a").digest == load_run(tmp_path / "b").digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"precision": "half"}, RunError, "--precision is 'half'; allowed are float32, bf16, fp16"),
+        ({"accumulate": 20}, RunError, "--accumulate 20 asks for more parts than --batch-size 12 has clips"),
+        ({"accumulate": 2, "similarity": "sp"}, RunError, "SP compares all clips of a batch with each other"),
+        ({"lr": 1e38}, RunError, r"--lr is 1e\+38; it must be more than 0, and at most 1e\+30"),
+        ({"clip_norm": 0.0}, RunError, "--clip-norm is 0; it must be more than 0"),
+        ({"ema": 1.0}, RunError, "--ema is 1; a decay lies between 0 and 1"),
+        ({"floor": 1.5}, RunError, "--floor is 1.5; it is a share of the highest learning rate"),
+        ({"warm_up": -1}, RunError, "--warm-up is -1; it must be at least 0"),
+        ({"epoch_steps": 0}, RunError, "--epoch-steps is 0; it must be at least 1"),
+        ({"checkpoint_every": 0}, RunError, "--checkpoint-every is 0"),
+        ({"hold_out": 1.0}, RunError, "--hold-out is 1; it is a share of the files"),
+        ({"hold_out": 0.999999}, MismatchError, "leaves nothing to learn from in view 0"),
+        ({"patience": 0}, RunError, "--patience is 0; it must be at least 1"),
+        ({"average_best": 0}, RunError, "--average-best is 0; it must be at least 1"),
+        ({"select_by": "mAP"}, RunError, "--select-by mAP says what --patience and --average-best go by"),
+        ({"select_by": "mAP", "patience": 2}, RunError, "--select-by mAP needs labelled audio; give --eval MANIFEST"),
+        ({"eval_every": 2}, RunError, "there is no --eval MANIFEST and no --hold-out"),
+        ({"new_head": True}, RunError, "there is no --init SPEC"),
+        ({"init": "ced:none.pt"}, RunError, "--init"),
+        ({"balance": True, "weight_by": "1"}, RunError, "--balance and --weight-by are both given"),
+        ({"weight_by": "-1"}, RunError, "--weight-by '-1' is -1 for clip 0"),
+        ({"label_weight": 1.0}, RunError, "--label-weight is given without --label-column"),
+        ({"label_weight": 1.0, "label_column": "labels"}, SourceError, "have no column 'labels' to take labels from"),
+        ({"mixup": -1.0}, RunError, "--mixup is -1"),
+        ({"mixup": 0.5, "similarity": "iusp"}, RunError, "--mixup and --similarity iusp are both given"),
+        ({"similarity_weight": -1.0, "similarity": "iusp"}, RunError, "--similarity-weight is -1"),
+        ({"similarity_weight": 2.0}, RunError, "--similarity-weight 2 is given without --similarity; say which: iusp"),
+        ({"cache_bytes": -1}, RunError, "--cache-mib is -1; it must be at least 0"),
+        ({"device": "meta"}, UsageError, "--device meta cannot be used here; give auto, cpu or cuda"),
+    ],
+)
+def test_options_that_cannot_be_right_are_refused_before_any_work(root, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        train_student(StudentOptions(**student_values(root, tmp_path / "run", **changes)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_without_relations_is_refused_for_similarity(tmp_path):
+    from tests.small_store import make_store
+
+    make_store(tmp_path / "store")
+    values = student_values(tmp_path, tmp_path / "run", similarity="iusp", audio_root="nowhere")
+    with pytest.raises(MismatchError, match=r"relations.*logitstore build … .*--relations"):
+        train_student(StudentOptions(**values))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_written_when_asked_for_and_missed_in_a_line(root, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    values = student_values(root, tmp_path / "run", similarity="both", hold_out=0.3, tensorboard=True, epochs=2)
+    train_student(StudentOptions(**values))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    names = set(events.Tags()["scalars"])
+    assert {"step/loss", "step/target", "step/iusp", "step/sp", "step/lr", "epoch/loss", "epoch/held_out_loss"} <= names
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    steps = [record for record in log if record["event"] == "step"]
+    assert [each.value for each in events.Scalars("step/iusp")] == pytest.approx([each["iusp"] for each in steps])
+
+    real = builtins.__import__
+
+    def without(name, *arguments, **more):
+        if name.startswith("torch.utils.tensorboard"):
+            raise ImportError(name)
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match=r"--tensorboard needs the package 'tensorboard'; install it with: pip"):
+        train_student(StudentOptions(**values | {"out": str(tmp_path / "other")}))
+    assert not (tmp_path / "other").exists()

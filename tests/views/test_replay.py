@@ -1,0 +1,129 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logitstore.views.ops import Place
+from logitstore.views.recipe import Draws, draw, parse_recipe
+from logitstore.views.render import noise, pad, replay
+
+SAMPLES = 4000
+PLACE = Place(SAMPLES, 16_000, 32)
+ALL = parse_recipe(
+    [
+        {"op": "roll", "probability": 0.8},
+        {"op": "gain"},
+        {"op": "mixup", "probability": 0.7, "max_weight": 0.6},
+        {"op": "noise", "probability": 0.8, "min_snr_db": 0},
+    ]
+)
+
+
+def clips_of(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(3)
+    return [random.standard_normal(int(n)).astype(np.float32) for n in random.integers(900, SAMPLES + 1, count)]
+
+
+CLIPS = clips_of(24)
+LENGTHS = np.array([len(clip) for clip in CLIPS])
+DRAWS = draw(ALL, seed=5, keys=[(f"{i}", 0, 1) for i in range(24)], view=2, lengths=LENGTHS, place=PLACE, shard_rows=24)
+
+
+def views(rows: list[int]) -> torch.Tensor:
+    index = np.array(rows)
+    batch, lengths = pad([CLIPS[row] for row in rows], SAMPLES)
+    drawn = DRAWS[index]
+    mixed = zip(drawn.columns["mixup_partner"].tolist(), drawn.columns["mixup_weight"].tolist(), strict=True)
+    partners = [CLIPS[partner] if weight else None for partner, weight in mixed]
+    return replay(batch, lengths, ALL, drawn, partners=partners)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.lists(st.integers(0, 23), min_size=1, max_size=24))
+def test_a_view_is_bit_identical_whatever_the_batch(rows):
+    alone = {row: views([row])[0] for row in set(rows)}
+    for row, view in zip(rows, views(rows), strict=True):
+        assert torch.equal(view, alone[row])
+
+
+def test_another_process_and_thread_count_gives_the_same_bits():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, hashlib, torch; sys.path.insert(0, 'tests/views'); torch.set_num_threads(1); "
+        "import test_replay as t;"
+        "print(hashlib.sha256(t.views(list(range(24))).numpy().tobytes()).hexdigest())"
+    )
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    printed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == hashlib.sha256(views(list(range(24))).numpy().tobytes()).hexdigest()
+
+
+def one(op: dict, clip: np.ndarray, columns: dict[str, int], partner: np.ndarray | None = None) -> np.ndarray:
+    batch, lengths = pad([clip], SAMPLES)
+    draws = Draws({name: np.array([value]) for name, value in columns.items()})
+    return replay(batch, lengths, parse_recipe([op]), draws, partners=[partner])[0].numpy()
+
+
+def test_roll_turns_the_clips_own_samples_before_padding():
+    clip = np.arange(1, 11, dtype=np.float32)
+    rolled = one({"op": "roll"}, clip, {"roll": 3})
+    assert rolled[:10].tolist() == [8, 9, 10, 1, 2, 3, 4, 5, 6, 7]
+    assert not rolled[10:].any()
+    assert one({"op": "roll"}, clip, {"roll": -1})[:10].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 1]
+
+
+def test_gain_is_in_hundredths_of_a_decibel():
+    clip = np.ones(100, np.float32)
+    assert one({"op": "gain"}, clip, {"gain_cdb": 600})[0] == pytest.approx(10 ** (6 / 20))
+    assert one({"op": "gain"}, clip, {"gain_cdb": 0})[0] == 1
+
+
+def test_mixup_loops_a_short_partner_and_cuts_a_long_one():
+    clip = np.zeros(10, np.float32)
+    mixed = one({"op": "mixup"}, clip, {"mixup_partner": 1, "mixup_weight": 512}, np.array([2, 4, 6], np.float32))
+    assert mixed[:10].tolist() == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]
+    long = one({"op": "mixup"}, clip + 8, {"mixup_partner": 1, "mixup_weight": 256}, np.arange(50, dtype=np.float32))
+    assert long[:11].tolist() == [6 + i / 4 for i in range(10)] + [0]
+
+
+def test_mixup_without_its_partner_is_refused():
+    with pytest.raises(ValueError, match="mixup weight 512/1024 and no partner"):
+        one({"op": "mixup"}, np.ones(10, np.float32), {"mixup_partner": 1, "mixup_weight": 512})
+
+
+@pytest.mark.parametrize("ratio", [-5, 0, 20])
+def test_noise_has_the_ratio_that_was_drawn(ratio):
+    clip = (np.sin(np.arange(SAMPLES) / 7) * 0.3).astype(np.float32)
+    noisy = one({"op": "noise"}, clip, {"noise_snr_cdb": ratio * 100, "noise_key": 99})
+    added = noisy - clip
+    measured = 10 * np.log10(np.mean(clip.astype(np.float64) ** 2) / np.mean(added.astype(np.float64) ** 2))
+    assert measured == pytest.approx(ratio, abs=0.3)
+    assert one({"op": "noise"}, clip, {"noise_snr_cdb": 0, "noise_key": 0}).tolist() == clip.tolist()
+    silent = one({"op": "noise"}, clip * 0, {"noise_snr_cdb": 0, "noise_key": 5})
+    assert not silent.any()
+
+
+def test_noise_is_white_of_unit_variance_and_pinned():
+    sample = noise(12345, 40_000)
+    assert abs(sample.mean()) < 0.02
+    assert sample.std() == pytest.approx(1, abs=0.01)
+    assert abs(np.corrcoef(sample[:-1], sample[1:])[0, 1]) < 0.02
+    assert noise(12345, 7).tolist() == sample[:7].tolist()
+    assert np.round(sample[:4] * 147.8, 0).tolist() == NOISE
+
+
+NOISE = [-417.0, 41.0, 183.0, -348.0]
+
+
+def test_replay_leaves_its_input_alone():
+    batch, lengths = pad([CLIPS[0]], SAMPLES)
+    before = batch.clone()
+    replay(batch, lengths, parse_recipe([{"op": "roll"}]), Draws({"roll": np.array([7])}))
+    assert torch.equal(batch, before)
