@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.stores import inside
 
 torch.set_num_threads(2)
 # a shell's background job ignores SIGINT, and so would the programs that tests start and interrupt
@@ -26,10 +27,16 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The test runs in a folder of its own, which is where the specs `python:tones:…` are imported from, anew."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("tones", None)
-    yield tmp_path
-    sys.modules.pop("tones", None)
+def own_folder(tmp_path: Path) -> Iterator[Path]:
+    """The test runs in a folder of its own, which is where the specs `python:MODULE:…` are imported from, anew."""
+    with inside(tmp_path):
+        yield tmp_path
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For models so small that a second thread only waits, and for results that depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

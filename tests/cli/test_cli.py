@@ -55,14 +55,10 @@ class Program:
 
 
 @pytest.fixture
-def logitstore(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("tones", None)
+def logitstore(tmp_path, own_folder, capsys):
     (tmp_path / "tones.py").write_text(TONE_TEACHER)
     write_audio(tmp_path / "audio", 12)
-    yield Program(tmp_path, capsys)
-    sys.modules.pop("tones", None)
+    return Program(tmp_path, capsys)
 
 
 def test_build_status_and_inspect_say_what_they_did(logitstore):

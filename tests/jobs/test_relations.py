@@ -100,20 +100,11 @@ def with_relations(root: Path, **changes: Any) -> Any:
     return options(root, **({"teachers": TEACHERS, "relations": "frames,clips"} | changes))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("featured", "tones"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+def root(tmp_path, own_folder):
     write_audio(tmp_path / "audio", 12)
     return tmp_path
 
@@ -555,9 +546,7 @@ def test_wrong_features_are_named(root, fault, words):
         build(with_relations(root, teachers=[f"python:featured:{fault}"], relations="frames"))
 
 
-def test_a_source_with_nothing_to_fit_a_basis_on_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_source_with_nothing_to_fit_a_basis_on_is_refused(tmp_path, own_folder):
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "text.wav").write_text("no audio")
     with pytest.raises(UsageError, match=r"not one of the .* can be decoded"):

@@ -44,14 +44,11 @@ class Fast(Loud):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, own_folder):
     """A folder with the teachers of a module of its own, whose name is given back."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     name = f"teachers_of_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(TEACHERS)
-    yield name
-    sys.modules.pop(name, None)
+    return name
 
 
 def write(name, levels, rate=RATE, channels=1, **kind):

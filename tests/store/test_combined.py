@@ -21,7 +21,7 @@ from logitstore.views.recipe import NONE, parse_recipe
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.train import StudentOptions, train_student
 from tests.small_store import Spec, make_store
-from tests.stores import options, write_audio
+from tests.stores import inside, options, write_audio
 
 MIXED = parse_recipe({"ops": [{"op": "roll"}, {"op": "mixup", "probability": 1.0, "min_weight": 0.2}]})
 
@@ -175,10 +175,7 @@ def test_other_refusals(parts, tmp_path):
 def audio(tmp_path_factory):
     """Two stores with an audio root each, in which the same paths are other sounds."""
     root = tmp_path_factory.mktemp("audio")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.syspath_prepend(str(root))
-        sys.modules.pop("tones", None)
+    with inside(root):
         write_audio(root / "all", 16)
         for name, low, high in (("one", 0, 6), ("two", 6, 16)):
             for number in range(low, high):
@@ -186,7 +183,6 @@ def audio(tmp_path_factory):
                 target.parent.mkdir(exist_ok=True)
                 shutil.copy(root / "all" / "ab"[number % 2] / f"{number:03d}.wav", target)
             build(options(root, source=str(root / name), out=str(root / f"store {name}"), views=2, recipe=MIXED))
-        sys.modules.pop("tones", None)
     return root
 
 
@@ -211,17 +207,13 @@ def test_one_audio_root_may_hold_the_clips_of_all(audio, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(audio / name, tmp_path / "root" / name)
     (tmp_path / "tones.py").write_text((audio / "tones.py").read_text())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        patch.syspath_prepend(str(tmp_path))
-        sys.modules.pop("tones", None)
+    with inside(tmp_path):
         for name in ("one", "two"):
             asked = options(
                 tmp_path, source=str(tmp_path / "root" / name), audio_root=str(tmp_path / "root"),
                 out=str(tmp_path / name), views=1, recipe=MIXED,
             )  # fmt: skip
             build(asked)
-        sys.modules.pop("tones", None)
     store = open_store([tmp_path / "one", tmp_path / "two"])
     clips = ClipAudio(open_audio(str(tmp_path / "root")), store.clips, 16_000)
     assert check(store, clips, 10) == (3, [])

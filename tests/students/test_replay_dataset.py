@@ -28,7 +28,7 @@ from students.data import ReplayDataset, fresh_draws, stored_views
 from students.labels import clip_labels
 from students.losses import dense_targets
 from tests.small_store import Spec, make_store
-from tests.stores import options, write_audio
+from tests.stores import inside, options, write_audio
 
 MIXED = """
 ops:
@@ -76,13 +76,9 @@ def root(tmp_path_factory):
     pq.write_table(pa.table({"path": paths, "label": LABELS}), folder / "labelled.parquet")
     (folder / "audio" / "a" / "004.wav").write_text("no audio")
     (folder / "mixed.yaml").write_text(MIXED)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(str(folder))
-        sys.modules.pop("tones", None)
+    with inside(folder):
         build(options(folder, out=str(folder / "ced"), views=2))
         build(mixed_options(folder, out=str(folder / "mixed")))
-        sys.modules.pop("tones", None)
     return folder
 
 
@@ -173,11 +169,7 @@ def test_batches_are_the_items_whatever_their_size_and_order(root, name):
         assert seen != sorted(seen)
 
 
-def test_under_mixup_a_student_hears_bit_for_bit_what_the_teachers_heard(root, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("tones", "recorder"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+def test_under_mixup_a_student_hears_bit_for_bit_what_the_teachers_heard(root, tmp_path, own_folder):
     (tmp_path / "recorder.py").write_text(RECORDER)
     made = mixed_options(root, out=str(tmp_path / "store"), teachers=["python:recorder:teacher"], batch_size=5, topk=8)
     (tmp_path / "tones.py").write_text((root / "tones.py").read_text())
@@ -299,11 +291,7 @@ def related(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("related")
     (folder / "frames.py").write_text(FRAMES)
     (folder / "tones.py").write_text((root / "tones.py").read_text())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(str(folder))
-        for name in ("tones", "frames"):
-            patch.delitem(sys.modules, name, raising=False)
+    with inside(folder):
         asked = {"relations": "frames,clips", "similarity_frames": 8, "teachers": ["python:frames:teacher"]}
         build(mixed_options(root, out=str(folder / "store"), **asked))
         return open_store(folder / "store"), sys.modules["frames"].teacher()

@@ -1,7 +1,6 @@
 """Training teachers and students: what they learn, what a run folder says, what is refused."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from logitstore.views.ops import Place
 from students.objective import Objective
 from students.train import StudentOptions, train_student
 from teachers.train import TeacherOptions, default_recipe, train_teacher
+from tests.stores import inside
 from tests.stores import options as build_options
 
 RATE = 16_000
@@ -29,13 +29,7 @@ HZ = {"low": 400, "middle": 1500, "high": 5000}
 SMALL = {"width": 2, "mels": 16, "hop_ms": 40}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +48,10 @@ def root(tmp_path_factory):
         soundfile.write(folder / "audio" / f"{number:02d}.wav", wave.astype(np.float32), RATE)
         lines.append(f"{number:02d}.wav,{';'.join(names)},{1 + number // 12}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(str(folder))
-        sys.modules.pop("tones", None)
+    with inside(folder):
         build(build_options(folder, source=str(folder / "labels.csv"), audio_root=str(folder / "audio"),
                             where="fold < 4", views=2, clip_seconds=0.6, out=str(folder / "store"),
                             recipe=str(short_recipe(folder))))  # fmt: skip
-        sys.modules.pop("tones", None)
     return folder
 
 

@@ -91,13 +91,7 @@ print(json.dumps([ended(child(values, lambda: dying(after))) for values, after i
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that a second thread only waits; and the number of threads is part of a result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,7 @@ from students.options import StudentOptions
 from students.train import train_student
 from tests.heard import RATE, SMALL, make_heard, student_values
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
