@@ -157,7 +157,7 @@ class Ablation:
                         yield Job("run", data.name, fold, arm, width, seed, weight)
 
     def _tuning_jobs(self) -> Iterator[Job]:
-        names = {ARMS[arm].similarity: arm for arm in ARMS if ARMS[arm].similarity}
+        names = {arm.similarity: name for name, arm in ARMS.items() if arm.similarity is not None}
         for data in self.data:
             for seed in range(self.sizes.tuning_seeds):
                 for fold in self.held_out(data):

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from benchmarks.read import table
 from logitstore import open_store
+from logitstore.arrays import F32, F64
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio, open_source
 from logitstore.jobs.build.job import BuildOptions, build
@@ -37,8 +37,6 @@ from logitstore.store.replay import replay_view
 from logitstore.views.recipe import Masks
 from teachers.ensemble import Ensemble, load_ensemble
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 BATCH, BATCHES, SEED = 32, 200, 0
 
 
