@@ -18,7 +18,6 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, SourceError, TeacherError, UsageError
 from logitstore.jobs.build.job import build
-from logitstore.store.replay import replay_view
 from logitstore.training.batches import Replayer
 from logitstore.training.fit import order_generator
 from logitstore.training.sampling import plan
@@ -27,6 +26,7 @@ from students import similarity
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.labels import clip_labels
 from students.losses import dense_targets
+from tests.rendered import rendered_view
 from tests.small_store import Spec, make_store
 from tests.stores import options, write_audio
 
@@ -123,7 +123,7 @@ def test_items_are_the_views_that_the_teachers_heard(root, name):
     dense = dense_targets(classes, probabilities, 8)
     for index in (0, 5, -1):
         item = dataset[index]
-        waveform, spans = replay_view(store, audio, int(rows[index]), 1)
+        waveform, spans = rendered_view(store, audio, int(rows[index]), 1)
         assert item["clip"] == rows[index]
         assert item["waveform"].dtype == torch.float32
         assert torch.equal(item["waveform"], waveform)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore.views.ops import Place
+from logitstore.views.ops.noise import noise
 from logitstore.views.recipe import Draws, draw, parse_recipe
-from logitstore.views.render import noise, pad, replay
+from logitstore.views.render import render
 
 SAMPLES = 4000
 PLACE = Place(SAMPLES, 16_000, 32)
@@ -34,11 +35,10 @@ DRAWS = draw(ALL, seed=5, keys=[(f"{i}", 0, 1) for i in range(24)], view=2, leng
 
 def views(rows: list[int]) -> torch.Tensor:
     index = np.array(rows)
-    batch, lengths = pad([CLIPS[row] for row in rows], SAMPLES)
     drawn = DRAWS[index]
     mixed = zip(drawn.columns["mixup_partner"].tolist(), drawn.columns["mixup_weight"].tolist(), strict=True)
     partners = [CLIPS[partner] if weight else None for partner, weight in mixed]
-    return replay(batch, lengths, ALL, drawn, partners=partners)
+    return render([CLIPS[row] for row in rows], drawn, ALL, SAMPLES, partners=partners)[0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -55,7 +55,7 @@ def test_another_process_and_thread_count_gives_the_same_bits():
 
     code = (
         "import sys, hashlib, torch; sys.path.insert(0, 'tests/views'); torch.set_num_threads(1); "
-        "import test_replay as t;"
+        "import test_render as t;"
         "print(hashlib.sha256(t.views(list(range(24))).numpy().tobytes()).hexdigest())"
     )
     from pathlib import Path
@@ -66,9 +66,8 @@ def test_another_process_and_thread_count_gives_the_same_bits():
 
 
 def one(op: dict, clip: np.ndarray, columns: dict[str, int], partner: np.ndarray | None = None) -> np.ndarray:
-    batch, lengths = pad([clip], SAMPLES)
     draws = Draws({name: np.array([value]) for name, value in columns.items()})
-    return replay(batch, lengths, parse_recipe([op]), draws, partners=[partner])[0].numpy()
+    return render([clip], draws, parse_recipe([op]), SAMPLES, partners=[partner])[0][0].numpy()
 
 
 def test_roll_turns_the_clips_own_samples_before_padding():
@@ -122,8 +121,7 @@ def test_noise_is_white_of_unit_variance_and_pinned():
 NOISE = [-417.0, 41.0, 183.0, -348.0]
 
 
-def test_replay_leaves_its_input_alone():
-    batch, lengths = pad([CLIPS[0]], SAMPLES)
-    before = batch.clone()
-    replay(batch, lengths, parse_recipe([{"op": "roll"}]), Draws({"roll": np.array([7])}))
-    assert torch.equal(batch, before)
+def test_rendering_leaves_its_input_alone():
+    before = CLIPS[0].copy()
+    render([CLIPS[0]], Draws({"roll": np.array([7])}), parse_recipe([{"op": "roll"}]), SAMPLES)
+    assert (before == CLIPS[0]).all()
