@@ -1,7 +1,7 @@
-"""Fingerprints: what a view sounded like when it was built, so that a replay can be compared with it.
+"""Fingerprints: what a view sounded like when it was built, so that it can be compared when it is rendered again.
 
-A digest of the replayed waveform and of a reference log-mel under the draw's masks tell that a replay is bit for bit
-the same; eight band levels tell, on a machine that rounds otherwise, that it is the same sound.
+A digest of the waveform and one of a reference log-mel under the draw's masks tell that the view is bit for bit the
+same; eight band levels tell, on a machine that rounds otherwise, that it is the same sound.
 """
 
 from __future__ import annotations

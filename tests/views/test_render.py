@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logitstore.errors import AudioError
 from logitstore.views.ops import Place
 from logitstore.views.ops.noise import noise
 from logitstore.views.recipe import Draws, draw, parse_recipe
-from logitstore.views.render import render
+from logitstore.views.render import Renderer, render
 
 SAMPLES = 4000
 PLACE = Place(SAMPLES, 16_000, 32)
@@ -125,3 +126,61 @@ def test_rendering_leaves_its_input_alone():
     before = CLIPS[0].copy()
     render([CLIPS[0]], Draws({"roll": np.array([7])}), parse_recipe([{"op": "roll"}]), SAMPLES)
     assert (before == CLIPS[0]).all()
+
+
+class Sounds:
+    """The clips as audio, of which some cannot be decoded."""
+
+    def __init__(self, *broken):
+        self.broken = broken
+
+    def __getitem__(self, clip):
+        if clip in self.broken:
+            raise AudioError(f"no clip {clip}")
+        return CLIPS[clip]
+
+
+PARTNERS = ALL.partners(DRAWS)
+
+
+@pytest.mark.parametrize("size", [1, 5, 24])
+def test_a_renderer_decodes_clips_and_partners(size):
+    renderer = Renderer(Sounds(), ALL, PLACE)
+    order = np.repeat(np.arange(24), 2)
+    made = list(renderer.batches(order, DRAWS[order], PARTNERS[order], size, ahead=3))
+    assert torch.equal(torch.cat([batch.waveforms for batch in made]), views(order.tolist()))
+    assert not any(batch.failures or batch.errors for batch in made)
+    waveform, masks = renderer.view(5, DRAWS[[5]], int(PARTNERS[5]))
+    assert torch.equal(waveform, views([5])[0])
+    assert masks is None
+
+
+def test_a_view_that_cannot_be_rendered_is_silence_with_a_reason():
+    mixed = np.flatnonzero(PARTNERS >= 0)
+    broken = int(PARTNERS[mixed[0]])
+    blamed = sorted({broken, *np.flatnonzero(broken == PARTNERS).tolist()})
+    everything = np.arange(24)
+    given_draws = Renderer(Sounds(broken), ALL, PLACE).batch(everything, DRAWS, PARTNERS)
+    assert given_draws.failures == dict.fromkeys(blamed, broken)
+    assert [(clip, str(error)) for clip, error in given_draws.errors.items()] == [(broken, f"no clip {broken}")]
+    kept = np.flatnonzero(given_draws.readable)
+    assert sorted({*range(24)} - {*kept.tolist()}) == blamed
+    assert torch.equal(given_draws.waveforms[kept], views(kept.tolist()))
+    assert not given_draws.waveforms[blamed].any()
+    with pytest.raises(AudioError, match=f"no clip {broken}"):
+        Renderer(Sounds(broken), ALL, PLACE).view(int(mixed[0]), DRAWS[[mixed[0]]], broken)
+
+
+def test_where_draws_are_made_a_partner_that_cannot_be_decoded_is_left_out_of_them():
+    mixed = np.flatnonzero(PARTNERS >= 0)
+    broken = int(PARTNERS[mixed[0]])
+    made = Renderer(Sounds(broken), ALL, PLACE, mix_without=True).batch(np.arange(24), DRAWS, PARTNERS)
+    assert made.failures == {broken: broken}
+    alone = (broken == PARTNERS) | (np.arange(24) == broken)
+    assert (made.draws.columns["mixup_weight"][alone] == 0).all()
+    assert (made.draws.columns["mixup_partner"][alone] == 0).all()
+    for name in ALL.columns:
+        assert (made.draws.columns[name][~alone] == DRAWS.columns[name][~alone]).all()
+    again = [None if other < 0 else CLIPS[other] for other in ALL.partners(made.draws).tolist()]
+    sounds = [clip if number != broken else clip[:0] for number, clip in enumerate(CLIPS)]
+    assert torch.equal(made.waveforms, render(sounds, made.draws, ALL, SAMPLES, partners=again)[0])

@@ -27,8 +27,8 @@ from logitstore.jobs.imports.ced_files import CedFiles, CedTable, chunk_lengths,
 from logitstore.jobs.imports.ced_seeds import HOP, SAMPLE_RATE, ced_draws, require_ced
 from logitstore.jobs.imports.shared import (
     AudioNames,
+    ImportedViews,
     ImportSummary,
-    Rows,
     imported_manifest,
     require_at_least,
     require_some,
@@ -129,20 +129,20 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
         if options.keep_seeds:
             clip_table = clip_table.append_column(SEEDS_COLUMN, gathered.seed_lists())
 
-        def rows(wanted: range) -> Rows:
+        def imported(wanted: range) -> ImportedViews:
             here = slice(wanted.start, wanted.stop)
             seeds = gathered.seeds[here]  # (R, V)
             lengths = np.repeat(own[here], files.epochs)
             drawn = ced_draws(recipe, np.maximum(seeds, 0).reshape(-1), lengths, frames).columns(recipe)
             known = (seeds >= 0).reshape(-1)
-            return Rows(
+            return ImportedViews(
                 gathered.classes[here],
                 gathered.probabilities[here],
                 {name: np.where(known, values, 0).reshape(seeds.shape) for name, values in drawn.items()},
             )
 
         return write_blocks(
-            open_storage(options.out), manifest, clip_table, files.epochs, failed, rows,
+            open_storage(options.out), manifest, clip_table, files.epochs, failed, imported,
             audio=ClipAudio(source, clip_table, SAMPLE_RATE), advance=advance,
             notes=_notes(clips, files, recipe, frames, longest),
         )  # fmt: skip

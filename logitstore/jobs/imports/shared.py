@@ -38,7 +38,7 @@ _WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Rows:
+class ImportedViews:
     """What is known of the views of some clips: classes and probabilities (R, V, k), draw columns int64 (R, V)."""
 
     classes: npt.NDArray[np.integer[Any]]
@@ -160,7 +160,7 @@ def imported_manifest(
 
 
 def sorted_clips(paths: Sequence[str], start: I64, length: I64, rate: I64) -> tuple[pa.Table, I64]:
-    """A clip table by (path, start, length), as every store has it, and where each of its rows was, int64 (n,)."""
+    """A clip table by (path, start, length), as every store has it, and where each of its clips was, int64 (n,)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -182,7 +182,7 @@ def write_blocks(
     clip_table: pa.Table,
     views: int,
     failed: dict[int, str],
-    rows: Callable[[range], Rows],
+    imported: Callable[[range], ImportedViews],
     *,
     audio: ClipAudio | None,
     advance: Callable[[int], None] = lambda views: None,
@@ -190,8 +190,8 @@ def write_blocks(
 ) -> ImportSummary:
     """Write a store whose targets are known, block by block; an interrupted import goes on where it stopped.
 
-    :param failed: why clips have no targets, by row of the clip table.
-    :param rows: gives what is known of a range of clips; called once for each block that is missing.
+    :param failed: why clips have no targets, by clip.
+    :param imported: gives what is known of a range of clips; called once for each block that is missing.
     :param audio: the clips themselves, for one fingerprint a block; without it there are none.
     :param advance: told how many views were just written.
     """
@@ -207,7 +207,7 @@ def write_blocks(
                     if not claimer.take(shard):
                         continue
                     try:
-                        content = _content(manifest, writer.shard_rows(shard), views, failed, rows, audio)
+                        content = _content(manifest, writer.shard_rows(shard), views, failed, imported, audio)
                         writer.write_block(shard, 0, views, content, f"blocks/{name}")
                     finally:
                         claimer.drop(shard)
@@ -250,10 +250,10 @@ def _content(
     clips: range,
     views: int,
     failed: dict[int, str],
-    rows: Callable[[range], Rows],
+    imported: Callable[[range], ImportedViews],
     audio: ClipAudio | None,
 ) -> BlockContent:
-    known = rows(clips)
+    known = imported(clips)
     reasons = {clip - clips.start: failed[clip] for clip in clips if clip in failed}
     fingerprints = [] if audio is None else _first_fingerprint(manifest, clips, known, reasons, audio)
     readable = np.ones(len(clips), dtype=bool)
@@ -265,7 +265,7 @@ def _content(
 
 
 def _first_fingerprint(
-    manifest: Manifest, clips: range, known: Rows, reasons: dict[int, str], audio: ClipAudio
+    manifest: Manifest, clips: range, known: ImportedViews, reasons: dict[int, str], audio: ClipAudio
 ) -> list[Fingerprint]:
     """The fingerprint of view 0 of a block's first clip that decodes; those before it are added to ``reasons``."""
     renderer = Renderer(audio, manifest.recipe, manifest.place)
