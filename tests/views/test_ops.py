@@ -1,6 +1,7 @@
 """Ops own themselves: each is one file, and one that another package brings is known everywhere."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ def test_an_op_is_one_documented_file(name):
     assert kind.__module__ == f"logitstore.views.ops.{name}"
     op = kind()
     assert kind.__doc__
+    specification = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+    assert all(f"`{column}`" in specification for column in op.columns)
     assert all(op.columns.values())
     shown = op.sql_columns()
     assert shown

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
 
 from logitstore.views.ops.base import (
     DB_UNIT,
@@ -60,6 +59,8 @@ for _module in pkgutil.iter_modules(__path__):
 def find_op(name: str) -> type[Op] | None:
     """The op of a name, of this package or another; None where there is none, and :data:`OPS` then holds them all."""
     if name not in OPS:
+        from importlib.metadata import entry_points
+
         for entry in entry_points(group=ENTRY_POINTS):
             entry.load()
     return OPS.get(name)
