@@ -18,7 +18,6 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, SourceError, TeacherError, UsageError
 from logitstore.jobs.build.job import build
-from logitstore.store.replay import replay_view
 from logitstore.training.batches import Replayer
 from logitstore.training.sampling import order_generator, plan
 from logitstore.views.mel import CED, FrontEnd, LogMel, apply_masks
@@ -29,6 +28,7 @@ from students.labels import clip_labels
 from students.targets import dense_targets
 from students.terms.iusp import iusp
 from students.terms.sp import sp
+from tests.rendered import rendered_view
 from tests.small_store import Spec, make_store
 from tests.stores import options, write_audio
 
@@ -125,7 +125,7 @@ def test_items_are_the_views_that_the_teachers_heard(root, name):
     dense = dense_targets(classes, probabilities, 8)
     for index in (0, 5, -1):
         item = dataset[index]
-        waveform, spans = replay_view(store, audio, int(rows[index]), 1)
+        waveform, spans = rendered_view(store, audio, int(rows[index]), 1)
         assert item["clip"] == rows[index]
         assert item["waveform"].dtype == torch.float32
         assert torch.equal(item["waveform"], waveform)
