@@ -21,12 +21,13 @@ from logitstore.arrays import F32, I64
 from logitstore.digests import derived_seed
 from logitstore.errors import ModelOutputError
 from logitstore.evaluation.metrics import measure
-from logitstore.models.registry import build
+from logitstore.models.registry import build, default_lr, initialised
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.batches import Batch
-from logitstore.training.fit import default_lr, initialised, learning_rate, order_generator, parameter_groups
-from logitstore.training.sampling import mix_weights, plan
+from logitstore.training.sampling import mix_weights, order_generator, plan
+from logitstore.training.schedule import learning_rate, parameter_groups
 from students.objective import Objective
+from students.terms import Setting, selected
 
 #: Scores below it are no threshold of the trapezoidal estimator.
 THRESHOLD_FLOOR = 0.01
@@ -46,14 +47,10 @@ def train(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     highest = default_lr(MODEL)
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=highest, fused=True)
+    weights = selected(similarity=arm.similarity, similarity_weight=arm.weight or 0.0)
     relations = fold.store(arm.store).manifest.relations
-    objective = Objective(
-        "bce",
-        similarity=arm.similarity,
-        similarity_weight=arm.weight or 0.0,
-        frames=None if arm.similarity is None or relations is None else relations.frames,
-        mixup=arm.mixup or None,
-    )
+    frames = None if arm.similarity is None or relations is None else relations.pooled
+    objective = Objective(weights, Setting("bce", frames=frames), mixup=arm.mixup or None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("dropout", seed))
         for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):

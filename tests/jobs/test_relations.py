@@ -24,6 +24,7 @@ from logitstore.jobs.build.extend import ExtendOptions, extend
 from logitstore.jobs.build.job import build, prepare
 from logitstore.jobs.build.relate import Relator, mean_gram, relation_spec, unit_frames
 from logitstore.jobs.verify.job import VerifyOptions, verify
+from logitstore.models.grams import gram, pooled, pooled_gram, row_normalised
 from logitstore.store.format.basis import BASIS, decode_basis, encode_basis, fit
 from logitstore.store.format.relations import (
     RelationSpec,
@@ -34,7 +35,6 @@ from logitstore.store.format.relations import (
     from_arrays,
     to_arrays,
 )
-from students.similarity import gram, pooled, pooled_gram, row_normalised
 from tests.stores import contents, options, write_audio
 
 FEATURES = '''
@@ -113,12 +113,12 @@ def exact(root: Path, store: Any, view: int, clips: Any) -> list[torch.Tensor]:
     """The teachers' features of stored views."""
     from logitstore.audio.clips import ClipAudio
     from logitstore.audio.sources import open_audio
-    from logitstore.store.replay import replay_view
     from logitstore.views.recipe import Masks
     from teachers.registry import load_teacher
+    from tests.rendered import rendered_view
 
     audio = ClipAudio(open_audio(str(root / "audio")), store.clips, store.manifest.sample_rate)
-    heard = [replay_view(store, audio, int(clip), view) for clip in clips]
+    heard = [rendered_view(store, audio, int(clip), view) for clip in clips]
     spans = Masks(*(np.concatenate([getattr(span, n) for _, span in heard]) for n in Masks.__dataclass_fields__))
     waveforms = torch.stack([waveform for waveform, _ in heard])
     return [load_teacher(spec).outputs(waveforms, spans)[1] for spec in TEACHERS]

@@ -28,27 +28,27 @@ def dry_run(job: Job) -> str:
     """Lines that say what the build would do, and the problems that the scan found."""
     import torch
 
-    from teachers.ensemble import Ensemble
+    from teachers.ensemble import load_ensemble
 
     manifest, table, options = job.manifest, job.clip_table, job.options
     clips, views = table.num_rows, options.views
     total = clips * views
     shards = -(-clips // manifest.shard_clips)
     batch = min(manifest.batch_size, total)
-    rows = min(clips, batch)
+    timed = min(clips, batch)
     part = Part("", "", table, 0, 0)
-    drawn = block_draws(manifest, part, BlockPlan(0, range(rows), 0, 1))
-    index = np.arange(batch) % rows
-    spans = masks(manifest.recipe, Draws({name: values[index, 0] for name, values in drawn.items()}))
+    drawn = block_draws(manifest, part, BlockPlan(0, range(timed), 0, 1))
+    index = np.arange(batch) % timed
+    hidden = masks(manifest.recipe, Draws({name: values[index, 0] for name, values in drawn.items()}))
     noise = np.random.default_rng(0).standard_normal((batch, manifest.clip_samples)).astype(np.float32) * 0.1
     waveforms = torch.from_numpy(noise)
     lines, seconds, widths = [], 0.0, list[int]()
     kept = manifest.relations
     for teacher in job.ensemble.members:
-        member = Ensemble([teacher], sample_rate=manifest.sample_rate, amp=options.amp).to(job.ensemble.device)
-        member.outputs(waveforms, spans, features=kept is not None)
+        member = load_ensemble([teacher], sample_rate=manifest.sample_rate, device=job.device, amp=options.amp)
+        member.outputs(waveforms, hidden, features=kept is not None)
         began = time.perf_counter()
-        said = member.outputs(waveforms, spans, features=kept is not None)
+        said = member.outputs(waveforms, hidden, features=kept is not None)
         spent = time.perf_counter() - began
         seconds += spent
         widths += [int(frames.shape[2]) for frames in said.features]

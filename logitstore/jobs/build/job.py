@@ -1,4 +1,8 @@
-"""The build job: audio and an ensemble in, a store out. The one place that joins clips, replay, teachers and writer."""
+"""The build job: audio and an ensemble in, a store out. The one place that joins clips, views, teachers and writer.
+
+:func:`prepare` checks everything and writes nothing; :func:`run` then claims shard by shard and makes the blocks that
+are missing. With ``retry_failed``, blocks that hold a failed clip are made anew once it can be decoded.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from logitstore.audio.clips import ClipAudio
-from logitstore.audio.holds import holds
 from logitstore.audio.lengths import clip_samples
-from logitstore.errors import UsageError
+from logitstore.audio.scan import holds, scan
+from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
-from logitstore.jobs.build.retry import retry_failed
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
 from logitstore.store.format import commits
@@ -128,11 +131,9 @@ def prepare(options: BuildOptions) -> Job:
     """
     import torch
 
-    from logitstore.audio.scan import scan
     from logitstore.audio.sources import open_source
     from logitstore.jobs.build.relate import relation_spec
-    from teachers.ensemble import Ensemble
-    from teachers.registry import load_teacher
+    from teachers.ensemble import load_ensemble
 
     _check_numbers(options)
     relations = relation_spec(options.relations, options.similarity_frames)
@@ -145,16 +146,16 @@ def prepare(options: BuildOptions) -> Job:
     source = open_source(options.source, options.audio_root)
     clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
     device = pick_device(options.device)
-    ensemble = Ensemble(
-        [load_teacher(spec) for spec in options.teachers],
-        weights=options.weights,
-        average=options.average,
-        classes=_read_classes(options.classes),
+    ensemble = load_ensemble(
+        options.teachers,
+        options.weights,
+        options.average,
+        options.classes,
         sample_rate=options.sample_rate,
+        device=device,
         amp=options.amp,
-    ).to(torch.device(device))
-    if options.extend and options.weights is not None:
-        ensemble.weights = tuple(options.weights)  # the store's, not scaled again
+        scale_weights=not options.extend,  # of a store they are scaled already
+    )
     ensemble.check(recipe, options.clip_seconds)
     if relations is not None:
         ensemble.require_features()
@@ -265,13 +266,62 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
-            made += retry_failed(job, writer, chosen, audio, pool, claimer, progress)
+            made += _retry_failed(job, writer, chosen, audio, pool, claimer, progress)
     committed = commits.read_all(job.storage)
     views = max([options.views, *(commit.view_stop for commit in committed)])
     missing = _unfinished(writer, committed, views)
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(committed)
     return summarise(writer, committed, made_views=made, seconds=time.monotonic() - began, missing=len(missing))
+
+
+def _retry_failed(
+    job: Job,
+    writer: StoreWriter,
+    chosen: set[int],
+    audio: ClipAudio,
+    pool: ThreadPoolExecutor,
+    claimer: claims.Claimer,
+    progress: Progress,
+) -> int:
+    """Make the blocks anew that hold a failed clip which can now be decoded; a block is replaced as a whole."""
+    made = 0
+    for commit in commits.read_all(job.storage):
+        if commit.shard not in chosen:
+            continue
+        mended = [row for row, _ in commit.failed if _decodes(audio, commit.first_clip + row)]
+        if not mended or not claimer.take(commit.shard):
+            continue
+        try:
+            clips = range(commit.first_clip, commit.first_clip + commit.clips)
+            plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
+            content = make_block(
+                writer.manifest,
+                writer.part_of(commit.shard),
+                plan,
+                audio,
+                job.ask,
+                pool=pool,
+                strict=job.options.strict,
+            )
+            base, _, attempt = commit.group.partition(".r")
+            renewed = writer.write_block(
+                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}"
+            )
+            writer.drop_group(commit.group)
+        finally:
+            claimer.drop(commit.shard)
+        made += len(mended) * commit.views
+        progress.failures(len(renewed.failed) - len(commit.failed))
+    return made
+
+
+def _decodes(audio: ClipAudio, clip: int) -> bool:
+    try:
+        audio[clip]
+    except AudioError:
+        return False
+    return True
 
 
 def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[int]) -> list[int]:
@@ -335,14 +385,6 @@ def _stored_manifest(storage: Storage) -> Manifest | None:
         return decode_root(storage.get(ROOT), storage.location)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _read_classes(file: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if not isinstance(file, str):
-        return None if file is None else tuple(file)
-    from logitstore.classes import read_classes
-
-    return read_classes(file)
 
 
 def _check_numbers(options: BuildOptions) -> None:
