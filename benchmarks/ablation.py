@@ -56,8 +56,7 @@ from benchmarks.cached import score, train
 from benchmarks.folds import Data, Fold, prepare
 from benchmarks.own_data import own_data
 from logitstore.errors import LogitstoreError, RunError
-from logitstore.models.machine import versions
-from logitstore.training.fit import keep_freed_memory
+from logitstore.models.machine import keep_freed_memory, versions
 
 RUNS, SETTINGS = "runs.jsonl", "settings.json"
 MAIN_WIDTHS = {"scenes": 8, "sequences": 4}

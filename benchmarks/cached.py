@@ -20,11 +20,11 @@ from benchmarks.folds import BATCH, FRONT_END, MODEL, Fold, by_row, hearing_log_
 from logitstore.digests import derived_seed
 from logitstore.errors import ModelOutputError
 from logitstore.evaluation.metrics import measure
-from logitstore.models.registry import build
+from logitstore.models.registry import build, default_lr, initialised
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.batches import Batch
-from logitstore.training.fit import default_lr, initialised, learning_rate, order_generator, parameter_groups
-from logitstore.training.sampling import mix_weights, plan
+from logitstore.training.sampling import mix_weights, order_generator, plan
+from logitstore.training.schedule import learning_rate, parameter_groups
 from students.objective import Objective
 
 I64 = npt.NDArray[np.int64]

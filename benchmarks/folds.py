@@ -34,7 +34,7 @@ from logitstore.views.ops import FrequencyMask, Mixup, Roll, TimeMask
 from logitstore.views.recipe import Masks, Recipe, masks
 from logitstore.views.render import pad
 from students.data import fresh_draws, stored_views
-from students.losses import dense_targets
+from students.targets import dense_targets
 from teachers.ensemble import Ensemble, load_ensemble
 from teachers.train import TeacherOptions, train_teacher
 

@@ -170,7 +170,7 @@ def random_order(scratch: Path, clips: int) -> None:
 
 def dense(store: Any, order: np.ndarray) -> None:
     """Targets as (B, C), read and filled."""
-    from students.losses import TAILS, dense_targets
+    from students.targets import TAILS, dense_targets
 
     rows = []
     for tail in TAILS:

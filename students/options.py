@@ -9,8 +9,8 @@ from typing import Any
 from logitstore.errors import RunError
 from logitstore.training.options import LoopOptions, check_loop, flag, require_at_least
 from logitstore.training.selection import MEASURES
-from students.losses import TAILS
-from students.objective import SIMILARITIES
+from students.targets import TAILS
+from students.terms import SIMILARITIES, selected
 
 #: Held out where --patience or --average-best need a loss to go by and --hold-out is not given.
 DEFAULT_HOLD_OUT = 0.05
@@ -21,6 +21,7 @@ class StudentOptions(LoopOptions):
     """What ``train-student`` was asked; None means the default that the store or the model suggests.
 
     The stores ``also`` are read as one with ``store``; ``audio_root`` is one for all, or one for each in their order.
+    ``terms`` are further ones of the loss, as ``NAME=W``.
     """
 
     store: str
@@ -39,6 +40,7 @@ class StudentOptions(LoopOptions):
     similarity: str | None = None
     similarity_weight: float = 1.0
     label_weight: float = 0.0
+    terms: Sequence[str] = ()
     label_column: str | None = None
     mixup: float | None = None
     balance: bool = False
@@ -55,6 +57,16 @@ class StudentOptions(LoopOptions):
     def audio_roots(self) -> list[str]:
         """The audio roots, also where there is one."""
         return [self.audio_root] if isinstance(self.audio_root, str) else list(self.audio_root)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The terms of the loss and their weights; see :func:`students.terms.selected`."""
+        return selected(
+            self.terms,
+            similarity=self.similarity,
+            similarity_weight=self.similarity_weight,
+            label_weight=self.label_weight,
+        )
 
 
 def check_student(options: StudentOptions) -> None:
@@ -85,8 +97,9 @@ def check_student(options: StudentOptions) -> None:
             f"--accumulate {options.accumulate} with --similarity {options.similarity}: SP compares all clips of a "
             "batch with each other, so its parts are not the whole; leave --accumulate out, or use iusp"
         )
-    if options.label_weight and options.label_column is None:
-        raise RunError("--label-weight is given without --label-column; name the column of the store's clip table")
+    if "labels" in options.weights and options.label_column is None:
+        asked = "--label-weight" if options.label_weight else "--term labels"
+        raise RunError(f"{asked} is given without --label-column; name the column of the store's clip table")
     _check_evaluation(options)
 
 
@@ -103,7 +116,7 @@ def _check_evaluation(options: StudentOptions) -> None:
                 raise RunError(f"{flag(name)} says how to evaluate, and there is no --eval MANIFEST")
         if options.eval_every is not None and not held_out:
             raise RunError("--eval-every says how often to evaluate, and there is no --eval MANIFEST and no --hold-out")
-        if options.label_column is not None and not options.label_weight:
+        if options.label_column is not None and "labels" not in options.weights:
             raise RunError("--label-column is for --eval MANIFEST and --label-weight, and neither is given")
     elif options.eval_audio_root is None and len(options.audio_roots) > 1:
         raise RunError("--eval is given with several audio roots; say with --eval-audio-root which is its own")

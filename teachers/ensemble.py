@@ -9,12 +9,13 @@ from typing import Any, Literal, Self, overload
 
 import torch
 
-from logitstore.classes import positions
+from logitstore.classes import positions, read_classes
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
+from logitstore.models.machine import pick_device
+from logitstore.plugins import OWN_ERRORS
 from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
-from teachers.registry import load_teacher
-from teachers.specs.python import OWN_ERRORS
+from teachers import registry
 from teachers.teacher import Teacher
 
 #: How far outside [0, 1] rounding may put a probability; it is clipped. Anything further is an error.
@@ -38,7 +39,8 @@ class Ensemble:
     """Teachers, their weights, and one list of classes.
 
     :param teachers: at least one, of one score kind. The first gives the order of the classes.
-    :param weights: one positive number a teacher, scaled to a sum of 1; equal unless given.
+    :param weights: one positive number a teacher, scaled to a sum of 1; equal unless given. ``scale_weights`` False
+        takes them as they are, of a store, which has scaled them before.
     :param average: "probability" for the weighted mean of probabilities; "logit" for the sigmoid of the mean of logits
         (for softmax scores, the normalised weighted geometric mean).
     :param classes: a subset to keep, in this order; every teacher must have all of them. Softmax probabilities are
@@ -55,11 +57,12 @@ class Ensemble:
         self,
         teachers: Sequence[Teacher],
         weights: Sequence[float] | None = None,
-        average: Literal["probability", "logit"] = "probability",
+        average: str = "probability",
         classes: Sequence[str] | None = None,
         *,
         sample_rate: int,
         amp: bool = False,
+        scale_weights: bool = True,
     ) -> None:
         if not teachers:
             raise TeacherError("an ensemble of no teachers; give at least one --teacher SPEC")
@@ -73,7 +76,8 @@ class Ensemble:
                     f"{first.scores}; an ensemble needs one kind"
                 )
         self.members = tuple(teachers)
-        self.weights = _normalised(weights, len(self.members))
+        scaled = _normalised(weights, len(self.members))
+        self.weights = tuple(weights) if weights and not scale_weights else scaled
         self.average = average
         self.classes = first.classes if classes is None else tuple(classes)
         self.scores = first.scores
@@ -196,20 +200,35 @@ class Ensemble:
 
 
 def load_ensemble(
-    specs: Sequence[str],
+    teachers: Sequence[str | Teacher],
     weights: Sequence[float] | None = None,
-    average: Literal["probability", "logit"] = "probability",
-    classes: Sequence[str] | None = None,
+    average: str = "probability",
+    classes: str | Sequence[str] | None = None,
     *,
-    sample_rate: int,
+    sample_rate: int | None = None,
+    device: str = "cpu",
     amp: bool = False,
+    scale_weights: bool = True,
 ) -> Ensemble:
-    """An :class:`Ensemble` of the teachers that specs name; the other arguments are its own.
+    """The one way to an :class:`Ensemble`, whose arguments these are, on a device.
 
+    :param teachers: their specs; one that is loaded already is taken as it is.
+    :param classes: those to keep, or a file of them. :param sample_rate: Hz; the highest of the teachers by default.
+    :param device: "auto", "cpu" or "cuda", "cuda:1", ….
     :raises TeacherError: as :func:`teachers.registry.load_teacher` and :class:`Ensemble` do.
+    :raises UsageError: a device that is not there.
     """
-    teachers = [load_teacher(spec) for spec in specs]
-    return Ensemble(teachers, weights, average, classes, sample_rate=sample_rate, amp=amp)
+    members = [registry.load_teacher(each) if isinstance(each, str) else each for each in teachers]
+    ensemble = Ensemble(
+        members,
+        weights,
+        average,
+        read_classes(classes) if isinstance(classes, str) else classes,
+        sample_rate=sample_rate or max((teacher.sample_rate for teacher in members), default=0),
+        amp=amp,
+        scale_weights=scale_weights,
+    )
+    return ensemble.to(pick_device(device))
 
 
 def _ask(

@@ -11,8 +11,8 @@ import click
 from logitstore.cli.common import stderr
 
 if TYPE_CHECKING:
-    from logitstore.evaluation.evaluation import Evaluation
     from logitstore.evaluation.metrics import Metrics
+    from logitstore.evaluation.results import Evaluation
 
 _MOST_NAMED = 10
 _LEAST_NAME = 12  # columns of a name that are kept in however narrow a terminal
@@ -77,14 +77,14 @@ def evaluate_command(as_json: bool, per_class: bool, csv_folder: str | None, png
 
         check_png(png)
     if csv_folder is not None:
-        from logitstore.evaluation.evaluation import make_folder
+        from logitstore.evaluation.results import make_folder
 
         make_folder(csv_folder)
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
         task = bar.add_task("clips", total=None)
         found = evaluate(EvaluateOptions(**options), lambda done, total: bar.update(task, completed=done, total=total))
     if csv_folder is not None:
-        from logitstore.evaluation.evaluation import write_csv
+        from logitstore.evaluation.results import write_csv
 
         write_csv(found, csv_folder)
     if png is not None:

@@ -67,6 +67,13 @@ from logitstore.cli.training_options import loop_options
     metavar="W",
     help="Weight of the loss against the labels that clips of the store have in --label-column.",
 )
+@click.option(
+    "--term",
+    "terms",
+    multiple=True,
+    metavar="NAME=W",
+    help="Add a term to the loss, or change its weight. Repeatable.",
+)
 @click.option("--label-column", metavar="NAME", help="The column of labels, in MANIFEST and in the store's clip table.")
 @click.option(
     "--mixup", type=float, metavar="A", help="Mix log-mels of a batch, shares from Beta(A, A); no teacher heard it."

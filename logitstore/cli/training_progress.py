@@ -7,9 +7,9 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from logitstore.cli.common import stderr
-from logitstore.training.fit import FitProgress
-from logitstore.training.job import Trained
+from logitstore.training.loop import FitProgress
 from logitstore.training.processes import is_first
+from logitstore.training.train import Trained
 
 _MOST_NOTES = 10
 _SHOWN = {"held_out_loss": "held-out loss", "mAP": "mAP"}

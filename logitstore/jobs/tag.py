@@ -22,7 +22,6 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, UsageError
 from logitstore.evaluation.scores import decoded
-from logitstore.jobs.evaluate import load_ensemble
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,6 +101,7 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
     :raises UsageError: no such window; also what :class:`teachers.ensemble.Ensemble` refuses.
     """
     from logitstore.views.render import pad
+    from teachers.ensemble import load_ensemble
 
     _check(options)
     workers = options.workers or os.cpu_count() or 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from logitstore.training.options import LoopOptions
 
 #: Fields whose key is not their name with dashes.
-_KEYS = {"model_args": "model-arg", "eval_manifest": "eval", "cache_bytes": "cache-mib"}
+_KEYS = {"model_args": "model-arg", "terms": "term", "eval_manifest": "eval", "cache_bytes": "cache-mib"}
 #: Keys of which one takes the place of the other: each says the same thing in another way.
 _INSTEAD = {"epochs": "steps", "steps": "epochs", "balance": "weight-by", "weight-by": "balance"}
 _MIB_BITS = 20

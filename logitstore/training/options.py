@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitstore.errors import RunError
-from logitstore.training.fit import FitOptions
+from logitstore.training.loop import FitOptions
 from logitstore.training.precision import PRECISIONS
 from logitstore.training.sampling import epoch_steps
 from logitstore.training.schedule import FLOOR, default_warm_up

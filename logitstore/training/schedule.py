@@ -14,12 +14,6 @@ FLOOR = 0.01
 WARM_UP_SHARE, MOST_WARM_UP = 0.1, 5000
 
 
-def default_lr(model_name: str) -> float:
-    """The highest learning rate for a batch of 32, by family and size; CED's own for its transformers."""
-    rates = {"cnn4": 5e-3, "mobile": 5e-3, "ced-small": 3e-4, "ced-base": 3e-4}
-    return rates.get(model_name, 1e-3)
-
-
 def default_warm_up(steps: int) -> int:
     """Steps of warm-up: a tenth of all, at most 5,000."""
     return min(MOST_WARM_UP, math.ceil(WARM_UP_SHARE * steps))

@@ -17,6 +17,9 @@ from logitstore.models.tagger import probabilities
 from logitstore.views.recipe import Masks
 from teachers.teacher import Teacher
 
+#: Its form, and what it is; see :mod:`teachers.registry`.
+SPEC = ("onnx:FILE", "waveform -> scores, described by FILE.json")
+
 
 class OnnxTeacher(Teacher):
     """A session of onnxruntime; its one input is float32 (B, S), its first output (B, C)."""

@@ -20,10 +20,9 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import LogitstoreError, RunError
 from logitstore.models import losses
-from logitstore.models.registry import build
+from logitstore.models.registry import build, initialised
 from logitstore.training.batches import Replayer
-from logitstore.training.fit import initialised, order_generator
-from logitstore.training.sampling import plan
+from logitstore.training.sampling import order_generator, plan
 from students.data import fresh_draws, stored_views
 
 FOLDS, CLASSES, SECONDS = 3, 5, 1.0

@@ -24,6 +24,7 @@ from logitstore.jobs.build.extend import ExtendOptions, extend
 from logitstore.jobs.build.job import build, prepare
 from logitstore.jobs.build.relate import Relator, mean_gram, relation_spec, unit_frames
 from logitstore.jobs.verify.job import VerifyOptions, verify
+from logitstore.models.grams import gram, pooled, pooled_gram, row_normalised
 from logitstore.store.format.basis import BASIS, decode_basis, encode_basis, fit
 from logitstore.store.format.relations import (
     RelationSpec,
@@ -34,7 +35,6 @@ from logitstore.store.format.relations import (
     from_arrays,
     to_arrays,
 )
-from students.similarity import gram, pooled, pooled_gram, row_normalised
 from tests.stores import contents, options, write_audio
 
 FEATURES = '''

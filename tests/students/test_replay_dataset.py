@@ -20,13 +20,13 @@ from logitstore.errors import MismatchError, RunError, SourceError, TeacherError
 from logitstore.jobs.build.job import build
 from logitstore.store.replay import replay_view
 from logitstore.training.batches import Replayer
-from logitstore.training.fit import order_generator
-from logitstore.training.sampling import plan
+from logitstore.training.sampling import order_generator, plan
 from logitstore.views.recipe import Masks
-from students import similarity
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.labels import clip_labels
-from students.losses import dense_targets
+from students.targets import dense_targets
+from students.terms.iusp import iusp
+from students.terms.sp import sp
 from tests.small_store import Spec, make_store
 from tests.stores import options, write_audio
 
@@ -317,13 +317,13 @@ def test_items_bring_the_relations_of_what_they_hold(root, related):
     assert batch["frame_gram"].shape == (11, 8, 8)
     assert batch["frame_gram"].dtype == batch["clip_vector"].dtype == torch.float32
     heard = teacher.features(batch["waveform"])
-    own = similarity.iusp(heard, batch["frame_gram"])
-    others = similarity.iusp(heard, batch["frame_gram"].roll(1, dims=0))
+    own = iusp(heard, batch["frame_gram"])
+    others = iusp(heard, batch["frame_gram"].roll(1, dims=0))
     assert own.max() < 1e-4  # what storing them in bytes costs
     assert (others > 3 * own).all()
-    together = float(similarity.sp(heard, batch["clip_vector"], 8))
+    together = float(sp(heard, batch["clip_vector"], 8))
     assert together < 1e-3
-    assert float(similarity.sp(heard, batch["clip_vector"].roll(1, dims=0), 8)) > 10 * together
+    assert float(sp(heard, batch["clip_vector"].roll(1, dims=0), 8)) > 10 * together
     elsewhere = pickle.loads(pickle.dumps(dataset))
     assert all(torch.equal(elsewhere[3][name], dataset[3][name]) for name in ("frame_gram", "clip_vector", "waveform"))
     assert "frame_gram" not in ReplayDataset(store, root / "audio", 1)[0]

@@ -57,7 +57,7 @@ MANY = """
 import json, sys
 import torch
 from logitstore.cli.train_student import train_student_command
-from logitstore.training.fit import FitProgress
+from logitstore.training.loop import FitProgress
 from students.options import StudentOptions
 from students.train import train_student
 torch.distributed.init_process_group("gloo")

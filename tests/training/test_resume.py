@@ -115,7 +115,7 @@ def learn(root, out, **changes):
 
 def interrupted(root, out, step, **changes):
     """A training that ends as if killed just after some step."""
-    from logitstore.training.fit import FitProgress
+    from logitstore.training.loop import FitProgress
 
     def stop(number, clips, loss):
         if number == step:
@@ -220,7 +220,7 @@ def test_a_log_that_is_not_the_checkpoints_is_refused(root, tmp_path):
 
 
 def test_a_teacher_goes_on_too(root, tmp_path):
-    from logitstore.training.fit import FitProgress
+    from logitstore.training.loop import FitProgress
 
     def teach(out, progress=None):
         return train_teacher(

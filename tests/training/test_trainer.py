@@ -10,17 +10,18 @@ import torch
 
 from logitstore.cli.training_progress import render
 from logitstore.errors import ModelOutputError, RunError
-from logitstore.models.registry import build
+from logitstore.models.registry import build, initialised
 from logitstore.training import precision
 from logitstore.training.batches import Batch
 from logitstore.training.checkpoints import mean_weights
-from logitstore.training.fit import Epoch, FitOptions, FitProgress, fit, initialised
+from logitstore.training.loop import Epoch, FitOptions, FitProgress, fit
 from logitstore.training.runs import load_run
 from logitstore.training.schedule import ema_decay, learning_rate
 from logitstore.training.selection import Selection
 from students.held_out import held_out
 from students.objective import Objective
 from students.options import StudentOptions
+from students.terms import Setting
 from students.train import train_student
 from tests.heard import RATE, SMALL, make_heard, student_values
 
@@ -65,7 +66,7 @@ def fitted(folder, clips=7, steps=4, evaluate=lambda model, epoch, last: {}, **o
         model,
         FitOptions(**{"steps": steps, "lr": 1e-3, "seed": 0} | options),
         noise(clips, steps),
-        Objective("bce"),
+        Objective({"target": 1.0}, Setting("bce")),
         folder,
         evaluate=evaluate,
     )

@@ -131,8 +131,7 @@ def prepare(options: BuildOptions) -> Job:
     from logitstore.audio.scan import scan
     from logitstore.audio.sources import open_source
     from logitstore.jobs.build.relate import relation_spec
-    from teachers.ensemble import Ensemble
-    from teachers.registry import load_teacher
+    from teachers.ensemble import load_ensemble
 
     _check_numbers(options)
     relations = relation_spec(options.relations, options.similarity_frames)
@@ -145,16 +144,16 @@ def prepare(options: BuildOptions) -> Job:
     source = open_source(options.source, options.audio_root)
     clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
     device = pick_device(options.device)
-    ensemble = Ensemble(
-        [load_teacher(spec) for spec in options.teachers],
-        weights=options.weights,
-        average=options.average,
-        classes=_read_classes(options.classes),
+    ensemble = load_ensemble(
+        options.teachers,
+        options.weights,
+        options.average,
+        options.classes,
         sample_rate=options.sample_rate,
+        device=device,
         amp=options.amp,
-    ).to(torch.device(device))
-    if options.extend and options.weights is not None:
-        ensemble.weights = tuple(options.weights)  # the store's, not scaled again
+        scale_weights=not options.extend,  # of a store they are scaled already
+    )
     ensemble.check(recipe, options.clip_seconds)
     if relations is not None:
         ensemble.require_features()
@@ -335,14 +334,6 @@ def _stored_manifest(storage: Storage) -> Manifest | None:
         return decode_root(storage.get(ROOT), storage.location)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _read_classes(file: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if not isinstance(file, str):
-        return None if file is None else tuple(file)
-    from logitstore.classes import read_classes
-
-    return read_classes(file)
 
 
 def _check_numbers(options: BuildOptions) -> None:

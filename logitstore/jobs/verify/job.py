@@ -209,10 +209,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
 
     :raises MismatchError: other teachers than the store's; both are shown.
     """
-    import torch
-
-    from logitstore.models.machine import pick_device
-    from teachers.ensemble import Ensemble
+    from teachers.ensemble import load_ensemble
     from teachers.registry import load_teacher
 
     given = [load_teacher(spec) for spec in specs]
@@ -229,16 +226,16 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
             f"these are not the teachers of {location}: stored {stored}, given {shown}; give each of the store's "
             "teachers once"
         )
-    weights = tuple(member.weight for member in manifest.teachers)
-    ensemble = Ensemble(
+    ensemble = load_ensemble(
         ordered,
-        weights=weights,
-        average="logit" if manifest.average == "logit" else "probability",
-        classes=manifest.classes,
+        [member.weight for member in manifest.teachers],
+        manifest.average,
+        manifest.classes,
         sample_rate=manifest.sample_rate,
+        device=device,
         amp=manifest.precision == "amp",
+        scale_weights=False,
     )
-    ensemble.weights = weights
     described = tuple(msgspec.convert(member, Member) for member in ensemble.describe())
     contracts = differences(manifest, msgspec.structs.replace(manifest, teachers=described))
     if contracts and manifest.device_kind != IMPORTED:
@@ -247,7 +244,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
             f"the teachers of {location} hear otherwise than they did: stored {stored}, given {now}; use the release "
             "of logitstore and the options that the store was built with"
         )
-    return ensemble.to(torch.device(pick_device(device)))
+    return ensemble
 
 
 def json_text(value: Any) -> str:
