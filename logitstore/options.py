@@ -4,9 +4,9 @@
     class BuildOptions(Options):
         views: Annotated[int, Option("Views of every clip.", least=1)] = 10
 
-That one line is the flag ``--views``, the key ``views`` of a ``--config`` file, the Python keyword ``views``, the check of
-its range, its line in ``--help`` and its line in ``docs/reference.md``. A field without a default is required. Options that
-several commands have are declared in a small dataclass that theirs inherit from; the last part of this file has those.
+That one line is the flag ``--views``, the key ``views`` of a ``--config`` file, the Python keyword ``views``, the check
+of its range, its line in ``--help`` and its line in ``docs/reference.md``. A field without a default is required.
+Options that several commands have are declared once too, in the last part of this file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,19 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, ParamSpec, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from logitstore.errors import UsageError
 
@@ -93,6 +105,7 @@ class Options:
                 first, second = sorted((each.shown, other.shown))
                 raise self.error(f"{first} and {second} are both given; give one of them")
 
+
 @dataclass(frozen=True)
 class Field:
     """An option as its declaration says it is, ready to be read, checked and shown.
@@ -141,7 +154,7 @@ class Field:
         """The default in words; None where there is nothing to say."""
         if self.required or self.option.default is not None or self.kind is bool:
             return self.option.default
-        if self.default is None or self.default in ((), ""):
+        if self.default is None or self.default in ((), "", {}):
             return None
         return _number(self.default) if isinstance(self.default, int | float) else str(self.default)
 
@@ -166,7 +179,11 @@ class Field:
             fine = isinstance(value, Mapping) and all(isinstance(each, str) for each in value)
             return None if fine else "a mapping, as {width: 8}"
         values = value if self.many and not (self.single and isinstance(value, str)) else [value]
-        if isinstance(values, str) or not isinstance(values, Sequence) or not all(self._is_of_kind(each) for each in values):
+        if (
+            isinstance(values, str)
+            or not isinstance(values, Sequence)
+            or not all(self._is_of_kind(each) for each in values)
+        ):
             word = _KINDS[self.kind]
             return f"{word} or a list of {word}s" if self.many else word
         if self.choices:
@@ -212,33 +229,40 @@ class Field:
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-@functools.cache
-def fields_of(options: type) -> tuple[Field, ...]:
+_FIELDS: dict[type, tuple[Field, ...]] = {}
+
+
+def fields_of(options: type[Options]) -> tuple[Field, ...]:
     """The options that a dataclass declares, in the order of its fields."""
-    hints = get_type_hints(options, include_extras=True)
-    found = []
-    for each in dataclasses.fields(options):
-        option = next((one for one in getattr(hints[each.name], "__metadata__", ()) if isinstance(one, Option)), None)
-        if option is None:
-            continue
-        single = [kind for kind, many in _types(get_args(hints[each.name])[0]) if not many]
-        several = [kind for kind, many in _types(get_args(hints[each.name])[0]) if many]
-        kind, *other = single or several
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
-        many = not single if option.many is None else option.many
-        found.append(
-            Field(
-                name=each.name,
-                option=option,
-                kind=type(choices[0]) if choices else kind,
-                many=many,
-                single=bool(single),
-                other=(*other, tuple, list) if several and not many else tuple(other),
-                choices=choices,
-                default=each.default_factory() if callable(each.default_factory) else each.default,
-            )
-        )
-    return tuple(found)
+    if options not in _FIELDS:
+        hints = get_type_hints(options, include_extras=True)
+        found = [(each, _option(hints[each.name]), hints[each.name]) for each in dataclasses.fields(options)]
+        _FIELDS[options] = tuple(_field(each, option, hint) for each, option, hint in found if option is not None)
+    return _FIELDS[options]
+
+
+def _option(hint: Any) -> Option | None:
+    """The last option of an annotation: an alias may hold another, which it replaces."""
+    said = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)]
+    return said[-1] if said else None
+
+
+def _field(each: dataclasses.Field[Any], option: Option, hint: Any) -> Field:
+    types = _types(get_args(hint)[0])
+    single, several = ([kind for kind, many in types if many is wanted] for wanted in (False, True))
+    kind, *other = single or several
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    many = not single if option.many is None else option.many
+    return Field(
+        name=each.name,
+        option=option,
+        kind=type(choices[0]) if choices else kind,
+        many=many,
+        single=bool(single),
+        other=(*other, tuple, list) if several and not many else tuple(other),
+        choices=choices,
+        default=each.default_factory() if callable(each.default_factory) else each.default,
+    )
 
 
 def _types(hint: Any) -> list[tuple[Any, bool]]:
@@ -283,7 +307,8 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     """The options that a YAML file gives, by the name of their field.
 
     Its keys are flags without dashes in front, arguments included: ``store: …``, ``batch-size: 32``,
-    ``model-arg: {width: 8}``. Former spellings and the Python keywords are known too. A key without a value says nothing.
+    ``model-arg: {width: 8}``. Former spellings and the Python keywords are known too. A key without a value says
+    nothing.
 
     :raises UsageError: it cannot be read, has an unknown key, or a value of the wrong type or out of its range.
     """
@@ -316,6 +341,25 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
             raise options.error(f"--config {file!r}: {name} is {value!r}; it must be {wrong}")
         values[each.name] = found
     return values
+
+
+def key_values(texts: Sequence[str]) -> dict[str, Any]:
+    """``K=V`` texts as a mapping; values are read as YAML scalars (16 is an int, true a bool).
+
+    :raises ValueError: a text without a name or without ``=``, or a value that is no YAML.
+    """
+    import yaml
+
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{text!r} is not of the form NAME=VALUE, as in width=16")
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{text!r}: the value is not YAML; quote it, as in NAME='\"[\"'") from error
+    return pairs
 
 
 def dump(options: Options) -> str:
@@ -358,41 +402,45 @@ Where = Annotated[
     str | None,
     Option("Take only the rows of the source for which this SQL condition holds.", group="Audio", metavar="SQL"),
 ]
-ClipSeconds = Annotated[
-    float | None,
-    Option(
-        "Longer files are cut into clips of this length.",
-        group="Audio", metavar="S", least=0.1, most=3600, default="10, or the longest file where that is shorter",
-    ),
-]  # fmt: skip
+CLIP_SECONDS = Option(
+    "Longer files are cut into clips of this length.",
+    group="Audio", metavar="S", least=0.1, most=3600, default="10, or the longest file where that is shorter",
+)  # fmt: skip
+ClipSeconds = Annotated[float | None, CLIP_SECONDS]
 LabelColumn = Annotated[
     str, Option("The column of labels; several labels are joined by ';'.", group="Audio", metavar="NAME")
 ]
-Teachers = Annotated[
-    Sequence[str],
-    Option(
-        "A teacher: a run folder, ced:FILE, hf:ID_OR_PATH, onnx:FILE or python:MODULE:FACTORY. Repeatable.",
-        group="Teachers", flag="teacher", metavar="SPEC", names="teacher",
-    ),
-]  # fmt: skip
-BatchSize = Annotated[
-    int, Option("How many clips or views go through the models at a time.", group="Running", least=1)
-]
-Store = Annotated[
-    str, Option("The store: a folder, or a URL.", argument=True, metavar="STORE", names="store")
-]
-Out = Annotated[str, Option("The folder or URL of the store to write.", group="Output", short="o", metavar="STORE")]
+TEACHER = Option(
+    "A teacher: a run folder, ced:FILE, hf:ID_OR_PATH, onnx:FILE or python:MODULE:FACTORY. Repeatable.",
+    group="Teachers", flag="teacher", metavar="SPEC", names="teacher",
+)  # fmt: skip
+Teachers = Annotated[Sequence[str], TEACHER]
+CLASSES = Option(
+    "Keep only the classes that are named in this file, one a line.",
+    group="Teachers", metavar="FILE", names="classes", default="all",
+)  # fmt: skip
+DEVICE = Option(
+    "Where the models run: auto (a GPU where there is one), cpu, cuda or cuda:N.", group="Running", metavar="DEVICE"
+)
+BATCH_SIZE = Option("How many clips or views go through the models at a time.", group="Running", least=1)
+BatchSize = Annotated[int, BATCH_SIZE]
+EVAL = Option(
+    "A table of labelled audio to measure mAP on.",
+    group="Evaluation", flag="eval", metavar="MANIFEST", names="source",
+)  # fmt: skip
+EVAL_WHERE = Option(
+    "Measure on the rows of that table for which this SQL condition holds.", group="Evaluation", metavar="SQL"
+)
+Store = Annotated[str, Option("The store: a folder, or a URL.", argument=True, metavar="STORE", names="store")]
+OUT = Option("The folder or URL of the store to write.", group="Output", short="o", metavar="STORE")
+Out = Annotated[str, OUT]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
     """Where models run."""
 
-    device: Annotated[
-        str,
-        Option("Where the models run: auto (a GPU where there is one), cpu, cuda or cuda:N.",
-               group="Running", metavar="DEVICE"),
-    ] = "auto"  # fmt: skip
+    device: Annotated[str, DEVICE] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

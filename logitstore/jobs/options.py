@@ -1,4 +1,4 @@
-"""What each job can be asked. Nothing heavy is imported here, so that a command's help and its mistakes answer at once."""
+"""What each job can be asked. Nothing heavy is imported, so that a command's help and its mistakes answer at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from logitstore.options import (
+    CLASSES,
+    CLIP_SECONDS,
+    DEVICE,
+    EVAL,
+    EVAL_WHERE,
+    OUT,
+    TEACHER,
     AudioRoot,
     BatchSize,
     ClipSeconds,
@@ -52,9 +59,7 @@ ClassNames = Annotated[
 class StoredOptions(Options):
     """How a store keeps what it is given."""
 
-    value_bits: Annotated[
-        int, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored")
-    ] = 8
+    value_bits: Annotated[int, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored")] = 8
     shard_clips: Annotated[
         int | None,
         Option(
@@ -88,11 +93,7 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions):
     teachers: Teachers
     audio_root: AudioRoot = None
     where: Where = None
-    classes: Annotated[
-        str | Sequence[str] | None,
-        Option("Keep only the classes that are named in this file, one a line.", group="Teachers", metavar="FILE",
-               names="classes", default="all"),
-    ] = None  # fmt: skip
+    classes: Annotated[str | Sequence[str] | None, CLASSES] = None
     views: Annotated[int, Option("How many augmented views every clip gets.", group="Views", least=1)] = 10
     recipe: Annotated[
         str | Recipe,
@@ -125,16 +126,14 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtendOptions(BuildingOptions, DeviceOptions, WorkerOptions):
+class ExtendOptions(BuildingOptions, WorkerOptions):
     """What ``logitstore extend`` is asked; None means what the store has."""
 
     store: Store
     source: Source
     teachers: Annotated[
-        Teachers,
-        Option("A teacher of the store, in its order; written as for build. Repeatable.", group="Teachers",
-               flag="teacher", metavar="SPEC", names="teacher"),
-    ]  # fmt: skip
+        Teachers, TEACHER.but(help="A teacher of the store, in its order; written as for build. Repeatable.")
+    ]
     audio_root: AudioRoot = None
     where: Where = None
     views: Annotated[
@@ -144,11 +143,7 @@ class ExtendOptions(BuildingOptions, DeviceOptions, WorkerOptions):
     skip_known: Annotated[
         bool, Option("Leave out clips that the store has, instead of refusing them.", group="Audio")
     ] = False
-    device: Annotated[
-        str | None,
-        Option("Where the teachers run: cpu, cuda, cuda:N, or auto.", group="Running", metavar="DEVICE",
-               default="the kind that the store was built on"),
-    ] = None  # fmt: skip
+    device: Annotated[str | None, DEVICE.but(default="the kind that the store was built on")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +162,8 @@ class VerifyOptions(DeviceOptions):
     ] = None
     teachers: Annotated[
         Teachers,
-        Option("Ask this teacher of the store again, and compare its answers. Repeatable.", group="Checks",
-               flag="teacher", metavar="SPEC", names="teacher"),
-    ] = ()  # fmt: skip
+        TEACHER.but(help="Ask this teacher of the store again, and compare its answers. Repeatable.", group="Checks"),
+    ] = ()
     recompute: Annotated[
         int | None,
         Option("How many views to ask the teachers about.", group="Checks", least=1, default="16 with --teacher"),
@@ -203,10 +197,8 @@ class EvaluateOptions(EnsembleOptions):
                metavar="STORE", names="store"),
     ] = None  # fmt: skip
     classes: Annotated[
-        str | None,
-        Option("Score only the classes that are named in this file, one a line.", group="Teachers", metavar="FILE",
-               names="classes", default="all"),
-    ] = None  # fmt: skip
+        str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
+    ] = None
     batch_size: BatchSize = 32
 
 
@@ -220,10 +212,8 @@ class TagOptions(EnsembleOptions):
     ]
     teachers: Teachers
     classes: Annotated[
-        str | None,
-        Option("Name only the classes in this file, one a line.", group="Teachers", metavar="FILE", names="classes",
-               default="all"),
-    ] = None  # fmt: skip
+        str | None, CLASSES.but(help="Name only the classes that are named in this file, one a line.")
+    ] = None
     seconds: Annotated[
         float | None,
         Option("The length of a window.", group="Windows", metavar="S", least=0.1, most=3600,
@@ -251,9 +241,12 @@ class ExportOptions(WorkerOptions):
     run: Annotated[str, Option("The run folder of a student.", argument=True, names="run")]
     out: Annotated[
         str,
-        Option("The file to write, OUT.onnx; what it needs to be a teacher goes to OUT.onnx.json.", group="Output",
-               short="o", metavar="OUT.onnx", old={"--onnx": None}),
-    ]  # fmt: skip
+        OUT.but(
+            help="The file to write, OUT.onnx; what it needs to be a teacher goes to OUT.onnx.json.",
+            metavar="OUT.onnx",
+            old={"--onnx": None},
+        ),
+    ]
     int8: Annotated[
         bool, Option("Write OUT.int8.onnx too, with 8-bit weights, and say what that costs.", group="8-bit weights")
     ] = False
@@ -270,25 +263,13 @@ class ExportOptions(WorkerOptions):
         Option("Audio to measure the ranges of 8-bit numbers on: a folder or a manifest; labels are not needed.",
                group="8-bit weights", metavar="AUDIO", names="source", default="that of --eval"),
     ] = None  # fmt: skip
-    eval_manifest: Annotated[
-        str | None,
-        Option("A table of labelled audio to measure mAP on.", group="Evaluation", flag="eval", metavar="MANIFEST",
-               names="source"),
-    ] = None  # fmt: skip
+    eval_manifest: Annotated[str | None, EVAL] = None
     label_column: Annotated[
         str | None, Option("The column of labels in that table.", group="Evaluation", metavar="NAME")
     ] = None
-    eval_where: Annotated[
-        str | None,
-        Option("Measure on the rows of that table for which this SQL condition holds.", group="Evaluation",
-               metavar="SQL"),
-    ] = None  # fmt: skip
+    eval_where: Annotated[str | None, EVAL_WHERE] = None
     audio_root: AudioRoot = None
-    clip_seconds: Annotated[
-        ClipSeconds,
-        Option("Longer files are cut into clips of this length.", group="Audio", metavar="S", least=0.1, most=3600,
-               default="as in the run's training"),
-    ] = None  # fmt: skip
+    clip_seconds: Annotated[float | None, CLIP_SECONDS.but(default="as in the run's training")] = None
 
 
 @dataclass(frozen=True, kw_only=True)

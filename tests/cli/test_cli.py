@@ -24,7 +24,7 @@ class Program:
         self._capsys = capsys
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        from logitstore.cli.common import run
+        from logitstore.cli.command import run
         from logitstore.cli.main import cli
 
         argv = sys.argv

@@ -258,7 +258,7 @@ def test_a_student_learns_from_several_stores(audio, tmp_path):
 
 
 def test_inspect_takes_several_stores(parts, capsys):
-    from logitstore.cli.common import run
+    from logitstore.cli.command import run
     from logitstore.cli.main import cli
 
     def inspect(*arguments):
