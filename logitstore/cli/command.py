@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
 
-from logitstore.errors import LogitstoreError
+from logitstore.errors import LogitstoreError, UsageError
 from logitstore.options import Field, Options, dump, fields_of, read_config
 
 #: Progress and notes; results are printed with ``click.echo``.
@@ -44,27 +45,34 @@ class _Talk:
 _talk = _Talk()
 
 
-def command(name: str, options: type[Asked]) -> Callable[[Callable[[Asked], None]], OptionsCommand[Asked]]:
+def command(name: str, options: type[Asked]) -> Callable[[Callable[[Asked], None]], OptionsCommand]:
     """Makes a click command of a function that takes an object of options; its docstring is the help text."""
 
-    def decorate(body: Callable[[Asked], None]) -> OptionsCommand[Asked]:
+    def decorate(body: Callable[[Asked], None]) -> OptionsCommand:
         return OptionsCommand(name, options, body)
 
     return decorate
 
 
-class OptionsCommand(click.Command, Generic[Asked]):
+class OptionsCommand(click.Command):
     """A command whose flags and arguments are the fields of a dataclass of options.
 
     :param options: the dataclass. :param body: what is done with an object of it.
     """
 
-    def __init__(self, name: str, options: type[Asked], body: Callable[[Asked], None]) -> None:
+    def __init__(self, name: str, options: type[Options], body: Callable[[Any], None]) -> None:
         self.options, self.body = options, body
         self.fields = sorted(fields_of(options), key=_place)
         made = [_parameter(each) for each in self.fields]
         former = [_former(each, old) for each in self.fields for old in each.option.old]
         super().__init__(name, context_settings=SETTINGS, params=[*made, *former, *_general()], help=body.__doc__)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            near = difflib.get_close_matches(error.option_name, [f"--{each.key}" for each in self.fields], n=1)
+            raise click.NoSuchOption(error.option_name, possibilities=near, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> None:
         stderr.quiet, _talk.verbose = ctx.params["quiet"], ctx.params["verbose"]
@@ -76,7 +84,7 @@ class OptionsCommand(click.Command, Generic[Asked]):
         glance(asked)
         self.body(asked)
 
-    def asked(self, ctx: click.Context) -> Asked:
+    def asked(self, ctx: click.Context) -> Options:
         """The options: given on the command line, or in the file that ``--config`` names, or by default.
 
         :raises UsageError: the file cannot be used, an option is missing or out of its range.
@@ -111,12 +119,8 @@ class OptionsCommand(click.Command, Generic[Asked]):
             if flags:
                 with formatter.section(group):
                     formatter.write_dl([(spelled(each), described(each)) for each in flags])
-        general = [record for each in _general() if (record := each.get_help_record(ctx)) is not None]
-        help_option = self.get_help_option(ctx)
-        if help_option is not None and (record := help_option.get_help_record(ctx)) is not None:
-            general.append(record)
         with formatter.section(_GENERAL):
-            formatter.write_dl(general)
+            formatter.write_dl(general_help())
 
 
 def _place(each: Field) -> tuple[bool, int, bool]:
@@ -175,6 +179,8 @@ def _said(ctx: click.Context, each: Field) -> Any:
     if each.option.parse is not None:
         try:
             return each.option.parse(value)
+        except UsageError:
+            raise
         except ValueError as error:
             raise click.BadParameter(str(error), ctx, param_hint=f"'{each.shown}'") from error
     if each.many:
@@ -187,9 +193,9 @@ def _general() -> list[click.Option]:
 
     def version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         if asked:
-            import logitstore
+            from importlib.metadata import version as installed
 
-            click.echo(f"logitstore {logitstore.__version__}")
+            click.echo(f"logitstore {installed('logitstore')}")
             ctx.exit()
 
     return [
@@ -203,6 +209,13 @@ def _general() -> list[click.Option]:
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=version, help="Show the version.",
         ),
     ]  # fmt: skip
+
+
+def general_help() -> list[tuple[str, str]]:
+    """The flags that every command has, and what they do."""
+    context = click.Context(click.Command("any"))
+    records = [each.get_help_record(context) for each in _general()]
+    return [*(each for each in records if each is not None), ("-h, --help", "Show this help and exit.")]
 
 
 def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:

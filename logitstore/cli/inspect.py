@@ -24,6 +24,22 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndj
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
+def typed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Values of ``-p``: int or float where the text is one, the text itself otherwise."""
+    values: dict[str, Any] = {}
+    for name, text in parameters:
+        name = name.removeprefix("$")
+        if not name.isidentifier():
+            raise UsageError(f"-p {name!r} is no name of a parameter; give letters, digits and _, as in -p fold 5")
+        if name in values:
+            raise UsageError(f"-p {name} is given twice; give each parameter one value")
+        if re.fullmatch(r"[+-]?\d+", text):
+            values[name] = int(text)
+        else:
+            values[name] = float(text) if _NUMBER.fullmatch(text) else text
+    return values
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Inspect(Options):
     store: StoreOption
@@ -37,7 +53,7 @@ class _Inspect(Options):
     parameters: Annotated[
         Mapping[str, Any],
         Option("A value for $NAME in the SQL: a number where it looks like one, text otherwise. Repeatable.",
-               group="Question", flag="parameter", short="p", metavar="NAME VALUE", words=2, parse=lambda p: typed(p)),
+               group="Question", flag="parameter", short="p", metavar="NAME VALUE", words=2, parse=typed),
     ] = field(default_factory=dict)  # fmt: skip
     format: Annotated[
         Literal["table", "csv", "json", "ndjson", "parquet"] | None,
@@ -99,22 +115,6 @@ def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: M
         rows = write(reader, kind, file, width)
     if on_terminal and kind == "table" and stderr.is_terminal:
         stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'})", style="dim")
-
-
-def typed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Values of ``-p``: int or float where the text is one, the text itself otherwise."""
-    values: dict[str, Any] = {}
-    for name, text in parameters:
-        name = name.removeprefix("$")
-        if not name.isidentifier():
-            raise UsageError(f"-p {name!r} is no name of a parameter; give letters, digits and _, as in -p fold 5")
-        if name in values:
-            raise UsageError(f"-p {name} is given twice; give each parameter one value")
-        if re.fullmatch(r"[+-]?\d+", text):
-            values[name] = int(text)
-        else:
-            values[name] = float(text) if _NUMBER.fullmatch(text) else text
-    return values
 
 
 def _read_stdin() -> str:

@@ -121,7 +121,12 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions):
                least=LEAST_FRAMES, most=MOST_FRAMES),
     ] = DEFAULT_FRAMES  # fmt: skip
     batch_size: BatchSize = 32
-    extend: bool = False  # as logitstore.jobs.build.extend does it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension(BuildOptions):
+    """The build that adds the clips of ``logitstore extend`` to a store."""
+
     skip_known: bool = False
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.build.job import Job, Progress, prepare, run
 from logitstore.jobs.imports.shared import IMPORTED
-from logitstore.jobs.options import BuildOptions, ExtendOptions
+from logitstore.jobs.options import ExtendOptions, Extension
 from logitstore.store.format.parts import next_part, plan_extension, read_parts
 from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store
@@ -42,7 +42,7 @@ def prepare_extend(options: ExtendOptions) -> Job:
         )
     relations = manifest.relations
     return prepare(
-        BuildOptions(
+        Extension(
             source=options.source,
             out=options.store,
             teachers=options.teachers,
@@ -68,7 +68,6 @@ def prepare_extend(options: ExtendOptions) -> Job:
             strict=options.strict,
             retry_failed=options.retry_failed,
             shards=options.shards,
-            extend=True,
             skip_known=options.skip_known,
         )
     )
@@ -88,7 +87,8 @@ def dry_run(job: Job) -> str:
 
     shard_clips = job.manifest.shard_clips
     parts = read_parts(job.storage, shard_clips)
-    own, fresh = plan_extension(parts, job.clip_table, job.storage.location, job.options.skip_known)
+    skip_known = isinstance(job.options, Extension) and job.options.skip_known
+    own, fresh = plan_extension(parts, job.clip_table, job.storage.location, skip_known)
     if fresh is not None:
         own = (*own, next_part(parts, fresh, "", shard_clips))
     if not own:

@@ -17,7 +17,7 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.errors import UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
 from logitstore.jobs.build.retry import retry_failed
-from logitstore.jobs.options import BuildOptions
+from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
 from logitstore.store.format import commits
@@ -87,17 +87,16 @@ def prepare(options: BuildOptions) -> Job:
 
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
-    import torch
-
     from logitstore.audio.scan import scan
     from logitstore.audio.sources import open_source
-    from logitstore.jobs.build.relate import relation_spec
-    from logitstore.training.precision import stored_precision
-    from teachers.ensemble import load_ensemble
 
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
-    relations = relation_spec(options.relations, options.similarity_frames)
+    relations = None
+    if options.relations is not None:
+        from logitstore.jobs.build.relate import relation_spec
+
+        relations = relation_spec(options.relations, options.similarity_frames)
     recipe = options.recipe if isinstance(options.recipe, Recipe) else load_recipe(options.recipe)
     samples = clip_samples(options.clip_seconds, options.sample_rate)
     recipe.check(Place(samples, options.sample_rate))
@@ -106,6 +105,12 @@ def prepare(options: BuildOptions) -> Job:
     stored = _stored_manifest(storage)
     source = open_source(options.source, options.audio_root)
     clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
+
+    import torch  # takes seconds, so only now that the audio is what it should be
+
+    from logitstore.training.precision import stored_precision
+    from teachers.ensemble import load_ensemble
+
     device = pick_device(options.device)
     ensemble = load_ensemble(
         options.teachers,
@@ -115,7 +120,7 @@ def prepare(options: BuildOptions) -> Job:
         sample_rate=options.sample_rate,
         device=device,
         precision=options.precision,
-        scale_weights=not options.extend,  # of a store they are scaled already
+        scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
     )
     ensemble.check(recipe, options.clip_seconds)
     if relations is not None:
@@ -258,14 +263,14 @@ def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[i
 
 def _open(job: Job) -> StoreWriter:
     options = job.options
-    if options.extend:
+    if isinstance(options, Extension):
         return StoreWriter.extend(job.storage, job.manifest, job.clip_table, options.skip_known)
     return StoreWriter.open(job.storage, job.manifest, job.clip_table)
 
 
 def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[Part]:
     """The source's parts; of a build, also those other parts that lack views and that its audio holds whole."""
-    if job.options.extend or len(writer.own) == len(writer.parts):
+    if isinstance(job.options, Extension) or len(writer.own) == len(writer.parts):
         return list(writer.own)
     unfinished = set(_unfinished(writer, commits.read_all(job.storage), job.options.views))
     own = {part.name for part in writer.own}
