@@ -99,7 +99,7 @@ class Options:
                 object.__setattr__(self, each.name, value := os.fspath(value))
             wrong = each.wrong(value)
             if wrong is not None:
-                raise self.error(f"{each.shown} is {_shown(value)}; it must be {wrong}")
+                raise self.error(f"{each.shown} is {_shown(value)}; {wrong}")
             if each.option.instead is not None and value and getattr(self, each.option.instead):
                 other = next(one for one in fields_of(type(self)) if one.name == each.option.instead)
                 first, second = sorted((each.shown, other.shown))
@@ -170,14 +170,14 @@ class Field:
         return " and ".join(each for each in (least, most) if each) or None
 
     def wrong(self, value: Any) -> str | None:
-        """What a value must be, where it is not; None where it is right, or is the default."""
+        """The end of a message about a value that cannot be right, which says what can; None for one that can."""
         if value is None and not self.required and self.default is None:
             return None
         if isinstance(value, self.other):
             return None
         if self.kind is dict:
             fine = isinstance(value, Mapping) and all(isinstance(each, str) for each in value)
-            return None if fine else "a mapping, as {width: 8}"
+            return None if fine else "it must be a mapping, as {width: 8}"
         values = value if self.many and not (self.single and isinstance(value, str)) else [value]
         if (
             isinstance(values, str)
@@ -185,11 +185,14 @@ class Field:
             or not all(self._is_of_kind(each) for each in values)
         ):
             word = _KINDS[self.kind]
-            return f"{word} or a list of {word}s" if self.many else word
+            return f"it must be {word} or a list of {word}s" if self.many else f"it must be {word}"
         if self.choices:
             fine = all(each in self.choices for each in values)
-            return None if fine else f"one of {', '.join(map(str, self.choices))}"
-        return None if all(map(self._in_range, values)) else self.allowed()
+            return None if fine else f"it must be one of {', '.join(map(str, self.choices))}"
+        if all(map(self._in_range, values)):
+            return None
+        numbers = self.allowed() or "finite"
+        return f"allowed are {numbers}" if numbers[0].isdigit() else f"it must be {numbers}"
 
     def _is_of_kind(self, value: Any) -> bool:
         if self.kind is bool or isinstance(value, bool):
@@ -338,7 +341,7 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
         found = each.read(value) if meaning is None else meaning
         wrong = each.wrong(found)
         if wrong is not None:
-            raise options.error(f"--config {file!r}: {name} is {value!r}; it must be {wrong}")
+            raise options.error(f"--config {file!r}: {name} is {value!r}; {wrong}")
         values[each.name] = found
     return values
 

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import click
 
 from logitstore.cli.command import command
-from logitstore.errors import UsageError
 from logitstore.options import Option, Options, Store
 
 
@@ -46,7 +45,7 @@ def export_command(options: _Export) -> None:
     from logitstore.store.reader import open_store
 
     if options.class_indices and options.format == "ced":
-        raise UsageError("--class-indices is for --format parquet; CED's files hold numbers in any case")
+        raise click.UsageError("--class-indices is for --format parquet; CED's files hold numbers in any case")
     store = open_store(options.store)
     with counting("views") as advance:
         if options.format == "parquet":

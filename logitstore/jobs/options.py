@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+from logitstore.errors import RunError
 from logitstore.options import (
     CLASSES,
     CLIP_SECONDS,
@@ -243,6 +244,8 @@ class ExportOptions(WorkerOptions):
     ``calibrate`` is audio to measure ranges on, any source of clips; without it that of ``eval_manifest`` is used.
     """
 
+    error: ClassVar[type[RunError]] = RunError
+
     run: Annotated[str, Option("The run folder of a student.", argument=True, names="run")]
     out: Annotated[
         str,
@@ -292,7 +295,7 @@ class CedImport(ImportOptions):
     ``frames`` is what batches were padded to, in CED's frames (1 + samples // 160).
     """
 
-    folder: Annotated[str, Option("The folder of CED's files.", argument=True, metavar="DIR", names="file")]
+    folder: Annotated[str, Option("The folder of CED's files.", argument=True, metavar="DIR")]
     audio_root: Annotated[
         str, Option("The folder, or packed audio, that holds the clips.", group="Audio", metavar="DIR", names="audio")
     ]

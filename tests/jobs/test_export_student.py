@@ -236,17 +236,17 @@ def test_what_cannot_be_exported_is_one_clear_line(
 ) -> None:
     run, file = exported("cnn4")
     asked = ExportOptions(run=run, out=str(tmp_path / "student.onnx"))
-    for options, message in (
-        (replace(asked, out="student.pt"), r"--out is 'student\.pt'; give a file that ends in \.onnx"),
-        (replace(asked, calibrate="audio"), "--calibrate is for 8-bit files, and there is no --int8"),
-        (replace(asked, activation_bits=16), "--activation-bits is for 8-bit files, and there is no --int8"),
-        (replace(asked, int8=True, activation_bits=4), "--activation-bits is 4; allowed are 8 and 16"),
-        (replace(asked, label_column="label"), "--label-column says how to evaluate, and there is no --eval MANIFEST"),
-        (replace(asked, eval_manifest="labels.csv"), "--eval is given without --label-column"),
-        (replace(asked, run=str(tmp_path)), r"is not a run folder: it has no run\.json"),
+    for changes, message in (
+        ({"out": "student.pt"}, r"--out is 'student\.pt'; give a file that ends in \.onnx"),
+        ({"calibrate": "audio"}, "--calibrate is for 8-bit files, and there is no --int8"),
+        ({"activation_bits": 16}, "--activation-bits is for 8-bit files, and there is no --int8"),
+        ({"int8": True, "activation_bits": 4}, "--activation-bits is 4; it must be one of 8, 16"),
+        ({"label_column": "label"}, "--label-column says how to evaluate, and there is no --eval MANIFEST"),
+        ({"eval_manifest": "labels.csv"}, "--eval is given without --label-column"),
+        ({"run": str(tmp_path)}, r"is not a run folder: it has no run\.json"),
     ):
         with pytest.raises(RunError, match=message) as caught:
-            export_student(options)
+            export_student(replace(asked, **changes))
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
     (tmp_path / "file").write_bytes(b"")

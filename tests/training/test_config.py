@@ -150,7 +150,7 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
         ({"lr": 1e38}, RunError, r"--lr is 1e\+38; it must be more than 0 and at most 1e\+30"),
         ({"clip_norm": 0.0}, RunError, "--clip-norm is 0; it must be more than 0"),
         ({"ema": 1.0}, RunError, "--ema is 1; it must be more than 0 and less than 1"),
-        ({"floor": 1.5}, RunError, "--floor is 1.5; it must be 0 to 1"),
+        ({"floor": 1.5}, RunError, "--floor is 1.5; allowed are 0 to 1"),
         ({"warm_up": -1}, RunError, "--warm-up is -1; it must be at least 0"),
         ({"epoch_steps": 0}, RunError, "--epoch-steps is 0; it must be at least 1"),
         ({"checkpoint_every": 0}, RunError, "--checkpoint-every is 0"),
