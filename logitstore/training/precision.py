@@ -21,7 +21,6 @@ PRECISIONS = get_args(Precision)
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@functools.cache
 def pass_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """What autocast is to use: None for float32.
 
@@ -56,6 +55,7 @@ def _own_type(device_kind: str) -> str:
     return "bf16" if device_kind == "cpu" else "fp16"
 
 
+@functools.cache
 def _cpu_can(dtype: torch.dtype) -> bool:
     """Whether the CPU computes a layer of each kind in a type, forward and back."""
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)).to(dtype)
