@@ -26,6 +26,7 @@ from logitstore.training.batches import Batch
 from logitstore.training.sampling import mix_weights, order_generator, plan
 from logitstore.training.schedule import learning_rate, parameter_groups
 from students.objective import Objective
+from students.terms import Setting, selected
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
@@ -47,13 +48,9 @@ def train(
     model = hearing_log_mels(initialised(make, seed)).to(memory_format=torch.channels_last).train()
     highest = default_lr(MODEL)
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=highest, fused=True)
-    objective = Objective(
-        "bce",
-        similarity=arm.similarity,
-        similarity_weight=arm.weight or 0.0,
-        frames=None if arm.similarity is None else fold.store(arm.store).manifest.relations.frames,
-        mixup=arm.mixup or None,
-    )
+    weights = selected(similarity=arm.similarity, similarity_weight=arm.weight or 0.0)
+    frames = None if arm.similarity is None else fold.store(arm.store).manifest.relations.pooled
+    objective = Objective(weights, Setting("bce", frames=frames), mixup=arm.mixup or None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("dropout", seed))
         for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):

@@ -30,7 +30,10 @@ from logitstore.store.format.relations import LEAST_FRAMES, MOST_FRAMES
 from logitstore.store.reader import Store, open_store
 from logitstore.training.batches import Replayer, Views
 from logitstore.training.sampling import epoch_steps
-from logitstore.views.ops import FrequencyMask, Mixup, Roll, TimeMask
+from logitstore.views.ops.frequency_mask import FrequencyMask
+from logitstore.views.ops.mixup import Mixup
+from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Masks, Recipe, masks
 from logitstore.views.render import pad
 from students.data import fresh_draws, stored_views

@@ -33,8 +33,8 @@ from logitstore.store.format.basis import Basis, fit
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.relations import ARRAYS, decode_clips, encode_clips, relation_bytes
 from logitstore.store.reader import Store
-from logitstore.store.replay import replay_view
-from logitstore.views.recipe import Masks
+from logitstore.views.recipe import Draws
+from logitstore.views.render import Renderer
 from teachers.ensemble import Ensemble, load_ensemble
 
 F32 = npt.NDArray[np.float32]
@@ -82,12 +82,14 @@ def features_of(
 ) -> list[torch.Tensor]:
     """The exact features (n, T_m, D_m) of each member, of stored views (clip, view)."""
     found: list[list[torch.Tensor]] = []
+    renderer = Renderer(audio, store.manifest.recipe, store.manifest.place)
     for start in range(0, len(views), BATCH):
-        heard = [replay_view(store, audio, clip, view) for clip, view in views[start : start + BATCH]]
-        spans = [span for _, span in heard if span is not None]
-        names = ("time_start", "time_end", "freq_low", "freq_high")
-        masks = Masks(*(np.concatenate([getattr(span, name) for span in spans]) for name in names)) if spans else None
-        found.append(list(ensemble.outputs(torch.stack([waveform for waveform, _ in heard]), masks).features))
+        clips = np.array([clip for clip, _ in views[start : start + BATCH]])
+        draws = Draws.joined([store.draws(view, [clip]) for clip, view in views[start : start + BATCH]])
+        rendered = renderer.batch(clips, draws, store.partners(clips, draws))
+        for error in rendered.errors.values():
+            raise error
+        found.append(list(ensemble.outputs(rendered.waveforms, rendered.masks).features))
     return [torch.cat(parts).cpu() for parts in zip(*found, strict=True)]
 
 

@@ -21,11 +21,11 @@ from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, UsageError
 from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
-from logitstore.store.replay import check
 from logitstore.training.batches import Replayer, Views
+from logitstore.views.fingerprint import compare
 from logitstore.views.mel import FrontEnd, LogMel, apply_masks
-from logitstore.views.ops import WEIGHT_UNIT
 from logitstore.views.recipe import Draws, Masks, draw
+from logitstore.views.render import Renderer
 from students.labels import ClipLabels
 from students.targets import TAILS, dense_targets
 
@@ -243,14 +243,13 @@ class _StoredRelations:
 class _HeardLabels:
     """Labels of n views by position: a clip's own, mixed with its partner's as its waveform is."""
 
-    def __init__(self, labels: ClipLabels, clips: I64, draws: Draws, partners: I64 | None) -> None:
-        self.labels, self.clips, self.partners = labels, clips, partners
-        self.shares = None if partners is None else (draws.columns["mixup_weight"] / WEIGHT_UNIT).astype(np.float32)
+    def __init__(self, labels: ClipLabels, clips: I64, partners: I64 | None, shares: F32) -> None:
+        self.labels, self.clips, self.partners, self.shares = labels, clips, partners, shares
 
     def __call__(self, positions: I64) -> tuple[F32, Bool]:
         clips = self.clips[positions]
         own, labelled = self.labels(clips)
-        if self.partners is None or self.shares is None:
+        if self.partners is None:
             return own, labelled
         partners, weight = self.partners[positions], self.shares[positions, None]
         theirs, known = self.labels(np.where(partners < 0, clips, partners))  # of an unmixed view its own, at weight 0
@@ -334,14 +333,14 @@ def stored_views(
         raise UsageError(f"clip {bad} is not in {store.location}; it has clips 0 to {store.clips.num_rows - 1}")
     targets = _StoredTargets(store, view, clips, tail)
     draws = store.draws(view, clips) if fresh is None else fresh_draws(store, clips, *fresh)
-    partners = _partners(store, clips, draws)
+    partners = store.partners(clips, draws)
     return Views(
         clips,
         draws,
         partners,
         targets,
         _StoredRelations(store, view, clips, relations) if relations else None,
-        None if labels is None else _HeardLabels(labels, clips, draws, partners),
+        None if labels is None else _HeardLabels(labels, clips, partners, store.manifest.recipe.partner_shares(draws)),
     )
 
 
@@ -371,11 +370,12 @@ def fresh_draws(store: Store, clips: I64, seed: int, number: int) -> Draws:
         )
         for name, values in drawn.columns.items():
             columns[name][where] = values
-    if recipe.has_mixup:
-        failed = np.array([clip for clip, _, _ in store.failures()], dtype=np.int64)
-        silent = np.isin(firsts[shard_of] + columns["mixup_partner"], failed)
-        columns["mixup_weight"][silent] = columns["mixup_partner"][silent] = 0
-    return Draws(columns)
+    draws = Draws(columns)
+    partners = store.partners(clips, draws)
+    if partners is None:
+        return draws
+    failed = np.array([clip for clip, _, _ in store.failures()], dtype=np.int64)
+    return recipe.without_partner(draws, np.isin(partners, failed))
 
 
 def _kept_relations(store: Store) -> tuple[str, ...]:
@@ -388,14 +388,15 @@ def check_audio(store: Store, audio: ClipAudio, count: int = CHECKED_VIEWS) -> i
 
     :raises MismatchError: some are not the same sound; the clips are named.
     """
-    compared, problems = check(store, audio, count) if count else (0, [])
+    recorded = store.fingerprinted(count)
+    problems = compare(Renderer(audio, store.manifest.recipe, store.manifest.place), recorded)
     if problems:
         shown = "; ".join(problems[:_MOST_NAMED])
         raise MismatchError(
-            f"the audio is not what the teachers of {store.location} heard, in {len(problems)} of {compared} views "
-            f"compared: {shown}; give the audio root that the store was built from"
+            f"the audio is not what the teachers of {store.location} heard, in {len(problems)} of {len(recorded)} "
+            f"views compared: {shown}; give the audio root that the store was built from"
         )
-    return compared
+    return len(recorded)
 
 
 def _shards(store: Store) -> tuple[I64, I64]:
@@ -403,11 +404,3 @@ def _shards(store: Store) -> tuple[I64, I64]:
     sizes = {commit.first_clip: commit.clips for commit in store.commits}
     firsts = sorted(sizes)
     return np.array(firsts, dtype=np.int64), np.array([sizes[first] for first in firsts], dtype=np.int64)
-
-
-def _partners(store: Store, clips: I64, draws: Draws) -> I64 | None:
-    if not store.manifest.recipe.has_mixup:
-        return None
-    firsts, _ = _shards(store)
-    first = firsts[np.searchsorted(firsts, clips, side="right") - 1]
-    return np.where(draws.columns["mixup_weight"] > 0, first + draws.columns["mixup_partner"], -1)

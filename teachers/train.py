@@ -26,7 +26,11 @@ from logitstore.training.options import check_loop, steps_of
 from logitstore.training.processes import processes
 from logitstore.training.sampling import order_generator, plan
 from logitstore.training.train import Trained, Training, identity, resolve, train, workplace
-from logitstore.views.ops import WEIGHT_UNIT, FrequencyMask, Gain, Place, Roll, TimeMask
+from logitstore.views.ops import Place
+from logitstore.views.ops.frequency_mask import FrequencyMask
+from logitstore.views.ops.gain import Gain
+from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe, draw, load_recipe
 from teachers.options import TeacherOptions
 
@@ -169,16 +173,17 @@ class _Clips:
             shard_rows=len(self.paths),
         )
         clips = np.arange(len(self.paths), dtype=np.int64)
-        if not self.recipe.has_mixup:
+        partners = self.recipe.partners(draws)
+        if partners is None:
             return Views(clips, draws, None, lambda positions: self.labels[positions])
-        weights, others = draws.columns["mixup_weight"], draws.columns["mixup_partner"]
-        share = (weights / WEIGHT_UNIT).astype(np.float32)[:, None]
+        others = np.maximum(partners, 0)
+        share = self.recipe.partner_shares(draws)[:, None]
 
         def mixed(positions: I64) -> F32:
             w = share[positions]
             return (1 - w) * self.labels[positions] + w * self.labels[others[positions]]
 
-        return Views(clips, draws, np.where(weights > 0, others, -1), mixed)
+        return Views(clips, draws, partners, mixed)
 
 
 def _check(options: TeacherOptions) -> None:

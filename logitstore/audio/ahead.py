@@ -1,13 +1,54 @@
-"""Work done a little ahead of its use, by a thread of its own."""
+"""Work done a little ahead of its use: clips decoded by a pool, whatever else by a thread of its own."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
+from logitstore.arrays import F32
+from logitstore.audio.clips import ClipAudio
+from logitstore.errors import AudioError
+
 Item = TypeVar("Item")
+
+
+def decoded_ahead(
+    audio: ClipAudio, clips: Iterable[int], pool: Executor | None, ahead: int
+) -> Generator[tuple[int, F32 | AudioError], None, None]:
+    """Clips in the order asked for, each decoded a little before its use; one that cannot be is given as its error.
+
+    :param clips: their numbers. :param pool: decodes them side by side; one after the other, when used, without one.
+    :param ahead: how many clips at most are decoded, or waiting to be, beyond the one that is used.
+    :returns: pairs of a clip's number and its samples, float32 (n,), or why there are none.
+    """
+
+    def attempt(clip: int) -> F32 | AudioError:
+        try:
+            return audio[clip]
+        except AudioError as error:
+            return error
+
+    if pool is None:
+        for clip in clips:
+            yield clip, attempt(clip)
+        return
+    pending: deque[tuple[int, Future[F32 | AudioError]]] = deque()
+    try:
+        for clip in clips:
+            pending.append((clip, pool.submit(attempt, clip)))
+            if len(pending) > ahead:
+                first, future = pending.popleft()
+                yield first, future.result()
+        while pending:
+            first, future = pending.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in pending:
+            future.cancel()
 
 
 def prefetched(items: Iterator[Item], depth: int = 3) -> Generator[Item, None, None]:

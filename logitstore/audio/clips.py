@@ -1,4 +1,4 @@
-"""The audio behind the rows of a clip table."""
+"""The audio of the clips of a table: decoded when asked for, by the clip's number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ClipAudio:
-    """Decoded clips by row number, at one sample rate. Safe to share between threads.
+    """Decoded clips by their numbers, at one sample rate. Safe to share between threads.
 
     :param table: a clip table with the columns path, start, length and rate.
     :param cache_bytes: how much decoded audio to keep, the most recently used first; none by default.
@@ -40,32 +40,32 @@ class ClipAudio:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, row: int) -> F32:
+    def __getitem__(self, clip: int) -> F32:
         """A clip's own samples, float32 (n,), mono.
 
         :raises AudioError: it cannot be decoded; the message is the reason.
         """
         with self._lock:
-            kept = self._cache.get(row)
+            kept = self._cache.get(clip)
             if kept is not None:
-                self._cache.move_to_end(row)
+                self._cache.move_to_end(clip)
                 return kept
-        clip = decode(
+        samples = decode(
             self._source,
-            self._paths[row].as_py(),
-            int(self._starts[row]),
-            int(self._lengths[row]),
-            int(self._rates[row]),
+            self._paths[clip].as_py(),
+            int(self._starts[clip]),
+            int(self._lengths[clip]),
+            int(self._rates[clip]),
             self._sample_rate,
         )
-        if clip.nbytes <= self._limit:
+        if samples.nbytes <= self._limit:
             with self._lock:
-                if row not in self._cache:
-                    self._cache[row] = clip
-                    self._cached += clip.nbytes
+                if clip not in self._cache:
+                    self._cache[clip] = samples
+                    self._cached += samples.nbytes
                 while self._cached > self._limit:
                     self._cached -= self._cache.popitem(last=False)[1].nbytes
-        return clip
+        return samples
 
 
 class JoinedClips(ClipAudio):
@@ -81,9 +81,9 @@ class JoinedClips(ClipAudio):
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    def __getitem__(self, row: int) -> F32:
-        number = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        return self._clips[number][row - int(self._firsts[number])]
+    def __getitem__(self, clip: int) -> F32:
+        number = int(np.searchsorted(self._firsts, clip, side="right")) - 1
+        return self._clips[number][clip - int(self._firsts[number])]
 
 
 def joined_clips(

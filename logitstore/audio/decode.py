@@ -6,7 +6,7 @@ import numpy as np
 
 from logitstore.arrays import F32
 from logitstore.audio.audiofile import Opened, opened
-from logitstore.audio.resample import resample_clip
+from logitstore.audio.lengths import samples_at
 from logitstore.audio.source import Source
 from logitstore.errors import AudioError
 
@@ -38,6 +38,22 @@ def decode(source: Source, path: str, start: int, length: int, rate: int, sample
     if not np.isfinite(waveform).all():
         raise AudioError("not finite: samples overflow float32 when resampled")
     return waveform
+
+
+def resample_clip(clip: F32, rate: int, new_rate: int) -> F32:
+    """One clip at ``new_rate`` (Hz) through soxr's HQ filter.
+
+    :param clip: float32 (n,) at ``rate`` (Hz).
+    :returns: float32 of exactly n * new_rate / rate samples, rounded half up.
+    :raises ValueError, RuntimeError: soxr cannot go from the one rate to the other.
+    """
+    import soxr
+
+    samples = int(samples_at(len(clip), rate, new_rate))
+    out = np.zeros(samples, dtype=np.float32)
+    resampled = (clip if rate == new_rate else soxr.resample(clip, rate, new_rate, quality="HQ"))[:samples]
+    out[: len(resampled)] = resampled
+    return out
 
 
 def _checked(sound: Opened, start: int, length: int, rate: int) -> F32:

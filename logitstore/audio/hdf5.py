@@ -33,6 +33,7 @@ class Hdf5Source(packed.Packed):
     """
 
     kind = "hdf5"
+    suffixes = (".h5", ".hdf5")
 
     def _list(self, name: str) -> pa.Table:
         import pyarrow as pa

@@ -11,17 +11,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.audio.source import check_columns, first_line, normal_path
+from logitstore.audio.audiofile import Audio
+from logitstore.audio.source import Source, check_columns, first_line, normal_path
 from logitstore.errors import SourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: Endings of the files that are manifests whatever they hold.
+SUFFIXES = (".csv", ".tsv")
 OWN = ("path", "start", "duration")
 
 
-def is_manifest_parquet(path: Path) -> bool:
-    """Whether a Parquet file has no column of audio bytes, so that it can only be a manifest."""
+class ManifestSource:
+    """Rows of a table that name audio below a root."""
+
+    kind = "manifest"
+    segmented = True
+
+    def __init__(self, path: Path, audio: Source) -> None:
+        self.path = path
+        self.audio = audio
+
+    def listing(self) -> pa.Table:
+        return read_manifest(self.path)
+
+    def read(self, path: str) -> Audio:
+        return self.audio.read(path)
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest: by its ending, or a Parquet file that has no column of audio bytes.
+
+    :raises SourceError: a Parquet file that cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix != ".parquet":
+        return suffix in SUFFIXES
     import pyarrow as pa
     import pyarrow.parquet as pq
 

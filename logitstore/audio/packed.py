@@ -1,5 +1,6 @@
 """Packed audio: what tar shards, Parquet with audio bytes, and HDF5 share.
 
+Each kind is a file of this package with a subclass of :class:`Packed`, which registers itself by its files' endings.
 Nothing is unpacked to disk. A key is the packed file's path below the root, '/', and the piece's name in it.
 Sources hold no handles and no locks, so they may be pickled and forked; what is open or cached belongs to the modules.
 """
@@ -8,15 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from logitstore.arrays import I64
+from logitstore.audio.audiofile import Audio
 from logitstore.audio.source import first_line
 from logitstore.errors import AudioError, SourceError
 
@@ -35,6 +38,10 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+#: The kinds of packed audio by the endings of their files; :mod:`logitstore.audio.sources` loads them all.
+KINDS: dict[str, type[Packed]] = {}
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,19 @@ class Index:
         return int(self.offsets[row]), int(self.sizes[row])
 
 
-class Packed:
-    """What the three kinds share: files below a root, and keys that begin with one of their names."""
+class Packed(ABC):
+    """What the kinds share: files below a root, and keys that begin with one of their names.
 
+    :param root: the folder that the keys start from. :param names: of the packed files, sorted, relative to it.
+    """
+
+    kind: str
+    suffixes: ClassVar[tuple[str, ...]]
     segmented = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        KINDS.update(dict.fromkeys(cls.suffixes, cls))
 
     def __init__(self, root: Path, names: tuple[str, ...]) -> None:
         self.root = root
@@ -83,8 +99,13 @@ class Packed:
         except pa.ArrowException as error:
             raise SourceError(f"{self.root}: the packed files' columns do not fit: {first_line(error)}") from None
 
+    @abstractmethod
+    def read(self, path: str) -> Audio:
+        """One piece by its key; see :class:`logitstore.audio.source.Source`."""
+
+    @abstractmethod
     def _list(self, name: str) -> pa.Table:
-        raise NotImplementedError
+        """The pieces of one packed file, their keys in ``path``, and the user's columns."""
 
     def _split(self, path: str) -> tuple[str, str]:
         at = path.find("/")

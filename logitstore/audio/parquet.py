@@ -45,6 +45,7 @@ class ParquetSource(packed.Packed):
     """
 
     kind = "parquet"
+    suffixes = (".parquet",)
 
     def _list(self, name: str) -> pa.Table:
         import pyarrow as pa

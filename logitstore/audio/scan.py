@@ -31,9 +31,9 @@ def scan(
 ) -> pa.Table:
     """List the clips of a source.
 
-    A file, or a manifest row's span of it, longer than ``clip_seconds`` becomes several clips; a last piece shorter
+    A file, or what a manifest row asks of it, longer than ``clip_seconds`` becomes several clips; a last piece shorter
     than half of that is dropped unless it is the only one. Cuts are made in the file's own frames, with seconds rounded
-    to the nearest frame, halves up. A span that begins after the file's end keeps a row of length 0, and an unreadable
+    to the nearest frame, halves up. What begins after the file's end keeps a row of length 0, and an unreadable
     file one row with start, length and rate 0; decoding says why.
 
     :param clip_seconds: length of a clip in seconds, more than 0.
@@ -121,6 +121,29 @@ def headers(
             if progress is not None:
                 progress(high, len(paths))
     return frames, rates
+
+
+def holds(source: Source, clips: pa.Table, workers: int) -> bool:
+    """Whether a source has every file of a clip table, each of its rate and long enough, by their headers alone.
+
+    Clips whose file could not be read when they were scanned do not count.
+    """
+    import pyarrow as pa
+
+    stops = np.asarray(clips["start"].to_numpy()) + np.asarray(clips["length"].to_numpy())
+    wanted: dict[str, tuple[int, int]] = {}
+    for path, rate, stop in zip(clips["path"].to_pylist(), clips["rate"].to_pylist(), stops.tolist(), strict=True):
+        if rate:
+            wanted[path] = (rate, max(stop, wanted.get(path, (0, 0))[1]))
+
+    paths = list(wanted)
+    for low in range(0, len(paths), _CHUNK):
+        some = paths[low : low + _CHUNK]
+        frames, rates = headers(source, pa.array(some, pa.string()), workers)
+        for path, length, rate in zip(some, frames.tolist(), rates.tolist(), strict=True):
+            if rate != wanted[path][0] or length < wanted[path][1]:
+                return False
+    return True
 
 
 def _cut(

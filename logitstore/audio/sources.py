@@ -1,4 +1,4 @@
-"""Sources of clips: one small interface (list the audio, read a piece of it), and what lies behind it.
+"""Opening a source of clips from what a user gives, whatever kind it is of.
 
 ========  ==========================================================  =======================================
 kind      given as                                                    key (``path``) of a piece of audio
@@ -10,29 +10,32 @@ parquet   .parquet with audio bytes, likewise                         shard/row
 hdf5      .h5 or .hdf5, likewise                                      shard/name
 ========  ==========================================================  =======================================
 
-Keys are relative, '/'-separated, in UTF-8 as they stand (not normalised), and the same on every machine.
+Keys are relative, '/'-separated, in UTF-8 as they stand (not normalised), and the same on every machine. Each kind is a
+file of this package; the packed ones are known by the endings of their files.
 """
 
 from __future__ import annotations
 
 import glob
+import importlib
 import itertools
 import os
+import pkgutil
 import posixpath
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from logitstore.audio.audiofile import AUDIO_SUFFIXES, Audio
+import logitstore.audio
+from logitstore.audio.audiofile import AUDIO_SUFFIXES
+from logitstore.audio.folder import FolderSource, walk
+from logitstore.audio.manifest import SUFFIXES, ManifestSource, is_manifest
+from logitstore.audio.packed import KINDS
 from logitstore.audio.source import Source, normal_path, text_key
-from logitstore.errors import AudioError, SourceError
+from logitstore.errors import SourceError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-PACKED_SUFFIXES = {".tar": "tar", ".parquet": "parquet", ".h5": "hdf5", ".hdf5": "hdf5"}
-_MANIFEST_SUFFIXES = (".csv", ".tsv")
+for _module in pkgutil.iter_modules(logitstore.audio.__path__):
+    if _module.name != "sources":
+        importlib.import_module(f"logitstore.audio.{_module.name}")
 
 
 def open_source(source: str, audio_root: str | None = None) -> Source:
@@ -45,7 +48,7 @@ def open_source(source: str, audio_root: str | None = None) -> Source:
     :raises SourceError: missing, empty, ambiguous, or of no known kind.
     """
     path = Path(source)
-    if path.is_file() and (path.suffix.lower() in _MANIFEST_SUFFIXES or _is_manifest(path)):
+    if path.is_file() and is_manifest(path):
         return ManifestSource(path, open_audio(audio_root if audio_root is not None else str(path.parent)))
     return _open(source, audio_root)
 
@@ -58,67 +61,12 @@ def open_audio(audio_root: str) -> Source:
     return _open(audio_root, None)
 
 
-class FolderSource:
-    """Audio files below a folder; hidden files and folders are skipped, symbolic links followed."""
-
-    kind = "folder"
-    segmented = False
-
-    def __init__(self, root: Path, below: Path | None = None) -> None:
-        self.root = root
-        self.below = below or root
-
-    def listing(self) -> pa.Table:
-        import pyarrow as pa
-
-        keys = [text_key(key, str(self.below)) for key in _walk(self.root, self.below, AUDIO_SUFFIXES)]
-        if not keys:
-            raise SourceError(
-                f"{self.below}: no audio found; files are known by their endings: {', '.join(sorted(AUDIO_SUFFIXES))}"
-            )
-        return pa.table({"path": pa.array(keys, pa.string())})
-
-    def read(self, path: str) -> Audio:
-        if normal_path(path) != path:
-            raise AudioError("the path leaves the audio root")
-        return self.root / path
-
-
-class ManifestSource:
-    """Rows of a table that name audio below a root; see :mod:`logitstore.audio.manifest` for the columns."""
-
-    kind = "manifest"
-    segmented = True
-
-    def __init__(self, path: Path, audio: Source) -> None:
-        self.path = path
-        self.audio = audio
-
-    def listing(self) -> pa.Table:
-        from logitstore.audio.manifest import read_manifest
-
-        return read_manifest(self.path)
-
-    def read(self, path: str) -> Audio:
-        return self.audio.read(path)
-
-
-def _is_manifest(path: Path) -> bool:
-    if path.suffix.lower() != ".parquet":
-        return False
-    from logitstore.audio.manifest import is_manifest_parquet
-
-    return is_manifest_parquet(path)
-
-
 def _open(source: str, audio_root: str | None) -> Source:
     path = Path(source)
     if path.is_dir():
-        kinds, files = _packed_below(path)
-        if not kinds:
-            root = _root_above(path, audio_root)
-            return FolderSource(root, path)
-        root = path
+        files, root = _packed_below(path), path
+        if not files:
+            return FolderSource(_root_above(path, audio_root), path)
     elif path.is_file():
         files, root = [path], path.parent
     elif any(mark in source for mark in "*?[{"):
@@ -128,31 +76,19 @@ def _open(source: str, audio_root: str | None) -> Source:
             f"{source}: no such file or folder; give a folder of audio, a manifest (.csv, .tsv, .parquet) "
             "or packed audio (.tar, .parquet, .h5)"
         )
-    kinds = sorted({PACKED_SUFFIXES.get(file.suffix.lower(), file.suffix.lower() or "no ending") for file in files})
+    endings = {file.suffix.lower() for file in files}
+    kinds = sorted({KINDS[ending].kind if ending in KINDS else ending or "no ending" for ending in endings})
     if len(kinds) > 1:
         raise SourceError(f"{source}: files of several kinds ({', '.join(kinds)}); give a pattern of one, as in *.tar")
-    if kinds[0] not in PACKED_SUFFIXES.values():
+    packed = KINDS.get(endings.pop())
+    if packed is None:
         raise SourceError(
             f"{source}: unknown kind of source {kinds[0]!r}; allowed are a folder of audio, "
-            f".csv, .tsv, {', '.join(PACKED_SUFFIXES)}"
+            f"{', '.join((*SUFFIXES, *sorted(KINDS)))}"
         )
     root = _root_above(root, audio_root)
     names = sorted(text_key(Path(os.path.relpath(file, root)).as_posix(), source) for file in files)
-    return _packed(kinds[0], root, tuple(names))
-
-
-def _packed(kind: str, root: Path, names: tuple[str, ...]) -> Source:
-    if kind == "tar":
-        from logitstore.audio.tar import TarSource
-
-        return TarSource(root, names)
-    if kind == "parquet":
-        from logitstore.audio.parquet import ParquetSource
-
-        return ParquetSource(root, names)
-    from logitstore.audio.hdf5 import Hdf5Source
-
-    return Hdf5Source(root, names)
+    return packed(root, tuple(names))
 
 
 def _root_above(folder: Path, audio_root: str | None) -> Path:
@@ -166,39 +102,14 @@ def _root_above(folder: Path, audio_root: str | None) -> Path:
     return root
 
 
-def _packed_below(folder: Path) -> tuple[list[str], list[Path]]:
-    """Packed files of a folder that has no audio files of its own."""
+def _packed_below(folder: Path) -> list[Path]:
+    """The packed files of a folder that has no audio files of its own; none where it has some."""
     found = []
-    for key in _walk(folder, folder, AUDIO_SUFFIXES | PACKED_SUFFIXES.keys()):
-        suffix = posixpath.splitext(key)[1].lower()
-        if suffix in AUDIO_SUFFIXES:
-            return [], []
+    for key in walk(folder, folder, AUDIO_SUFFIXES | KINDS.keys()):
+        if posixpath.splitext(key)[1].lower() in AUDIO_SUFFIXES:
+            return []
         found.append(folder / key)
-    return sorted({PACKED_SUFFIXES[file.suffix.lower()] for file in found}), found
-
-
-def _walk(root: Path, below: Path, suffixes: Any) -> Iterator[str]:
-    """Keys below ``root`` of the files with these endings under ``below``; a loop of links is cut where it closes."""
-
-    def visit(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        status = folder.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            return
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from visit(folder / entry.name, above | {identity})
-            elif posixpath.splitext(entry.name)[1].lower() in suffixes:
-                yield Path(os.path.relpath(entry.path, root)).as_posix()
-
-    try:
-        yield from visit(below, frozenset())
-    except OSError as error:
-        raise SourceError(f"{error.filename or below}: cannot be listed: {error.strerror}") from None
+    return found
 
 
 def _expand(pattern: str) -> tuple[list[Path], Path]:

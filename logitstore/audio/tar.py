@@ -28,6 +28,7 @@ class TarSource(Packed):
     """WebDataset shards: audio members, and json, txt and cls members of the same WebDataset key as columns."""
 
     kind = "tar"
+    suffixes = (".tar",)
 
     def _list(self, name: str) -> pa.Table:
         import pyarrow as pa

@@ -6,6 +6,7 @@ one time to the next.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.ahead import decoded_ahead
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, SourceError
@@ -126,25 +128,14 @@ def decoded(
     audio: ClipAudio, batch_size: int, pool: ThreadPoolExecutor, failures: dict[int, str]
 ) -> Iterator[tuple[int, I64, list[F32]]]:
     """Batches of clips in order, the next one decoded while one is used: how far it is, the clips, their waveforms."""
-
-    def attempt(clip: int) -> F32 | AudioError:
-        try:
-            return audio[clip]
-        except AudioError as error:
-            return error
-
-    starts = range(0, len(audio), batch_size)
-    ahead = [pool.submit(attempt, clip) for clip in range(min(batch_size, len(audio)))]
-    for start in starts:
-        current = ahead
-        following = range(start + batch_size, min(start + 2 * batch_size, len(audio)))
-        ahead = [pool.submit(attempt, clip) for clip in following]
+    ahead = decoded_ahead(audio, range(len(audio)), pool, batch_size)
+    for start in range(0, len(audio), batch_size):
+        stop = min(start + batch_size, len(audio))
         clips, waveforms = [], []
-        for clip, future in enumerate(current, start=start):
-            result = future.result()
+        for clip, result in itertools.islice(ahead, stop - start):
             if isinstance(result, AudioError):
                 failures[clip] = str(result)
             else:
                 clips.append(clip)
                 waveforms.append(result)
-        yield start + len(current), np.array(clips, dtype=np.int64), waveforms
+        yield stop, np.array(clips, dtype=np.int64), waveforms

@@ -85,7 +85,8 @@ def initialised(build: Callable[[], Tagger], seed: int) -> Tagger:
 def _own() -> dict[str, tuple[str, str, float]]:
     """Name -> (module, class, learning rate) of the nets of this package."""
     nets = declared("logitstore.models", "NETS")
-    return {name: (module, *net) for module, of_file in nets.items() for name, net in of_file.items()}
+    found = [(name, (module, *net)) for module, of_file in nets.items() for name, net in of_file.items()]
+    return dict(sorted(found, key=lambda each: each[0].rstrip("0123456789").partition("-")[0]))  # families together
 
 
 def _factory(name: str) -> Callable[..., Any]:

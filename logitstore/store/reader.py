@@ -22,6 +22,7 @@ from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.places import Places
 from logitstore.store.related import Related, require_relations
 from logitstore.store.storage import Storage, open_storage
+from logitstore.views.fingerprint import Recorded
 from logitstore.views.recipe import Draws
 
 if TYPE_CHECKING:
@@ -204,6 +205,29 @@ class Store:
             if commit.first_clip <= clip < commit.first_clip + commit.clips:
                 return commit.first_clip + partner
         raise UsageError(f"clip {clip} is in no finished block of {self.location}")
+
+    def partners(self, clips: I64, draws: Draws) -> I64 | None:
+        """The clip that each of n views is mixed with, int64 (n,), -1 for none; None under a recipe without mixup.
+
+        :param clips: int64 (n,). :param draws: of one view of each.
+        """
+        rows = self.manifest.recipe.partners(draws)
+        if rows is None:
+            return None
+        firsts = np.unique([commit.first_clip for commit in self.commits])
+        return np.where(rows < 0, -1, firsts[np.searchsorted(firsts, clips, side="right") - 1] + rows)
+
+    def fingerprinted(self, count: int) -> list[Recorded]:
+        """Up to ``count`` of the views that have fingerprints, spread over the store."""
+        known = [(commit.first_clip + each.row, each) for commit in self.commits for each in commit.fingerprints]
+        chosen = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, min(count, len(known))).astype(int))]
+        found = []
+        for clip, stored in chosen:
+            draws = self.draws(stored.view, [clip])
+            partners = self.partners(np.array([clip]), draws)
+            partner = -1 if partners is None else int(partners[0])
+            found.append(Recorded(clip, self.clips["path"][clip].as_py(), draws, partner, stored))
+        return found
 
     def sql(self, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:
         """The answer to one SELECT over the tables that ``logitstore inspect`` knows, as a pyarrow table."""

@@ -16,7 +16,6 @@ or by an argument. What a file says never makes this program import code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logitstore.digests import hasher
 from logitstore.errors import RunError
 from logitstore.files import write_whole
 from logitstore.models.registry import build
@@ -70,7 +70,7 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     """BLAKE2b-128, hex, of tensors by name: sorted names, dtypes, shapes and values (little-endian)."""
     import torch
 
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hasher()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())

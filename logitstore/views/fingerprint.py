@@ -1,21 +1,27 @@
-"""Fingerprints: what a view sounded like when it was built, so that a replay can be compared with it.
+"""Fingerprints: what a view sounded like when it was built, so that it can be compared when it is rendered again.
 
-A digest of the replayed waveform and of a reference log-mel under the draw's masks tell that a replay is bit for bit
-the same; eight band levels tell, on a machine that rounds otherwise, that it is the same sound.
+A digest of the waveform and one of a reference log-mel under the draw's masks tell that the view is bit for bit the
+same; eight band levels tell, on a machine that rounds otherwise, that it is the same sound.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from logitstore.views.recipe import Masks
+from logitstore.arrays import F32
+from logitstore.digests import digest
+from logitstore.errors import AudioError
+from logitstore.views.recipe import Draws, Masks
 
 if TYPE_CHECKING:
     import torch
+
+    from logitstore.views.render import Renderer
 
 
 BANDS = 8
@@ -32,17 +38,49 @@ class Fingerprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bands: tuple[float, ...]
 
 
-def fingerprint(row: int, view: int, waveform: torch.Tensor, spans: Masks | None, sample_rate: int) -> Fingerprint:
+@dataclass(frozen=True)
+class Recorded:
+    """A view of a store and how it sounded: all that rendering it again and comparing takes.
+
+    :param clip: its number. :param path: what messages call it. :param draws: of this one view.
+    :param partner: the clip that it is mixed with, -1 for none.
+    """
+
+    clip: int
+    path: str
+    draws: Draws
+    partner: int
+    fingerprint: Fingerprint
+
+
+def compare(renderer: Renderer, recorded: Iterable[Recorded]) -> list[str]:
+    """Render views again and compare them: one line for each that is not the sound that the teachers heard."""
+    problems = []
+    for each in recorded:
+        stored = each.fingerprint
+        try:
+            waveform, masks = renderer.view(each.clip, each.draws, each.partner)
+        except AudioError as error:
+            problems.append(f"clip {each.clip} ({each.path}): {error}")
+            continue
+        now = fingerprint(stored.row, stored.view, waveform, masks, renderer.place.sample_rate)
+        different = difference(stored, now)
+        if different:
+            problems.append(f"clip {each.clip} ({each.path}), view {stored.view}: {different}")
+    return problems
+
+
+def fingerprint(row: int, view: int, waveform: torch.Tensor, masks: Masks | None, sample_rate: int) -> Fingerprint:
     """The fingerprint of one view.
 
-    :param waveform: the replayed view, float32 (S,).
-    :param spans: the view's masks, of one row, or None.
+    :param row: of its clip within the shard. :param waveform: the rendered view, float32 (S,).
+    :param masks: the view's masks, of one row, or None.
     """
     from logitstore.views.mel import FrontEnd, LogMel, apply_masks
 
     front_end = FrontEnd(sample_rate=sample_rate, hop_length=sample_rate // 100, f_max=min(8000.0, sample_rate / 2))
     features = LogMel(front_end)(waveform[None].cpu())
-    features = apply_masks(features, front_end, None if spans is None else spans.to("cpu"), 0.0)[0]
+    features = apply_masks(features, front_end, None if masks is None else masks.to("cpu"), 0.0)[0]
     levels = features.double().mean(dim=1).reshape(BANDS, -1).mean(dim=1)
     return Fingerprint(
         row,
@@ -53,15 +91,15 @@ def fingerprint(row: int, view: int, waveform: torch.Tensor, spans: Masks | None
     )
 
 
-def difference(stored: Fingerprint, replayed: Fingerprint) -> str | None:
+def difference(stored: Fingerprint, rendered: Fingerprint) -> str | None:
     """What differs beyond another machine's rounding, in words; None where the sound is the same."""
-    if stored.waveform == replayed.waveform and stored.features == replayed.features:
+    if stored.waveform == rendered.waveform and stored.features == rendered.features:
         return None
-    worst = max(abs(a - b) for a, b in zip(stored.bands, replayed.bands, strict=True))
+    worst = max(abs(a - b) for a, b in zip(stored.bands, rendered.bands, strict=True))
     if worst <= TOLERANCE_DB:
         return None
     return f"band levels differ by up to {worst:.2f} dB"
 
 
-def _digest(array: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array, dtype="<f4").tobytes(), digest_size=16).hexdigest()
+def _digest(array: F32) -> str:
+    return digest(np.ascontiguousarray(array, dtype="<f4").tobytes())

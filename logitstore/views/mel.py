@@ -1,7 +1,7 @@
 """Log-mel features, and masks on them that mean the same sound in every front end.
 
-A mask is a span of seconds and a span of Hz. Each front end says where the centres of its frames and bands lie; a frame
-or a band whose centre lies in the half-open span is filled. In CED's front end these are exactly the frames and bands
+A mask is in seconds and in Hz. Each front end says where the centres of its frames and bands lie; a frame or a band
+whose centre lies between the mask's ends is filled. In CED's front end these are exactly the frames and bands
 that CED draws; any other front end loses the same sound. The value of the fill and the stage at which it happens belong
 to the model (CED: 0 dB on the log-mel, before its BatchNorm).
 
@@ -193,7 +193,7 @@ def apply_masks(features: torch.Tensor, axes: Axes, masks: Masks | None, fill: f
 
     :param features: (B, F, T); not modified.
     :param axes: the front end that made them.
-    :param masks: B spans, or None for no masks at all.
+    :param masks: of B views, or None for no masks at all.
     :param fill: the value of masked cells.
     :returns: (B, F, T).
     :raises UsageError: another number of masks than of clips.

@@ -2,54 +2,31 @@
 
 A recipe is a list of ops with ranges. A draw is a row of integers that depends only on (store seed, clip key, view,
 position of the op in the recipe), through a counter-based generator; see ``philox.py``. The integers are stored, so
-that a view can be replayed from them alone.
-
-=================  ==========================================================================================
-draw column        meaning; ranges are half-open
-=================  ==========================================================================================
-roll               samples at the store's rate, signed: ``out[i] = in[(i - roll) mod n]``
-gain_cdb           gain in 1/100 dB
-mixup_partner      row of the partner within the clip's shard
-mixup_weight       the partner's share in 1/1024; 0 where nothing is mixed
-noise_snr_cdb      signal-to-noise ratio in 1/100 dB; 0 where there is no noise
-noise_key          key of the noise in [1, 2**32); 0 where there is no noise
-time_start         start of the masked span of time in ticks of 10 ms; 0 where nothing is masked
-time_length        its length in ticks; 0 where nothing is masked
-freq_low           lower end of the masked band in 1/64 of the HTK-mel axis from the op's ``min_hz`` to ``max_hz``
-freq_steps         its width in the same steps; 0 where nothing is masked
-=================  ==========================================================================================
+that a view can be replayed from them alone. What each integer means stands with its op, in ``ops/``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from logitstore.arrays import I64
+from logitstore.arrays import F32, F64, I64, Bool
+from logitstore.digests import small_digest
 from logitstore.errors import RecipeError, UsageError
-from logitstore.views.ops import (
-    MEL_STEPS,
-    OPS,
-    TICKS_PER_SECOND,
-    FrequencyMask,
-    Mixup,
-    Op,
-    Place,
-    Roll,
-    TimeMask,
-    Words,
-    mel_step_hz,
-)
+from logitstore.views.ops import OPS, Clips, Op, Place, SpectrogramOp, SqlColumn, Words, find_op
+from logitstore.views.ops.frequency_mask import FrequencyMask
+from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.philox import philox4x32, split64
 
 if TYPE_CHECKING:
     import torch
 
+AnOp = TypeVar("AnOp", bound=Op)
 
 #: What PyYAML lets out besides its own errors: of impossible dates and numbers, wrong tags, deep nesting.
 _YAML_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
@@ -64,17 +41,22 @@ class Draws:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
-    def __getitem__(self, rows: Any) -> Draws:
-        """The draws of some rows: an index array or a slice."""
-        return Draws({name: values[rows] for name, values in self.columns.items()})
+    def __getitem__(self, positions: Any) -> Draws:
+        """The draws at some positions: an index array or a slice."""
+        return Draws({name: values[positions] for name, values in self.columns.items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Draws]) -> Draws:
+        """The draws of several parts, at least one, one after the other."""
+        return cls({name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns})
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Spans that front ends hide, four float64 arrays of shape (B,), NumPy or torch.
+    """What front ends hide of B views, four float64 arrays of shape (B,), NumPy or torch.
 
     ``time_start``, ``time_end`` in seconds from the start of the view; ``freq_low``, ``freq_high`` in Hz. Half-open;
-    equal ends where nothing is masked. A frame or a band is masked when its centre lies in the span.
+    equal ends where nothing is masked. A frame or a band is masked when its centre lies between them.
     """
 
     time_start: Any
@@ -85,17 +67,14 @@ class Masks:
     def __len__(self) -> int:
         return len(self.time_start)
 
-    def __getitem__(self, rows: Any) -> Masks:
-        return Masks(self.time_start[rows], self.time_end[rows], self.freq_low[rows], self.freq_high[rows])
+    def __getitem__(self, positions: Any) -> Masks:
+        return Masks(*(ends[positions] for ends in vars(self).values()))
 
     def to(self, device: str | torch.device) -> Masks:
-        """The same spans as float64 torch tensors on a device."""
+        """The same masks as float64 torch tensors on a device."""
         import torch
 
-        return Masks(
-            *(torch.as_tensor(span, dtype=torch.float64).to(device)
-              for span in (self.time_start, self.time_end, self.freq_low, self.freq_high))
-        )  # fmt: skip
+        return Masks(*(torch.as_tensor(ends, dtype=torch.float64).to(device) for ends in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -108,6 +87,8 @@ class Recipe:
     def __post_init__(self) -> None:
         seen: set[str] = set()
         masked = ""
+        hidden: dict[str, str] = {}
+        mixing = ""
         for op in self.ops:
             if op.name in seen:
                 raise RecipeError(f"recipe {self.name!r}: the op {op.name!r} occurs twice; each op may occur once")
@@ -115,8 +96,19 @@ class Recipe:
                 raise RecipeError(
                     f"recipe {self.name!r}: waveform op {op.name!r} stands after {masked!r}; waveform ops come first"
                 )
+            if isinstance(op, SpectrogramOp) and hidden.setdefault(op.axis, op.name) != op.name:
+                raise RecipeError(
+                    f"recipe {self.name!r}: the ops {hidden[op.axis]!r} and {op.name!r} both mask {op.axis}; keep one"
+                )
+            if mixing and op.mixes:
+                raise RecipeError(f"recipe {self.name!r}: {mixing!r} and {op.name!r} both mix in a clip; keep one")
             seen.add(op.name)
             masked = op.name if op.spectrogram else masked
+            mixing = op.name if op.mixes else mixing
+        columns = list(self.columns)
+        twice = sorted({column for column in columns if columns.count(column) > 1})
+        if twice:
+            raise RecipeError(f"recipe {self.name!r}: two ops draw the column {twice[0]!r}; rename that of one op")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -124,18 +116,75 @@ class Recipe:
         return tuple(column for op in self.ops for column in op.columns)
 
     @property
-    def spectrogram_ops(self) -> tuple[Op, ...]:
+    def sql_columns(self) -> tuple[SqlColumn, ...]:
+        """How SQL shows the draws, in the order of the ops."""
+        return tuple(column for op in self.ops for column in op.sql_columns())
+
+    @property
+    def spectrogram_ops(self) -> tuple[SpectrogramOp, ...]:
         """The ops that act on spectrograms, and so need a front end that takes masks."""
-        return tuple(op for op in self.ops if op.spectrogram)
+        return tuple(op for op in self.ops if isinstance(op, SpectrogramOp))
 
     @property
     def has_mixup(self) -> bool:
         """Whether a view can hold a second clip."""
-        return any(isinstance(op, Mixup) for op in self.ops)
+        return self._mixing is not None
 
-    def ranges(self, place: Place) -> dict[str, tuple[int, int]]:
-        """Half-open bounds of every draw column in a store of this clip length, rate and shard size."""
-        return {column: bounds for op in self.ops for column, bounds in op.ranges(place).items()}
+    @property
+    def _mixing(self) -> Op | None:
+        return next((op for op in self.ops if op.mixes), None)
+
+    def find(self, kind: type[AnOp]) -> AnOp | None:
+        """The recipe's op of a kind; None where it has none."""
+        return next((op for op in self.ops if isinstance(op, kind)), None)
+
+    def partners(self, draws: Draws) -> I64 | None:
+        """The row, within its shard, of the clip that each of n views is mixed with, and -1 for none: int64 (n,).
+
+        None of a recipe that mixes nothing.
+        """
+        return None if self._mixing is None else self._mixing.partners(draws.columns)
+
+    def partner_shares(self, draws: Draws) -> F32:
+        """The partner's share of each of n views, float32 (n,) in [0, 1]; 0 where nothing is mixed."""
+        if self._mixing is None:
+            return np.zeros(len(draws), np.float32)
+        return self._mixing.partner_shares(draws.columns)
+
+    def without_partner(self, draws: Draws, where: Bool) -> Draws:
+        """The same draws with nothing mixed in where so told, bool (n,)."""
+        if self._mixing is None:
+            return draws
+        return Draws(draws.columns | self._mixing.without_partner(draws.columns, where))
+
+    def ranges(self, place: Place, *, imported: bool = False) -> dict[str, tuple[int, int]]:
+        """Half-open bounds of every draw column in a store of this clip length, rate and shard size.
+
+        :param imported: of draws that another program made.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for op in self.ops:
+            found |= op.imported_ranges(place) if imported else op.ranges(place)
+        return found
+
+    def impossible(
+        self, draws: Draws, rows: I64, shard_rows: int, place: Place, *, imported: bool = False
+    ) -> dict[str, Bool]:
+        """Where stored integers cannot be what was drawn: outside of their ranges, or of what goes with them.
+
+        :param rows: each view's row within its shard, to broadcast with the columns of ``draws``, of any one shape.
+        :param imported: whether another program may have drawn them.
+        :returns: bool by column, of that shape.
+        """
+        found: dict[str, Bool] = {}
+        theirs = self.ranges(place, imported=imported)
+        for name, (low, high) in self.ranges(place).items():
+            values = draws.columns[name]
+            found[name] = (values < min(low, theirs[name][0])) | (values >= max(high, theirs[name][1]))
+        for op in self.ops:
+            for name, wrong in op.impossible(draws.columns, rows, shard_rows, place).items():
+                found[name] = found[name] | wrong
+        return found
 
     def check(self, place: Place) -> None:
         """Refuse a recipe whose ranges cannot be drawn for clips of this length."""
@@ -197,9 +246,9 @@ def parse_recipe(document: Any, default_name: str = "recipe") -> Recipe:
     for position, item in enumerate(document["ops"]):
         if not isinstance(item, dict) or "op" not in item:
             raise RecipeError(f"recipe {name!r}: entry {position + 1} of ops is not of the form `- op: NAME`")
-        kind = OPS.get(str(item["op"]))
+        kind = find_op(str(item["op"]))
         if kind is None:
-            raise RecipeError(f"recipe {name!r}: unknown op {item['op']!r}; allowed are {', '.join(OPS)}")
+            raise RecipeError(f"recipe {name!r}: unknown op {item['op']!r}; allowed are {', '.join(sorted(OPS))}")
         ops.append(kind.parse(name, {key: value for key, value in item.items() if key != "op"}))
     return Recipe(name, tuple(ops))
 
@@ -207,7 +256,7 @@ def parse_recipe(document: Any, default_name: str = "recipe") -> Recipe:
 def clip_key(path: str, start: int, length: int) -> int:
     """64 bits that stand for a clip: BLAKE2b of the path in UTF-8, a zero byte, start and length as int64 LE."""
     content = path.encode("utf-8", "surrogateescape") + b"\0" + struct.pack("<qq", start, length)
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    return small_digest(content)
 
 
 def draw(
@@ -225,7 +274,7 @@ def draw(
 
     :param seed: the store's seed in [0, 2**64).
     :param keys: n clip keys (path, start, length), start and length in the file's own sample frames.
-    :param view: the view of every row, an integer or int64 (n,).
+    :param view: the view of every clip, an integer or int64 (n,).
     :param lengths: int64 (n,), the clips' own lengths in samples at the store's rate, before padding.
     :param place: clip length and rate of the store.
     :param rows: int64 (n,), the clips' rows within their shard; used by mixup. The first n rows by default.
@@ -235,26 +284,21 @@ def draw(
         raise UsageError(f"seed {seed} is out of range; allowed are 0 to 2**64 - 1")
     clip_low, clip_high = split64(np.array([clip_key(*key) for key in keys], dtype=np.uint64))
     views = np.broadcast_to(np.asarray(view, dtype=np.uint64), clip_low.shape)
-    row_numbers = np.arange(len(keys), dtype=np.int64) if rows is None else rows
+    rows = np.arange(len(keys), dtype=np.int64) if rows is None else rows
+    clips = Clips(lengths, rows, shard_rows, place)
     columns: dict[str, I64] = {}
     for position, op in enumerate(recipe.ops):
         words = philox4x32((clip_low, clip_high, views, position), split64(seed))
-        columns |= op.draw(Words(*words), lengths=lengths, rows=row_numbers, shard_rows=shard_rows, place=place)
+        columns |= op.draw(Words(*words), clips)
     return Draws(columns)
 
 
 def masks(recipe: Recipe, draws: Draws) -> Masks | None:
-    """The spans that the draws hide, in seconds and Hz; None where the recipe has no spectrogram op."""
+    """What the draws hide, in seconds and Hz; None where the recipe has no spectrogram op."""
     if not recipe.spectrogram_ops:
         return None
-    nothing = np.zeros(len(draws), dtype=np.float64)
-    time_start = time_end = freq_low = freq_high = nothing
+    nothing: F64 = np.zeros(len(draws), dtype=np.float64)
+    hidden = {"time": (nothing, nothing), "frequency": (nothing, nothing)}
     for op in recipe.spectrogram_ops:
-        if isinstance(op, FrequencyMask):
-            axis = mel_step_hz(np.arange(MEL_STEPS + 1), op.min_hz, op.max_hz)
-            low, steps = draws.columns["freq_low"], draws.columns["freq_steps"]
-            freq_low, freq_high = axis[low], axis[low + steps]
-        else:
-            start, length = draws.columns["time_start"], draws.columns["time_length"]
-            time_start, time_end = start / TICKS_PER_SECOND, (start + length) / TICKS_PER_SECOND
-    return Masks(time_start, time_end, freq_low, freq_high)
+        hidden[op.axis] = op.mask(draws.columns)
+    return Masks(*hidden["time"], *hidden["frequency"])

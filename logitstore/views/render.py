@@ -1,30 +1,32 @@
-"""Replay: a waveform and its draw give the view that teachers and students hear.
+"""Render: a clip and a draw give the view that teachers and students hear, its waveform and what of it is masked.
 
-A pure function of its arguments, batched, on the CPU or a GPU. Every op is element by element, or a copy, so that the
-other rows of a batch cannot change a result; what averages over a clip is computed for that clip alone, in NumPy.
-Spectrogram ops are not here: each front end applies the draw's :class:`~logitstore.views.recipe.Masks` itself.
+A pure function of its arguments, batched. The other views of a batch cannot change a result, for every op works on each
+clip alone. Spectrogram ops are not applied here: each front end applies the :class:`~logitstore.views.recipe.Masks`.
+:func:`render` is that function, of clips that are decoded; :class:`Renderer` decodes them first, and their partners.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.arrays import F32, I64
-from logitstore.audio.resample import resample_clip
-from logitstore.views.ops import DB_UNIT, WEIGHT_UNIT
-from logitstore.views.philox import philox4x32
-from logitstore.views.recipe import Draws, Recipe
+from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.ahead import decoded_ahead
+from logitstore.audio.clips import ClipAudio
+from logitstore.audio.decode import resample_clip
+from logitstore.errors import AudioError
+from logitstore.views.ops import Place, WaveformOp
+from logitstore.views.recipe import Draws, Masks, Recipe, masks
 
 if TYPE_CHECKING:
     import torch
 
-
-_NOISE_STREAM = 0x6E6F6973  # "nois"
-_BYTE_MEAN = 127.5
-_NOISE_DEVIATION = float(np.sqrt(4 * (256.0**2 - 1) / 12))
+_SILENCE: F32 = np.zeros(0, np.float32)
 
 
 def pad(clips: Sequence[F32], clip_samples: int) -> tuple[torch.Tensor, I64]:
@@ -37,97 +39,141 @@ def pad(clips: Sequence[F32], clip_samples: int) -> tuple[torch.Tensor, I64]:
     return torch.from_numpy(batch), np.array([min(len(clip), clip_samples) for clip in clips], dtype=np.int64)
 
 
-def replay(
-    waveforms: torch.Tensor,
-    lengths: I64,
-    recipe: Recipe,
+def render(
+    clips: Sequence[F32],
     draws: Draws,
+    recipe: Recipe,
+    clip_samples: int,
     *,
     partners: Sequence[F32 | None] | None = None,
-    overwrite: bool = False,
-) -> torch.Tensor:
-    """The waveforms of B views.
+    device: torch.device | str = "cpu",
+) -> tuple[torch.Tensor, Masks | None]:
+    """The waveforms of B views, and what of them is masked.
 
-    :param waveforms: float32 (B, S), clips at the store's rate, zero after their own length.
-    :param lengths: int64 (B,), the clips' own lengths in samples; ops act on these samples alone.
+    :param clips: B decoded clips at the store's rate, float32 (n,); the ops act on these samples alone.
+    :param draws: of B views.
     :param recipe: its waveform ops act in their order.
-    :param draws: B rows.
-    :param partners: for a recipe with mixup, the decoded partner of every row, or None where its weight is 0.
-    :param overwrite: whether the result may take the place of ``waveforms``; they are not modified otherwise.
-    :returns: float32 (B, S) on the same device, zero after each clip's own length.
+    :param clip_samples: length of a view in samples.
+    :param partners: for a recipe with mixup, the decoded partner of every view, or None where it has none.
+    :param device: where the waveforms are made.
+    :returns: float32 (B, clip_samples), zero after each clip's own length, and masks of NumPy arrays (B,), or None
+        under a recipe without spectrogram ops.
     """
-    batch = waveforms if overwrite else waveforms.clone()
+    padded, lengths = pad(clips, clip_samples)
+    waveforms = padded.to(device)
     for op in recipe.ops:
-        apply = _WAVEFORM_OPS.get(op.name)
-        if apply is not None:
-            apply(batch, lengths, draws, partners)
-    return batch
+        if isinstance(op, WaveformOp):
+            op.apply(waveforms, lengths, draws.columns, partners)
+    return waveforms, masks(recipe, draws)
 
 
-def noise(key: int, samples: int) -> F32:
-    """White noise of unit variance, float32 (samples,), from its key in [1, 2**32).
+@dataclass(frozen=True)
+class Rendered:
+    """B views of clips that were decoded for them.
 
-    Sample i is the sum of the four bytes of word i mod 4 of Philox block i // 4, less its mean, over its standard
-    deviation: integers until the last step, near-Gaussian (Irwin-Hall of order 4), the same on every machine.
+    ``waveforms`` float32 (B, S) and ``masks`` as :func:`render` gives them; ``draws`` as they were rendered. A view
+    that could not be rendered is silence: ``failures`` has the clip that is to blame by the view's position in [0, B),
+    its own or its partner, and ``errors`` why each such clip cannot be decoded, by the clip's number and rising.
     """
-    blocks = np.arange(-(-samples // 4), dtype=np.uint64)
-    words = np.stack(philox4x32((blocks, 0, 0, 0), (key, _NOISE_STREAM)), axis=1).reshape(-1)[:samples]
-    total = words.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int32).astype(np.float32)
-    centred: F32 = (total - np.float32(4 * _BYTE_MEAN)) / np.float32(_NOISE_DEVIATION)
-    return centred
+
+    waveforms: torch.Tensor
+    masks: Masks | None
+    draws: Draws
+    failures: dict[int, int]
+    errors: dict[int, AudioError]
+
+    @property
+    def readable(self) -> Bool:
+        """Which views were rendered, bool (B,)."""
+        readable = np.ones(len(self.waveforms), dtype=bool)
+        readable[list(self.failures)] = False
+        return readable
 
 
-_Partners = Sequence[F32 | None] | None
+class Renderer:
+    """Renders views from the clips that they are of.
 
+    :param audio: the clips, at the rate of ``place``.
+    :param recipe: what the draws are of.
+    :param place: length and rate of a view.
+    :param pool: decodes clips side by side; one after the other without one.
+    :param mix_without: what becomes of a view whose partner cannot be decoded. True where draws are made: it is
+        rendered without, and its draws say so. False where draws are given: the view cannot be rendered.
+    """
 
-def _roll(batch: torch.Tensor, lengths: I64, draws: Draws, _partners: _Partners) -> None:
-    for row, (length, shift) in enumerate(zip(lengths.tolist(), draws.columns["roll"].tolist(), strict=True)):
-        if length and shift % length:
-            batch[row, :length] = batch[row, :length].roll(shift)
+    def __init__(
+        self,
+        audio: ClipAudio,
+        recipe: Recipe,
+        place: Place,
+        *,
+        pool: Executor | None = None,
+        mix_without: bool = False,
+    ) -> None:
+        self.audio = audio
+        self.recipe = recipe
+        self.place = place
+        self.pool = pool
+        self.mix_without = mix_without
 
+    def view(self, clip: int, draws: Draws, partner: int = -1) -> tuple[torch.Tensor, Masks | None]:
+        """One view: its waveform, float32 (S,), and its masks, of one row.
 
-def _gain(batch: torch.Tensor, lengths: I64, draws: Draws, _partners: _Partners) -> None:
-    import torch
+        :param draws: of this one view. :param partner: the clip that it is mixed with, -1 for none.
+        :raises AudioError: the clip or its partner cannot be decoded.
+        """
+        rendered = self.batch(np.array([clip]), draws, np.array([partner]))
+        for error in rendered.errors.values():
+            raise error
+        return rendered.waveforms[0], rendered.masks
 
-    factors = np.power(10.0, draws.columns["gain_cdb"] / (20.0 * DB_UNIT)).astype(np.float32)
-    batch *= torch.from_numpy(factors).to(batch.device)[:, None]
+    def batch(
+        self, clips: I64, draws: Draws, partners: I64 | None = None, known: dict[int, F32 | AudioError] | None = None
+    ) -> Rendered:
+        """B views of any clips.
 
+        :param clips: int64 (B,). :param draws: of the B views.
+        :param partners: int64 (B,), the clip that each is mixed with, -1 for none; None where none is.
+        :param known: clips that are decoded already.
+        """
+        others = np.full(len(clips), -1) if partners is None else partners
+        heard = dict(known or {})
+        missing = [clip for clip in np.unique(np.append(clips, others[others >= 0])).tolist() if clip not in heard]
+        heard |= decoded_ahead(self.audio, missing, self.pool, len(missing))
+        sounds = {clip: sound for clip, sound in heard.items() if not isinstance(sound, AudioError)}
+        mixed = [None if other < 0 else sounds.get(other) for other in others.tolist()]
+        failures: dict[int, int] = {}
+        if len(sounds) < len(heard):
+            for position, (clip, other) in enumerate(zip(clips.tolist(), others.tolist(), strict=True)):
+                if clip not in sounds:
+                    failures[position] = clip
+                elif other >= 0 and other not in sounds and not self.mix_without:
+                    failures[position] = other
+            alone = [partner is None or position in failures for position, partner in enumerate(mixed)]
+            draws = self.recipe.without_partner(draws, np.array(alone, dtype=bool))
+        own = [_SILENCE if position in failures else sounds[clip] for position, clip in enumerate(clips.tolist())]
+        waveforms, hidden = render(own, draws, self.recipe, self.place.clip_samples, partners=mixed)
+        errors = {
+            clip: error for clip in sorted(set(failures.values())) if isinstance(error := heard[clip], AudioError)
+        }
+        return Rendered(waveforms, hidden, draws, failures, errors)
 
-def _mixup(batch: torch.Tensor, lengths: I64, draws: Draws, partners: _Partners) -> None:
-    import torch
+    def batches(
+        self, clips: I64, draws: Draws, partners: I64 | None, size: int, ahead: int
+    ) -> Generator[Rendered, None, None]:
+        """Views in order, ``size`` at a time; each clip is decoded once, ahead of its use.
 
-    for row, weight in enumerate(draws.columns["mixup_weight"].tolist()):
-        if not weight:
-            continue
-        partner = partners[row] if partners is not None else None
-        if partner is None or not len(partner):
-            raise ValueError(f"row {row} has mixup weight {weight}/{WEIGHT_UNIT} and no partner waveform")
-        length = int(lengths[row])
-        looped = torch.from_numpy(np.resize(partner, length)).to(batch.device)
-        own = batch[row, :length] * np.float32((WEIGHT_UNIT - weight) / WEIGHT_UNIT).item()
-        batch[row, :length] = own + looped * np.float32(weight / WEIGHT_UNIT).item()
-
-
-def _noise(batch: torch.Tensor, lengths: I64, draws: Draws, _partners: _Partners) -> None:
-    import torch
-
-    keys, ratios = draws.columns["noise_key"].tolist(), draws.columns["noise_snr_cdb"].tolist()
-    for row, (key, ratio) in enumerate(zip(keys, ratios, strict=True)):
-        length = int(lengths[row])
-        if not key or not length:
-            continue
-        clip = batch[row, :length].cpu().numpy().astype(np.float64)
-        power = float(np.mean(clip * clip))
-        scale = np.float32(np.sqrt(power * 10.0 ** (-ratio / (10.0 * DB_UNIT))))
-        batch[row, :length] += torch.from_numpy(noise(key, length) * scale).to(batch.device)
-
-
-_WAVEFORM_OPS: dict[str, Callable[[torch.Tensor, I64, Draws, _Partners], None]] = {
-    "roll": _roll,
-    "gain": _gain,
-    "mixup": _mixup,
-    "noise": _noise,
-}
+        :param clips: int64 (n,); the views of a clip follow each other. :param draws: of the n views.
+        :param partners: as in :meth:`batch`. :param ahead: how many clips to decode before they are used, at most.
+        """
+        order = clips[np.flatnonzero(np.diff(clips, prepend=-1))].tolist()
+        with closing(decoded_ahead(self.audio, order, self.pool, ahead)) as decoding:
+            held: dict[int, F32 | AudioError] = {}
+            for start in range(0, len(clips), size):
+                here = slice(start, start + size)
+                now = dict.fromkeys(clips[here].tolist())
+                held = {clip: held[clip] if clip in held else next(decoding)[1] for clip in now}
+                yield self.batch(clips[here], draws[here], None if partners is None else partners[here], held)
 
 
 def resample(waveforms: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:

@@ -19,11 +19,11 @@ from logitstore.jobs.build.dry_run import dry_run
 from logitstore.jobs.build.job import build, prepare
 from logitstore.jobs.status import status
 from logitstore.store import claims
-from logitstore.store.replay import check, replay_view
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
+from tests.rendered import compared, rendered_view
 from tests.stores import contents, options, write_audio
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -45,12 +45,12 @@ def test_a_store_holds_what_the_ensemble_says_of_every_replayed_view(audio):
     for view in range(3):
         classes, probabilities = store.targets(view, np.arange(20))
         for clip in range(20):
-            waveform, spans = replay_view(store, clips, clip, view)
+            waveform, spans = rendered_view(store, clips, clip, view)
             exact = ensemble.probabilities(waveform[None], spans.to("cpu"))[0].numpy()
             best = np.sort(exact)[::-1][:4]
             assert abs(probabilities[clip] - best).max() < 0.00308
             assert abs(exact[classes[clip]] - probabilities[clip]).max() < 0.00308
-    assert check(store, clips, 10) == (3, [])
+    assert compared(store, clips, 10) == (3, [])
 
 
 def test_a_resumed_build_is_byte_for_byte_the_undisturbed_one(audio):
@@ -281,7 +281,7 @@ def test_members_are_kept_where_asked(audio):
     commit = store.commits[0]
     members, (classes, _) = store.block_members(commit), store.block_targets(commit)
     assert members.shape == (2, 8, 3, 4)
-    waveform, spans = replay_view(store, clips, 5, 2)
+    waveform, spans = rendered_view(store, clips, 5, 2)
     for number, name in enumerate(("plain", "steep")):
         with torch.inference_mode():
             said = load_teacher(f"python:tones:{name}").probabilities(waveform[None], spans.to("cpu"))[0].numpy()
@@ -332,12 +332,12 @@ def test_mixup_replays_and_an_unreadable_partner_has_weight_zero(audio):
         assert broken not in [store.partner_clip(c, p) for c, p, w in
                               zip(rows, drawn["mixup_partner"], drawn["mixup_weight"], strict=True) if w]  # fmt: skip
         for clip in rows[:4]:
-            waveform, spans = replay_view(store, clips, int(clip), view)
+            waveform, spans = rendered_view(store, clips, int(clip), view)
             exact = ensemble.probabilities(waveform[None], spans.to("cpu"))[0].numpy()
             classes, probabilities = store.targets(view, [clip])
             assert abs(exact[classes[0]] - probabilities[0]).max() < 0.00308
     assert unmixed > 0
-    assert check(store, clips, 10)[1] == []
+    assert compared(store, clips, 10)[1] == []
 
 
 def test_a_failed_clip_does_not_change_the_others(audio):

@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 
 from logitstore.errors import RecipeError
 from logitstore.jobs.imports.ced_seeds import ced_draws, mt19937, require_ced
-from logitstore.jobs.imports.shared import imported_ranges
-from logitstore.views.ops import FrequencyMask, Gain, Mixup, Noise, Op, Place, Roll, TimeMask
+from logitstore.views.ops import Op, Place
+from logitstore.views.ops.frequency_mask import FrequencyMask
+from logitstore.views.ops.gain import Gain
+from logitstore.views.ops.mixup import Mixup
+from logitstore.views.ops.noise import Noise
+from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import CED, NONE, Recipe
 
 
@@ -70,7 +75,7 @@ def test_draws_are_those_of_pytorch(
     drawn = ced_draws(recipe, np.array([seed]), np.array([length]), frames).columns(recipe)
     assert [int(values[0]) for values in drawn.values()] == original(seed, length, recipe, frames)
     place = Place(max(length, frames * 160), 16_000)
-    for name, (low, high) in imported_ranges(recipe, place).items():
+    for name, (low, high) in recipe.ranges(place, imported=True).items():
         assert low <= drawn[name][0] < high, name
 
 

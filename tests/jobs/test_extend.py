@@ -17,9 +17,9 @@ from logitstore.jobs.build.extend import ExtendOptions, dry_run, extend, prepare
 from logitstore.jobs.build.job import Progress, build
 from logitstore.jobs.status import status
 from logitstore.store.format.parts import encode_clips
-from logitstore.store.replay import check
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import StoreWriter
+from tests.rendered import compared
 from tests.small_store import Spec, make_store
 from tests.stores import contents, options, write_audio
 
@@ -73,7 +73,7 @@ def test_an_extended_store_holds_the_new_clips_and_nothing_there_is_touched(root
     found = status(str(root / "store"))
     assert (found.clips, found.shards, found.done, found.missing) == (20, 3, 3, 0)
     audio = ClipAudio(open_audio(str(root / "audio")), store.clips, 16_000)
-    assert check(store, audio, 10) == (3, [])
+    assert compared(store, audio, 10) == (3, [])
     assert store.rows(2).tolist() == list(range(20))
     assert store.sql("SELECT count(*) AS n, count(DISTINCT clip) AS c FROM topk").to_pylist() == [{"n": 240, "c": 20}]
     assert store.sql("SELECT max(clip) AS c FROM clips WHERE fold = 1").to_pylist() == [{"c": 19}]

@@ -26,11 +26,11 @@ from logitstore.jobs.imports.ced_seeds import ced_draws
 from logitstore.jobs.imports.shared import ImportSummary
 from logitstore.jobs.verify.job import VerifyOptions, verify
 from logitstore.store.reader import Store, open_store
-from logitstore.store.replay import check
 from logitstore.views.mel import FrontEnd, band_mask, time_mask
 from logitstore.views.recipe import CED, masks
 from students.data import ReplayDataset
 from tests.ced_folder import CLASSES, RATE, K, Row, make_rows, write_ced, write_classes, write_rank, write_wav
+from tests.rendered import compared
 from tests.stores import contents
 from tests.test_docs import shell
 
@@ -151,8 +151,8 @@ def test_a_student_hears_the_views_of_the_sample(sample: tuple[Path, Path, list[
     clip = ClipAudio(open_audio(str(audio)), store.clips, RATE)[rolled]
     expected = np.roll(clip, store.draws(1).columns["roll"][rolled])
     assert np.array_equal(views[rolled]["waveform"].numpy(), expected)
-    compared, problems = check(store, ClipAudio(open_audio(str(audio)), store.clips, RATE), 100)
-    assert (compared, problems) == (3, [])
+    count, problems = compared(store, ClipAudio(open_audio(str(audio)), store.clips, RATE), 100)
+    assert (count, problems) == (3, [])
 
 
 # rows, ranks and chunks

@@ -16,8 +16,8 @@ from logitstore.errors import LogitstoreError, SourceError
 from logitstore.jobs.imports.npy import NpyImport, import_npy
 from logitstore.jobs.imports.shared import ImportSummary
 from logitstore.store.reader import open_store
-from logitstore.store.replay import check
 from tests.ced_folder import RATE, make_rows, write_ced, write_classes, write_wav
+from tests.rendered import compared
 from tests.stores import contents
 from tests.test_docs import BLOCK, REPOSITORY, commands, shell
 
@@ -75,7 +75,7 @@ def test_logits(tmp_path: Path, ending: str, kind: str) -> None:
         found = dict(zip(classes[clip].tolist(), values[clip].tolist(), strict=True))
         assert found == expected(array, NAMES.index(Path(path).stem), 20)
     sounds = ClipAudio(open_audio(str(tmp_path / "audio")), store.clips, RATE)
-    assert check(store, sounds, 10) == (2, [])
+    assert compared(store, sounds, 10) == (2, [])
 
 
 def test_probabilities_and_topk(tmp_path: Path) -> None:

@@ -122,12 +122,12 @@ def exact(root: Path, store: Any, view: int, clips: Any) -> list[torch.Tensor]:
     """The teachers' features of stored views."""
     from logitstore.audio.clips import ClipAudio
     from logitstore.audio.sources import open_audio
-    from logitstore.store.replay import replay_view
     from logitstore.views.recipe import Masks
     from teachers.registry import load_teacher
+    from tests.rendered import rendered_view
 
     audio = ClipAudio(open_audio(str(root / "audio")), store.clips, store.manifest.sample_rate)
-    heard = [replay_view(store, audio, int(clip), view) for clip in clips]
+    heard = [rendered_view(store, audio, int(clip), view) for clip in clips]
     spans = Masks(*(np.concatenate([getattr(span, n) for _, span in heard]) for n in Masks.__dataclass_fields__))
     waveforms = torch.stack([waveform for waveform, _ in heard])
     return [load_teacher(spec).outputs(waveforms, spans)[1] for spec in TEACHERS]

@@ -16,10 +16,10 @@ from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, UsageError
 from logitstore.jobs.build.job import build
 from logitstore.store.combined import CombinedStore, members
-from logitstore.store.replay import check, replay_view
 from logitstore.views.recipe import NONE, parse_recipe
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.train import StudentOptions, train_student
+from tests.rendered import compared, rendered_view
 from tests.small_store import Spec, make_store
 from tests.stores import options, write_audio
 
@@ -224,8 +224,8 @@ def test_one_audio_root_may_hold_the_clips_of_all(audio, tmp_path):
         sys.modules.pop("tones", None)
     store = open_store([tmp_path / "one", tmp_path / "two"])
     clips = ClipAudio(open_audio(str(tmp_path / "root")), store.clips, 16_000)
-    assert check(store, clips, 10) == (3, [])
-    waveform, _ = replay_view(store, clips, 9, 0)
+    assert compared(store, clips, 10) == (3, [])
+    waveform, _ = rendered_view(store, clips, 9, 0)
     assert waveform.abs().max() > 0
     views = stored_views(store, 0)
     assert set(views.partners[:6]) <= set(range(6))

@@ -20,7 +20,11 @@ from logitstore.store.reader import Store
 from logitstore.store.sql import query as query_module
 from logitstore.store.sql.query import run_query, stream_query
 from logitstore.store.sql.tables import tables
-from logitstore.views.ops import FrequencyMask, Gain, Mixup, Noise, TimeMask
+from logitstore.views.ops.frequency_mask import FrequencyMask
+from logitstore.views.ops.gain import Gain
+from logitstore.views.ops.mixup import Mixup
+from logitstore.views.ops.noise import Noise
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import NONE, Draws, Recipe, masks
 from tests.small_store import Made, Spec, damage, make_store
 

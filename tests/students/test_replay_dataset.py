@@ -18,15 +18,17 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, SourceError, TeacherError, UsageError
 from logitstore.jobs.build.job import build
-from logitstore.store.replay import replay_view
 from logitstore.training.batches import Replayer
 from logitstore.training.sampling import order_generator, plan
+from logitstore.views.mel import CED, FrontEnd, LogMel, apply_masks
 from logitstore.views.recipe import Masks
+from logitstore.views.render import resample
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.labels import clip_labels
 from students.targets import dense_targets
 from students.terms.iusp import iusp
 from students.terms.sp import sp
+from tests.rendered import rendered_view
 from tests.small_store import Spec, make_store
 from tests.stores import options, write_audio
 
@@ -123,11 +125,11 @@ def test_items_are_the_views_that_the_teachers_heard(root, name):
     dense = dense_targets(classes, probabilities, 8)
     for index in (0, 5, -1):
         item = dataset[index]
-        waveform, spans = replay_view(store, audio, int(rows[index]), 1)
+        waveform, spans = rendered_view(store, audio, int(rows[index]), 1)
         assert item["clip"] == rows[index]
         assert item["waveform"].dtype == torch.float32
         assert torch.equal(item["waveform"], waveform)
-        assert item["masks"] == {name: float(getattr(spans, name)[0]) for name in item["masks"]}
+        assert item["masks"] == Masks(*(float(value[0]) for value in vars(spans).values()))
         assert np.array_equal(item["target"].numpy(), dense[index])
     with pytest.raises(IndexError, match="item 11 of a dataset of 11 views"):
         dataset[11]
@@ -140,7 +142,7 @@ def test_the_default_loader_collates_them_in_any_process(root, workers, start):
     loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=start)
     seen = []
     for batch in loader:
-        masks = Masks(**batch["masks"])
+        masks = batch["masks"]
         assert masks.time_start.dtype == torch.float64
         assert batch["waveform"].shape[1:] == (32_000,)
         assert batch["target"].shape[1:] == (8,)
@@ -148,9 +150,59 @@ def test_the_default_loader_collates_them_in_any_process(root, workers, start):
             item = dataset[len(seen)]
             assert item["clip"] == clip
             assert torch.equal(batch["waveform"][row], item["waveform"])
-            assert float(masks.time_end[row]) == item["masks"]["time_end"]
+            assert float(masks.time_end[row]) == item["masks"].time_end
             seen.append(clip)
     assert seen == [clip for clip in range(12) if clip != 2]
+
+
+@pytest.mark.forks
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_that_live_on_hear_of_the_next_epoch(root, start):
+    dataset = ReplayDataset(root / "ced", root / "audio", inconsistent=start == "fork", seed=3)
+    loader = DataLoader(
+        dataset, batch_size=4, num_workers=2, persistent_workers=True, multiprocessing_context=start
+    )  # fmt: skip
+    for epoch in (0, 1, 2, 1):
+        dataset.set_epoch(epoch)
+        fixed = {} if start == "spawn" else {"inconsistent": True, "seed": 3}
+        view = epoch % 2
+        alone = ReplayDataset(root / "ced", root / "audio", view, **fixed)
+        batches = list(loader)
+        assert sum(len(batch["clip"]) for batch in batches) == len(alone) == len(dataset) == 11
+        heard = torch.cat([batch["waveform"] for batch in batches])
+        starts = torch.cat([batch["masks"].time_start for batch in batches]).tolist()
+        targets = torch.cat([batch["target"] for batch in batches])
+        for index in range(len(alone)):
+            assert torch.equal(targets[index], alone[index]["target"])
+            if start == "spawn" or epoch < 2:  # fresh draws are the epoch's, stored ones the view's
+                assert torch.equal(heard[index], alone[index]["waveform"])
+                assert starts[index] == alone[index]["masks"].time_start
+        if start == "fork" and epoch == 2:
+            assert starts != [alone[index]["masks"].time_start for index in range(len(alone))]
+
+
+def test_an_epoch_that_cannot_be_is_refused(root):
+    with pytest.raises(UsageError, match="a dataset of view 1 alone has no epochs; make it without a view"):
+        ReplayDataset(root / "ced", root / "audio", 1).set_epoch(3)
+    with pytest.raises(UsageError, match="epoch -1; it must be at least 0"):
+        ReplayDataset(root / "ced", root / "audio").set_epoch(-1)
+
+
+@pytest.mark.parametrize("front_end", [CED, FrontEnd(sample_rate=8000, f_max=4000.0)])
+def test_log_mels_are_masked_already_at_the_front_ends_rate(root, front_end):
+    plain, ready = (ReplayDataset(root / "ced", root / "audio", 0, **more) for more in ({}, {"front_end": front_end}))
+    masked = 0
+    for batch, features in zip(DataLoader(plain, batch_size=3), DataLoader(ready, batch_size=3), strict=True):
+        assert set(features) == {"log_mel", "target", "clip"}
+        log_mel = LogMel(front_end)(resample(batch["waveform"], 16_000, front_end.sample_rate))
+        expected = apply_masks(log_mel, front_end, batch["masks"], 0.0)
+        torch.testing.assert_close(features["log_mel"], expected, rtol=0, atol=1e-3)
+        assert torch.equal(features["log_mel"] == 0, expected == 0)
+        assert torch.equal(features["target"], batch["target"])
+        masked += int((expected == 0).sum())
+    assert masked > 100
+    filled = ReplayDataset(root / "ced", root / "audio", 0, front_end=front_end, fill=-7.0)[0]["log_mel"]
+    assert torch.equal(filled == -7.0, ready[0]["log_mel"] == 0)
 
 
 @pytest.mark.parametrize("name", ["ced", "mixed"])
@@ -168,7 +220,7 @@ def test_batches_are_the_items_whatever_their_size_and_order(root, name):
                 seen.append(clip)
                 assert torch.equal(batch.waveforms[row], items[clip]["waveform"])
                 assert torch.equal(batch.targets[row], items[clip]["target"])
-                assert float(batch.masks.time_start[row]) == items[clip]["masks"]["time_start"]
+                assert float(batch.masks.time_start[row]) == items[clip]["masks"].time_start
         assert sorted(seen) == sorted(items)
         assert seen != sorted(seen)
 

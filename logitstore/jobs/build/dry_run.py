@@ -35,11 +35,11 @@ def dry_run(job: Job) -> str:
     total = clips * views
     shards = -(-clips // manifest.shard_clips)
     batch = min(manifest.batch_size, total)
-    rows = min(clips, batch)
+    timed = min(clips, batch)
     part = Part("", "", table, 0, 0)
-    drawn = block_draws(manifest, part, BlockPlan(0, range(rows), 0, 1))
-    index = np.arange(batch) % rows
-    spans = masks(manifest.recipe, Draws({name: values[index, 0] for name, values in drawn.items()}))
+    drawn = block_draws(manifest, part, BlockPlan(0, range(timed), 0, 1))
+    index = np.arange(batch) % timed
+    hidden = masks(manifest.recipe, Draws({name: values[index, 0] for name, values in drawn.items()}))
     noise = np.random.default_rng(0).standard_normal((batch, manifest.clip_samples)).astype(np.float32) * 0.1
     waveforms = torch.from_numpy(noise)
     lines, seconds, widths = [], 0.0, list[int]()
@@ -48,9 +48,9 @@ def dry_run(job: Job) -> str:
         member = load_ensemble(
             [teacher], sample_rate=manifest.sample_rate, device=job.device, precision=options.precision
         )
-        member.outputs(waveforms, spans, features=kept is not None)
+        member.outputs(waveforms, hidden, features=kept is not None)
         began = time.perf_counter()
-        said = member.outputs(waveforms, spans, features=kept is not None)
+        said = member.outputs(waveforms, hidden, features=kept is not None)
         spent = time.perf_counter() - began
         seconds += spent
         widths += [int(frames.shape[2]) for frames in said.features]

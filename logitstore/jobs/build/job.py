@@ -1,4 +1,8 @@
-"""The build job: audio and an ensemble in, a store out. The one place that joins clips, replay, teachers and writer."""
+"""The build job: audio and an ensemble in, a store out. The one place that joins clips, views, teachers and writer.
+
+:func:`prepare` checks everything and writes nothing; :func:`run` then claims shard by shard and makes the blocks that
+are missing. With ``retry_failed``, blocks that hold a failed clip are made anew once it can be decoded.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from logitstore.audio.clips import ClipAudio
-from logitstore.audio.holds import holds
 from logitstore.audio.lengths import clip_samples
-from logitstore.errors import UsageError
+from logitstore.audio.scan import holds, scan
+from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
-from logitstore.jobs.build.retry import retry_failed
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
@@ -87,7 +90,6 @@ def prepare(options: BuildOptions) -> Job:
 
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
-    from logitstore.audio.scan import scan
     from logitstore.audio.sources import open_source
 
     if not options.teachers:
@@ -232,13 +234,62 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
-            made += retry_failed(job, writer, chosen, audio, pool, claimer, progress)
+            made += _retry_failed(job, writer, chosen, audio, pool, claimer, progress)
     committed = commits.read_all(job.storage)
     views = max([options.views, *(commit.view_stop for commit in committed)])
     missing = _unfinished(writer, committed, views)
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(committed)
     return summarise(writer, committed, made_views=made, seconds=time.monotonic() - began, missing=len(missing))
+
+
+def _retry_failed(
+    job: Job,
+    writer: StoreWriter,
+    chosen: set[int],
+    audio: ClipAudio,
+    pool: ThreadPoolExecutor,
+    claimer: claims.Claimer,
+    progress: Progress,
+) -> int:
+    """Make the blocks anew that hold a failed clip which can now be decoded; a block is replaced as a whole."""
+    made = 0
+    for commit in commits.read_all(job.storage):
+        if commit.shard not in chosen:
+            continue
+        mended = [row for row, _ in commit.failed if _decodes(audio, commit.first_clip + row)]
+        if not mended or not claimer.take(commit.shard):
+            continue
+        try:
+            clips = range(commit.first_clip, commit.first_clip + commit.clips)
+            plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
+            content = make_block(
+                writer.manifest,
+                writer.part_of(commit.shard),
+                plan,
+                audio,
+                job.ask,
+                pool=pool,
+                strict=job.options.strict,
+            )
+            base, _, attempt = commit.group.partition(".r")
+            renewed = writer.write_block(
+                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}"
+            )
+            writer.drop_group(commit.group)
+        finally:
+            claimer.drop(commit.shard)
+        made += len(mended) * commit.views
+        progress.failures(len(renewed.failed) - len(commit.failed))
+    return made
+
+
+def _decodes(audio: ClipAudio, clip: int) -> bool:
+    try:
+        audio[clip]
+    except AudioError:
+        return False
+    return True
 
 
 def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from logitstore.arrays import F32, I64, U8
-from logitstore.errors import AudioError, ModelOutputError, UsageError
+from logitstore.errors import ModelOutputError, UsageError
 from logitstore.jobs.build.block import BlockPlan, block_draws
 from logitstore.models.grams import gram, pooled, row_normalised
 from logitstore.store.format.basis import Basis, fit
@@ -30,8 +30,8 @@ from logitstore.store.format.relations import (
     encode_clips,
     encode_frames,
 )
-from logitstore.views.recipe import Draws, Masks, masks
-from logitstore.views.render import pad, replay
+from logitstore.views.recipe import Draws, Masks
+from logitstore.views.render import Renderer
 
 if TYPE_CHECKING:
     from logitstore.audio.clips import ClipAudio
@@ -202,8 +202,8 @@ def require_basis(
         return stored
     note("fitting the basis of the clips' vectors on a sample of the clips")
     sample = [
-        [frames.cpu().numpy() for frames in unit_frames(ensemble.outputs(waveforms, spans).features, spec.pooled)]
-        for waveforms, spans in sample_batches(writer, audio, pool, strict=strict)
+        [frames.cpu().numpy() for frames in unit_frames(ensemble.outputs(waveforms, masks).features, spec.pooled)]
+        for waveforms, masks in sample_batches(writer, audio, pool, strict=strict)
     ]
     if not sample:
         raise UsageError(
@@ -227,55 +227,32 @@ def sample_batches(
     )
     spread = np.unique(np.linspace(0, len(readable) - 1, min(SAMPLE_CLIPS, len(readable))).astype(np.int64))
     chosen = readable[spread] if len(readable) else readable
-
-    def decoded(clip: int) -> F32 | None:
-        return audio[clip] if strict else _attempt(audio, clip)
-
+    renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True)
     for start in range(0, len(chosen), manifest.batch_size):
         clips = chosen[start : start + manifest.batch_size]
-        heard = dict(zip(clips.tolist(), pool.map(decoded, clips.tolist()), strict=True))
-        kept = np.array([clip for clip in clips.tolist() if heard[clip] is not None], dtype=np.int64)
-        if not len(kept):
-            continue
-        draws, bases = _first_draws(manifest, writer, kept)
-        partners = _partners(audio, draws, bases) if manifest.recipe.has_mixup else None
-        padded, lengths = pad([sound for sound in heard.values() if sound is not None], manifest.clip_samples)
-        waveforms = replay(padded, lengths, manifest.recipe, draws, partners=partners, overwrite=True)
-        yield waveforms, masks(manifest.recipe, draws)
+        draws, firsts = _first_draws(manifest, writer, clips)
+        rows = manifest.recipe.partners(draws)
+        batch = renderer.batch(clips, draws, None if rows is None else np.where(rows < 0, -1, firsts + rows))
+        if strict:
+            for error in batch.errors.values():
+                raise error
+        kept = np.flatnonzero(batch.readable)
+        if len(kept):
+            yield batch.waveforms[torch.from_numpy(kept)], None if batch.masks is None else batch.masks[kept]
 
 
-def _first_draws(manifest: Manifest, writer: StoreWriter, clips: I64) -> tuple[Draws, list[int]]:
-    """The draws of view 0 of some clips, rising, and the first clip of each one's shard."""
-    found: dict[str, list[I64]] = {name: [] for name in manifest.recipe.columns}
-    bases: list[int] = []
+def _first_draws(manifest: Manifest, writer: StoreWriter, clips: I64) -> tuple[Draws, I64]:
+    """The draws of view 0 of some clips, rising, and the first clip of each one's shard, int64 (n,)."""
+    found: list[Draws] = []
+    firsts: list[I64] = []
     at = 0
     while at < len(clips):
         part = next(p for p in writer.own if p.first_clip <= clips[at] < p.first_clip + p.table.num_rows)
         shard = part.first_shard + (int(clips[at]) - part.first_clip) // manifest.shard_clips
-        rows = part.rows(shard, manifest.shard_clips)
-        here = clips[(clips >= rows.start) & (clips < rows.stop)]
-        drawn = block_draws(manifest, part, BlockPlan(shard, rows, 0, 1))
-        for name, values in drawn.items():
-            found[name].append(values[here - rows.start, 0])
-        bases += [rows.start] * len(here)
+        inside = part.rows(shard, manifest.shard_clips)
+        here = clips[(clips >= inside.start) & (clips < inside.stop)]
+        drawn = block_draws(manifest, part, BlockPlan(shard, inside, 0, 1))
+        found.append(Draws({name: values[here - inside.start, 0] for name, values in drawn.items()}))
+        firsts.append(np.full(len(here), inside.start))
         at += len(here)
-    return Draws({name: np.concatenate(values) for name, values in found.items()}), bases
-
-
-def _partners(audio: ClipAudio, draws: Draws, bases: Sequence[int]) -> list[F32 | None]:
-    """What each clip is mixed with; one that cannot be decoded has weight 0, as in a block."""
-    weights, partners = draws.columns["mixup_weight"], draws.columns["mixup_partner"]
-    found: list[F32 | None] = []
-    for place, base in enumerate(bases):
-        clip = _attempt(audio, base + int(partners[place])) if weights[place] else None
-        if clip is None:
-            weights[place] = partners[place] = 0
-        found.append(clip)
-    return found
-
-
-def _attempt(audio: ClipAudio, clip: int) -> F32 | None:
-    try:
-        return audio[clip]
-    except AudioError:
-        return None
+    return Draws.joined(found), np.concatenate(firsts)

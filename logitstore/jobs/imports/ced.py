@@ -27,8 +27,8 @@ from logitstore.jobs.imports.ced_files import CedFiles, CedTable, chunk_lengths,
 from logitstore.jobs.imports.ced_seeds import HOP, SAMPLE_RATE, ced_draws, require_ced
 from logitstore.jobs.imports.shared import (
     AudioNames,
+    ImportedViews,
     ImportSummary,
-    Rows,
     imported_manifest,
     require_some,
     sorted_clips,
@@ -38,7 +38,8 @@ from logitstore.jobs.options import CedImport
 from logitstore.store.format.manifest import Member
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import open_storage
-from logitstore.views.ops import Place, TimeMask
+from logitstore.views.ops import Place
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe, load_recipe
 
 TEACHER = "import:ced"
@@ -105,20 +106,20 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
         if options.keep_seeds:
             clip_table = clip_table.append_column(SEEDS_COLUMN, gathered.seed_lists())
 
-        def rows(wanted: range) -> Rows:
+        def imported(wanted: range) -> ImportedViews:
             here = slice(wanted.start, wanted.stop)
             seeds = gathered.seeds[here]  # (R, V)
             lengths = np.repeat(own[here], files.epochs)
             drawn = ced_draws(recipe, np.maximum(seeds, 0).reshape(-1), lengths, frames).columns(recipe)
             known = (seeds >= 0).reshape(-1)
-            return Rows(
+            return ImportedViews(
                 gathered.classes[here],
                 gathered.probabilities[here],
                 {name: np.where(known, values, 0).reshape(seeds.shape) for name, values in drawn.items()},
             )
 
         return write_blocks(
-            open_storage(options.out), manifest, clip_table, files.epochs, failed, rows,
+            open_storage(options.out), manifest, clip_table, files.epochs, failed, imported,
             audio=ClipAudio(source, clip_table, SAMPLE_RATE), advance=advance,
             notes=_notes(clips, files, recipe, frames, longest),
         )  # fmt: skip
@@ -216,7 +217,8 @@ def _refuse_shared(names: list[str], paths: list[str | None]) -> None:
 
 def _frames(asked: int | None, longest: int, recipe: Recipe) -> int:
     most = 1 + longest // HOP
-    least = max((op.max_ticks for op in recipe.ops if isinstance(op, TimeMask)), default=1)
+    time_mask = recipe.find(TimeMask)
+    least = 1 if time_mask is None else time_mask.max_ticks
     if asked is not None and not least <= asked <= most:
         raise UsageError(
             f"--frames is {asked}; allowed are {least} (the longest mask) to {most} (what CED's front end makes of the "
@@ -242,7 +244,7 @@ def _contract(files: CedFiles, frames: int) -> dict[str, Any]:
 def _notes(clips: _Clips, files: CedFiles, recipe: Recipe, frames: int, longest: int) -> list[str]:
     notes = []
     shorter = int(np.count_nonzero(1 + clips.own // HOP < frames))
-    if shorter and any(isinstance(op, TimeMask) for op in recipe.ops):
+    if shorter and recipe.find(TimeMask) is not None:
         notes.append(
             f"{shorter * files.epochs:,} rows are of {shorter:,} clips shorter than {frames} frames: their time masks "
             "are placed as if their batch had held a clip of that length, which CED's files do not say"

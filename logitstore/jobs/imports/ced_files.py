@@ -8,7 +8,6 @@ which lies beside them, is a pickle and is never opened.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from logitstore.arrays import F32, I64
+from logitstore.digests import file_digest, hasher
 from logitstore.errors import MissingExtraError, SourceError
 from logitstore.jobs.imports.ced_seeds import SAMPLE_RATE
 
@@ -96,12 +96,10 @@ class CedFiles:
 
     def digest(self) -> str:
         """BLAKE2b with 128 bits over the names and bytes of all files, in their order."""
-        total = hashlib.blake2b(digest_size=16)
+        total = hasher()
         for stem in (stem for ranks in self.files for stem in ranks):
             for path in (_h5(stem), _parquet(stem)):
-                with path.open("rb") as file:
-                    own = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-                total.update(path.name.encode() + b"\0" + own.digest())
+                total.update(path.name.encode() + b"\0" + bytes.fromhex(file_digest(path)))
         return total.hexdigest()
 
     def table(self) -> CedTable:

@@ -16,7 +16,10 @@ import numpy.typing as npt
 
 from logitstore.arrays import I64, U32
 from logitstore.errors import RecipeError
-from logitstore.views.ops import MEL_STEPS, FrequencyMask, Roll, TimeMask
+from logitstore.views.ops import MEL_STEPS
+from logitstore.views.ops.frequency_mask import FrequencyMask
+from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe
 
 #: CED's rate in Hz and the hop of its front end in samples: one frame is one tick of 10 ms.
@@ -34,8 +37,8 @@ _WORDS = 4  # a Bernoulli sample takes one word, a shift one, the masks two
 class CedDraws:
     """The draws of n views as CED's code makes them, int64 (n,) each.
 
-    ``roll`` in samples, in [0, length), ``out[i] = in[(i - roll) mod length]``; spans half-open and as ``start`` and
-    ``length``, in frames of the padded batch and in mel bands. A span of no length keeps the start drawn for it.
+    ``roll`` in samples, in [0, length), ``out[i] = in[(i - roll) mod length]``; masks half-open and as start and
+    length, in frames of the padded batch and in mel bands. A mask of no length keeps the start drawn for it.
     """
 
     roll: I64
@@ -96,11 +99,10 @@ def ced_draws(recipe: Recipe, seeds: I64, lengths: I64, frames: int) -> CedDraws
     :param frames: of the batch, padded to its longest clip, that the time masks were placed in.
     """
     words = mt19937(seeds, _WORDS)
-    ops = {op.name: op for op in recipe.ops}
     roll = np.zeros(len(seeds), np.int64)
     position = np.zeros(len(seeds), np.int64)
-    shift = ops.get("roll")
-    if isinstance(shift, Roll):
+    shift = recipe.find(Roll)
+    if shift is not None:
         acts = _uniform(words[0]) < np.float32(shift.probability)
         most = np.rint(lengths * shift.max_fraction).astype(np.int64)  # halves to even, as Python's round
         acts &= most > 0  # Shift asks for no number in a range of one
@@ -110,15 +112,15 @@ def ced_draws(recipe: Recipe, seeds: I64, lengths: I64, frames: int) -> CedDraws
     row = np.arange(len(seeds))
     uniform = [_uniform(words[position + i, row]) for i in (0, 1)]
 
-    def span(bound: int, size: int) -> tuple[I64, I64]:
+    def mask(bound: int, size: int) -> tuple[I64, I64]:
         length = uniform[0] * np.float32(bound)  # in float32 throughout, for its rounding decides
         start = uniform[1] * (np.float32(size) - length)
         return start.astype(np.int64), length.astype(np.int64)
 
-    time, freq = ops.get("time_mask"), ops.get("frequency_mask")
-    time_span = span(time.max_ticks if isinstance(time, TimeMask) else 0, frames)
-    freq_span = span(freq.max_steps if isinstance(freq, FrequencyMask) else 0, MEL_STEPS)
-    return CedDraws(roll, *time_span, *freq_span)
+    time, frequency = recipe.find(TimeMask), recipe.find(FrequencyMask)
+    time_mask = mask(0 if time is None else time.max_ticks, frames)
+    frequency_mask = mask(0 if frequency is None else frequency.max_steps, MEL_STEPS)
+    return CedDraws(roll, *time_mask, *frequency_mask)
 
 
 def require_ced(recipe: Recipe) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +16,13 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import headers
 from logitstore.audio.sources import open_audio
 from logitstore.classes import read_classes
+from logitstore.digests import file_digest, hasher
 from logitstore.errors import SourceError, UsageError
 from logitstore.jobs.build.job import DEFAULT_TOPK
 from logitstore.jobs.imports.shared import (
     AudioNames,
+    ImportedViews,
     ImportSummary,
-    Rows,
     imported_manifest,
     require_some,
     sorted_clips,
@@ -90,13 +90,13 @@ def import_npy(options: NpyImport, advance: Callable[[int], None] = lambda views
     clip_table, order = sorted_clips(paths, np.zeros(len(paths), np.int64), length, rate)
     row_of = np.argsort(order)
 
-    def rows(wanted: range) -> Rows:
-        best, values = top_k(probabilities(array[order[wanted.start : wanted.stop]], options.scores), topk)
-        return Rows(best[:, None], values[:, None], {})
+    def imported(clips: range) -> ImportedViews:
+        best, values = top_k(probabilities(array[order[clips.start : clips.stop]], options.scores), topk)
+        return ImportedViews(best[:, None], values[:, None], {})
 
     return write_blocks(
         open_storage(options.out), manifest, clip_table, 1,
-        {int(row_of[position]): reason for position, reason in failed.items()}, rows,
+        {int(row_of[position]): reason for position, reason in failed.items()}, imported,
         audio=None if source is None else ClipAudio(source, clip_table, options.sample_rate),
         advance=advance, notes=notes,
     )  # fmt: skip
@@ -200,8 +200,7 @@ def _find_clips(
 
 def _digest(options: NpyImport) -> str:
     """BLAKE2b with 128 bits over the array's and the names' bytes and the kind of scores."""
-    total = hashlib.blake2b(options.scores.encode(), digest_size=16)
+    total = hasher(options.scores.encode())
     for path in (options.array, options.names):
-        with Path(path).open("rb") as file:
-            total.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+        total.update(bytes.fromhex(file_digest(Path(path))))
     return total.hexdigest()

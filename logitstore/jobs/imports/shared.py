@@ -22,8 +22,8 @@ from logitstore.store.storage import Storage
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.fingerprint import Fingerprint, fingerprint
 from logitstore.views.ops import Place
-from logitstore.views.recipe import Draws, Recipe, masks
-from logitstore.views.render import pad, replay
+from logitstore.views.recipe import Draws, Recipe
+from logitstore.views.render import Renderer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +38,7 @@ _WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Rows:
+class ImportedViews:
     """What is known of the views of some clips: classes and probabilities (R, V, k), draw columns int64 (R, V)."""
 
     classes: npt.NDArray[np.integer[Any]]
@@ -120,12 +120,6 @@ def _stem(name: str) -> str:
     return posixpath.splitext(name)[0]
 
 
-def imported_ranges(recipe: Recipe, place: Place) -> dict[str, tuple[int, int]]:
-    """Half-open bounds of the draw columns of an import: a recipe's, but rolls are in [0, n), as CED logs them."""
-    own = recipe.ranges(place)
-    return own | {"roll": (0, place.clip_samples)} if "roll" in own else own
-
-
 def imported_manifest(
     *,
     classes: tuple[str, ...],
@@ -149,7 +143,7 @@ def imported_manifest(
         recipe_document=recipe.to_dict(),
         draw_columns=tuple(
             {"name": column.name, "low": column.low, "planes": column.planes}
-            for column in columns_for(imported_ranges(recipe, place))
+            for column in columns_for(recipe.ranges(place, imported=True))
         ),
         seed=0,
         sample_rate=place.sample_rate,
@@ -166,7 +160,7 @@ def imported_manifest(
 
 
 def sorted_clips(paths: Sequence[str], start: I64, length: I64, rate: I64) -> tuple[pa.Table, I64]:
-    """A clip table by (path, start, length), as every store has it, and where each of its rows was, int64 (n,)."""
+    """A clip table by (path, start, length), as every store has it, and where each of its clips was, int64 (n,)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -188,7 +182,7 @@ def write_blocks(
     clip_table: pa.Table,
     views: int,
     failed: dict[int, str],
-    rows: Callable[[range], Rows],
+    imported: Callable[[range], ImportedViews],
     *,
     audio: ClipAudio | None,
     advance: Callable[[int], None] = lambda views: None,
@@ -196,8 +190,8 @@ def write_blocks(
 ) -> ImportSummary:
     """Write a store whose targets are known, block by block; an interrupted import goes on where it stopped.
 
-    :param failed: why clips have no targets, by row of the clip table.
-    :param rows: gives what is known of a range of clips; called once for each block that is missing.
+    :param failed: why clips have no targets, by clip.
+    :param imported: gives what is known of a range of clips; called once for each block that is missing.
     :param audio: the clips themselves, for one fingerprint a block; without it there are none.
     :param advance: told how many views were just written.
     """
@@ -213,7 +207,7 @@ def write_blocks(
                     if not claimer.take(shard):
                         continue
                     try:
-                        content = _content(manifest, writer.shard_rows(shard), views, failed, rows, audio)
+                        content = _content(manifest, writer.shard_rows(shard), views, failed, imported, audio)
                         writer.write_block(shard, 0, views, content, f"blocks/{name}")
                     finally:
                         claimer.drop(shard)
@@ -256,35 +250,35 @@ def _content(
     clips: range,
     views: int,
     failed: dict[int, str],
-    rows: Callable[[range], Rows],
+    imported: Callable[[range], ImportedViews],
     audio: ClipAudio | None,
 ) -> BlockContent:
-    known = rows(clips)
+    known = imported(clips)
     reasons = {clip - clips.start: failed[clip] for clip in clips if clip in failed}
-    marks = [] if audio is None else _first_mark(manifest, clips, known, reasons, audio)
+    fingerprints = [] if audio is None else _first_fingerprint(manifest, clips, known, reasons, audio)
     readable = np.ones(len(clips), dtype=bool)
     readable[list(reasons)] = False
     codes = manifest.quantizer.encode(known.probabilities)
     return BlockContent(
-        Targets(known.classes.astype(np.uint16), codes, readable), None, Draws(known.draws), reasons, marks
+        Targets(known.classes.astype(np.uint16), codes, readable), None, Draws(known.draws), reasons, fingerprints
     )
 
 
-def _first_mark(
-    manifest: Manifest, clips: range, known: Rows, reasons: dict[int, str], audio: ClipAudio
+def _first_fingerprint(
+    manifest: Manifest, clips: range, known: ImportedViews, reasons: dict[int, str], audio: ClipAudio
 ) -> list[Fingerprint]:
     """The fingerprint of view 0 of a block's first clip that decodes; those before it are added to ``reasons``."""
-    for row in range(len(clips)):
+    renderer = Renderer(audio, manifest.recipe, manifest.place)
+    for row, clip in enumerate(clips):
         if row in reasons:
             continue
+        draws = Draws({name: values[row : row + 1, 0] for name, values in known.draws.items()})
         try:
-            batch, lengths = pad([audio[clips[row]]], manifest.clip_samples)
+            waveform, masks = renderer.view(clip, draws)
         except AudioError as error:
             reasons[row] = str(error)
             continue
-        draws = Draws({name: values[row : row + 1, 0] for name, values in known.draws.items()})
-        waveform = replay(batch, lengths, manifest.recipe, draws)[0]
-        return [fingerprint(row, 0, waveform, masks(manifest.recipe, draws), manifest.sample_rate)]
+        return [fingerprint(row, 0, waveform, masks, manifest.sample_rate)]
     return []
 
 

@@ -10,19 +10,20 @@ import msgspec
 import numpy as np
 
 from logitstore.audio.clips import ClipAudio
-from logitstore.errors import AudioError, MismatchError, UsageError
+from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.store.format.codec import top_k
 from logitstore.store.format.manifest import Manifest, Member, differences
 from logitstore.store.reader import Store, open_store
-from logitstore.store.replay import check, replay_view
 from logitstore.store.storage import open_storage
-from logitstore.views.recipe import Masks
+from logitstore.views.fingerprint import compare
+from logitstore.views.recipe import Draws
+from logitstore.views.render import Renderer
 
 if TYPE_CHECKING:
-    from teachers.ensemble import Ensemble, Outputs
+    from teachers.ensemble import Ensemble
 
 DEFAULT_VIEWS = 16
 #: Teachers that run again on another machine, or in mixed precision, may differ by so much and no more.
@@ -123,8 +124,9 @@ def verify(options: VerifyOptions, advance: Callable[[int, int], None] | None = 
         else:
             store = open_store(options.store)
             audio = _audio(store, options.audio_root)
-            replayed, wrong = check(store, audio, DEFAULT_VIEWS if options.replay is None else options.replay)
-            problems += wrong
+            recorded = store.fingerprinted(DEFAULT_VIEWS if options.replay is None else options.replay)
+            replayed = len(recorded)
+            problems += compare(Renderer(audio, store.manifest.recipe, store.manifest.place), recorded)
             if options.teachers:
                 count = DEFAULT_VIEWS if options.recompute is None else options.recompute
                 recomputed, wrong = recompute(store, audio, options.teachers, count, options.device)
@@ -141,39 +143,43 @@ def recompute(
         than another machine's rounding.
     :raises MismatchError: the teachers are not the store's; both are shown.
     """
-    manifest = store.manifest
+    import torch
+
     from logitstore.jobs.build.relate import relation_comparer
 
+    manifest = store.manifest
     ensemble = store_ensemble(store.location, manifest, specs, device)
     problems: list[str] = []
     largest, changed, asked = 0.0, 0, 0
-    compare = relation_comparer(store, ensemble) if manifest.relations is not None else None
+    compare_relations = relation_comparer(store, ensemble) if manifest.relations is not None else None
     apart: list[float] = []
     views = _spread(store, count)
+    renderer = Renderer(audio, manifest.recipe, manifest.place)
     for low in range(0, len(views), manifest.batch_size):
-        heard, spans, batch = [], [], []
-        for clip, view in views[low : low + manifest.batch_size]:
-            try:
-                waveform, span = replay_view(store, audio, clip, view)
-            except AudioError as error:
-                problems.append(f"clip {clip} ({store.clips['path'][clip].as_py()}): {error}")
-                continue
-            heard.append(waveform)
-            spans.append(span)
-            batch.append((clip, view))
+        batch = views[low : low + manifest.batch_size]
+        clips = np.array([clip for clip, _ in batch])
+        draws = Draws.joined([store.draws(view, [clip]) for clip, view in batch])
+        rendered = renderer.batch(clips, draws, store.partners(clips, draws))
+        for position, blamed in rendered.failures.items():
+            clip = batch[position][0]
+            problems.append(f"clip {clip} ({store.clips['path'][clip].as_py()}): {rendered.errors[blamed]}")
+        kept = np.flatnonzero(rendered.readable)
+        batch = [batch[position] for position in kept.tolist()]
         if not batch:
             continue
-        asked_again = _ask(ensemble, heard, spans, features=compare is not None)
+        masks = None if rendered.masks is None else rendered.masks[kept]
+        waveforms = rendered.waveforms[torch.from_numpy(kept)]
+        asked_again = ensemble.outputs(waveforms, masks, features=compare_relations is not None)
         said = asked_again.probabilities.cpu().numpy()
-        if compare is not None:
-            apart += compare(batch, asked_again.features)
+        if compare_relations is not None:
+            apart += compare_relations(batch, asked_again.features)
         best, _ = top_k(said, manifest.topk)
         table, encode = manifest.quantizer.table(), manifest.quantizer.encode
-        for (clip, view), now, kept in zip(batch, said, best, strict=True):
+        for (clip, view), now, among in zip(batch, said, best, strict=True):
             classes, probabilities = store.targets(view, [clip])
             again = table[encode(now[classes[0]])]
             largest = max(largest, float(np.abs(again - probabilities[0]).max()))
-            changed += len(set(classes[0].tolist()) - set(kept.tolist()))
+            changed += len(set(classes[0].tolist()) - set(among.tolist()))
         asked += len(batch)
     found = Recomputed(
         asked, largest, changed / (asked * manifest.topk) if asked else 0.0, max(apart) if apart else None
@@ -238,15 +244,6 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
 def json_text(value: Any) -> str:
     """A value as one line of JSON."""
     return msgspec.json.encode(value).decode()
-
-
-def _ask(ensemble: Ensemble, heard: list[Any], spans: Sequence[Masks | None], *, features: bool) -> Outputs:
-    import torch
-
-    known = [span for span in spans if span is not None]
-    names = ("time_start", "time_end", "freq_low", "freq_high")
-    masks = Masks(*(np.concatenate([getattr(span, name) for span in known]) for name in names)) if known else None
-    return ensemble.outputs(torch.stack(heard), masks, features=features)
 
 
 def _spread(store: Store, count: int) -> list[tuple[int, int]]:

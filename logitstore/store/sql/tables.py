@@ -31,7 +31,6 @@ from logitstore.store.clip_files import clip_files, open_clip_file
 from logitstore.store.format.commits import Commit
 from logitstore.store.reader import Store
 from logitstore.store.sql.lazy import LazyTable, Part
-from logitstore.views.ops import DB_UNIT, MEL_STEPS, TICKS_PER_SECOND, WEIGHT_UNIT, FrequencyMask, mel_step_hz
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -136,28 +135,13 @@ def entropy(probabilities: F32, scores: str) -> npt.NDArray[np.float64]:
 
 def _draw_columns(store: Store, commit: Commit | None, draws: dict[str, I64]) -> dict[str, pa.Array]:
     """Draw columns (n,) as SQL shows them, in plain units; NULL where an op has nothing to say."""
-    made: dict[str, Any] = {}
-    for op in store.manifest.recipe.ops:
-        own = [draws[name] for name in op.columns]
-        if op.name == "roll":
-            made["roll_samples"] = own[0]
-        elif op.name == "gain":
-            made["gain_db"] = own[0] / DB_UNIT
-        elif op.name == "mixup":
-            partner = own[0] + (commit.first_clip if commit else 0)
-            made["mixup_partner_clip"] = pa.array(partner, mask=own[1] == 0)
-            made["mixup_weight"] = own[1] / WEIGHT_UNIT
-        elif op.name == "noise":
-            made["noise_snr_db"] = pa.array(own[0] / DB_UNIT, mask=own[1] == 0)
-            made["noise_key"] = pa.array(own[1], mask=own[1] == 0)
-        elif op.name == "time_mask":
-            made["time_start_ms"] = own[0] * (1000 // TICKS_PER_SECOND)
-            made["time_end_ms"] = (own[0] + own[1]) * (1000 // TICKS_PER_SECOND)
-        elif isinstance(op, FrequencyMask):
-            axis = mel_step_hz(np.arange(MEL_STEPS + 1), op.min_hz, op.max_hz)
-            made["freq_low_step"], made["freq_high_step"] = own[0], own[0] + own[1]
-            made["freq_low_hz"], made["freq_high_hz"] = axis[own[0]], axis[own[0] + own[1]]
-    return {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in made.items()}
+    made = {}
+    for column in store.manifest.recipe.sql_columns:
+        values = column.values(draws)
+        if column.of_shard and commit is not None:
+            values = values + commit.first_clip
+        made[column.name] = pa.array(values, mask=None if column.null is None else column.null(draws))
+    return made
 
 
 _TOPK = [("class_index", pa.int32()), ("class", _CLASS), ("probability", pa.float32())]

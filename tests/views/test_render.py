@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logitstore.errors import AudioError
 from logitstore.views.ops import Place
+from logitstore.views.ops.noise import noise
 from logitstore.views.recipe import Draws, draw, parse_recipe
-from logitstore.views.render import noise, pad, replay
+from logitstore.views.render import Renderer, render
 
 SAMPLES = 4000
 PLACE = Place(SAMPLES, 16_000, 32)
@@ -34,11 +36,10 @@ DRAWS = draw(ALL, seed=5, keys=[(f"{i}", 0, 1) for i in range(24)], view=2, leng
 
 def views(rows: list[int]) -> torch.Tensor:
     index = np.array(rows)
-    batch, lengths = pad([CLIPS[row] for row in rows], SAMPLES)
     drawn = DRAWS[index]
     mixed = zip(drawn.columns["mixup_partner"].tolist(), drawn.columns["mixup_weight"].tolist(), strict=True)
     partners = [CLIPS[partner] if weight else None for partner, weight in mixed]
-    return replay(batch, lengths, ALL, drawn, partners=partners)
+    return render([CLIPS[row] for row in rows], drawn, ALL, SAMPLES, partners=partners)[0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -55,7 +56,7 @@ def test_another_process_and_thread_count_gives_the_same_bits():
 
     code = (
         "import sys, hashlib, torch; sys.path.insert(0, 'tests/views'); torch.set_num_threads(1); "
-        "import test_replay as t;"
+        "import test_render as t;"
         "print(hashlib.sha256(t.views(list(range(24))).numpy().tobytes()).hexdigest())"
     )
     from pathlib import Path
@@ -66,9 +67,8 @@ def test_another_process_and_thread_count_gives_the_same_bits():
 
 
 def one(op: dict, clip: np.ndarray, columns: dict[str, int], partner: np.ndarray | None = None) -> np.ndarray:
-    batch, lengths = pad([clip], SAMPLES)
     draws = Draws({name: np.array([value]) for name, value in columns.items()})
-    return replay(batch, lengths, parse_recipe([op]), draws, partners=[partner])[0].numpy()
+    return render([clip], draws, parse_recipe([op]), SAMPLES, partners=[partner])[0][0].numpy()
 
 
 def test_roll_turns_the_clips_own_samples_before_padding():
@@ -122,8 +122,65 @@ def test_noise_is_white_of_unit_variance_and_pinned():
 NOISE = [-417.0, 41.0, 183.0, -348.0]
 
 
-def test_replay_leaves_its_input_alone():
-    batch, lengths = pad([CLIPS[0]], SAMPLES)
-    before = batch.clone()
-    replay(batch, lengths, parse_recipe([{"op": "roll"}]), Draws({"roll": np.array([7])}))
-    assert torch.equal(batch, before)
+def test_rendering_leaves_its_input_alone():
+    before = CLIPS[0].copy()
+    render([CLIPS[0]], Draws({"roll": np.array([7])}), parse_recipe([{"op": "roll"}]), SAMPLES)
+    assert (before == CLIPS[0]).all()
+
+
+class Sounds:
+    """The clips as audio, of which some cannot be decoded."""
+
+    def __init__(self, *broken):
+        self.broken = broken
+
+    def __getitem__(self, clip):
+        if clip in self.broken:
+            raise AudioError(f"no clip {clip}")
+        return CLIPS[clip]
+
+
+PARTNERS = ALL.partners(DRAWS)
+
+
+@pytest.mark.parametrize("size", [1, 5, 24])
+def test_a_renderer_decodes_clips_and_partners(size):
+    renderer = Renderer(Sounds(), ALL, PLACE)
+    order = np.repeat(np.arange(24), 2)
+    made = list(renderer.batches(order, DRAWS[order], PARTNERS[order], size, ahead=3))
+    assert torch.equal(torch.cat([batch.waveforms for batch in made]), views(order.tolist()))
+    assert not any(batch.failures or batch.errors for batch in made)
+    waveform, masks = renderer.view(5, DRAWS[[5]], int(PARTNERS[5]))
+    assert torch.equal(waveform, views([5])[0])
+    assert masks is None
+
+
+def test_a_view_that_cannot_be_rendered_is_silence_with_a_reason():
+    mixed = np.flatnonzero(PARTNERS >= 0)
+    broken = int(PARTNERS[mixed[0]])
+    blamed = sorted({broken, *np.flatnonzero(broken == PARTNERS).tolist()})
+    everything = np.arange(24)
+    given_draws = Renderer(Sounds(broken), ALL, PLACE).batch(everything, DRAWS, PARTNERS)
+    assert given_draws.failures == dict.fromkeys(blamed, broken)
+    assert [(clip, str(error)) for clip, error in given_draws.errors.items()] == [(broken, f"no clip {broken}")]
+    kept = np.flatnonzero(given_draws.readable)
+    assert sorted({*range(24)} - {*kept.tolist()}) == blamed
+    assert torch.equal(given_draws.waveforms[kept], views(kept.tolist()))
+    assert not given_draws.waveforms[blamed].any()
+    with pytest.raises(AudioError, match=f"no clip {broken}"):
+        Renderer(Sounds(broken), ALL, PLACE).view(int(mixed[0]), DRAWS[[mixed[0]]], broken)
+
+
+def test_where_draws_are_made_a_partner_that_cannot_be_decoded_is_left_out_of_them():
+    mixed = np.flatnonzero(PARTNERS >= 0)
+    broken = int(PARTNERS[mixed[0]])
+    made = Renderer(Sounds(broken), ALL, PLACE, mix_without=True).batch(np.arange(24), DRAWS, PARTNERS)
+    assert made.failures == {broken: broken}
+    alone = (broken == PARTNERS) | (np.arange(24) == broken)
+    assert (made.draws.columns["mixup_weight"][alone] == 0).all()
+    assert (made.draws.columns["mixup_partner"][alone] == 0).all()
+    for name in ALL.columns:
+        assert (made.draws.columns[name][~alone] == DRAWS.columns[name][~alone]).all()
+    again = [None if other < 0 else CLIPS[other] for other in ALL.partners(made.draws).tolist()]
+    sounds = [clip if number != broken else clip[:0] for number, clip in enumerate(CLIPS)]
+    assert torch.equal(made.waveforms, render(sounds, made.draws, ALL, SAMPLES, partners=again)[0])
