@@ -413,11 +413,6 @@ ClipSeconds = Annotated[float | None, CLIP_SECONDS]
 LabelColumn = Annotated[
     str, Option("The column of labels; several labels are joined by ';'.", group="Audio", metavar="NAME")
 ]
-TEACHER = Option(
-    "A teacher: a run folder, ced:FILE, hf:ID_OR_PATH, onnx:FILE or python:MODULE:FACTORY. Repeatable.",
-    group="Teachers", flag="teacher", metavar="SPEC", names="teacher",
-)  # fmt: skip
-Teachers = Annotated[Sequence[str], TEACHER]
 CLASSES = Option(
     "Keep only the classes that are named in this file, one a line.",
     group="Teachers", metavar="FILE", names="classes", default="all",

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from logitstore.errors import RunError
 from logitstore.options import EVAL, EVAL_WHERE, Option, Store
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, Net, Run, check_loop
-from students.terms import SIMILARITIES, selected
+from students.terms import SIMILARITIES, names, selected
 
 #: Held out where --patience or --average-best need a loss to go by and --hold-out is not given.
 DEFAULT_HOLD_OUT = 0.05
@@ -83,8 +83,8 @@ class StudentOptions(LoopOptions):
     ] = 0.0  # fmt: skip
     terms: Annotated[
         Sequence[str],
-        Option("Add a term to the loss, or change its weight. Repeatable.", group="Loss", flag="term",
-               metavar="NAME=W"),
+        Option(f"Add a term to the loss, or change its weight: {', '.join(names())}. Repeatable.", group="Loss",
+               flag="term", metavar="NAME=W"),
     ] = ()  # fmt: skip
     mixup: Annotated[
         float | None,

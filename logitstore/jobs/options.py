@@ -14,7 +14,6 @@ from logitstore.options import (
     EVAL,
     EVAL_WHERE,
     OUT,
-    TEACHER,
     AudioRoot,
     BatchSize,
     ClipSeconds,
@@ -25,13 +24,18 @@ from logitstore.options import (
     Options,
     Out,
     Store,
-    Teachers,
     Where,
     WorkerOptions,
 )
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
-from logitstore.views.recipe import Recipe
+from logitstore.views.recipe import BUILT_IN, Recipe
+from teachers.registry import forms
 
+TEACHER = Option(
+    f"A teacher: a run {', '.join(forms())}. Repeatable.",
+    group="Teachers", flag="teacher", metavar="SPEC", names="teacher",
+)  # fmt: skip
+Teachers = Annotated[Sequence[str], TEACHER]
 Source = Annotated[
     str,
     Option(
@@ -98,7 +102,8 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions):
     views: Annotated[int, Option("How many augmented views every clip gets.", group="Views", least=1)] = 10
     recipe: Annotated[
         str | Recipe,
-        Option("How views are augmented: ced, none, or a YAML file.", group="Views", metavar="NAME|FILE",
+        Option(
+            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file.", group="Views", metavar="NAME|FILE",
                names="recipe"),
     ] = "ced"  # fmt: skip
     seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
