@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from logitstore.cli.train_student import train_student_command
 from logitstore.cli.train_teacher import train_teacher_command
 from logitstore.errors import MismatchError, MissingExtraError, RunError, SourceError, UsageError
+from logitstore.options import dump, read_config
 from logitstore.training.runs import load_run
 from students.options import StudentOptions
 from students.train import train_student
@@ -64,6 +65,54 @@ def test_a_runs_own_config_repeats_it(root, tmp_path):
     assert load_run(tmp_path / "a").digest == load_run(tmp_path / "b").digest
     assert (tmp_path / "a" / "log.jsonl").read_bytes() == (tmp_path / "b" / "log.jsonl").read_bytes()
     assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text()) == resolved | {"out": str(tmp_path / "b")}
+
+
+#: What an earlier release wrote into a run folder.
+EARLIER = """\
+steps: 3
+batch-size: 32
+accumulate: 1
+lr: 0.005
+warm-up: 1
+floor: 0.01
+precision: float32
+ema: 0.5
+freeze-bn: false
+tensorboard: false
+seed: 0
+device: auto
+cache-mib: 1
+store: s
+audio-root:
+- a
+- b
+student: cnn4
+out: r
+also:
+- t
+model-arg:
+  width: 2
+new-head: false
+loss: bce
+temperature: 1.0
+tail: zero
+inconsistent: false
+similarity-weight: 1.0
+label-weight: 0.0
+label-column: label
+balance: false
+hold-out: 0.05
+average-best: 1
+select-by: loss
+eval: l.csv
+"""
+
+
+def test_the_config_of_a_run_of_an_earlier_release_is_still_read(tmp_path):
+    (tmp_path / "config.yaml").write_text(EARLIER)
+    options = StudentOptions(**read_config(str(tmp_path / "config.yaml"), StudentOptions))
+    assert yaml.safe_load(EARLIER).items() <= yaml.safe_load(dump(options)).items()
+    assert (options.cache_bytes, options.audio_root, options.eval_manifest) == (1 << 20, ("a", "b"), "l.csv")
 
 
 def test_a_flag_wins_over_the_option_that_says_the_same_in_another_way(root, tmp_path):
