@@ -420,6 +420,11 @@ CLASSES = Option(
 DEVICE = Option(
     "Where the models run: auto (a GPU where there is one), cpu, cuda or cuda:N.", group="Running", metavar="DEVICE"
 )
+Device = Annotated[str, DEVICE]
+Workers = Annotated[
+    int | None,
+    Option("Threads that read and decode audio.", group="Running", least=1, default="the number of cores"),
+]
 BATCH_SIZE = Option("How many clips or views go through the models at a time.", group="Running", least=1)
 BatchSize = Annotated[int, BATCH_SIZE]
 EVAL = Option(
@@ -438,17 +443,14 @@ Out = Annotated[str, OUT]
 class DeviceOptions(Options):
     """Where models run."""
 
-    device: Annotated[str, DEVICE] = "auto"
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(Options):
     """How many threads read audio."""
 
-    workers: Annotated[
-        int | None,
-        Option("Threads that read and decode audio.", group="Running", least=1, default="the number of cores"),
-    ] = None
+    workers: Workers = None
 
 
 @dataclass(frozen=True, kw_only=True)

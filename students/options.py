@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from logitstore.errors import RunError
 from logitstore.options import EVAL, EVAL_WHERE, Option, Store
-from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, Net, Run, check_loop
+from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
 from students.terms import SIMILARITIES, names, selected
 
 #: Held out where --patience or --average-best need a loss to go by and --hold-out is not given.
@@ -24,32 +24,19 @@ class StudentOptions(LoopOptions):
     """
 
     store: Store
-    also: Annotated[
-        Sequence[str],
-        Option("Another store to learn from, as if both were one. Repeatable.", group="Audio", metavar="STORE",
-               names="store"),
-    ] = ()  # fmt: skip
     audio_root: Annotated[
         str | Sequence[str],
         Option("The audio that the store was built from; of several stores one for all, or one for each in their "
                "order.", group="Audio", metavar="DIR", names="audio", many=True),
     ]  # fmt: skip
-    where: Annotated[
-        str | None,
-        Option("Learn only from the clips for which this SQL condition on the table `clips` holds.", group="Audio",
-               metavar="SQL"),
-    ] = None  # fmt: skip
-    balance: Annotated[
-        bool,
-        Option("Draw clips so that rare classes come as often as common ones, by what the teachers said.",
-               group="Audio", instead="weight_by"),
-    ] = False  # fmt: skip
-    weight_by: Annotated[
-        str | None,
-        Option("Draw clips in proportion to this SQL expression over the tables `views` and `clips`.", group="Audio",
-               metavar="SQL", instead="balance"),
-    ] = None  # fmt: skip
     student: Net
+    out: Run
+    also: Annotated[
+        Sequence[str],
+        Option("Another store to learn from, as if both were one. Repeatable.", group="Audio", metavar="STORE",
+               names="store"),
+    ] = ()  # fmt: skip
+    model_args: ModelArgs = field(default_factory=dict)
     init: Annotated[
         str | None,
         Option("Start from these weights: ced:FILE, a published checkpoint, or a run folder.", group="Model",
@@ -58,6 +45,11 @@ class StudentOptions(LoopOptions):
     new_head: Annotated[bool, Option("Give the net of --init a new last layer, for other classes.", group="Model")] = (
         False
     )
+    where: Annotated[
+        str | None,
+        Option("Learn only from the clips for which this SQL condition on the table `clips` holds.", group="Audio",
+               metavar="SQL"),
+    ] = None  # fmt: skip
     loss: Annotated[
         Literal["bce", "kl"] | None,
         Option("What brings the student to the targets: binary cross-entropy or Kullback-Leibler divergence.",
@@ -68,6 +60,11 @@ class StudentOptions(LoopOptions):
         Literal["zero", "mean", "half", "random", "uniform"],
         Option("What to take for the probabilities of classes that the store does not hold for a view.", group="Loss"),
     ] = "zero"
+    inconsistent: Annotated[
+        bool,
+        Option("Hear other augmentations than the teachers did: the comparison that shows what consistency is worth.",
+               group="Loss"),
+    ] = False  # fmt: skip
     similarity: Annotated[
         Literal["iusp", "sp", "both"] | None,
         Option("Also learn how alike the teachers find frames (iusp) or clips (sp); needs a store built with "
@@ -86,41 +83,31 @@ class StudentOptions(LoopOptions):
         Option(f"Add a term to the loss, or change its weight: {', '.join(names())}. Repeatable.", group="Loss",
                flag="term", metavar="NAME=W"),
     ] = ()  # fmt: skip
-    mixup: Annotated[
-        float | None,
-        Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix.",
-               group="Loss", metavar="A", above=0, default="no mixing"),
-    ] = None  # fmt: skip
-    inconsistent: Annotated[
-        bool,
-        Option("Hear other augmentations than the teachers did: the comparison that shows what consistency is worth.",
-               group="Loss"),
-    ] = False  # fmt: skip
-    epochs: Annotated[
-        int | None,
-        EPOCHS.but(
-            help="How many epochs to train for; epoch e learns from view e of every clip, then from the first again.",
-            default="as many as make 600 steps or more, all views alike",
-        ),
-    ] = None
-    hold_out: Annotated[
-        float | None,
-        Option("Measure the loss on this share of the audio files, and do not learn from them.", group="Evaluation",
-               metavar="SHARE", above=0, below=1, default="nothing, or 0.05 where --select-by loss needs it"),
-    ] = None  # fmt: skip
-    eval_manifest: Annotated[str | None, EVAL] = None
-    eval_audio_root: Annotated[
-        str | None,
-        Option("What the paths of that table are relative to.", group="Evaluation", metavar="DIR", names="audio",
-               default="--audio-root"),
-    ] = None  # fmt: skip
-    eval_where: Annotated[str | None, EVAL_WHERE] = None
     label_column: Annotated[
         str | None,
         Option("The column of labels, in the table of --eval and in the store's table `clips`.", group="Evaluation",
                metavar="NAME"),
     ] = None  # fmt: skip
-    eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
+    mixup: Annotated[
+        float | None,
+        Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix.",
+               group="Loss", metavar="A", above=0, default="no mixing"),
+    ] = None  # fmt: skip
+    balance: Annotated[
+        bool,
+        Option("Draw clips so that rare classes come as often as common ones, by what the teachers said.",
+               group="Audio", instead="weight_by"),
+    ] = False  # fmt: skip
+    weight_by: Annotated[
+        str | None,
+        Option("Draw clips in proportion to this SQL expression over the tables `views` and `clips`.", group="Audio",
+               metavar="SQL", instead="balance"),
+    ] = None  # fmt: skip
+    hold_out: Annotated[
+        float | None,
+        Option("Measure the loss on this share of the audio files, and do not learn from them.", group="Evaluation",
+               metavar="SHARE", above=0, below=1, default="nothing, or 0.05 where --select-by loss needs it"),
+    ] = None  # fmt: skip
     patience: Annotated[
         int | None,
         Option("Stop after so many measurements without a better one.", group="Evaluation", metavar="N", least=1,
@@ -136,7 +123,21 @@ class StudentOptions(LoopOptions):
         Option("What makes a measurement better: a lower loss of held-out files, or a higher mAP of --eval.",
                group="Evaluation"),
     ] = "loss"  # fmt: skip
-    out: Run
+    eval_manifest: Annotated[str | None, EVAL] = None
+    eval_audio_root: Annotated[
+        str | None,
+        Option("What the paths of that table are relative to.", group="Evaluation", metavar="DIR", names="audio",
+               default="--audio-root"),
+    ] = None  # fmt: skip
+    eval_where: Annotated[str | None, EVAL_WHERE] = None
+    epochs: Annotated[
+        int | None,
+        EPOCHS.but(
+            help="How many epochs to train for; epoch e learns from view e of every clip, then from the first again.",
+            default="as many as make 600 steps or more, all views alike",
+        ),
+    ] = None
+    eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
 
     @property
     def audio_roots(self) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from logitstore.options import CLASSES, EVAL_WHERE, AudioRoot, ClipSeconds, LabelColumn, Option, Where
-from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, Net, Run
+from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +17,12 @@ class TeacherOptions(LoopOptions):
         str,
         Option("A table of labelled audio: CSV, TSV or Parquet with a column `path`.", argument=True, names="source"),
     ]
-    audio_root: AudioRoot = None
+    model: Net
+    out: Run
     label_column: LabelColumn
+    audio_root: AudioRoot = None
+    model_args: ModelArgs = field(default_factory=dict)
     where: Where = None
-    clip_seconds: ClipSeconds = None
     classes: Annotated[
         str | None,
         CLASSES.but(
@@ -29,21 +31,20 @@ class TeacherOptions(LoopOptions):
             default="the labels, sorted by name",
         ),
     ] = None
-    recipe: Annotated[
-        str | None,
-        Option("How clips are augmented in training: ced, none, or a YAML file.", group="Audio", metavar="NAME|FILE",
-               names="recipe", default="roll, gain of ±6 dB, a time and a frequency mask"),
-    ] = None  # fmt: skip
-    model: Net
     scores: Annotated[
         Literal["sigmoid", "softmax"],
         Option("What the net gives: sigmoid, for any number of labels a row, or softmax, for exactly one.",
                group="Model"),
     ] = "sigmoid"  # fmt: skip
-    epochs: Annotated[int | None, EPOCHS.but(default="10, or as many as make 400 steps")] = None
+    recipe: Annotated[
+        str | None,
+        Option("How clips are augmented in training: ced, none, or a YAML file.", group="Audio", metavar="NAME|FILE",
+               names="recipe", default="roll, gain of ±6 dB, a time and a frequency mask"),
+    ] = None  # fmt: skip
+    clip_seconds: ClipSeconds = None
     eval_where: Annotated[
         str | None,
         EVAL_WHERE.but(help="Measure mAP on the rows for which this SQL condition holds.", default="do not measure"),
     ] = None
+    epochs: Annotated[int | None, EPOCHS.but(default="10, or as many as make 400 steps")] = None
     eval_every: Annotated[int | None, EVAL_EVERY.but(default="five times in all")] = None
-    out: Run

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from logitstore.errors import RunError
 from logitstore.models.registry import names
-from logitstore.options import BATCH_SIZE, OUT, DeviceOptions, Option, Precision, WorkerOptions, key_values
+from logitstore.options import BATCH_SIZE, OUT, Device, Option, Options, Precision, Workers, key_values
 from logitstore.training.schedule import FLOOR, default_warm_up
 
 if TYPE_CHECKING:
@@ -25,22 +25,24 @@ Net = Annotated[
         f"The net to train: {', '.join(names())}, or python:MODULE:FACTORY.", group="Model", metavar="NAME", names="net"
     ),
 ]
+ModelArgs = Annotated[
+    Mapping[str, Any],
+    Option(
+        "An argument of the net, as width=16. Repeatable.",
+        group="Model", flag="model-arg", metavar="K=V", parse=key_values,
+    ),
+]  # fmt: skip
 Run = Annotated[str, OUT.but(help="The run folder to write.", metavar="RUN")]
 EPOCHS = Option("How many epochs to train for.", group="Training", metavar="N", least=1, instead="steps")
 EVAL_EVERY = Option("Measure every so many epochs, and at the end.", group="Evaluation", metavar="N", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopOptions(DeviceOptions, WorkerOptions):
+class LoopOptions(Options):
     """How a training goes, whatever it learns from; None means the default that data or model suggest."""
 
     error: ClassVar[type[RunError]] = RunError
 
-    model_args: Annotated[
-        Mapping[str, Any],
-        Option("An argument of the net, as width=16. Repeatable.", group="Model", flag="model-arg", metavar="K=V",
-               parse=key_values),
-    ] = field(default_factory=dict)  # fmt: skip
     epochs: Annotated[int | None, EPOCHS] = None
     steps: Annotated[
         int | None,
@@ -72,6 +74,11 @@ class LoopOptions(DeviceOptions, WorkerOptions):
         Option("The learning rate of the last step, as a share of the highest.", group="Training", metavar="SHARE",
                least=0, most=1),
     ] = FLOOR  # fmt: skip
+    precision: Annotated[
+        Precision,
+        Option("The number format that the net computes in; bf16 and fp16 are faster on a GPU, and keep the weights "
+               "in float32.", group="Running"),
+    ] = "float32"  # fmt: skip
     clip_norm: Annotated[
         float | None,
         Option("Scale gradients down where their norm, over all weights, is larger than this.", group="Training",
@@ -85,28 +92,25 @@ class LoopOptions(DeviceOptions, WorkerOptions):
     freeze_bn: Annotated[
         bool, Option("Keep the statistics of BatchNorm layers as they are at the start.", group="Training")
     ] = False
-    seed: Annotated[
-        int,
-        Option("Another seed gives other first weights, another order, other dropout.", group="Training", least=0,
-               most=(1 << 63) - 1),
-    ] = 0  # fmt: skip
     eval_every: Annotated[int | None, EVAL_EVERY] = None
-    precision: Annotated[
-        Precision,
-        Option("The number format that the net computes in; bf16 and fp16 are faster on a GPU, and keep the weights "
-               "in float32.", group="Running"),
-    ] = "float32"  # fmt: skip
     checkpoint_every: Annotated[
         int | None,
         Option("Save where the training is every so many steps, so that a killed run goes on from there.",
                group="Running", metavar="N", least=1, default="at the end of every epoch"),
     ] = None  # fmt: skip
-    cache_mib: Annotated[
-        int, Option("Decoded audio to keep in memory, in MiB, for each set of clips.", group="Running", least=0)
-    ] = 1024
     tensorboard: Annotated[
         bool, Option("Write RUN/tensorboard too; needs the extra `tensorboard`.", group="Output")
     ] = False
+    seed: Annotated[
+        int,
+        Option("Another seed gives other first weights, another order, other dropout.", group="Training", least=0,
+               most=(1 << 63) - 1),
+    ] = 0  # fmt: skip
+    device: Device = "auto"
+    workers: Workers = None
+    cache_mib: Annotated[
+        int, Option("Decoded audio to keep in memory, in MiB, for each set of clips.", group="Running", least=0)
+    ] = 1024
 
     @property
     def cache_bytes(self) -> int:
