@@ -48,8 +48,8 @@ class Ensemble:
         kept as they are, not scaled to a sum of 1.
     :param sample_rate: Hz of the waveforms that :meth:`probabilities` takes; a member of another rate hears each clip
         resampled alone.
-    :param precision: the number format that the members compute in, see :mod:`logitstore.training.precision`; results
-        are float32.
+    :param precision: the number format that the members compute in once :meth:`to` has named a device, see
+        :mod:`logitstore.training.precision`; results are float32.
     :raises TeacherError: no teachers, bad weights, other classes or score kinds.
 
     Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``scores``; ``device``.
@@ -86,6 +86,7 @@ class Ensemble:
         self.sample_rate = sample_rate
         self.precision = precision
         self.device = torch.device("cpu")
+        self._dtype: torch.dtype | None = None  # of the device, so that `to` says it
         self._positions: list[torch.Tensor | None] = []
         for teacher in self.members:
             at = positions(teacher.classes, self.classes, whose=f"teacher {teacher.spec!r}", subset=classes is not None)
@@ -117,7 +118,7 @@ class Ensemble:
         :raises RunError: it cannot compute in the ensemble's precision.
         """
         self.device = torch.device(device)
-        pass_dtype(self.precision, self.device)  # refuses what the device cannot compute in
+        self._dtype = pass_dtype(self.precision, self.device)
         for teacher in self.members:
             teacher.to(self.device)
         self._positions = [None if at is None else at.to(self.device) for at in self._positions]
@@ -175,7 +176,6 @@ class Ensemble:
     def _asked(
         self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        dtype = pass_dtype(self.precision, self.device)
         at_rate: dict[int, torch.Tensor] = {}
         said: list[torch.Tensor] = []
         frames: list[torch.Tensor] = []
@@ -183,7 +183,7 @@ class Ensemble:
             if teacher.sample_rate not in at_rate:
                 heard = resample(waveforms, self.sample_rate, teacher.sample_rate)
                 at_rate[teacher.sample_rate] = heard.to(self.device)
-            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
                 output, activations = _ask(teacher, at_rate[teacher.sample_rate], masks, features)
             checked = check_output(teacher, output, len(waveforms)).to(self.device)
             said.append(checked if at is None else checked[:, at])

@@ -6,7 +6,6 @@ scaled (and a step whose gradients overflow is left out, the scale halved); bf16
 
 from __future__ import annotations
 
-import functools
 from typing import get_args
 
 import torch
@@ -55,7 +54,6 @@ def _own_type(device_kind: str) -> str:
     return "bf16" if device_kind == "cpu" else "fp16"
 
 
-@functools.cache
 def _cpu_can(dtype: torch.dtype) -> bool:
     """Whether the CPU computes a layer of each kind in a type, forward and back."""
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)).to(dtype)
