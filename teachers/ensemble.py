@@ -13,6 +13,7 @@ from logitstore.classes import positions, read_classes
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.models.machine import pick_device
 from logitstore.plugins import OWN_ERRORS
+from logitstore.training.precision import pass_dtype
 from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
 from teachers import registry
@@ -47,7 +48,8 @@ class Ensemble:
         kept as they are, not scaled to a sum of 1.
     :param sample_rate: Hz of the waveforms that :meth:`probabilities` takes; a member of another rate hears each clip
         resampled alone.
-    :param amp: whether the members run under autocast (bfloat16 on a CPU, float16 elsewhere); results are float32.
+    :param precision: the number format that the members compute in once :meth:`to` has named a device, see
+        :mod:`logitstore.training.precision`; results are float32.
     :raises TeacherError: no teachers, bad weights, other classes or score kinds.
 
     Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``scores``; ``device``.
@@ -61,7 +63,7 @@ class Ensemble:
         classes: Sequence[str] | None = None,
         *,
         sample_rate: int,
-        amp: bool = False,
+        precision: str = "float32",
         scale_weights: bool = True,
     ) -> None:
         if not teachers:
@@ -82,8 +84,9 @@ class Ensemble:
         self.classes = first.classes if classes is None else tuple(classes)
         self.scores = first.scores
         self.sample_rate = sample_rate
-        self.amp = amp
+        self.precision = precision
         self.device = torch.device("cpu")
+        self._dtype: torch.dtype | None = None  # of the device, so that `to` says it
         self._positions: list[torch.Tensor | None] = []
         for teacher in self.members:
             at = positions(teacher.classes, self.classes, whose=f"teacher {teacher.spec!r}", subset=classes is not None)
@@ -110,8 +113,12 @@ class Ensemble:
                 )
 
     def to(self, device: str | torch.device) -> Self:
-        """Move every member to a device."""
+        """Move every member to a device.
+
+        :raises RunError: it cannot compute in the ensemble's precision.
+        """
         self.device = torch.device(device)
+        self._dtype = pass_dtype(self.precision, self.device)
         for teacher in self.members:
             teacher.to(self.device)
         self._positions = [None if at is None else at.to(self.device) for at in self._positions]
@@ -176,7 +183,7 @@ class Ensemble:
             if teacher.sample_rate not in at_rate:
                 heard = resample(waveforms, self.sample_rate, teacher.sample_rate)
                 at_rate[teacher.sample_rate] = heard.to(self.device)
-            with torch.autocast(self.device.type, dtype=_half(self.device), enabled=self.amp):
+            with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
                 output, activations = _ask(teacher, at_rate[teacher.sample_rate], masks, features)
             checked = check_output(teacher, output, len(waveforms)).to(self.device)
             said.append(checked if at is None else checked[:, at])
@@ -207,7 +214,7 @@ def load_ensemble(
     *,
     sample_rate: int | None = None,
     device: str = "cpu",
-    amp: bool = False,
+    precision: str = "float32",
     scale_weights: bool = True,
 ) -> Ensemble:
     """The one way to an :class:`Ensemble`, whose arguments these are, on a device.
@@ -225,7 +232,7 @@ def load_ensemble(
         average,
         read_classes(classes) if isinstance(classes, str) else classes,
         sample_rate=sample_rate or max((teacher.sample_rate for teacher in members), default=0),
-        amp=amp,
+        precision=precision,
         scale_weights=scale_weights,
     )
     return ensemble.to(pick_device(device))
@@ -329,7 +336,3 @@ def _weighted(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.T
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + value * weight
     return total
-
-
-def _half(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if device.type == "cpu" else torch.float16

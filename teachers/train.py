@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from logitstore.models.losses import bce, kl
 from logitstore.models.registry import build, initialised
 from logitstore.training.batches import Batch, Replayer, Views
 from logitstore.training.loop import Epoch, FitProgress, Loss
-from logitstore.training.options import LoopOptions, check_loop, steps_of
+from logitstore.training.options import check_loop, steps_of
 from logitstore.training.processes import processes
 from logitstore.training.sampling import order_generator, plan
 from logitstore.training.train import Trained, Training, identity, resolve, train, workplace
@@ -33,28 +32,11 @@ from logitstore.views.ops.gain import Gain
 from logitstore.views.ops.roll import Roll
 from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe, draw, load_recipe
+from teachers.options import TeacherOptions
 
 #: Without --epochs or --steps: at least so many steps, and at least so many epochs.
 DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
 _EVALUATIONS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherOptions(LoopOptions):
-    """What ``train-teacher`` was asked; None means the default that the data or the model suggests."""
-
-    manifest: str
-    model: str
-    out: str
-    label_column: str
-    audio_root: str | None = None
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    where: str | None = None
-    classes: str | None = None
-    scores: Literal["sigmoid", "softmax"] = "sigmoid"
-    recipe: str | None = None
-    clip_seconds: float | None = None
-    eval_where: str | None = None
 
 
 def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
@@ -212,8 +194,6 @@ def _check(options: TeacherOptions) -> None:
         )
     if options.eval_every is not None and options.eval_where is None:
         raise RunError("--eval-every says how often to evaluate, and there is no --eval-where SQL")
-    if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
-        raise RunError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
 
 
 def _require_single(labelled: Labelled, column: str) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,30 +16,7 @@ from logitstore.evaluation.metrics import measure
 from logitstore.evaluation.results import Evaluation
 from logitstore.evaluation.scores import score_rows
 from logitstore.evaluation.stored import StoredRows, join_manifest, join_own
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """What ``logitstore evaluate`` was asked; None means the default that the data or the teachers suggest.
-
-    ``manifest`` may be None where only ``stored`` targets are scored, against labels of the store's own clip table.
-    """
-
-    manifest: str | None
-    label_column: str
-    teachers: Sequence[str] = ()
-    stored: str | None = None
-    audio_root: str | None = None
-    where: str | None = None
-    weights: Sequence[float] | None = None
-    average: str = "probability"
-    classes: str | None = None
-    clip_seconds: float | None = None
-    sample_rate: int | None = None
-    batch_size: int = 32
-    workers: int | None = None
-    device: str = "auto"
-    amp: bool = False
+from logitstore.jobs.options import EvaluateOptions
 
 
 def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | None = None) -> Evaluation:
@@ -93,7 +69,7 @@ def _heard_by_teachers(
         options.classes,
         sample_rate=options.sample_rate,
         device=options.device,
-        amp=options.amp,
+        precision=options.precision,
     )
     assert options.manifest is not None  # _check
     labelled = read_labelled(
@@ -145,9 +121,3 @@ def _check(options: EvaluateOptions) -> None:
         if getattr(options, name) and not options.teachers:
             flag = "teacher-weight" if name == "weights" else name.replace("_", "-")
             raise UsageError(f"--{flag} is for teachers, and stored targets are as they are; leave it out")
-    if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
-        raise UsageError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
-    for name, least in (("batch_size", 1), ("workers", 1), ("sample_rate", 1000)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")

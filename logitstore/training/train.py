@@ -23,7 +23,8 @@ from logitstore.files import clear_partials, is_partial, write_whole
 from logitstore.models.machine import keep_freed_memory, pick_device, versions
 from logitstore.models.registry import default_lr
 from logitstore.models.tagger import Tagger
-from logitstore.training import board, config
+from logitstore.options import dump
+from logitstore.training import board
 from logitstore.training.checkpoints import FOLDER, Checkpoints
 from logitstore.training.loop import Epoch, FitProgress, FitResult, Objective, fit
 from logitstore.training.options import INDIFFERENT, LoopOptions, warm_up_of
@@ -186,7 +187,7 @@ def _begin(training: Training) -> dict[str, Any] | None:
         folder.mkdir(parents=True, exist_ok=True)
         clear_partials(folder)
         write_whole(folder / OPTIONS_NAME, (json.dumps(training.about, indent=2) + "\n").encode())
-        write_whole(folder / CONFIG_NAME, config.dump(training.options).encode())
+        write_whole(folder / CONFIG_NAME, dump(training.options).encode())
     except OSError as error:
         raise RunError(
             f"run folder {training.out!r} cannot be written: {error.strerror or error}; choose another --out"

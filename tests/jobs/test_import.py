@@ -19,7 +19,7 @@ import pytest
 
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
-from logitstore.cli.transfer import import_group
+from logitstore.cli.import_ import import_group
 from logitstore.errors import LogitstoreError, MismatchError, MissingExtraError, SourceError, UsageError
 from logitstore.jobs.imports.ced import CedImport, import_ced
 from logitstore.jobs.imports.ced_seeds import ced_draws

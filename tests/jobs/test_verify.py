@@ -325,7 +325,7 @@ def test_options_that_do_not_go_together(built, asked, message):
 
 
 def test_the_command_says_what_it_checked_and_what_is_wrong(made, capsys):
-    from logitstore.cli.common import run
+    from logitstore.cli.command import run
     from logitstore.cli.main import cli
 
     def command(*arguments):

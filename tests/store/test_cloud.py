@@ -303,7 +303,7 @@ def test_sql_reads_the_clip_table_and_the_needed_blocks_once(filled, monkeypatch
 
 
 def test_the_commands_work_on_a_url(filled, capsys, monkeypatch):
-    from logitstore.cli.common import run as command_line
+    from logitstore.cli.command import run as command_line
     from logitstore.cli.main import cli
 
     def printed(*arguments: str) -> str:

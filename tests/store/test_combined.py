@@ -250,7 +250,7 @@ def test_a_student_learns_from_several_stores(audio, tmp_path):
 
 
 def test_inspect_takes_several_stores(parts, capsys):
-    from logitstore.cli.common import run
+    from logitstore.cli.command import run
     from logitstore.cli.main import cli
 
     def inspect(*arguments):
@@ -270,6 +270,6 @@ def test_inspect_takes_several_stores(parts, capsys):
     assert (code, out.split()) == (0, ["n", "34"])
     code, out, _ = inspect(first, "--also", second, "--format", "json")
     assert json.loads(out)["views_stored"] == 96
-    code, _, err = inspect(first, "--also", second, "SELECT 1", "--output", second / "x.csv")
+    code, _, err = inspect(first, "--also", second, "SELECT 1", "--out", second / "x.csv")
     assert code == 2
     assert "lies in the store" in err

@@ -201,7 +201,7 @@ def test_changed_options_and_checkpoints_of_other_trainings_are_refused(root, tm
 def test_options_that_change_nothing_may_change_on_the_way(root, tmp_path):
     learn(root, tmp_path / "whole")
     interrupted(root, tmp_path / "run", 5, checkpoint_every=2)
-    learn(root, tmp_path / "run", workers=2, checkpoint_every=5, cache_bytes=0)
+    learn(root, tmp_path / "run", workers=2, checkpoint_every=5, cache_mib=0)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from logitstore.cli.training_progress import render
+from logitstore.cli.progress import render_training as render
 from logitstore.errors import ModelOutputError, RunError
 from logitstore.models.registry import build, initialised
 from logitstore.training import precision

@@ -45,7 +45,9 @@ def dry_run(job: Job) -> str:
     lines, seconds, widths = [], 0.0, list[int]()
     kept = manifest.relations
     for teacher in job.ensemble.members:
-        member = load_ensemble([teacher], sample_rate=manifest.sample_rate, device=job.device, amp=options.amp)
+        member = load_ensemble(
+            [teacher], sample_rate=manifest.sample_rate, device=job.device, precision=options.precision
+        )
         member.outputs(waveforms, hidden, features=kept is not None)
         began = time.perf_counter()
         said = member.outputs(waveforms, hidden, features=kept is not None)

@@ -12,6 +12,7 @@ import numpy as np
 from logitstore.audio.clips import ClipAudio
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.imports.shared import IMPORTED
+from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.store.format.codec import top_k
 from logitstore.store.format.manifest import Manifest, Member, differences
@@ -29,19 +30,6 @@ DEFAULT_VIEWS = 16
 MOST_DIFFERENCE = 0.05
 MOST_CHANGED = 0.1
 MOST_RELATION_ERROR = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
-    """What ``logitstore verify`` was asked. Without ``replay`` and ``recompute``, 16 views where they are possible."""
-
-    store: str
-    partial: bool = False
-    audio_root: str | None = None
-    replay: int | None = None
-    teachers: Sequence[str] = ()
-    recompute: int | None = None
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -239,7 +227,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
         manifest.classes,
         sample_rate=manifest.sample_rate,
         device=device,
-        amp=manifest.precision == "amp",
+        precision="float32" if manifest.precision == IMPORTED else manifest.precision,
         scale_weights=False,
     )
     described = tuple(msgspec.convert(member, Member) for member in ensemble.describe())
@@ -280,10 +268,6 @@ def _audio(store: Store, audio_root: str) -> ClipAudio:
 
 
 def _check(options: VerifyOptions) -> None:
-    for name in ("replay", "recompute"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is {value}; it must be at least 1")
     if options.recompute is not None and not options.teachers:
         raise UsageError("--recompute asks the teachers again, and there is no --teacher SPEC")
     if options.audio_root is None and (options.replay is not None or options.teachers):
