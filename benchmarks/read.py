@@ -264,7 +264,7 @@ def loaders(location: Path, clips: int) -> None:
 OPENINGS = {
     "open_store": "",
     "store.commits": "store.commits",
-    "store.rows(0)": "store.rows(0)",
+    "store.clips_of(0)": "store.clips_of(0)",
     "store.targets(0, 256 random clips)": "store.targets(0, np.random.default_rng(0).integers(0, CLIPS, 256))",
     "store.draws(0, 256 random clips)": "store.draws(0, np.random.default_rng(0).integers(0, CLIPS, 256))",
     "store.lengths(256 clips)": "store.lengths(np.arange(256))",

@@ -179,7 +179,7 @@ def commit_bytes(store: Store) -> int:
 def report(store: Store, audio: ClipAudio, ensemble: Ensemble, count: int) -> str:
     """The table of a store with both relations, measured on up to ``count`` of its views beyond the first."""
     random = np.random.default_rng(SEED)
-    late = [(int(clip), view) for view in range(min(1, store.views - 1), store.views) for clip in store.rows(view)]
+    late = [(int(clip), view) for view in range(min(1, store.views - 1), store.views) for clip in store.clips_of(view)]
     views = [late[i] for i in sorted(random.choice(len(late), min(count, len(late)), replace=False))]
     features = features_of(store, audio, ensemble, views)
     header = ["loss", "what", "bytes a view", "error", "signal"]

@@ -15,7 +15,6 @@ from logitstore.audio.source import Source
 from logitstore.audio.sources import open_audio
 from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, UsageError
-from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
 from logitstore.training.batches import Replayer, Views
 from logitstore.views.fingerprint import compare
@@ -87,7 +86,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         opened = store if isinstance(store, Store) else open_store(store)
         manifest = opened.manifest
         self._sources, self._table, self._cache_bytes = open_sources(opened, audio_root), opened.clips, cache_bytes
-        self._tables = [self._table] if len(self._sources) == 1 else [each.clips for each in members(opened)]
+        self._tables = [self._table] if len(self._sources) == 1 else [piece.clips for piece in opened.pieces]
         self._recipe, self._clip_samples = manifest.recipe, manifest.clip_samples
         self._sample_rate = manifest.sample_rate
         self._open()
@@ -198,7 +197,7 @@ def open_sources(store: Store, audio_root: AudioRoot | Sequence[AudioRoot]) -> l
     :raises UsageError: another number of audio roots.
     """
     roots: list[Any] = list(audio_root) if isinstance(audio_root, list | tuple) else [audio_root]
-    stores = len(members(store))
+    stores = len(store.pieces)
     if len(roots) not in (1, stores):
         raise UsageError(
             f"{len(roots)} audio roots for {stores} store{'s' * (stores > 1)}; give one for all of them, or one for "
@@ -230,7 +229,7 @@ def stored_views(
     """
     if tail not in TAILS:
         raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
-    clips = store.rows(view) if rows is None else np.asarray(rows, dtype=np.int64)
+    clips = store.clips_of(view) if rows is None else np.asarray(rows, dtype=np.int64)
     if clips.ndim != 1 or not len(clips):
         raise UsageError(f"{store.location} has no clips to replay in view {view} among those asked for")
     if clips.min() < 0 or clips.max() >= store.clips.num_rows:

@@ -22,7 +22,6 @@ from logitstore.evaluation.labelled import read_labelled
 from logitstore.models.machine import pick_device, versions
 from logitstore.models.registry import build
 from logitstore.models.tagger import Tagger
-from logitstore.store.combined import members
 from logitstore.store.reader import Store, open_store
 from logitstore.training.batches import Replayer
 from logitstore.training.fit import Epoch, FitProgress, initialised, order_generator
@@ -218,7 +217,7 @@ def _replayer(
     """What replays the store's views, its audio checked."""
     manifest = store.manifest
     sources = open_sources(store, options.audio_root)
-    tables = [store.clips] if len(sources) == 1 else [each.clips for each in members(store)]
+    tables = [store.clips] if len(sources) == 1 else [piece.clips for piece in store.pieces]
     audio = joined_clips(sources, tables, manifest.sample_rate, options.cache_bytes)
     _check_files(store, sources, tables, by_view + (apart or []))
     check_audio(store, audio)
@@ -245,7 +244,7 @@ def _clips_by_view(store: Store, where: str | None) -> list[I64]:
     """
     if not store.commits:
         raise MismatchError(f"{store.location} has no finished block, so no view to learn from; run its build first")
-    by_view = [store.rows(view) for view in range(store.views)]
+    by_view = [store.clips_of(view) for view in range(store.views)]
     if where is not None:
         try:
             chosen = store.sql(f"SELECT clip FROM clips WHERE ({where}\n)")["clip"].to_numpy()

@@ -24,7 +24,7 @@ from logitstore.store.sql.lazy import LazyTable
 from logitstore.store.sql.tables import tables
 
 if TYPE_CHECKING:
-    from logitstore.store.reader import Store
+    from logitstore.store.pieces import Pieces
 
 Result = TypeVar("Result")
 
@@ -49,7 +49,7 @@ _REFUSED = re.compile(
 )
 
 
-def run_query(store: Store, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+def run_query(store: Pieces, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
     """The answer to one SELECT over the tables of a store (see ``tables.py``).
 
     :param parameters: values of ``$name`` in the query, by name.
@@ -61,7 +61,9 @@ def run_query(store: Store, sql: str, parameters: Mapping[str, Any] | None = Non
 
 
 @contextlib.contextmanager
-def stream_query(store: Store, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[pa.RecordBatchReader]:
+def stream_query(
+    store: Pieces, sql: str, parameters: Mapping[str, Any] | None = None
+) -> Iterator[pa.RecordBatchReader]:
     """Like :func:`run_query`, as batches that are made when they are read: memory does not grow with the answer.
 
     The reader is good inside the ``with`` only. An interrupt (Ctrl-C) stops the query and leaves as KeyboardInterrupt.
