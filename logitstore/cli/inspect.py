@@ -51,7 +51,7 @@ def inspect_command(
     output: str | None,
     parameters: tuple[tuple[str, str], ...],
 ) -> None:
-    """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin.
+    """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
     Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
     columns of one. The SQL is one SELECT; it can change nothing, and reads nothing but the store. The clips of stores
@@ -64,6 +64,7 @@ def inspect_command(
       logitstore inspect store "SELECT class, count(*) n FROM topk GROUP BY class ORDER BY n DESC LIMIT 5"
       logitstore inspect store "SELECT * FROM topk WHERE class = \\$name" -p name Dog --format csv
       logitstore inspect store "FROM views" --output views.parquet
+      logitstore inspect store @classes -p limit 5
       logitstore inspect store --also store-2 "SELECT count(*) FROM clips"
     """
     from logitstore.store.reader import open_store
@@ -81,9 +82,27 @@ def inspect_command(
         with _destination(output) as file:
             file.write(_summary_text(store, kind).encode())
         return
+    if sql == "@":
+        from logitstore.queries import questions
+
+        click.echo("\n".join(each.render() for each in questions().values()))
+        return
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal; give --output FILE")
-    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, typed(parameters))
+    values = typed(parameters)
+    if sql.startswith("@"):
+        sql, values = _question(store, sql, values)
+    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, values)
+
+
+def _question(store: Store, name: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The SQL of a question that ships with the tool, and the values of its parameters."""
+    from logitstore.queries import question
+    from logitstore.store.sql.tables import tables
+
+    asked = question(name)
+    asked.require(tables(store), store.location)
+    return asked.sql, asked.values(values)
 
 
 def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: dict[str, Any]) -> None:
