@@ -89,20 +89,7 @@ def inspect_command(
         return
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal; give --output FILE")
-    values = typed(parameters)
-    if sql.startswith("@"):
-        sql, values = _question(store, sql, values)
-    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, values)
-
-
-def _question(store: Store, name: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The SQL of a question that ships with the tool, and the values of its parameters."""
-    from logitstore.queries import question
-    from logitstore.store.sql.tables import tables
-
-    asked = question(name)
-    asked.require(tables(store), store.location)
-    return asked.sql, asked.values(values)
+    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, typed(parameters))
 
 
 def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: dict[str, Any]) -> None:

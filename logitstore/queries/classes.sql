@@ -1,6 +1,6 @@
--- title: Which classes do the teachers hear?
--- tells: For every class that is stored at all: the views and clips in whose top k it is, the views where it comes
--- tells: first, and its mean and highest probability where it is stored.
+-- Which classes do the teachers hear?
+-- For every class that is stored at all: the views and clips in whose top k it is, the views where it comes
+-- first, and its mean and highest probability where it is stored.
 -- $limit = 20: how many classes to show, the most frequent first
 SELECT
     class,

@@ -1,6 +1,6 @@
--- title: How many clips does each view cover?
--- tells: For every view, the clips that have targets, those that the clip table has beside them (failed, or of blocks
--- tells: that are not finished), and in how many blocks the view lies.
+-- How many clips does each view cover?
+-- For every view, the clips that have targets, those that the clip table has beside them (failed, or of blocks
+-- that are not finished), and in how many blocks the view lies.
 WITH
     stored AS (SELECT view, count(*) AS clips FROM views GROUP BY view),
     held AS (

@@ -1,6 +1,6 @@
--- title: What was drawn for the views?
--- tells: For every parameter of the recipe, in plain units: its range, mean and quartiles over all views, and the share
--- tells: of views that have none. Empty under a recipe without ops.
+-- What was drawn for the views?
+-- For every parameter of the recipe, in plain units: its range, mean and quartiles over all views, and the share
+-- of views that have none. Empty under a recipe without ops.
 SELECT
     column_name AS parameter,
     TRY_CAST(min AS DOUBLE) AS lowest,

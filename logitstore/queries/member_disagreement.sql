@@ -1,7 +1,7 @@
--- title: Where do the members of the ensemble disagree?
--- tells: The classes for which the members' probabilities are furthest apart: the mean over the views that hold the
--- tells: class of the highest less the lowest, the largest such difference, and the clip and view where it is.
--- needs: members: build a store with --keep-members to have what each member said
+-- Where do the members of the ensemble disagree?
+-- The classes for which the members' probabilities are furthest apart: the mean over the views that hold the
+-- class of the highest less the lowest, the largest such difference, and the clip and view where it is.
+-- needs members: build a store with --keep-members to have what each member said
 -- $limit = 20: how many classes to show, the most disputed first
 WITH apart AS (
     SELECT clip, view, class, max(probability) - min(probability) AS difference

@@ -1,6 +1,6 @@
--- title: Of which clips are the teachers least certain?
--- tells: The clips with the highest mean entropy of their views (nats), what most of their views say first, and how
--- tells: much the entropy differs from view to view.
+-- Of which clips are the teachers least certain?
+-- The clips with the highest mean entropy of their views (nats), what most of their views say first, and how
+-- much the entropy differs from view to view.
 -- $limit = 20: how many clips to show, the least certain first
 SELECT
     clip,

@@ -57,7 +57,8 @@ class Store(Pieces):
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """The answer to one SELECT over the store's tables; ``.to_pandas()`` and ``.to_pylist()`` make others of it.
 
-        :param query: over clips, views, topk, members (where kept), teachers, failures and blocks, joined by ``clip``.
+        :param query: over clips, views, topk, members (where kept), teachers, failures and blocks, joined by ``clip``;
+            or ``@NAME``, a question that ships with the tool.
         :param parameters: values of ``$name`` in the query, by name.
         :returns: a pyarrow table.
         :raises QueryError: the query is not one SELECT that can be answered from the store alone.

@@ -9,13 +9,13 @@ from click.testing import CliRunner
 
 from logitstore import open_store
 from logitstore.cli.inspect import inspect_command
-from logitstore.errors import MismatchError, UsageError
+from logitstore.errors import MismatchError, QueryError
 from logitstore.queries import parse, question, questions
 from logitstore.store.sql.tables import tables
 from logitstore.views.recipe import NONE
 from tests.small_store import Spec, make_store
 
-NAMES = ("classes", "coverage", "draws", "failures", "member_disagreement", "uncertain_clips")
+NAMES = ("classes", "coverage", "draws", "failures", "member_disagreement", "torn", "uncertain_clips")
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,13 @@ def stores(made, tmp_path_factory):
 
 
 def ask(store, name, **values):
-    asked = question(name)
-    return store.sql(asked.sql, asked.values(values))
+    return store.sql(f"@{name}", values)
 
 
 def test_the_questions_are_found_and_explained():
     assert tuple(questions()) == NAMES
     for each in questions().values():
-        assert each.title.endswith("?")
+        assert each.asks.endswith("?")
         assert len(each.tells) > 40
         assert all(parameter.meaning for parameter in each.parameters)
 
@@ -77,33 +76,28 @@ def test_answers_are_those_of_what_was_written(made):
 
 
 def test_a_store_without_members_says_what_to_do(stores):
-    with pytest.raises(
-        MismatchError, match=r"member_disagreement needs the table members, which .*plain lacks; build "
-    ):
-        question("@member_disagreement").require(tables(stores[1]), stores[1].location)
+    with pytest.raises(MismatchError, match=r"@member_disagreement needs the table members, not in .*plain; build a "):
+        stores[1].sql("@member_disagreement")
 
 
-def test_wrong_names_are_refused_with_similar_ones():
-    with pytest.raises(UsageError, match=r"no question @clases \(did you mean classes\?\); the questions are classes"):
-        question("@clases")
-    with pytest.raises(UsageError, match=r"no parameter 'limt' \(did you mean limit\?\); it takes limit"):
-        question("classes").values({"limt": 3})
-    with pytest.raises(UsageError, match=r"coverage has no parameter 'limit'; it takes none"):
-        question("coverage").values({"limit": 3})
+def test_wrong_names_are_refused_with_similar_ones(stores):
+    with pytest.raises(QueryError, match=r"no question @clases \(did you mean classes\?\); the questions are classes"):
+        stores[0].sql("@clases")
+    with pytest.raises(QueryError, match=r"no parameter 'limt' \(did you mean limit\?\); it takes limit"):
+        stores[0].sql("@classes", {"limt": 3})
+    with pytest.raises(QueryError, match=r"@coverage has no parameter 'limit'; it takes none"):
+        stores[0].sql("@coverage", {"limit": 3})
 
 
-def test_a_file_is_read_by_its_header():
-    found = parse("mine", "-- title: Mine?\n-- tells: One\n-- tells: two.\n-- $share = 0.5: a share\n\nSELECT $share\n")
-    assert (found.title, found.tells, found.sql) == ("Mine?", "One two.", "SELECT $share")
+def test_a_file_is_read_by_its_header(stores):
+    found = parse("mine", "-- Mine?\n-- One\n-- two.\n-- $share = 0.5: a share\n\nSELECT $share, $most\n")
+    assert (found.asks, found.tells, found.sql) == ("Mine?", "One two.", "SELECT $share, $most")
     assert found.values({}) == {"share": 0.5}
-    assert found.values({"share": 1}) == {"share": 1}
-    for text, reason in (
-        ("SELECT 1", "needs a line `-- title"),
-        ("-- title: Nothing?", "needs a line `-- title"),
-        ("-- titel: Mine?\nSELECT 1", "the header has 'titel'; allowed are title, tells, needs"),
-        ("-- a comment\nSELECT 1", "is not of the form"),
-    ):
-        with pytest.raises(ValueError, match=reason):
+    assert found.values({"share": 1, "most": 2}) == {"share": 1, "most": 2}
+    with pytest.raises(QueryError, match=r"the parameter \$most and no value for it; give -p most VALUE"):
+        stores[0].sql(found.sql, found.values({}))
+    for text in ("SELECT 1", "-- Nothing?"):
+        with pytest.raises(ValueError, match=r"mine.sql needs a line of comment, .*, and SQL below it"):
             parse("mine", text)
 
 
@@ -119,5 +113,5 @@ def test_inspect_lists_and_asks_them(made, stores):
     assert [row["class"] for row in csv.DictReader(io.StringIO(printed))] == [
         row["class"] for row in ask(open_store(made.path), "classes", limit=2).to_pylist()
     ]
-    assert isinstance(inspect(made.path, "@nothing").exception, UsageError)
+    assert isinstance(inspect(made.path, "@nothing").exception, QueryError)
     assert "--keep-members" in str(inspect(stores[1].location, "@member_disagreement").exception)

@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from logitstore.errors import QueryError
+from logitstore.queries import asked
 from logitstore.store.sql.lazy import LazyTable
 from logitstore.store.sql.tables import tables
 
@@ -52,6 +53,7 @@ _REFUSED = re.compile(
 def run_query(store: Pieces, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
     """The answer to one SELECT over the tables of a store (see ``tables.py``).
 
+    :param sql: or ``@NAME``, a question that ships with the tool; see :mod:`logitstore.queries`.
     :param parameters: values of ``$name`` in the query, by name.
     :raises QueryError: the query is not one SELECT that can be answered from the store alone.
     :raises CorruptStoreError: an object that the query needs is not the one that was committed.
@@ -69,6 +71,7 @@ def stream_query(
     The reader is good inside the ``with`` only. An interrupt (Ctrl-C) stops the query and leaves as KeyboardInterrupt.
     """
     makers = tables(store)
+    sql, parameters = asked(sql, parameters or {}, makers, store.location)
     with contextlib.ExitStack() as stack:
         spill = stack.enter_context(_spill_folder())
         connection = stack.enter_context(contextlib.closing(_connect(spill)))
