@@ -49,8 +49,8 @@ def train(
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=highest, fused=True)
     weights = selected(similarity=arm.similarity, similarity_weight=arm.weight or 0.0)
     relations = fold.store(arm.store).manifest.relations
-    frames = None if arm.similarity is None or relations is None else relations.pooled
-    objective = Objective(weights, Setting("bce", frames=frames), mixup=arm.mixup or None)
+    pooled = None if arm.similarity is None or relations is None else relations.pooled
+    objective = Objective(weights, Setting("bce", frames=pooled), mixup=arm.mixup or None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("dropout", seed))
         for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):

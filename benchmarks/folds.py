@@ -23,7 +23,8 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.errors import RunError
 from logitstore.evaluation.labelled import Labelled, label_matrix, read_labelled
 from logitstore.evaluation.metrics import measure
-from logitstore.jobs.build.job import DEFAULT_TOPK, BuildOptions, build
+from logitstore.jobs.build.job import DEFAULT_TOPK, build
+from logitstore.jobs.options import BuildOptions
 from logitstore.models.registry import build as build_model
 from logitstore.models.tagger import Tagger
 from logitstore.store.format.codec import quantizer, top_k
@@ -40,7 +41,8 @@ from logitstore.views.render import pad
 from students.data import fresh_draws, stored_views
 from students.targets import dense_targets
 from teachers.ensemble import Ensemble, load_ensemble
-from teachers.train import TeacherOptions, train_teacher
+from teachers.options import TeacherOptions
+from teachers.train import train_teacher
 
 _Given = ParamSpec("_Given")
 _Made = TypeVar("_Made")

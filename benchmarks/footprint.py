@@ -194,7 +194,7 @@ def write_store(
     writer = StoreWriter.open(LocalStorage(folder), manifest, clips)
     mark = Fingerprint(0, 0, "0" * 32, "f" * 32, tuple(float(f"-1{band}.345") for band in range(8)))
     for number in range(writer.shards):
-        rows = writer.shard_rows(number)
+        rows = writer.clips_of(number)
         part = slice(rows.start, rows.stop)
         keys = [(name, 0, SAMPLES) for name in names[part]]
         lengths = np.full(len(rows), SAMPLES)

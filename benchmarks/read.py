@@ -63,7 +63,7 @@ def make(folder: Path, clips: int, k: int, views: int) -> tuple[np.ndarray, np.n
 def evict(*files: Path, store: Any = None) -> None:
     """Drop the pages of some files from memory, and of what a store has decoded."""
     if store is not None:
-        store._decoded._file.map.madvise(mmap.MADV_DONTNEED)
+        store.pieces[0]._decoded._file.map.madvise(mmap.MADV_DONTNEED)
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -202,13 +202,14 @@ class Batches:
         import torch
 
         if not self.counting:
-            self.counting, decode = True, self.store._decode
+            (piece,) = self.store.pieces
+            self.counting, decode = True, piece._decode
 
             def counted(*arguments: Any) -> Any:
                 self.seen[0] += 1
                 return decode(*arguments)
 
-            self.store._decode = counted
+            piece._decode = counted
         random = np.random.default_rng(index)
         classes, probabilities = self.store.targets(index // 2 % VIEWS, random.integers(0, self.clips, self.size))
         worker = torch.utils.data.get_worker_info()
@@ -239,7 +240,7 @@ def loaders(location: Path, clips: int) -> None:
     rows = []
     for start in ("fork", "spawn"):
         store = open_store(location)
-        store._decoded.share()
+        store.pieces[0]._decoded.share()
         blocks = len(store.commits)
         seen = torch.zeros(8).share_memory_()  # type: ignore[no-untyped-call]
         data = Batches(store, clips, 256, seen)
@@ -265,7 +266,7 @@ def loaders(location: Path, clips: int) -> None:
 OPENINGS = {
     "open_store": "",
     "store.commits": "store.commits",
-    "store.rows(0)": "store.rows(0)",
+    "store.clips_of(0)": "store.clips_of(0)",
     "store.targets(0, 256 random clips)": "store.targets(0, np.random.default_rng(0).integers(0, CLIPS, 256))",
     "store.draws(0, 256 random clips)": "store.draws(0, np.random.default_rng(0).integers(0, CLIPS, 256))",
     "store.lengths(256 clips)": "store.lengths(np.arange(256))",

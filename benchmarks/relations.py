@@ -26,8 +26,9 @@ from logitstore import open_store
 from logitstore.arrays import F32, F64
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio, open_source
-from logitstore.jobs.build.job import BuildOptions, build
+from logitstore.jobs.build.job import build
 from logitstore.jobs.build.relate import mean_gram, unit_frames
+from logitstore.jobs.options import BuildOptions
 from logitstore.jobs.synth import write_scenes
 from logitstore.store.format.basis import Basis, fit
 from logitstore.store.format.commits import Commit
@@ -177,7 +178,7 @@ def commit_bytes(store: Store) -> int:
 def report(store: Store, audio: ClipAudio, ensemble: Ensemble, count: int) -> str:
     """The table of a store with both relations, measured on up to ``count`` of its views beyond the first."""
     random = np.random.default_rng(SEED)
-    late = [(int(clip), view) for view in range(min(1, store.views - 1), store.views) for clip in store.rows(view)]
+    late = [(int(clip), view) for view in range(min(1, store.views - 1), store.views) for clip in store.clips_of(view)]
     views = [late[i] for i in sorted(random.choice(len(late), min(count, len(late)), replace=False))]
     features = features_of(store, audio, ensemble, views)
     header = ["loss", "what", "bytes a view", "error", "signal"]

@@ -16,10 +16,9 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.clips import ClipAudio, joined_clips
 from logitstore.audio.source import Source
-from logitstore.audio.sources import open_audio
 from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, UsageError
-from logitstore.store.combined import members
+from logitstore.store.audio import AudioRoot, clip_tables, open_sources
 from logitstore.store.reader import Store, open_store
 from logitstore.training.batches import Replayer, Views
 from logitstore.views.fingerprint import compare
@@ -34,10 +33,6 @@ CHECKED_VIEWS = 4
 
 _MOST_NAMED = 3
 _READ_CLIPS = 1 << 16
-
-
-#: Where audio is: a folder or packed audio, or an open source.
-AudioRoot = Source | str | os.PathLike[str]
 
 
 class ReplayDataset(Dataset[dict[str, Any]]):
@@ -256,26 +251,6 @@ class _HeardLabels:
         return (1 - weight) * own + weight * theirs, labelled & known
 
 
-def open_sources(store: Store, audio_root: AudioRoot | Sequence[AudioRoot]) -> list[Source]:
-    """The audio of a store: one source for all of its clips, or one for each of the stores that are read as one.
-
-    :raises UsageError: another number of audio roots.
-    """
-    roots: list[Any] = list(audio_root) if isinstance(audio_root, list | tuple) else [audio_root]
-    stores = len(members(store))
-    if len(roots) not in (1, stores):
-        raise UsageError(
-            f"{len(roots)} audio roots for {stores} store{'s' * (stores > 1)}; give one for all of them, or one for "
-            "each in their order"
-        )
-    return [open_audio(os.fspath(root)) if isinstance(root, str | os.PathLike) else root for root in roots]
-
-
-def clip_tables(store: Store, sources: Sequence[Source]) -> list[Any]:
-    """The clip table that each source has the audio of."""
-    return [store.clips] if len(sources) == 1 else [each.clips for each in members(store)]
-
-
 def open_replayer(
     store: Store,
     sources: Sequence[Source],
@@ -325,7 +300,7 @@ def stored_views(
     """
     if tail not in TAILS:
         raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
-    clips = store.rows(view) if rows is None else np.asarray(rows, dtype=np.int64)
+    clips = store.clips_of(view) if rows is None else np.asarray(rows, dtype=np.int64)
     if clips.ndim != 1 or not len(clips):
         raise UsageError(f"{store.location} has no clips to replay in view {view} among those asked for")
     if clips.min() < 0 or clips.max() >= store.clips.num_rows:

@@ -18,6 +18,7 @@ from logitstore.errors import AudioError, MismatchError, QueryError
 from logitstore.evaluation.labelled import read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.registry import build, initialised
+from logitstore.store.audio import clip_tables, open_sources
 from logitstore.store.reader import Store, open_store
 from logitstore.training.batches import Replayer
 from logitstore.training.loop import Epoch, FitProgress
@@ -25,7 +26,7 @@ from logitstore.training.options import LoopOptions, check_processes, steps_of
 from logitstore.training.processes import processes
 from logitstore.training.sampling import order_generator, plan
 from logitstore.training.train import Measure, Trained, Training, identity, resolve, train, workplace
-from students.data import check_audio, clip_tables, open_replayer, open_sources, stored_views
+from students.data import check_audio, open_replayer, stored_views
 from students.held_out import HeldOutLoss, split
 from students.init import InitReport, load_init
 from students.labels import ClipLabels, clip_labels
@@ -206,7 +207,7 @@ def _clips_by_view(store: Store, where: str | None) -> list[I64]:
     """
     if not store.commits:
         raise MismatchError(f"{store.location} has no finished block, so no view to learn from; run its build first")
-    by_view = [store.rows(view) for view in range(store.views)]
+    by_view = [store.clips_of(view) for view in range(store.views)]
     if where is not None:
         try:
             chosen = store.sql(f"SELECT clip FROM clips WHERE ({where}\n)")["clip"].to_numpy()

@@ -104,7 +104,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     readable[list(spec.failed)] = False
     drawn = {name: np.zeros((spec.clips, views), np.int64) for name in spec.recipe.columns}
     for shard in range(writer.shards):
-        rows = np.array(writer.shard_rows(shard))
+        rows = np.array(writer.clips_of(shard))
         level = rng.normal(-3, spec.spread, (len(rows), 1, spec.classes)) - spec.skew * np.arange(spec.classes)
         scores = level + rng.normal(0, 0.5, (len(rows), views, spec.classes))
         if spec.scores == "sigmoid":

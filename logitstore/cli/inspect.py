@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
+import click
+
 from logitstore.cli.command import command, stderr
 from logitstore.errors import StoreError, UsageError
 from logitstore.options import Option, Options
@@ -44,7 +46,12 @@ def typed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 class _Inspect(Options):
     store: StoreOption
     sql: Annotated[
-        str | None, Option("A question: one SELECT; `-` reads it from stdin.", group="Question", argument=True)
+        str | None,
+        Option(
+            "A question: one SELECT, `@NAME` for one that is ready, `@` to list those, `-` for stdin.",
+            group="Question",
+            argument=True,
+        ),
     ] = None
     also: Annotated[
         Sequence[str],
@@ -68,7 +75,7 @@ class _Inspect(Options):
 
 @command("inspect", _Inspect)
 def inspect_command(options: _Inspect) -> None:
-    """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin.
+    """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
     Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
     columns of one. The SQL is one SELECT; it can change nothing, and reads nothing but the store. The clips of stores
@@ -81,6 +88,7 @@ def inspect_command(options: _Inspect) -> None:
       logitstore inspect store "SELECT class, count(*) n FROM topk GROUP BY class ORDER BY n DESC LIMIT 5"
       logitstore inspect store "SELECT * FROM topk WHERE class = \\$name" -p name Dog --format csv
       logitstore inspect store "FROM views" --out views.parquet
+      logitstore inspect store @classes -p limit 5
       logitstore inspect store --also store-2 "SELECT count(*) FROM clips"
     """
     from logitstore.store.reader import open_store
@@ -99,6 +107,11 @@ def inspect_command(options: _Inspect) -> None:
             raise UsageError(f"the summary cannot be printed as {kind}; allowed are table and json, or give SQL")
         with _destination(output) as file:
             file.write(_summary_text(store, kind).encode())
+        return
+    if sql == "@":
+        from logitstore.queries import questions
+
+        click.echo("\n".join(each.render() for each in questions().values()))
         return
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal; give --out FILE")
@@ -157,147 +170,12 @@ def _destination(output: str | None) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-# the summary
-
-
-def summary(store: Store) -> dict[str, Any]:
-    """What a store is and holds, as plain JSON values; no block is decoded.
-
-    ``clips`` counts the clip table, ``clips_failed`` those of finished blocks that cannot be decoded; ``views`` is the
-    highest view of any block plus one, ``views_stored`` the views that have targets, summed over clips; a block is
-    missing where a shard lacks some of the views; ``percent_of_pcm`` relates the store to its clips as 16-bit PCM.
-    """
-    import numpy as np
-    import pyarrow as pa
-
-    from logitstore.audio.lengths import samples_at
-    from logitstore.store.clip_files import clip_files
-    from logitstore.store.combined import members
-
-    manifest = store.manifest
-    clips, samples, shards = 0, 0, 0
-    columns: dict[str, None] = {}
-    files = [(each.manifest.shard_clips, file) for each in members(store) for file in clip_files(each).values()]
-    for shard_clips, file in files:
-        clips += file.metadata.num_rows
-        shards += -(-file.metadata.num_rows // shard_clips)
-        columns |= dict.fromkeys(file.schema_arrow.names)
-        for batch in file.iter_batches(columns=["length", "rate"], use_threads=False):
-            length, rate = (column.cast(pa.int64()).to_numpy() for column in batch.columns)
-            samples += int(samples_at(length, np.maximum(rate, 1), manifest.sample_rate).sum())
-    covered: dict[int, int] = {}
-    for commit in store.commits:
-        covered[commit.shard] = covered.get(commit.shard, 0) + commit.views
-    finished = sum(views == store.views for views in covered.values())
-    size, stored = store.size(), store.view_count()
-    return {
-        "store": store.location,
-        "format_version": manifest.format_version,
-        "clips": clips,
-        "clips_failed": len({commit.first_clip + row for commit in store.commits for row, _ in commit.failed}),
-        "views": store.views,
-        "views_stored": stored,
-        "blocks": len(store.commits),
-        "shards": shards,
-        "shards_finished": finished if store.views else 0,
-        "topk": manifest.topk,
-        "classes": len(manifest.classes),
-        "scores": manifest.scores,
-        "value_bits": _common([each.manifest.value_bits for each in members(store)]),
-        "members_kept": manifest.keep_members,
-        "relations": _relations(store),
-        "recipe": manifest.recipe.to_dict(),
-        "seed": _common([each.manifest.seed for each in members(store)]),
-        "clip_seconds": manifest.clip_seconds,
-        "sample_rate": manifest.sample_rate,
-        "teachers": [
-            {"name": member.name, "weight": member.weight, "digest": member.digest} for member in manifest.teachers
-        ],
-        "average": _common([each.manifest.average for each in members(store)]),
-        "bytes": size,
-        "bytes_a_view": size / stored if stored else None,
-        "percent_of_pcm": 100 * size / (2 * samples) if samples else None,
-        "columns": [name for name in columns if name not in ("path", "start", "length", "rate")],
-    }
-
-
-def _relations(store: Store) -> dict[str, Any] | None:
-    """What is kept for the similarity losses: frames T and components or None, and bytes a view; None for nothing."""
-    from logitstore.store.combined import members
-    from logitstore.store.format.relations import relation_bytes
-
-    spec, views = store.manifest.relations, store.view_count()
-    if spec is None:
-        return None
-    found = [relation_bytes(each.storage.sizes()) for each in members(store)]
-    sizes = {name: sum(each[name] for each in found) for name in found[0]}
-    return {
-        "frames": spec.frames,
-        "clips": spec.clips,
-        "pooled": spec.pooled,
-        "bytes_a_view": {name: size / views for name, size in sizes.items() if size} if views else {},
-    }
-
-
-def _common(values: list[Any]) -> Any:
-    """What all stores have, or a list where they differ."""
-    return values[0] if all(value == values[0] for value in values) else values
-
-
 def _summary_text(store: Store, kind: str) -> str:
     import json
 
-    found = summary(store)
+    from logitstore.store.summary import summarise
+
+    found = summarise(store)
     if kind == "json":
-        return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-    return render_summary(found) + "\n"
-
-
-def render_summary(found: dict[str, Any]) -> str:
-    """The lines that ``logitstore inspect STORE`` prints."""
-    missing = found["shards"] - found["shards_finished"]
-    ops = ", ".join(op["op"] for op in found["recipe"]["ops"]) or "no augmentation"
-    values = "float16" if found["value_bits"] == 16 else f"{found['value_bits']} bits"
-    size = f"{found['bytes']:,} bytes"
-    if found["bytes_a_view"] is not None:
-        size += f", {found['bytes_a_view']:.1f} a view"
-    if found["percent_of_pcm"] is not None:
-        size += f", {found['percent_of_pcm']:.2f} % of the clips' 16-bit PCM"
-    weights = len({member["weight"] for member in found["teachers"]}) > 1
-    teachers = [
-        member["name"] + (f" x{member['weight']:g}" if weights else "") + f" ({member['digest'][:12]})"
-        for member in found["teachers"]
-    ]
-    state = "finished"
-    if missing:
-        state = f"{missing:,} shard{'s' * (missing > 1)} not finished: run the same build again"
-    tables = [
-        "clips",
-        "views",
-        "topk",
-        *(["members"] if found["members_kept"] else []),
-        "teachers",
-        "failures",
-        "blocks",
-    ]
-    lines = [
-        ("store", f"{found['store']}, format {found['format_version']}"),
-        ("clips", f"{found['clips']:,} of {found['clip_seconds']:g} s at {found['sample_rate']:,} Hz"
-                  + (f", {found['clips_failed']:,} failed" if found["clips_failed"] else "")),
-        ("views", f"{found['views']:,} a clip, {found['views_stored']:,} stored"),
-        ("blocks", f"{found['blocks']:,} in {found['shards_finished']:,} of {found['shards']:,} shards, {state}"),
-        ("targets", f"top {found['topk']:,} of {found['classes']:,} classes, {found['scores']}, {values}"),
-        ("recipe", f"{found['recipe']['name']}: {ops}; seed {found['seed']}"),
-        ("teachers", f"{len(teachers)}, mean of {found['average']}: {', '.join(teachers)}"),
-        ("size", size),
-        ("columns", ", ".join(found["columns"]) or "none but path, start, length, rate"),
-        ("tables", ", ".join(tables)),
-    ]  # fmt: skip
-    kept = found["relations"]
-    if kept is not None:
-        from logitstore.store.format.relations import relation_sizes
-
-        shown = [f"Gram matrices of {kept['frames']} frames"] if kept["frames"] else []
-        shown += [f"vectors of {kept['clips']} components"] if kept["clips"] else []
-        lines.insert(7, ("relations", f"{' and '.join(shown)}; {relation_sizes(kept['bytes_a_view'], 1)}"))
-    return "\n".join(f"{name:<11}{text}" for name, text in lines)
+        return json.dumps(found.to_dict(), ensure_ascii=False, indent=1) + "\n"
+    return found.render() + "\n"

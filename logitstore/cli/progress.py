@@ -59,7 +59,7 @@ def render_build(summary: BuildSummary) -> str:
         f"size       {summary.store_bytes:,} bytes, {per_view:.1f} bytes a view{share}",
         f"failures   {len(summary.failures):,}",
     ]
-    if summary.relation_bytes:
+    if summary.manifest.relations is not None:
         from logitstore.store.format.relations import relation_sizes
 
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")

@@ -135,7 +135,7 @@ class StoredRows:
 
     def _sums(self, view: int) -> tuple[F64, I64]:
         """Sums over a row's clips of one view's probabilities, float64 (R, C), and the number of clips, int64 (R,)."""
-        pairs = np.isin(self.clip, self.store.rows(view))
+        pairs = np.isin(self.clip, self.store.clips_of(view))
         row, clip = self.row[pairs], self.clip[pairs]
         sums = np.zeros((len(self.labels), len(self.store.manifest.classes)))
         for start in range(0, len(row), _CHUNK):
@@ -222,7 +222,7 @@ def _with_targets(store: Store) -> tuple[I64, int]:
     """The clips that have targets of any view, rising, and how many failed."""
     if not store.views:
         raise UsageError(f"{store.location} has no finished block yet; run its build")
-    views = [store.rows(view) for view in range(store.views)]
+    views = [store.clips_of(view) for view in range(store.views)]
     return np.unique(np.concatenate(views)), len(store.failures())
 
 

@@ -59,7 +59,7 @@ def export_parquet(
     with _whole(out) as partial, contextlib.ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for commit, part in zip(store.commits, views.parts, strict=True):
-            kept = _kept(commit)
+            kept = commit.readable
             table = part.decode(set(drawn)).select(drawn)
             keys = clips.take(np.repeat(commit.first_clip + kept, commit.views), commit)
             classes, probabilities = store.block_targets(commit)
@@ -98,7 +98,7 @@ def export_ced(store: Store, out: str | Path, *, advance: Advance = lambda views
         partial.mkdir()
         files = [_CedWriter(h5py, partial / f"logits_ep{view + 1}_0", store, stack) for view in range(store.views)]
         for commit in store.commits:
-            kept = _kept(commit)
+            kept = commit.readable
             keys = clips.take(commit.first_clip + kept, commit)
             start, length, rate = (keys[name].to_numpy().astype(np.float64) for name in ("start", "length", "rate"))
             names = pa.array([posixpath.basename(path) for path in keys["path"].to_pylist()], pa.string())
@@ -208,11 +208,6 @@ def _seeds(column: pa.ChunkedArray, rows: int, store: Store) -> npt.NDArray[np.i
 def _require_blocks(store: Store) -> None:
     if not store.commits:
         raise UsageError(f"{store.location} has no finished block yet; run its build")
-
-
-def _kept(commit: Commit) -> npt.NDArray[np.int64]:
-    """Rows of a block whose clips have targets."""
-    return np.delete(np.arange(commit.clips), [row for row, _ in commit.failed])
 
 
 def _lists(items: Any, each: int) -> pa.ListArray:

@@ -1,4 +1,4 @@
-"""How far the build of a store is, from its commits and claims alone."""
+"""How far the build of a store is: its summary, and what builders have claimed."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitstore.store import claims
-from logitstore.store.clip_files import clip_files
 from logitstore.store.reader import open_store
+from logitstore.store.summary import Summary, summarise
 
 
-@dataclass(frozen=True)
-class Status:
-    """Blocks of a store.
+@dataclass(frozen=True, kw_only=True)
+class Status(Summary):
+    """Blocks of a store that are done, claimed and missing.
 
-    ``views`` is the highest view of any block plus one; a shard counts as done when it has them all. Before the first
-    commit there is no telling how many views are wanted, and every shard is missing.
+    A shard counts as done when it has all views of the store. Before the first commit there is no telling how many
+    views are wanted, and every shard is missing. ``failures`` are (clip, path, reason).
     """
 
-    location: str
-    clips: int
-    views: int
-    done: int
     claimed: tuple[int, ...]
-    missing: int
-    shards: int
     failures: tuple[tuple[int, str, str], ...]
+
+    @property
+    def missing(self) -> int:
+        """Number of shards that are not done."""
+        return self.shards - self.shards_finished
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -34,7 +33,7 @@ class Status:
             "clips": self.clips,
             "views": self.views,
             "shards": self.shards,
-            "done": self.done,
+            "done": self.shards_finished,
             "claimed": list(self.claimed),
             "missing": self.missing,
             "failures": [{"clip": clip, "path": path, "reason": reason} for clip, path, reason in self.failures],
@@ -46,7 +45,7 @@ class Status:
         lines = [
             f"store      {self.location}, {state}",
             f"clips      {self.clips:,} x {self.views} views",
-            f"blocks     {self.done:,} of {self.shards:,} shards done, {len(self.claimed):,} claimed, "
+            f"blocks     {self.shards_finished:,} of {self.shards:,} shards done, {len(self.claimed):,} claimed, "
             f"{self.missing:,} missing",
             f"failures   {len(self.failures):,}",
         ]
@@ -59,20 +58,8 @@ class Status:
 def status(location: str) -> Status:
     """The status of the store at ``location``."""
     store = open_store(location)
-    per_shard = store.manifest.shard_clips
-    rows = [file.metadata.num_rows for file in clip_files(store).values()]
-    shards = sum(-(-part // per_shard) for part in rows)
-    covered: dict[int, int] = {}
-    for commit in store.commits:
-        covered[commit.shard] = covered.get(commit.shard, 0) + commit.views
-    done = sum(1 for views in covered.values() if views == store.views) if store.views else 0
     return Status(
-        location=location,
-        clips=sum(rows),
-        views=store.views,
-        done=done,
+        **vars(summarise(store)) | {"location": location},
         claimed=tuple(claims.claimed_shards(store.storage)),
-        missing=shards - done,
-        shards=shards,
         failures=tuple(store.failures()),
     )

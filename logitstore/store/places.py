@@ -102,4 +102,4 @@ class Places:
     def _refuse_failed(self, view: int, clip: int) -> NoReturn:
         commit = self._commits[int(self._view(view).numbers[self._within(view, np.array([clip]))[0]])]
         reason = dict(commit.failed)[clip - commit.first_clip]
-        raise UsageError(f"clip {clip} has no targets, it failed: {reason}; use the clips of store.rows({view})")
+        raise UsageError(f"clip {clip} has no targets, it failed: {reason}; use the clips of store.clips_of({view})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from logitstore.store.format import commits
 from logitstore.store.format.commits import Commit
@@ -13,7 +13,7 @@ _BLOCKS_WANTED = 32
 
 
 def default_shard_clips(clips: int) -> int:
-    """Rows of a shard: a power of two, some tens of shards where there are clips enough, and at most 4,096 rows."""
+    """Clips of a shard: a power of two, some tens of shards where there are clips enough, and at most 4,096 clips."""
     wanted = max(1, clips // _BLOCKS_WANTED)
     return min(MOST_SHARD_CLIPS, max(LEAST_SHARD_CLIPS, 1 << (wanted - 1).bit_length()))
 
@@ -27,6 +27,14 @@ def number_ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number, number])
     return ", ".join(f"{low} to {high}" if high > low else str(low) for low, high in runs)
+
+
+def unfinished_shards(committed: Iterable[Commit], shards: int, views: int) -> list[int]:
+    """The shards of a store of so many, rising, that lack some of the first ``views`` views."""
+    by_shard: dict[int, list[Commit]] = {}
+    for commit in committed:
+        by_shard.setdefault(commit.shard, []).append(commit)
+    return [shard for shard in range(shards) if missing_views(by_shard.get(shard, ()), views)]
 
 
 def missing_views(found: Sequence[Commit | commits.Span], views: int) -> list[tuple[int, int]]:

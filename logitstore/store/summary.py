@@ -1,71 +1,218 @@
-"""What a store holds after a build, counted from its commits and listings."""
+"""What a store is and holds, counted once, from its commits, its clip table and a listing; no block is decoded.
+
+``logitstore inspect`` and ``status`` show a :class:`Summary`, and so do a store's HTML in a notebook and the ends of
+builds and imports.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from logitstore.audio.lengths import samples_at
-from logitstore.store import claims
-from logitstore.store.format.commits import Commit
-from logitstore.store.format.relations import relation_bytes
-from logitstore.store.storage import SCRATCH
-from logitstore.store.writer import StoreWriter
+from logitstore.store.format.manifest import Manifest
+from logitstore.store.format.relations import relation_bytes, relation_sizes
+from logitstore.store.pieces import Pieces, failed_clips
+from logitstore.store.shards import unfinished_shards
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+_KEYS = ("path", "start", "length", "rate")
 
 
-@dataclass(frozen=True)
-class BuildSummary:
-    """What a store holds after a build. ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate;
-    ``missing`` of its ``shards`` lack some of the views, which only ``--shards`` and sources of other parts leave.
-    ``relation_bytes`` are of the frames, the clips and their basis, where the store keeps them."""
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a store is and holds.
+
+    ``clips`` counts the clip table, and ``columns`` are those that a user added to it; ``failed`` are the clips of
+    finished blocks that have no targets. ``views`` is one more than the highest view of any block, ``stored_views``
+    those that have targets, summed over clips; ``shards_finished`` of the ``shards`` have all of the views.
+    ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate. ``relation_bytes`` are of the frames, the
+    clips and their basis, where the store keeps them. ``seed``, ``value_bits`` and ``average`` are lists where the
+    pieces of a store differ.
+    """
 
     location: str
+    manifest: Manifest
+    seed: Any
+    value_bits: Any
+    average: Any
     clips: int
+    columns: tuple[str, ...]
+    failed: int
     views: int
-    failures: Sequence[tuple[str, str]]
+    stored_views: int
     blocks: int
-    made_views: int
-    seconds: float
+    shards: int
+    shards_finished: int
     store_bytes: int
     pcm_bytes: int
-    stored_views: int
-    shards: int
+    relation_bytes: dict[str, int]
+
+    @property
+    def bytes_a_view(self) -> float | None:
+        """Bytes of the store a stored view; None where there is none."""
+        return self.store_bytes / self.stored_views if self.stored_views else None
+
+    @property
+    def percent_of_pcm(self) -> float | None:
+        """Bytes of the store as a share of its clips' audio; None without clips."""
+        return 100 * self.store_bytes / self.pcm_bytes if self.pcm_bytes else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: what ``logitstore inspect STORE --format json`` prints."""
+        manifest = self.manifest
+        return {
+            "store": self.location,
+            "format_version": manifest.format_version,
+            "clips": self.clips,
+            "clips_failed": self.failed,
+            "views": self.views,
+            "views_stored": self.stored_views,
+            "blocks": self.blocks,
+            "shards": self.shards,
+            "shards_finished": self.shards_finished,
+            "topk": manifest.topk,
+            "classes": len(manifest.classes),
+            "scores": manifest.scores,
+            "value_bits": self.value_bits,
+            "members_kept": manifest.keep_members,
+            "relations": self._relations(),
+            "recipe": manifest.recipe.to_dict(),
+            "seed": self.seed,
+            "clip_seconds": manifest.clip_seconds,
+            "sample_rate": manifest.sample_rate,
+            "teachers": [
+                {"name": member.name, "weight": member.weight, "digest": member.digest} for member in manifest.teachers
+            ],
+            "average": self.average,
+            "bytes": self.store_bytes,
+            "bytes_a_view": self.bytes_a_view,
+            "percent_of_pcm": self.percent_of_pcm,
+            "columns": list(self.columns),
+        }
+
+    def _relations(self) -> dict[str, Any] | None:
+        """What is kept for the similarity losses, and its bytes a view; None for nothing."""
+        spec, views = self.manifest.relations, self.stored_views
+        if spec is None:
+            return None
+        return {
+            "frames": spec.frames,
+            "clips": spec.clips,
+            "pooled": spec.pooled,
+            "bytes_a_view": {name: size / views for name, size in self.relation_bytes.items() if size} if views else {},
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What there is to say for people: (what, text) of every line."""
+        manifest = self.manifest
+        missing = self.shards - self.shards_finished
+        ops = ", ".join(op.name for op in manifest.recipe.ops) or "no augmentation"
+        values = "float16" if self.value_bits == 16 else f"{self.value_bits} bits"
+        size = f"{self.store_bytes:,} bytes"
+        if self.bytes_a_view is not None:
+            size += f", {self.bytes_a_view:.1f} a view"
+        if self.percent_of_pcm is not None:
+            size += f", {self.percent_of_pcm:.2f} % of the clips' 16-bit PCM"
+        weights = len({member.weight for member in manifest.teachers}) > 1
+        teachers = [
+            member.name + (f" x{member.weight:g}" if weights else "") + f" ({member.digest[:12]})"
+            for member in manifest.teachers
+        ]
+        state = "finished"
+        if missing:
+            state = f"{missing:,} shard{'s' * (missing > 1)} not finished: run the same build again"
+        members = ["members"] if manifest.keep_members else []
+        lines = [
+            ("store", f"{self.location}, format {manifest.format_version}"),
+            ("clips", f"{self.clips:,} of {manifest.clip_seconds:g} s at {manifest.sample_rate:,} Hz"
+                      + (f", {self.failed:,} failed" if self.failed else "")),
+            ("views", f"{self.views:,} a clip, {self.stored_views:,} stored"),
+            ("blocks", f"{self.blocks:,} in {self.shards_finished:,} of {self.shards:,} shards, {state}"),
+            ("targets", f"top {manifest.topk:,} of {len(manifest.classes):,} classes, {manifest.scores}, {values}"),
+            ("recipe", f"{manifest.recipe.name}: {ops}; seed {self.seed}"),
+            ("teachers", f"{len(teachers)}, mean of {self.average}: {', '.join(teachers)}"),
+            ("size", size),
+            ("columns", ", ".join(self.columns) or "none but path, start, length, rate"),
+            ("tables", ", ".join(["clips", "views", "topk", *members, "teachers", "failures", "blocks"])),
+        ]  # fmt: skip
+        spec = manifest.relations
+        if spec is not None:
+            shown = [f"Gram matrices of {spec.frames} frames"] if spec.frames else []
+            shown += [f"vectors of {spec.clips} components"] if spec.clips else []
+            each = relation_sizes(self.relation_bytes, self.stored_views)
+            lines.insert(7, ("relations", f"{' and '.join(shown)}; {each}"))
+        return lines
+
+    def render(self) -> str:
+        """The lines that ``logitstore inspect STORE`` prints."""
+        return "\n".join(f"{name:<11}{text}" for name, text in self.lines())
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary(Summary):
+    """What a store holds after a build that made ``made_views`` of its views in ``seconds``.
+
+    ``failures`` are (path, reason) of the clips without targets. ``missing`` of the shards lack some of the views that
+    were asked for, which only ``--shards`` and sources of other parts leave.
+    """
+
+    failures: list[tuple[str, str]]
+    made_views: int
+    seconds: float
     missing: int
-    relation_bytes: dict[str, int] = field(default_factory=dict)
 
 
-def summarise(
-    writer: StoreWriter, committed: Sequence[Commit], *, made_views: int, seconds: float, missing: int
-) -> BuildSummary:
-    """The summary of a store with these commits; the rest is the build's own."""
-    clips = writer.clips
-    paths = clips["path"]
-    failures = {c.first_clip + row: reason for c in committed for row, reason in c.failed}
-    sizes = writer.storage.sizes()
-    return BuildSummary(
-        location=writer.storage.location,
-        clips=clips.num_rows,
-        views=max((c.view_stop for c in committed), default=0),
-        failures=[(paths[clip].as_py(), failures[clip]) for clip in sorted(failures)],
+def summarise(store: Pieces) -> Summary:
+    """The summary of a store.
+
+    :raises CorruptStoreError: a commit or the clip table is damaged.
+    """
+    pieces, committed = store.pieces, store.commits
+    pcm, columns = 0, dict[str, None]()
+    for piece in pieces:
+        for file in piece.clip_files().values():
+            columns |= dict.fromkeys(file.schema_arrow.names)
+            pcm += pcm_bytes(
+                file.iter_batches(columns=["length", "rate"], use_threads=False), piece.manifest.sample_rate
+            )
+    shards = sum(piece.shards for piece in pieces)
+    sizes = [piece.sizes() for piece in pieces]
+    relations = [relation_bytes(own) for own in sizes] if store.manifest.relations is not None else []
+    return Summary(
+        location=store.location,
+        manifest=store.manifest,
+        seed=_common([piece.manifest.seed for piece in pieces]),
+        value_bits=_common([piece.manifest.value_bits for piece in pieces]),
+        average=_common([piece.manifest.average for piece in pieces]),
+        clips=sum(sum(piece.part_clips) for piece in pieces),
+        columns=tuple(name for name in columns if name not in _KEYS),
+        failed=len(failed_clips(committed)),
+        views=store.views,
+        stored_views=store.view_count(),
         blocks=len(committed),
-        made_views=made_views,
-        seconds=seconds,
-        store_bytes=sum(size for name, size in sizes.items() if name.split("/")[0] not in (SCRATCH, claims.FOLDER)),
-        pcm_bytes=pcm_bytes(clips, writer.manifest.sample_rate),
-        stored_views=sum((c.clips - len(c.failed)) * c.views for c in committed),
-        shards=writer.shards,
-        missing=missing,
-        relation_bytes={} if writer.manifest.relations is None else relation_bytes(sizes),
+        shards=shards,
+        shards_finished=shards - len(unfinished_shards(committed, shards, store.views)) if store.views else 0,
+        store_bytes=sum(sum(own.values()) for own in sizes),
+        pcm_bytes=pcm,
+        relation_bytes={name: sum(own[name] for own in relations) for name in (relations or [{}])[0]},
     )
 
 
-def pcm_bytes(table: pa.Table, sample_rate: int) -> int:
-    """Bytes of the clips' own audio as 16-bit mono PCM at the store's rate."""
-    length, rate = (table[name].to_numpy().astype(np.int64) for name in ("length", "rate"))
-    return int(2 * np.sum(samples_at(length, np.maximum(rate, 1), sample_rate)))
+def pcm_bytes(batches: Iterable[Any], sample_rate: int) -> int:
+    """Bytes of clips' own audio as 16-bit mono PCM at a rate (Hz).
+
+    :param batches: Arrow tables or batches of them, with the columns length and rate.
+    """
+    total = 0
+    for batch in batches:
+        length, rate = (np.asarray(batch[name]).astype(np.int64) for name in ("length", "rate"))
+        total += int(2 * np.sum(samples_at(length, np.maximum(rate, 1), sample_rate)))
+    return total
+
+
+def _common(values: list[Any]) -> Any:
+    """What all pieces have, or a list where they differ."""
+    return values[0] if all(value == values[0] for value in values) else values

@@ -66,7 +66,7 @@ class StoreWriter:
         self.manifest = manifest
         self.parts = tuple(parts)
         self.own = tuple(own)
-        self._root_digest = digest(root)
+        self.root_digest = digest(root)
         self._basis_digest: str | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
@@ -161,9 +161,9 @@ class StoreWriter:
         """The shards of some parts."""
         return [shard for part in parts for shard in part.shards(self.manifest.shard_clips)]
 
-    def shard_rows(self, shard: int) -> range:
+    def clips_of(self, shard: int) -> range:
         """The clips of a shard."""
-        return self.part_of(shard).rows(shard, self.manifest.shard_clips)
+        return self.part_of(shard).clips_of(shard, self.manifest.shard_clips)
 
     def basis(self) -> Basis | None:
         """The basis of the clips' vectors; None where the store has none yet.
@@ -196,7 +196,7 @@ class StoreWriter:
             arrays |= to_arrays(manifest.relations, content.relations)
         objects = encode_group(arrays, {})
         self.storage.put_many({f"{group}/{name}": data for name, data in objects.items()})
-        rows, part = self.shard_rows(shard), self.part_of(shard)
+        rows, part = self.clips_of(shard), self.part_of(shard)
         commit = Commit(
             shard=shard,
             first_clip=rows.start,
@@ -207,7 +207,7 @@ class StoreWriter:
             objects={name: digest(data) for name, data in objects.items()},
             clip_table=part.name,
             clip_table_digest=part.digest,
-            manifest_digest=self._root_digest,
+            manifest_digest=self.root_digest,
             failed=tuple(sorted(content.failed.items())),
             fingerprints=tuple(content.fingerprints),
             basis=self._basis_digest,
@@ -238,7 +238,7 @@ class StoreWriter:
                 if not claimer.take(shard):
                     continue
                 try:
-                    kept = {commit.group for commit in self._commits_of(shard)}
+                    kept = {commit.group for commit in commits.read_all(self.storage, shard)}
                     for name in names:
                         match = _OF_SHARD.match(name)
                         if match and match["group"].startswith(_BLOCKS) and match["group"] not in kept:
@@ -246,30 +246,17 @@ class StoreWriter:
                 finally:
                     claimer.drop(shard)
 
-    def _commits_of(self, shard: int) -> list[Commit]:
-        names = list(self.storage.names(commits.FOLDER, f"{shard:06d}-"))
-        contents = zip(names, self.storage.get_many(names), strict=True)
-        return [commits.decode(content, name) for name, content in contents if content is not None]
-
 
 def _require_committed(storage: Storage, root: bytes) -> None:
     """Refuse to go on under a manifest, clip table or basis other than those that blocks were committed under.
 
     :raises CorruptStoreError: the object is not what it was or is gone, or a commit is damaged.
     """
-    root_digest, tables = digest(root), dict[str, str]()
-    names = list(storage.names(commits.FOLDER))
-    for name, content in zip(names, storage.get_many(names), strict=True):
-        if content is None:  # a block that another builder has just made anew
-            continue
-        commit = commits.decode(content, name)
+    tables: dict[str, str] = {}
+    for commit in commits.read_all(storage, root_digest=digest(root)):
         tables[commit.clip_table] = commit.clip_table_digest
         if isinstance(commit.basis, str):
             tables[BASIS] = commit.basis
-        if commit.manifest_digest != root_digest:
-            raise CorruptStoreError(
-                f"{storage.location}: {name} was committed under another manifest; restore {ROOT} from a copy"
-            )
     for name, content in zip(tables, storage.get_many(list(tables)), strict=True):
         if content is None or digest(content) != tables[name]:
             found = "is missing" if content is None else "is not the file that was committed"

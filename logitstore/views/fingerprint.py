@@ -76,11 +76,7 @@ def fingerprint(row: int, view: int, waveform: torch.Tensor, masks: Masks | None
     :param row: of its clip within the shard. :param waveform: the rendered view, float32 (S,).
     :param masks: the view's masks, of one row, or None.
     """
-    from logitstore.views.mel import FrontEnd, LogMel, apply_masks
-
-    front_end = FrontEnd(sample_rate=sample_rate, hop_length=sample_rate // 100, f_max=min(8000.0, sample_rate / 2))
-    features = LogMel(front_end)(waveform[None].cpu())
-    features = apply_masks(features, front_end, None if masks is None else masks.to("cpu"), 0.0)[0]
+    features = reference_log_mel(waveform, masks, sample_rate)
     levels = features.double().mean(dim=1).reshape(BANDS, -1).mean(dim=1)
     return Fingerprint(
         row,
@@ -89,6 +85,18 @@ def fingerprint(row: int, view: int, waveform: torch.Tensor, masks: Masks | None
         _digest(features.numpy()),
         tuple(round(float(level), 3) for level in levels),
     )
+
+
+def reference_log_mel(waveform: torch.Tensor, masks: Masks | None, sample_rate: int) -> torch.Tensor:
+    """Decibels of 64 mel bands every 10 ms, float32 (64, T), of one view; what is masked is 0 dB.
+
+    :param waveform: float32 (S,) at ``sample_rate`` (Hz). :param masks: of one row, or None.
+    """
+    from logitstore.views.mel import FrontEnd, LogMel, apply_masks
+
+    front_end = FrontEnd(sample_rate=sample_rate, hop_length=sample_rate // 100, f_max=min(8000.0, sample_rate / 2))
+    features = LogMel(front_end)(waveform[None].cpu())
+    return apply_masks(features, front_end, None if masks is None else masks.to("cpu"), 0.0)[0]
 
 
 def difference(stored: Fingerprint, rendered: Fingerprint) -> str | None:

@@ -20,8 +20,9 @@ from click.testing import CliRunner, Result
 
 import logitstore
 from logitstore.cli.formats import write
-from logitstore.cli.inspect import inspect_command, render_summary, summary, typed
+from logitstore.cli.inspect import inspect_command, typed
 from logitstore.errors import NotAStoreError, QueryError, UsageError
+from logitstore.store.summary import summarise
 from tests.small_store import Made, Spec, make_store
 
 COMMAND = [sys.executable, "-c", "from logitstore.cli.main import main; main()", "inspect"]
@@ -53,7 +54,7 @@ def written(table: pa.Table, kind: str, width: int | None = None) -> str:
 
 
 def test_summary_counts(made: Made) -> None:
-    found = summary(logitstore.open_store(made.path))
+    found = summarise(logitstore.open_store(made.path)).to_dict()
     files = sum(file.stat().st_size for file in made.path.rglob("*") if file.is_file())
     expected = {
         "clips": 37, "clips_failed": 1, "views": 3, "views_stored": 31 * 3, "blocks": 4, "shards": 5,
@@ -72,12 +73,12 @@ def test_summary_is_for_people(made: Made) -> None:
     assert "a view" in lines["size"]
     assert "% of the clips' 16-bit PCM" in lines["size"]
     assert "members" in lines["tables"]
-    assert json.loads(printed(made, "--format", "json")) == summary(logitstore.open_store(made.path))
+    assert json.loads(printed(made, "--format", "json")) == summarise(logitstore.open_store(made.path)).to_dict()
 
 
 def test_summary_of_a_store_without_blocks(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store", Spec(skip_blocks=tuple(f"00000{i}-0-3" for i in range(5))))
-    text = render_summary(summary(logitstore.open_store(made.path)))
+    text = summarise(logitstore.open_store(made.path)).render()
     assert "0 in 0 of 5 shards" in text
     assert "a view" not in text
 

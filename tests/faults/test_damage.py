@@ -50,12 +50,12 @@ def reads(whole: Path) -> dict[str, Callable[[Path], Any]]:
     store = open_store(whole)
     found: dict[str, Callable[[Path], Any]] = {f"sql {query}": lambda path, q=query: _sql(path, q) for query in QUERIES}
     for view in range(store.views):
-        for clip in store.rows(view).tolist():
+        for clip in store.clips_of(view).tolist():
             found[f"targets {view} {clip}"] = lambda path, v=view, c=clip: _arrays(open_store(path).targets(v, [c]))
             found[f"draws {view} {clip}"] = lambda path, v=view, c=clip: _arrays(
                 open_store(path).draws(v, [c]).columns.values()
             )
-        rows = store.rows(view)
+        rows = store.clips_of(view)
         found[f"targets {view}"] = lambda path, v=view, r=rows: _arrays(open_store(path).targets(v, r))
     for number in range(len(store.commits)):
         found[f"members {number}"] = lambda path, n=number: _block(path, n, "block_members")
@@ -240,5 +240,5 @@ def _elsewhere(world: World, store: Path) -> list[str]:
 def test_the_rows_of_a_view_name_no_clip_twice(whole):
     store = open_store(whole.store)
     for view in range(store.views):
-        rows = store.rows(view)
+        rows = store.clips_of(view)
         assert len(np.unique(rows)) == len(rows) == 8

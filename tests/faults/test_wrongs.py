@@ -97,7 +97,7 @@ def _answers(store: Path) -> dict[str, list]:
     paths = opened.clips["path"].to_pylist()
     found: dict[str, list] = {}
     for view in range(opened.views):
-        for clip in opened.rows(view).tolist():
+        for clip in opened.clips_of(view).tolist():
             targets = [values[0] for values in opened.targets(view, [clip])]
             found.setdefault(paths[clip], []).append((targets, opened.draws(view, [clip]).columns))
     return found

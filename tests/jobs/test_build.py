@@ -161,7 +161,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     assert set(failed) == {"text.wav", "empty.flac", "truncated.wav", "nan.wav"}
     assert str(audio) not in "".join(failed.values())
     store = open_store(audio / "store")
-    assert len(store.rows(0)) == 20
+    assert len(store.clips_of(0)) == 20
     assert store.clips.num_rows == 24
     clip = store.clips["path"].to_pylist().index("nan.wav")
     with pytest.raises(UsageError, match=f"clip {clip} has no targets, it failed: .*finite"):
@@ -200,7 +200,7 @@ def test_a_clip_deleted_between_scan_and_decode_is_recorded(audio):
 def test_a_teacher_that_fails_midway_leaves_what_was_committed(audio, teacher, message):
     with pytest.raises(ModelOutputError, match=message):
         build(options(audio, teachers=[f"python:tones:{teacher}"], batch_size=8, shard_clips=4))
-    assert status(str(audio / "store")).done == 1
+    assert status(str(audio / "store")).shards_finished == 1
     assert not (audio / "store" / "claims").exists()
 
 
@@ -326,11 +326,10 @@ def test_mixup_replays_and_an_unreadable_partner_has_weight_zero(audio):
     broken = store.clips["path"].to_pylist().index("a/broken.wav")
     unmixed = 0
     for view in range(3):
-        rows = store.rows(view)
+        rows = store.clips_of(view)
         drawn = store.draws(view, rows).columns
         unmixed += int((drawn["mixup_weight"] == 0).sum())
-        assert broken not in [store.partner_clip(c, p) for c, p, w in
-                              zip(rows, drawn["mixup_partner"], drawn["mixup_weight"], strict=True) if w]  # fmt: skip
+        assert broken not in store.partners(rows, store.draws(view, rows))
         for clip in rows[:4]:
             waveform, spans = rendered_view(store, clips, int(clip), view)
             exact = ensemble.probabilities(waveform[None], spans.to("cpu"))[0].numpy()
@@ -345,7 +344,7 @@ def test_a_failed_clip_does_not_change_the_others(audio):
     (audio / "audio" / "a" / "004.wav").write_bytes((audio / "audio" / "a" / "004.wav").read_bytes()[:3000])
     build(options(audio))
     whole, holed = open_store(audio / "whole"), open_store(audio / "store")
-    rows = holed.rows(1)
+    rows = holed.clips_of(1)
     assert len(rows) == 19
     for one, other in zip(whole.targets(1, rows), holed.targets(1, rows), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -363,7 +362,7 @@ def test_status_counts_blocks(audio):
     build(options(audio))
     (audio / "store" / "commits" / "000001-0-3.json").unlink()
     found = status(str(audio / "store"))
-    assert (found.done, found.missing, found.shards, found.claimed) == (2, 1, 3, ())
+    assert (found.shards_finished, found.missing, found.shards, found.claimed) == (2, 1, 3, ())
     assert "2 of 3 shards done, 0 claimed, 1 missing" in found.render()
 
 

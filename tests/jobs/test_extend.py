@@ -71,10 +71,10 @@ def test_an_extended_store_holds_the_new_clips_and_nothing_there_is_touched(root
         (0, 0, 8, "clips/00000.parquet"), (1, 8, 4, "clips/00000.parquet"), (2, 12, 8, "clips/00001.parquet"),
     ]  # fmt: skip
     found = status(str(root / "store"))
-    assert (found.clips, found.shards, found.done, found.missing) == (20, 3, 3, 0)
+    assert (found.clips, found.shards, found.shards_finished, found.missing) == (20, 3, 3, 0)
     audio = ClipAudio(open_audio(str(root / "audio")), store.clips, 16_000)
     assert compared(store, audio, 10) == (3, [])
-    assert store.rows(2).tolist() == list(range(20))
+    assert store.clips_of(2).tolist() == list(range(20))
     assert store.sql("SELECT count(*) AS n, count(DISTINCT clip) AS c FROM topk").to_pylist() == [{"n": 240, "c": 20}]
     assert store.sql("SELECT max(clip) AS c FROM clips WHERE fold = 1").to_pylist() == [{"c": 19}]
 
@@ -134,7 +134,7 @@ def test_more_views_reach_every_part_whose_audio_the_source_has(root):
     after = contents(root / "store")
     assert {name: after[name] for name in before} == before
     assert (summary.made_views, summary.views, summary.missing) == (40, 5, 0)
-    assert open_store(root / "store").rows(4).tolist() == list(range(20))
+    assert open_store(root / "store").clips_of(4).tolist() == list(range(20))
 
     (root / "elsewhere").mkdir()
     for path in ("a", "b"):
@@ -149,7 +149,7 @@ def test_more_views_reach_every_part_whose_audio_the_source_has(root):
     assert "clips/00001.parquet of the store lacks views" in notes[0]
     assert "--views 6" in notes[0]
     assert extend(more(root, views=6)).missing == 0
-    assert open_store(root / "store").rows(5).tolist() == list(range(20))
+    assert open_store(root / "store").clips_of(5).tolist() == list(range(20))
 
 
 def test_one_source_may_give_the_clips_of_several_parts(root):
@@ -262,7 +262,7 @@ def test_two_extenders_at_once_share_a_part_or_make_two(tmp_path):
     raced.rival = others
     writer = StoreWriter.extend(raced, manifest, new)
     assert [(part.name, part.first_clip, part.first_shard) for part in writer.own] == [("clips/00002.parquet", 24, 4)]
-    assert (writer.shards, writer.shard_rows(3), writer.shard_rows(5)) == (6, range(20, 24), range(32, 36))
+    assert (writer.shards, writer.clips_of(3), writer.clips_of(5)) == (6, range(20, 24), range(32, 36))
     shutil.copytree(made, tmp_path / "three")
     (tmp_path / "three" / "clips" / "00001.parquet").unlink()
     raced = Raced(tmp_path / "three")

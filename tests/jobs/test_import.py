@@ -61,7 +61,7 @@ def run(root: Path, **changes: Any) -> ImportSummary:
 
 def by_clip(store: Store, view: int) -> dict[tuple[str, float], tuple[list[tuple[int, float]], dict[str, int]]]:
     """Targets, as pairs, and draws of every clip that has them, by file name and start in seconds."""
-    rows = store.rows(view)
+    rows = store.clips_of(view)
     classes, values = store.targets(view, rows)
     drawn = store.draws(view, rows).columns
     paths, starts, rates = (store.clips[name].to_pylist() for name in ("path", "start", "rate"))

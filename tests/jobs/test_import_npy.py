@@ -104,7 +104,7 @@ def test_what_the_audio_root_lacks(tmp_path: Path) -> None:
     }
     assert summary.notes == ["4 files are longer than --clip-seconds 1: their clips are what they begin with"]
     store = open_store(tmp_path / "store")
-    for clip in store.rows(0).tolist():
+    for clip in store.clips_of(0).tolist():
         path = Path(store.clips["path"][clip].as_py())
         classes, values = store.targets(0, [clip])
         assert dict(zip(classes[0].tolist(), values[0].tolist(), strict=True)) == expected(

@@ -235,7 +235,7 @@ def test_a_store_gives_back_what_the_teachers_features_say(root):
     store = open_store(root / "store")
     assert store.manifest.format_version == 2
     assert store.manifest.relations == RelationSpec(frames=8, clips=64, pooled=8)
-    clips = store.rows(1)[[5, 0, 11, 5]]
+    clips = store.clips_of(1)[[5, 0, 11, 5]]
     found, features = store.relations(1, clips), exact(root, store, 1, clips)
     assert found.frames is not None
     assert found.clips is not None
@@ -257,7 +257,7 @@ def test_a_store_gives_back_what_the_teachers_features_say(root):
 def test_one_of_the_two_alone(root, relations):
     build(with_relations(root, relations=relations))
     store = open_store(root / "store")
-    found = store.relations(0, store.rows(0))
+    found = store.relations(0, store.clips_of(0))
     assert (found.frames is None, found.clips is None) == (relations == "clips", relations == "frames")
     assert (root / "store" / BASIS).exists() == (relations == "clips")
     other = {"frames": "clips", "clips": "frames"}[relations]
@@ -421,9 +421,9 @@ def test_another_builder_that_was_first_decides_the_basis(root, monkeypatch):
     assert (root / "store" / BASIS).read_bytes() == encode_basis(other)
     store = open_store(root / "store")
     relator = Relator(RelationSpec(frames=16, clips=64, pooled=16), other, torch.device("cpu"))
-    found = store.relations(0, store.rows(0)).clips
+    found = store.relations(0, store.clips_of(0)).clips
     assert found is not None
-    np.testing.assert_allclose(found, relator.vectors(exact(root, store, 0, store.rows(0))), atol=0.01)
+    np.testing.assert_allclose(found, relator.vectors(exact(root, store, 0, store.clips_of(0))), atol=0.01)
 
 
 def test_verify_finds_wrong_relations_and_asks_the_teachers_again(root):

@@ -282,11 +282,11 @@ def test_reading_a_store_at_a_url(audio, filled, monkeypatch):
 
 
 def test_a_summary_lists_and_does_not_ask_for_every_object(audio, filled, monkeypatch):
-    from logitstore.cli.inspect import summary
+    from logitstore.store.summary import summarise
 
     asked = Requests(monkeypatch)
-    found = summary(open_store(filled))
-    assert found == summary(open_store(audio / "store")) | {"store": filled}
+    found = summarise(open_store(filled)).to_dict()
+    assert found == summarise(open_store(audio / "store")).to_dict() | {"store": filled}
     assert asked["read"] == 1 + 3 + 1  # manifest, commits, clip table
     assert asked["list"] == 3  # commits, clip tables, sizes
 

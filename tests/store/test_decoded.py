@@ -13,7 +13,7 @@ import pytest
 from logitstore import open_store
 from logitstore.errors import CorruptStoreError, UsageError
 from logitstore.store import decoded
-from logitstore.store.reader import Store
+from logitstore.store.piece import Piece
 from tests.small_store import Spec, damage, make_store
 
 SPEC = Spec(clips=37, shard_clips=8, view_ranges=((0, 2), (2, 5)), failed=(10, 20, 21))
@@ -39,12 +39,12 @@ def folder(tmp_path, monkeypatch):
 def decodes(monkeypatch):
     """How many blocks this process decodes."""
     counts = [0]
-    monkeypatch.setattr(Store, "_decode", counting(counts))
+    monkeypatch.setattr(Piece, "_decode", counting(counts))
     return counts
 
 
 def counting(counts):
-    plain = Store._decode
+    plain = Piece._decode
 
     def counted(self, commit, *more):
         counts[0] += 1
@@ -60,7 +60,7 @@ def files(folder):
 def check(store, made, views=range(5)):
     random = np.random.default_rng(0)
     for view in views:
-        rows = random.choice(store.rows(view), 60)
+        rows = random.choice(store.clips_of(view), 60)
         classes, probabilities = store.targets(view, rows)
         np.testing.assert_array_equal(classes, made.classes[rows, view])
         np.testing.assert_array_equal(probabilities, made.probabilities[rows, view])
@@ -68,9 +68,9 @@ def check(store, made, views=range(5)):
 
 def read(path, done):
     counts = [0]
-    Store._decode = counting(counts)
+    Piece._decode = counting(counts)
     store = open_store(path)
-    sums = [float(store.targets(view, store.rows(view))[1].sum(dtype=np.float64)) for view in range(5)]
+    sums = [float(store.targets(view, store.clips_of(view))[1].sum(dtype=np.float64)) for view in range(5)]
     done.put((sums, counts[0], len(files(decoded._folder()))))
 
 
@@ -108,7 +108,7 @@ def test_half_precision_survives(made):
 def test_failed_rows_are_refused_with_their_reason(made):
     store = open_store(made.path)
     for view in (0, 4):
-        with pytest.raises(UsageError, match=r"clip 20 has no targets, it failed: not audio; use .* store.rows"):
+        with pytest.raises(UsageError, match=r"clip 20 has no targets, it failed: not audio; use .* store.clips_of"):
             store.targets(view, [3, 20, 10])
 
 
@@ -118,7 +118,7 @@ def test_workers_share_one_decode(made, start):
     context = multiprocessing.get_context(start)
     done = context.Queue()
     store = open_store(made.path)
-    store._decoded.share()
+    store.pieces[0]._decoded.share()
     workers = [context.Process(target=read, args=(made.path, done)) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -128,7 +128,7 @@ def test_workers_share_one_decode(made, start):
     assert [sums for sums, _, _ in found] == [expected(made)] * 2
     assert sum(counts for _, counts, _ in found) == BLOCKS
     assert [left for _, _, left in found] == [2, 2]  # the parent's file and its lock, and no others
-    assert store._decoded._file.filled.all()
+    assert store.pieces[0]._decoded._file.filled.all()
 
 
 class Items:
@@ -210,7 +210,7 @@ def test_without_a_file_memory_is_bounded(made, folder, decodes, monkeypatch, re
     store = open_store(made.path)
     store.decoded_bytes = 0 if reason == "no bytes" else None
     check(store, made)
-    kept = store._decoded._kept
+    kept = store.pieces[0]._decoded._kept
     assert sum(block.nbytes for block in kept.values()) <= decoded.MOST_KEPT_BYTES
     assert decodes[0] > BLOCKS
     assert not folder.exists() or files(folder) == []
@@ -259,7 +259,7 @@ def test_neither_targets_nor_draws_need_the_clip_table(made, monkeypatch):
     store = open_store(made.path)
     store.targets(0, [0])
     store.draws(0, [0])
-    assert len(store.rows(0)) == 34
+    assert len(store.clips_of(0)) == 34
 
 
 def _refusing(plain):

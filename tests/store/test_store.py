@@ -124,7 +124,7 @@ def _read_everything(root):
     store = open_store(root)
     _ = store.clips
     for view in range(store.views):
-        store.targets(view, store.rows(view))
+        store.targets(view, store.clips_of(view))
         store.draws(view)
     for commit in store.commits:
         store.block_targets(commit)

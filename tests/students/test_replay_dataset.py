@@ -116,7 +116,7 @@ def test_items_are_the_views_that_the_teachers_heard(root, name):
     audio = clips_of(root, store)
     dataset = students.ReplayDataset(store, root / "audio", 1)
     assert len(dataset) == 11
-    rows = store.rows(1)
+    rows = store.clips_of(1)
     classes, probabilities = store.targets(1, rows)
     dense = dense_targets(classes, probabilities, 8)
     for index in (0, 5, -1):
@@ -231,10 +231,10 @@ def test_under_mixup_a_student_hears_bit_for_bit_what_the_teachers_heard(root, t
     replayer = replayer_of(root, store)
     mixed, students = 0, set()
     for view in range(2):
-        weights = store.draws(view, store.rows(view)).columns["mixup_weight"]
+        weights = store.draws(view, store.clips_of(view)).columns["mixup_weight"]
         mixed += np.count_nonzero(weights)
         for batch_size in (1, 4, 11):
-            views = stored_views(store, view, store.rows(view)[::-1])
+            views = stored_views(store, view, store.clips_of(view)[::-1])
             for batch in planned(replayer, views, batch_size):
                 for waveform, target in zip(batch.waveforms, batch.targets, strict=True):
                     students.add(waveform.numpy().tobytes())
@@ -248,7 +248,7 @@ def test_labels_are_mixed_as_the_waveforms_are(root):
     store = open_store(root / "mixed")
     labels = clip_labels(store, "label")
     names = list(store.manifest.classes)
-    rows = store.rows(0)
+    rows = store.clips_of(0)
     replayer = replayer_of(root, store)
     own = np.zeros((12, 8), np.float32)
     for clip, cell in enumerate(LABELS):
@@ -264,7 +264,7 @@ def test_labels_are_mixed_as_the_waveforms_are(root):
         for clip, found, labelled in zip(batch.clips.tolist(), batch.labels, batch.labelled.tolist(), strict=True):
             place = int(np.flatnonzero(rows == clip)[0])
             weight = drawn["mixup_weight"][place] / 1024
-            partner = store.partner_clip(clip, int(drawn["mixup_partner"][place])) if weight else clip
+            partner = int(views.partners[place]) if weight else clip
             assert found.numpy() == pytest.approx((1 - weight) * own[clip] + weight * own[partner], abs=1e-6)
             assert labelled == (known[clip] and known[partner])
             seen.append((labelled, weight > 0))
@@ -351,7 +351,7 @@ def related(root, tmp_path_factory):
 
 def test_items_bring_the_relations_of_what_they_hold(root, related):
     store, teacher = related
-    dataset = ReplayDataset(store, root / "audio", 1, rows=store.rows(1)[::-1], relations=True)
+    dataset = ReplayDataset(store, root / "audio", 1, rows=store.clips_of(1)[::-1], relations=True)
     loader = DataLoader(dataset, batch_size=len(dataset))
     (batch,) = list(loader)
     assert batch["frame_gram"].shape == (11, 8, 8)
@@ -430,7 +430,7 @@ def test_inconsistent_views_have_other_draws_and_the_stored_targets(root, name):
 
 def test_fresh_draws_do_not_depend_on_the_clips_beside_them(root):
     store = open_store(root / "mixed")
-    rows = store.rows(0)
+    rows = store.clips_of(0)
     together = fresh_draws(store, rows, 1, 5)
     some = fresh_draws(store, rows[[7, 2]], 1, 5)
     for name, values in some.columns.items():

@@ -100,14 +100,14 @@ def dense(store, view, rows):
 
 
 def test_balanced_weights_follow_their_formula_whatever_the_order_of_the_clips(store):
-    rows = store.rows(1)[::-3]
+    rows = store.clips_of(1)[::-3]
     squares = dense(store, 1, rows) ** 2
     expected = (squares / np.maximum(squares.sum(axis=0), 1)).sum(axis=1)
     assert balanced(store, 1, rows) == pytest.approx(expected, rel=1e-12)
 
 
 def test_balanced_draws_have_a_flatter_mass_of_classes(store):
-    rows = store.rows(0)
+    rows = store.clips_of(0)
     probabilities = dense(store, 0, rows)
 
     def mass(weights):
@@ -130,7 +130,7 @@ def test_balanced_draws_have_a_flatter_mass_of_classes(store):
 
 
 def test_a_class_that_is_hardly_heard_draws_no_whole_share(store):
-    rows = store.rows(0)
+    rows = store.clips_of(0)
     squares = dense(store, 0, rows) ** 2
     mass = squares.sum(axis=0)
     assert mass.min() < 1 < 100 < mass.max()
@@ -140,7 +140,7 @@ def test_a_class_that_is_hardly_heard_draws_no_whole_share(store):
 
 
 def test_weights_by_sql_come_in_the_order_of_the_clips(store):
-    rows = store.rows(1)[::-7]
+    rows = store.clips_of(1)[::-7]
     table = store.sql("SELECT clip, entropy, top1_probability FROM views WHERE view = 1")
     entropy = dict(zip(table["clip"].to_pylist(), table["entropy"].to_pylist(), strict=True))
     assert weighted_by(store, 1, rows, "entropy").tolist() == [entropy[clip] for clip in rows]
@@ -168,7 +168,7 @@ def test_weights_by_sql_come_in_the_order_of_the_clips(store):
 )
 def test_what_cannot_be_a_weight_is_refused(store, sql, error, message):
     with pytest.raises(error, match=message) as caught:
-        weighted_by(store, 0, store.rows(0), sql)
+        weighted_by(store, 0, store.clips_of(0), sql)
     assert "\n" not in str(caught.value)
 
 

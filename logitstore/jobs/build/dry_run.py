@@ -58,7 +58,7 @@ def dry_run(job: Job) -> str:
     unreadable = [
         path for path, rate in zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True) if not rate
     ]
-    hours = pcm_bytes(table, manifest.sample_rate) / 2 / manifest.sample_rate / 3600
+    hours = pcm_bytes([table], manifest.sample_rate) / 2 / manifest.sample_rate / 3600
     planes = sum(column.planes for column in manifest.columns)
     per_view = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.63
     related = {} if kept is None else _relation_sizes(kept, widths, total, shards)

@@ -25,11 +25,12 @@ from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
-from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import columns_for
 from logitstore.store.format.manifest import ROOT, Manifest, Member, decode_root, version_for
 from logitstore.store.format.parts import Part
-from logitstore.store.shards import default_shard_clips, missing_views, number_ranges
+from logitstore.store.piece import Piece
+from logitstore.store.pieces import Pieces
+from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.summary import BuildSummary, summarise
 from logitstore.store.writer import StoreWriter
@@ -191,7 +192,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
     audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache)
     known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
-    total = sum(len(writer.shard_rows(shard)) for shard in chosen) * options.views
+    total = sum(len(writer.clips_of(shard)) for shard in chosen) * options.views
     done = sum(
         c.clips * (min(c.view_stop, options.views) - c.view_start) for c in known if c.view_start < options.views
     )
@@ -217,7 +218,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                     continue
                 try:
                     for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
-                        plan = BlockPlan(shard, writer.shard_rows(shard), start, stop)
+                        plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
                         content = make_block(
                             manifest, writer.part_of(shard), plan, audio, job.ask,
                             pool=pool, strict=options.strict, advance=progress.advance,
@@ -235,12 +236,17 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, pool, claimer, progress)
-    committed = commits.read_all(job.storage)
-    views = max([options.views, *(commit.view_stop for commit in committed)])
-    missing = _unfinished(writer, committed, views)
+    store = Pieces([Piece(job.storage, manifest, writer.root_digest)])
+    missing = unfinished_shards(store.commits, writer.shards, max(options.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
-        writer.sweep(committed)
-    return summarise(writer, committed, made_views=made, seconds=time.monotonic() - began, missing=len(missing))
+        writer.sweep(store.commits)
+    return BuildSummary(
+        **vars(summarise(store)),
+        failures=[(path, reason) for _, path, reason in store.failures()],
+        made_views=made,
+        seconds=time.monotonic() - began,
+        missing=len(missing),
+    )
 
 
 def _retry_failed(
@@ -323,7 +329,7 @@ def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[P
     """The source's parts; of a build, also those other parts that lack views and that its audio holds whole."""
     if isinstance(job.options, Extension) or len(writer.own) == len(writer.parts):
         return list(writer.own)
-    unfinished = set(_unfinished(writer, commits.read_all(job.storage), job.options.views))
+    unfinished = set(unfinished_shards(commits.read_all(job.storage), writer.shards, job.options.views))
     own = {part.name for part in writer.own}
     chosen = []
     for part in writer.parts:
@@ -338,14 +344,6 @@ def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[P
                 f"add them with: logitstore extend {job.storage.location} ITS_SOURCE --views {job.options.views} …"
             )
     return chosen
-
-
-def _unfinished(writer: StoreWriter, committed: Sequence[Commit], views: int) -> list[int]:
-    """The shards of the store, rising, that lack some of the first ``views`` views."""
-    by_shard: dict[int, list[Commit]] = {}
-    for commit in committed:
-        by_shard.setdefault(commit.shard, []).append(commit)
-    return [shard for shard in range(writer.shards) if missing_views(by_shard.get(shard, ()), views)]
 
 
 def _stored_manifest(storage: Storage) -> Manifest | None:

@@ -249,7 +249,7 @@ def _first_draws(manifest: Manifest, writer: StoreWriter, clips: I64) -> tuple[D
     while at < len(clips):
         part = next(p for p in writer.own if p.first_clip <= clips[at] < p.first_clip + p.table.num_rows)
         shard = part.first_shard + (int(clips[at]) - part.first_clip) // manifest.shard_clips
-        inside = part.rows(shard, manifest.shard_clips)
+        inside = part.clips_of(shard, manifest.shard_clips)
         here = clips[(clips >= inside.start) & (clips < inside.stop)]
         drawn = block_draws(manifest, part, BlockPlan(shard, inside, 0, 1))
         found.append(Draws({name: values[here - inside.start, 0] for name, values in drawn.items()}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,10 @@ from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import Targets, columns_for
 from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.piece import Piece
+from logitstore.store.pieces import Pieces
 from logitstore.store.storage import Storage
+from logitstore.store.summary import Summary, summarise
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.fingerprint import Fingerprint, fingerprint
 from logitstore.views.ops import Place
@@ -46,24 +49,18 @@ class ImportedViews:
     draws: dict[str, I64]
 
 
-@dataclass(frozen=True)
-class ImportSummary:
-    """What a finished import wrote; ``failures`` are (path, reason), ``notes`` are things that a user should know."""
+@dataclass(frozen=True, kw_only=True)
+class ImportSummary(Summary):
+    """What a store holds after an import; ``failures`` are (path, reason), ``notes`` what a user should know."""
 
-    location: str
-    clips: int
-    views: int
-    stored_views: int
-    blocks: int
-    store_bytes: int
     seconds: float
-    failures: Sequence[tuple[str, str]]
-    notes: Sequence[str] = field(default=())
+    failures: list[tuple[str, str]]
+    notes: Sequence[str] = ()
 
     def render(self) -> str:
         """The lines that ``logitstore import`` prints."""
         rate = f", {self.stored_views / self.seconds:,.0f} views/s" if self.stored_views else ""
-        each = f", {self.store_bytes / self.stored_views:.1f} bytes a view" if self.stored_views else ""
+        each = "" if self.bytes_a_view is None else f", {self.bytes_a_view:.1f} bytes a view"
         lines = [
             f"store      {self.location}",
             f"clips      {self.clips:,} x {self.views} views, in {self.blocks:,} blocks",
@@ -207,32 +204,26 @@ def write_blocks(
                     if not claimer.take(shard):
                         continue
                     try:
-                        content = _content(manifest, writer.shard_rows(shard), views, failed, imported, audio)
+                        content = _content(manifest, writer.clips_of(shard), views, failed, imported, audio)
                         writer.write_block(shard, 0, views, content, f"blocks/{name}")
                     finally:
                         claimer.drop(shard)
-                advance(len(writer.shard_rows(shard)) * views)
+                advance(len(writer.clips_of(shard)) * views)
                 waiting.discard(shard)
             if waiting and len(waiting) == before:
                 time.sleep(_WAIT_SECONDS)
-    names = [commits.object_name(commits.block_name(shard, 0, views)) for shard in range(writer.shards)]
-    committed = [commits.decode(storage.get(name), name) for name in names]
-    strangers = sorted(set(storage.names(commits.FOLDER)) - set(names))
+    store = Pieces([Piece(storage, writer.manifest, writer.root_digest)])
+    ours = {commits.block_name(shard, 0, views) for shard in range(writer.shards)}
+    strangers = [commit.name for commit in store.commits if commit.name not in ours]
     if strangers:
-        raise CorruptStoreError(f"{storage.location}: {strangers[0]} is not of this import; choose another --out")
+        name = commits.object_name(strangers[0])
+        raise CorruptStoreError(f"{storage.location}: {name} is not of this import; choose another --out")
     if not claims.claimed_shards(storage):
-        writer.sweep(committed)
-    reasons = {commit.first_clip + row: reason for commit in committed for row, reason in commit.failed}
-    paths = clip_table["path"]
+        writer.sweep(store.commits)
     return ImportSummary(
-        location=storage.location,
-        clips=clip_table.num_rows,
-        views=views,
-        stored_views=sum((commit.clips - len(commit.failed)) * commit.views for commit in committed),
-        blocks=len(committed),
-        store_bytes=sum(storage.sizes().values()),
+        **vars(summarise(store)),
         seconds=time.monotonic() - began,
-        failures=[(paths[clip].as_py(), reasons[clip]) for clip in sorted(reasons)],
+        failures=[(path, reason) for _, path, reason in store.failures()],
         notes=notes,
     )
 

@@ -115,13 +115,14 @@ class _Auditor:
 
     def _commits(self) -> list[Commit]:
         kept = []
-        for name in self.storage.names(commits.FOLDER):
+        for name, content in commits.objects(self.storage):
             if not _COMMIT.fullmatch(name):
                 self.problem(f"{name} is no part of a store")
                 continue
-            content = self.get(name)
             if content is None:
+                self.problem(f"{name} is missing")
                 continue
+            self.count(content)
             try:
                 commit = commits.decode(content, name)
             except CorruptStoreError as error:

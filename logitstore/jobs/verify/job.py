@@ -248,16 +248,15 @@ def json_text(value: Any) -> str:
 
 def _spread(store: Store, count: int) -> list[tuple[int, int]]:
     """Up to ``count`` stored views (clip, view), evenly over all of them."""
-    sizes = [(commit.clips - len(commit.failed)) * commit.views for commit in store.commits]
+    sizes = [commit.stored_views for commit in store.commits]
     stops = np.cumsum(sizes)
     total = int(stops[-1]) if len(stops) else 0
     chosen = []
     for position in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist():
         block = int(np.searchsorted(stops, position, side="right"))
         commit = store.commits[block]
-        rows = np.delete(np.arange(commit.clips), [row for row, _ in commit.failed])
         row, view = divmod(position - int(stops[block]) + sizes[block], commit.views)
-        chosen.append((commit.first_clip + int(rows[row]), commit.view_start + view))
+        chosen.append((commit.first_clip + int(commit.readable[row]), commit.view_start + view))
     return chosen
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
+from logitstore.arrays import I64
 from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError
-from logitstore.store.format.manifest import to_json
+from logitstore.store.format.manifest import ROOT, to_json
 from logitstore.store.storage import Storage
 from logitstore.views.fingerprint import Fingerprint
 
@@ -52,6 +55,16 @@ class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Number of views of the block."""
         return self.view_stop - self.view_start
 
+    @property
+    def stored_views(self) -> int:
+        """Number of views that have targets, summed over clips."""
+        return (self.clips - len(self.failed)) * self.views
+
+    @property
+    def readable(self) -> I64:
+        """The rows of the block, rising, that have targets: int64 (n,)."""
+        return np.delete(np.arange(self.clips), [row for row, _ in self.failed])
+
 
 def block_name(shard: int, view_start: int, view_stop: int) -> str:
     """The name of a block, which sorts by shard."""
@@ -63,14 +76,38 @@ def object_name(name: str) -> str:
     return f"{FOLDER}/{name}.json"
 
 
-def read_all(storage: Storage) -> list[Commit]:
-    """Every commit of a store that is there at this moment, by name.
+def objects(storage: Storage, shard: int | None = None) -> Iterator[tuple[str, bytes | None]]:
+    """The objects that hold commits, of one shard where it is given: name and content, by name.
 
-    :raises CorruptStoreError: one of them is damaged.
+    The content is None of one that has gone since it was listed.
     """
-    names = list(storage.names(FOLDER))
-    contents = zip(names, storage.get_many(names), strict=True)
-    return [decode(content, name) for name, content in contents if content is not None]
+    names = list(storage.names(FOLDER, "" if shard is None else f"{shard:06d}-"))
+    yield from zip(names, storage.get_many(names), strict=True)
+
+
+def read_all(
+    storage: Storage, shard: int | None = None, *, root_digest: str | None = None, whole: bool = False
+) -> tuple[Commit, ...]:
+    """Every commit of a store that is there at this moment, by shard and first view.
+
+    :param shard: only those of this shard.
+    :param root_digest: of the manifest that they must have been committed under.
+    :param whole: whether it is an error if one goes while they are read; builders may make a block anew meanwhile.
+    :raises CorruptStoreError: one of them is damaged, or was committed under another manifest.
+    """
+    found = []
+    for name, content in objects(storage, shard):
+        if content is None:
+            if whole:
+                raise CorruptStoreError(f"{storage.location}: {name} has gone while it was read; try again")
+            continue
+        commit = decode(content, name)
+        if root_digest is not None and commit.manifest_digest != root_digest:
+            raise CorruptStoreError(
+                f"{storage.location}: {name} was committed under another manifest; restore {ROOT} from a copy"
+            )
+        found.append(commit)
+    return tuple(sorted(found, key=lambda commit: (commit.shard, commit.view_start)))
 
 
 class Span(NamedTuple):

@@ -140,6 +140,15 @@ def decode_root(content: bytes, location: str) -> Manifest:
         raise CorruptStoreError(f"the manifest of {location} is damaged: {error}; restore it from a copy") from error
 
 
+def member_names(manifest: Manifest) -> list[str]:
+    """A name for every member, unique: a name that comes again is numbered, as in ``cnn4 #2``."""
+    names: list[str] = []
+    for member in manifest.teachers:
+        before = sum(name.rsplit(" #", 1)[0] == member.name for name in names)
+        names.append(f"{member.name} #{before + 1}" if before else member.name)
+    return names
+
+
 def version_for(relations: RelationSpec | None) -> int:
     """The format version of a store with these relations."""
     return FORMAT_VERSION if relations is None else RELATIONS_VERSION

@@ -6,9 +6,11 @@ source that gives them goes on with it.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 from logitstore.arrays import I64
 from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError, MismatchError
-from logitstore.store.storage import Storage
+from logitstore.store.storage import LocalStorage, Storage
 
 CLIPS = "clips"
 KEY = ("path", "start", "length")
@@ -39,7 +41,7 @@ class Part:
         """The numbers of its shards."""
         return range(self.first_shard, self.first_shard - (-int(self.table.num_rows) // shard_clips))
 
-    def rows(self, shard: int, shard_clips: int) -> range:
+    def clips_of(self, shard: int, shard_clips: int) -> range:
         """The clips of one of its shards."""
         start = (shard - self.first_shard) * shard_clips
         stop = min(start + shard_clips, int(self.table.num_rows))
@@ -67,13 +69,43 @@ def read_parts(storage: Storage, shard_clips: int) -> tuple[Part, ...]:
         if part_number(name) != number:
             raise CorruptStoreError(f"{storage.location}: {part_name(number)} is missing; restore it")
         content = storage.get(name)
-        try:
-            table = pq.read_table(pa.BufferReader(content))
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise CorruptStoreError(f"{storage.location}: {name} is damaged ({reason}); restore it") from error
+        table = read_columns(storage, name, open_part(storage, name, content))
         parts.append(next_part(parts, table, digest(content), shard_clips))
     return tuple(parts)
+
+
+def open_part(storage: Storage, name: str, content: bytes | None = None) -> pq.ParquetFile:
+    """A part of the clip table as a Parquet file; only its end is read.
+
+    :param content: its bytes, where they are known; of a folder they need not be.
+    :raises CorruptStoreError: it is damaged.
+    """
+    source: Any
+    if content is None and isinstance(storage, LocalStorage):
+        source = storage.root / name
+    else:
+        source = pa.BufferReader(storage.get(name) if content is None else content)
+    with damage(storage, name):
+        return pq.ParquetFile(source)
+
+
+def read_columns(storage: Storage, name: str, file: pq.ParquetFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Some columns of a part, all by default.
+
+    :raises CorruptStoreError: it is damaged.
+    """
+    with damage(storage, name):
+        return file.read(columns=columns)
+
+
+@contextlib.contextmanager
+def damage(storage: Storage, name: str) -> Iterator[None]:
+    """Around the reading of a part: what Arrow cannot read is damage, and is said so."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise CorruptStoreError(f"{storage.location}: {name} is damaged ({reason}); restore it") from error
 
 
 def next_part(parts: Sequence[Part], table: pa.Table, table_digest: str, shard_clips: int) -> Part:

@@ -23,8 +23,8 @@ _LARGE_PART = 1 << 21  # rows of a part beyond which parts are decoded one at a 
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of a table that is decoded as a whole.
+class TablePart:
+    """A range of a table's rows that is decoded as a whole.
 
     ``bounds`` are half-open ranges of its integer columns: what a filter can exclude the part by. ``rows`` is about
     its size. ``decode`` gives its rows with at least the columns asked for.
@@ -41,7 +41,9 @@ class LazyTable(ds.Dataset):  # type: ignore[misc]
     ``failure`` is the error, if any, that ended a scan; DuckDB itself hands on no more than its text.
     """
 
-    def __init__(self, schema: pa.Schema, parts: Sequence[Part]) -> None:  # the base class refuses to be initialised
+    def __init__(
+        self, schema: pa.Schema, parts: Sequence[TablePart]
+    ) -> None:  # the base class refuses to be initialised
         self._columns = schema
         self.parts = parts
         self.failure: BaseException | None = None
@@ -57,7 +59,7 @@ class LazyTable(ds.Dataset):  # type: ignore[misc]
         """A scan of some columns (all, where none are named) of the rows that satisfy a filter; each begins anew."""
         return LazyScanner(self, list(columns) if columns else self._columns.names, filter)
 
-    def kept_parts(self, condition: pc.Expression | None) -> Sequence[Part]:
+    def kept_parts(self, condition: pc.Expression | None) -> Sequence[TablePart]:
         """The parts that may hold rows that satisfy a condition, by what Arrow can prove from their bounds."""
         bounded = {name for part in self.parts for name in part.bounds}
         if condition is None or not bounded & referenced(condition, self._columns):
@@ -123,7 +125,7 @@ def _guarantee(bounds: dict[str, tuple[int, int]]) -> pc.Expression:
     return expression
 
 
-def _decode_ahead(parts: Sequence[Part], columns: Set[str]) -> Iterator[pa.Table]:
+def _decode_ahead(parts: Sequence[TablePart], columns: Set[str]) -> Iterator[pa.Table]:
     """Parts in their order, the next ones being decoded by other threads meanwhile."""
     ahead = _THREADS if all(part.rows <= _LARGE_PART for part in parts) else 1
     pool = ThreadPoolExecutor(ahead, thread_name_prefix="tables")

@@ -20,11 +20,12 @@ import msgspec
 import pyarrow as pa
 
 from logitstore.errors import QueryError
+from logitstore.queries import asked
 from logitstore.store.sql.lazy import LazyTable
 from logitstore.store.sql.tables import tables
 
 if TYPE_CHECKING:
-    from logitstore.store.reader import Store
+    from logitstore.store.pieces import Pieces
 
 Result = TypeVar("Result")
 
@@ -49,9 +50,10 @@ _REFUSED = re.compile(
 )
 
 
-def run_query(store: Store, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+def run_query(store: Pieces, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
     """The answer to one SELECT over the tables of a store (see ``tables.py``).
 
+    :param sql: or ``@NAME``, a question that ships with the tool; see :mod:`logitstore.queries`.
     :param parameters: values of ``$name`` in the query, by name.
     :raises QueryError: the query is not one SELECT that can be answered from the store alone.
     :raises CorruptStoreError: an object that the query needs is not the one that was committed.
@@ -61,12 +63,15 @@ def run_query(store: Store, sql: str, parameters: Mapping[str, Any] | None = Non
 
 
 @contextlib.contextmanager
-def stream_query(store: Store, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[pa.RecordBatchReader]:
+def stream_query(
+    store: Pieces, sql: str, parameters: Mapping[str, Any] | None = None
+) -> Iterator[pa.RecordBatchReader]:
     """Like :func:`run_query`, as batches that are made when they are read: memory does not grow with the answer.
 
     The reader is good inside the ``with`` only. An interrupt (Ctrl-C) stops the query and leaves as KeyboardInterrupt.
     """
     makers = tables(store)
+    sql, parameters = asked(sql, parameters or {}, makers, store.location)
     with contextlib.ExitStack() as stack:
         spill = stack.enter_context(_spill_folder())
         connection = stack.enter_context(contextlib.closing(_connect(spill)))

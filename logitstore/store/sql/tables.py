@@ -3,7 +3,7 @@
 =========  =====================================================================================================
 table      a row is
 =========  =====================================================================================================
-clips      a clip: ``clip`` (the row number that joins all tables), path, start, length, rate, the manifest's columns
+clips      a clip: ``clip`` (its number, which joins all tables), path, start, length, rate, the manifest's columns
 views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
@@ -12,38 +12,35 @@ failures   a clip that has no targets: clip, path, reason
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
+Of a store of several pieces the clips are numbered through, and ``blocks.name`` begins with the piece's place.
 ``entropy`` is in nats: of a sigmoid ensemble the sum of the k Bernoulli entropies, of a softmax ensemble
 -sum(p ln p) over the k stored classes. Rows come in no promised order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from logitstore.arrays import F32, I64
 from logitstore.errors import CorruptStoreError
-from logitstore.store.clip_files import clip_files, open_clip_file
-from logitstore.store.format.commits import Commit
-from logitstore.store.reader import Store
-from logitstore.store.sql.lazy import LazyTable, Part
+from logitstore.store.format.commits import REPAIR, Commit
+from logitstore.store.format.manifest import member_names
+from logitstore.store.piece import Piece
+from logitstore.store.pieces import Pieces, joined_schema
+from logitstore.store.sql.lazy import LazyTable, TablePart
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
 
-def tables(store: Store) -> dict[str, Callable[[], pa.Table | LazyTable]]:
+def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     """How to make each table of a store, by its name; nothing is read before one is made."""
-    from logitstore.store.combined import CombinedStore
-
-    if isinstance(store, CombinedStore):
-        from logitstore.store.sql.combined_tables import combined_tables
-
-        return combined_tables(store)
     makers: dict[str, Callable[[], pa.Table | LazyTable]] = {
         "clips": lambda: clips_table(store),
         "views": lambda: _views_table(store),
@@ -58,27 +55,35 @@ def tables(store: Store) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     return makers
 
 
-def clips_table(store: Store) -> LazyTable:
+def clips_table(store: Pieces) -> LazyTable:
     """The clip table, read by groups of rows.
 
     :raises CorruptStoreError: a file of it is missing, or is not the one that was committed.
+    :raises MismatchError: a column has another type, or case, in another piece.
     """
-    files = clip_files(store)
-    schema = pa.unify_schemas([file.schema_arrow for file in files.values()], promote_options="default")
-    schema = schema.remove_metadata().insert(0, pa.field("clip", pa.int64()))
+    files = [piece.clip_files() for piece in store.pieces]
+    schemas = [_clip_schema(list(of_piece.values())) for of_piece in files]
+    places = [piece.location for piece in store.pieces]
+    schema = joined_schema(schemas, places) if len(schemas) > 1 else schemas[0]
     parts, first = [], 0
-    for name, file in files.items():
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            read = _clip_rows(store, name, group, first, schema)
-            parts.append(Part({"clip": (first, first + rows)}, rows, read))
-            first += rows
+    for piece, of_piece in zip(store.pieces, files, strict=True):
+        for name, file in of_piece.items():
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                read = _clip_rows(piece, name, group, first, schema)
+                parts.append(TablePart({"clip": (first, first + rows)}, rows, read))
+                first += rows
     return LazyTable(schema, parts)
 
 
-def _clip_rows(store: Store, name: str, group: int, first: int, schema: pa.Schema) -> Callable[[Set[str]], pa.Table]:
+def _clip_schema(files: Sequence[pq.ParquetFile]) -> pa.Schema:
+    schema = pa.unify_schemas([file.schema_arrow for file in files], promote_options="default")
+    return schema.remove_metadata().insert(0, pa.field("clip", pa.int64()))
+
+
+def _clip_rows(piece: Piece, name: str, group: int, first: int, schema: pa.Schema) -> Callable[[Set[str]], pa.Table]:
     def decode(columns: Set[str]) -> pa.Table:
-        with open_clip_file(store, name) as file:
+        with piece.clip_file(name) as file:
             stored = [column for column in schema.names if column in columns and column in file.schema_arrow.names]
             rows = file.metadata.row_group(group).num_rows
             table = file.read_row_group(group, columns=stored, use_threads=False)
@@ -96,7 +101,7 @@ def _clip_rows(store: Store, name: str, group: int, first: int, schema: pa.Schem
     return decode
 
 
-def _views_table(store: Store) -> LazyTable:
+def _views_table(store: Pieces) -> LazyTable:
     drawn = _draw_columns(store, None, {name: np.zeros(0, np.int64) for name in store.manifest.recipe.columns})
     schema = pa.schema(
         [("clip", pa.int64()), ("view", pa.int32())]
@@ -105,7 +110,7 @@ def _views_table(store: Store) -> LazyTable:
     )
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
-        kept = _kept_rows(commit)
+        kept = commit.readable
         made: dict[str, Any] = _keys(commit, columns, 1)
         if columns & set(drawn):
             flat = {name: values[kept].reshape(-1) for name, values in store.block_draws(commit).items()}
@@ -133,7 +138,7 @@ def entropy(probabilities: F32, scores: str) -> npt.NDArray[np.float64]:
     return np.asarray(-terms.sum(axis=-1))
 
 
-def _draw_columns(store: Store, commit: Commit | None, draws: dict[str, I64]) -> dict[str, pa.Array]:
+def _draw_columns(store: Pieces, commit: Commit | None, draws: dict[str, I64]) -> dict[str, pa.Array]:
     """Draw columns (n,) as SQL shows them, in plain units; NULL where an op has nothing to say."""
     made = {}
     for column in store.manifest.recipe.sql_columns:
@@ -147,7 +152,7 @@ def _draw_columns(store: Store, commit: Commit | None, draws: dict[str, I64]) ->
 _TOPK = [("class_index", pa.int32()), ("class", _CLASS), ("probability", pa.float32())]
 
 
-def _topk_table(store: Store) -> LazyTable:
+def _topk_table(store: Pieces) -> LazyTable:
     schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), *_TOPK])
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def _topk_table(store: Store) -> LazyTable:
             return _keys(commit, columns, store.manifest.topk)
         if not columns & {"rank", "probability"}:
             return _unranked(store, commit, columns)
-        kept = _kept_rows(commit)
+        kept = commit.readable
         classes, probabilities = store.block_targets(commit)
         return _keys(commit, columns, store.manifest.topk) | {
             "class_index": classes[kept].reshape(-1).astype(np.int32) if "class_index" in columns else None,
@@ -166,7 +171,7 @@ def _topk_table(store: Store) -> LazyTable:
     return _by_block(store, schema, store.manifest.topk, decode)
 
 
-def _unranked(store: Store, commit: Commit, columns: Set[str]) -> dict[str, Any]:
+def _unranked(store: Pieces, commit: Commit, columns: Set[str]) -> dict[str, Any]:
     """Which classes are stored for which views, without their values and so without their order."""
     entries, class_count = store.block_classes(commit)
     labels = (entries.numbers % class_count).astype(np.uint16)
@@ -181,45 +186,34 @@ def _unranked(store: Store, commit: Commit, columns: Set[str]) -> dict[str, Any]
     return made | {"class_index": labels.astype(np.int32), "class": _class_names(store, labels)}
 
 
-def _members_table(store: Store) -> LazyTable:
+def _members_table(store: Pieces) -> LazyTable:
     keys = [("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), ("member", _NAME)]
-    names = member_names(store)
+    names = member_names(store.manifest)
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
-        kept = _kept_rows(commit)
-        count, k = len(names), store.manifest.topk
+        kept, teachers = commit.readable, store.block_teachers(commit)
+        count, k = len(teachers), store.manifest.topk
         each = len(kept) * commit.views * k
         made = {name: np.tile(values, count) for name, values in _keys(commit, columns, k).items()}
-        codes = np.repeat(np.arange(count, dtype=np.int32), each)
+        codes = np.repeat(np.array(teachers, dtype=np.int32), each)
         made["member"] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names))
         if columns & {"class", "class_index"}:
             classes = np.tile(store.block_targets(commit)[0][kept].reshape(-1), count)
             made |= {"class": _class_names(store, classes), "class_index": classes.astype(np.int32)}
-        if "probability" in columns:
-            probabilities = store.block_members(commit)
-            if probabilities is None:
-                raise CorruptStoreError(f"{store.location}: block {commit.name} holds no members; restore it")
-            made["probability"] = probabilities[:, kept].reshape(-1)
+        probabilities = store.block_members(commit) if "probability" in columns else None
+        if probabilities is not None:
+            made["probability"] = probabilities[teachers][:, kept].reshape(-1)
         return made
 
     return _by_block(store, pa.schema(keys + _TOPK), store.manifest.topk * len(names), decode)
 
 
-def member_names(store: Store) -> list[str]:
-    """A name for every member, unique: a name that comes again is numbered, as in ``cnn4 #2``."""
-    names: list[str] = []
-    for member in store.manifest.teachers:
-        before = sum(name.rsplit(" #", 1)[0] == member.name for name in names)
-        names.append(f"{member.name} #{before + 1}" if before else member.name)
-    return names
-
-
-def teachers_table(store: Store) -> pa.Table:
+def teachers_table(store: Pieces) -> pa.Table:
     """The members of the ensemble."""
     members = store.manifest.teachers
     return pa.table(
         {
-            "member": pa.array(member_names(store), pa.string()),
+            "member": pa.array(member_names(store.manifest), pa.string()),
             "weight": pa.array([member.weight for member in members], pa.float64()),
             "scores": pa.array([member.scores for member in members], pa.string()),
             "sample_rate": pa.array([member.sample_rate for member in members], pa.int32()),
@@ -228,7 +222,7 @@ def teachers_table(store: Store) -> pa.Table:
     )
 
 
-def failures_table(store: Store) -> pa.Table:
+def failures_table(store: Pieces) -> pa.Table:
     """The clips without targets."""
     failures = store.failures()
     types = [("clip", pa.int64()), ("path", pa.string()), ("reason", pa.string())]
@@ -237,7 +231,7 @@ def failures_table(store: Store) -> pa.Table:
     )
 
 
-def _blocks_table(store: Store) -> LazyTable:
+def _blocks_table(store: Pieces) -> LazyTable:
     numbers = ("shard", "first_clip", "clips", "view_start", "view_stop")
     schema = pa.schema(
         [("name", pa.string())]
@@ -246,25 +240,30 @@ def _blocks_table(store: Store) -> LazyTable:
     )
 
     def decode(columns: Set[str]) -> pa.Table:
-        commits = store.commits
-        made: dict[str, list[Any]] = {
-            name: [getattr(commit, name) for commit in commits] for name in ("name", *numbers)
-        }
-        made["failed"] = [len(commit.failed) for commit in commits]
-        sizes = store.storage.sizes("blocks") if "bytes" in columns else {}
-        made["bytes"] = [_block_bytes(store, commit, sizes) if "bytes" in columns else 0 for commit in commits]
+        made: dict[str, list[Any]] = {name: [] for name in schema.names}
+        for number, piece in enumerate(store.pieces):
+            several = len(store.pieces) > 1
+            clips, shards = (int(store.offsets[number]), int(store.shard_offsets[number])) if several else (0, 0)
+            sizes = piece.storage.sizes("blocks") if "bytes" in columns else {}
+            for commit in piece.commits:
+                made["name"].append(f"{piece.location}/{commit.name}" if several else commit.name)
+                made["shard"].append(commit.shard + shards)
+                made["first_clip"].append(commit.first_clip + clips)
+                for name in ("clips", "view_start", "view_stop"):
+                    made[name].append(getattr(commit, name))
+                made["failed"].append(len(commit.failed))
+                made["bytes"].append(_block_bytes(piece, commit, sizes) if "bytes" in columns else 0)
         return pa.table(made, schema=schema)
 
-    return LazyTable(schema, [Part({}, len(store.commits), decode)])
+    return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode)])
 
 
-def _block_bytes(store: Store, commit: Commit, sizes: dict[str, int]) -> int:
+def _block_bytes(piece: Piece, commit: Commit, sizes: dict[str, int]) -> int:
     try:
         return sum(sizes[f"{commit.group}/{name}"] for name in commit.objects)
     except KeyError as error:
         raise CorruptStoreError(
-            f"{store.location}: an object of block {commit.name} is missing; "
-            f"delete commits/{commit.name}.json and build again to make the block anew"
+            f"{piece.location}: an object of block {commit.name} is missing; {REPAIR.format(commit.name)}"
         ) from error
 
 
@@ -272,9 +271,9 @@ def _block_bytes(store: Store, commit: Commit, sizes: dict[str, int]) -> int:
 
 
 def _by_block(
-    store: Store, schema: pa.Schema, rows_a_view: int, decode: Callable[[Commit, Set[str]], dict[str, Any]]
+    store: Pieces, schema: pa.Schema, rows_a_view: int, decode: Callable[[Commit, Set[str]], dict[str, Any]]
 ) -> LazyTable:
-    def part(commit: Commit) -> Part:
+    def part(commit: Commit) -> TablePart:
         def decode_columns(columns: Set[str]) -> pa.Table:
             made = decode(commit, columns)
             wanted = [field for field in schema if field.name in columns]
@@ -284,19 +283,14 @@ def _by_block(
             "clip": (commit.first_clip, commit.first_clip + commit.clips),
             "view": (commit.view_start, commit.view_stop),
         }
-        return Part(bounds, commit.clips * commit.views * rows_a_view, decode_columns)
+        return TablePart(bounds, commit.clips * commit.views * rows_a_view, decode_columns)
 
     return LazyTable(schema, [part(commit) for commit in store.commits])
 
 
-def _kept_rows(commit: Commit) -> I64:
-    """Rows of a block, rising, whose clips have targets."""
-    return np.delete(np.arange(commit.clips), [row for row, _ in commit.failed])
-
-
 def _keys(commit: Commit, columns: Set[str], repeats: int) -> dict[str, Any]:
     """The columns clip, view and, from 1 to ``repeats``, rank: those that are asked for."""
-    rows = _kept_rows(commit)
+    rows = commit.readable
     made: dict[str, Any] = {}
     if "clip" in columns:
         made["clip"] = np.repeat(commit.first_clip + rows, commit.views * repeats)
@@ -308,5 +302,5 @@ def _keys(commit: Commit, columns: Set[str], repeats: int) -> dict[str, Any]:
     return made
 
 
-def _class_names(store: Store, classes: npt.NDArray[np.uint16]) -> pa.DictionaryArray:
+def _class_names(store: Pieces, classes: npt.NDArray[np.uint16]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(classes.reshape(-1)), pa.array(store.manifest.classes, pa.string()))

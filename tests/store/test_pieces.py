@@ -15,7 +15,6 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, UsageError
 from logitstore.jobs.build.job import build
-from logitstore.store.combined import CombinedStore, members
 from logitstore.views.recipe import NONE, parse_recipe
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.train import StudentOptions, train_student
@@ -52,7 +51,7 @@ def test_targets_and_draws_are_those_of_the_stores(parts, both):
     first, second = parts
     assert both.views == 3
     for view in range(3):
-        rows = both.rows(view)
+        rows = both.clips_of(view)
         assert rows.tolist() == [c for c in range(13) if c != 10] + [13 + c for c in range(21) if c != 3]
         order = np.random.default_rng(view).permutation(np.append(rows, rows[:5]))
         classes, probabilities = both.targets(view, order)
@@ -70,10 +69,10 @@ def test_targets_and_draws_are_those_of_the_stores(parts, both):
     assert both.clips["clip"].to_pylist() == list(range(34))
     assert both.clips["source"].to_pylist() == [None] * 13 + ["b"] * 21
     stores = [open_store(part.path) for part in parts]
-    assert both.partner_clip(13 + 9, 2) == 13 + stores[1].partner_clip(9, 2) == 13 + 8 + 2
+    assert both.shard_starts(np.array([13 + 9])) == 13 + stores[1].shard_starts(np.array([9])) == 13 + 8
     assert both.size() == sum(store.size() for store in stores)
     assert both.view_count() == (12 + 20) * 3
-    assert (members(both)[0].location, members(stores[0])) == (str(parts[0].path), (stores[0],))
+    assert [piece.location for piece in both.pieces] == [str(part.path) for part in parts]
 
 
 def test_blocks_are_those_of_the_stores_cut_to_the_common_views(parts, both):
@@ -126,7 +125,7 @@ def test_a_wrong_clip_or_view_is_refused(both):
     with pytest.raises(UsageError, match=r"clip 34 is not in .* \+ .*; it has clips 0 to 33"):
         both.targets(0, [34])
     with pytest.raises(UsageError, match=r"has no view 3; it has views 0 to 2 in common"):
-        both.rows(3)
+        both.clips_of(3)
     with pytest.raises(UsageError, match=r"of .*b, whose clip 0 is clip 13 here: clip 3 has no targets, it failed"):
         both.targets(0, [16])
     with pytest.raises(UsageError, match="are several stores, and this needs one"):
@@ -159,7 +158,7 @@ def test_other_refusals(parts, tmp_path):
         open_store([parts[0].path, parts[1].path, parts[0].path])
     with pytest.raises(UsageError, match="no store was given"):
         open_store([])
-    assert not isinstance(open_store([parts[0].path]), CombinedStore)
+    assert len(open_store([parts[0].path]).pieces) == 1
     text = make_store(tmp_path / "text", Spec(recipe=MIXED), fold=pa.array(["one"] * 37)).path
     with pytest.raises(MismatchError, match=r"the column 'fold' of the clips is int64 in .*a and string in .*text"):
         open_store([parts[0].path, text]).sql("FROM clips")
@@ -222,7 +221,7 @@ def test_one_audio_root_may_hold_the_clips_of_all(audio, tmp_path):
     views = stored_views(store, 0)
     assert set(views.partners[:6]) <= set(range(6))
     assert set(views.partners[6:]) <= set(range(6, 16))
-    assert len(fresh_draws(store, store.rows(0), 0, 0)) == 16
+    assert len(fresh_draws(store, store.clips_of(0), 0, 0)) == 16
     assert len(ReplayDataset(store, tmp_path / "root", 0)) == 16
 
 

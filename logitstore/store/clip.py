@@ -1,0 +1,276 @@
+"""One clip of a store and one view of it, to look at: what was drawn, what was said, and how it sounded.
+
+``store[clip]`` and ``store[clip].view(v)`` give these. They are for people; what goes through many views asks the
+store's own methods, which take many clips at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from logitstore.arrays import F32, U16
+from logitstore.errors import UsageError
+from logitstore.store.format.commits import Commit
+from logitstore.store.format.manifest import member_names
+from logitstore.store.pieces import Pieces
+from logitstore.store.shards import number_ranges
+from logitstore.views.recipe import Draws, masks
+
+if TYPE_CHECKING:
+    import torch
+
+    from logitstore.audio.clips import ClipAudio
+    from logitstore.views.recipe import Masks
+
+_KEYS = ("clip", "path", "start", "length", "rate")
+
+
+@dataclass(frozen=True)
+class ViewTargets:
+    """What the ensemble said of one view: the k likeliest classes, falling.
+
+    ``classes`` uint16 (k,), positions in ``store.manifest.classes``; ``names`` are theirs; ``probabilities`` float32
+    (k,) in (0, 1).
+    """
+
+    classes: U16
+    names: tuple[str, ...]
+    probabilities: F32
+
+
+class StoredClip:
+    """One clip of a store.
+
+    :param store: the store. :param number: the clip's number. :param audio: where it can be heard, None for nowhere.
+    :raises UsageError: there is no such clip.
+    """
+
+    def __init__(self, store: Pieces, number: int, audio: ClipAudio | None = None) -> None:
+        count = store.clips.num_rows
+        if not 0 <= number < count:
+            raise UsageError(f"clip {number} is not in {store.location}; it has clips 0 to {count - 1}")
+        self.number = number
+        self._store, self._audio = store, audio
+        (self._row,) = store.clips.slice(number, 1).to_pylist()
+
+    @property
+    def path(self) -> str:
+        """Of its file, relative to the audio root."""
+        return str(self._row["path"])
+
+    @property
+    def start(self) -> int:
+        """First frame of the file that it holds."""
+        return int(self._row["start"])
+
+    @property
+    def length(self) -> int:
+        """Number of frames of the file that it holds."""
+        return int(self._row["length"])
+
+    @property
+    def rate(self) -> int:
+        """Of the file in Hz; 0 where that could not be read."""
+        return int(self._row["rate"])
+
+    @property
+    def start_s(self) -> float:
+        """Where it starts in its file, in seconds."""
+        return self.start / max(self.rate, 1)
+
+    @property
+    def length_s(self) -> float:
+        """How long it is, in seconds, before it is padded or cut to a view."""
+        return self.length / max(self.rate, 1)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the user's columns of the clip table say of it."""
+        return {name: value for name, value in self._row.items() if name not in _KEYS}
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The views that have targets, rising."""
+        return tuple(view for commit in self.blocks for view in range(commit.view_start, commit.view_stop))
+
+    @functools.cached_property
+    def blocks(self) -> tuple[Commit, ...]:
+        """The blocks that hold targets of it, by view."""
+        return tuple(commit for commit, reason in self._held if reason is None)
+
+    @property
+    def failed(self) -> str | None:
+        """Why it has no targets; None where it has some, or where its blocks are not finished."""
+        return next((reason for _, reason in self._held if reason is not None), None)
+
+    @functools.cached_property
+    def _held(self) -> list[tuple[Commit, str | None]]:
+        return [
+            (commit, dict(commit.failed).get(self.number - commit.first_clip))
+            for commit in self._store.commits
+            if commit.first_clip <= self.number < commit.first_clip + commit.clips
+        ]
+
+    def view(self, number: int) -> StoredView:
+        """One view of it.
+
+        :param number: one of :attr:`views`.
+        :raises UsageError: it has no targets for that view.
+        """
+        if number not in self.views:
+            has = f"it failed: {self.failed}" if self.failed else f"it has views {number_ranges(self.views) or 'none'}"
+            raise UsageError(f"clip {self.number} of {self._store.location} has no view {number}; {has}")
+        return StoredView(self, number, self._store, self._audio)
+
+    def __repr__(self) -> str:
+        what = f"failed: {self.failed}" if self.failed else f"views {number_ranges(self.views) or 'none'}"
+        place = f"{self.start_s:g} to {self.start_s + self.length_s:g} s"
+        return f"<StoredClip {self.number}: {self.path}, {place}, {what}>"
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("clip", str(self.number)),
+            ("path", self.path),
+            ("start", f"{self.start_s:g} s"),
+            ("length", f"{self.length_s:g} s"),
+            *((name, str(value)) for name, value in self.columns.items()),
+            ("failed", self.failed) if self.failed else ("views", number_ranges(self.views) or "none"),
+        ]
+        return html_table(facts)
+
+
+class StoredView:
+    """One view of a clip: get it from :meth:`StoredClip.view`.
+
+    What is heard (``waveform``, ``log_mel``) needs the audio: open the store with ``audio_root=``.
+    """
+
+    def __init__(self, clip: StoredClip, number: int, store: Pieces, audio: ClipAudio | None) -> None:
+        self.clip = clip
+        self.number = number
+        self._store, self._audio = store, audio
+
+    @functools.cached_property
+    def targets(self) -> ViewTargets:
+        """What the ensemble said of it."""
+        classes, probabilities = self._store.targets(self.number, [self.clip.number])
+        names = tuple(self._store.manifest.classes[number] for number in classes[0].tolist())
+        return ViewTargets(classes[0], names, probabilities[0])
+
+    @functools.cached_property
+    def members(self) -> dict[str, F32] | None:
+        """What each member said of the classes of :attr:`targets`, float32 (k,); None where that was not kept."""
+        (block,) = (each for each in self.clip.blocks if each.view_start <= self.number < each.view_stop)
+        said = self._store.block_members(block)
+        if said is None:
+            return None
+        names, row = member_names(self._store.manifest), self.clip.number - block.first_clip
+        return {names[i]: said[i, row, self.number - block.view_start] for i in self._store.block_teachers(block)}
+
+    @functools.cached_property
+    def _draws(self) -> Draws:
+        return self._store.draws(self.number, [self.clip.number])
+
+    @property
+    def draw(self) -> dict[str, int]:
+        """The integers that were drawn for it, by their names; see ``docs/format.md``."""
+        return {name: int(values[0]) for name, values in self._draws.columns.items()}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What was drawn in plain units, as SQL's table ``views`` shows it (ms, Hz, dB, …); None for nothing."""
+        drawn = self._draws.columns
+        first = int(self._store.shard_starts(np.array([self.clip.number]))[0])
+        found: dict[str, Any] = {}
+        for column in self._store.manifest.recipe.sql_columns:
+            value = np.asarray(column.values(drawn))[0].item() + (first if column.of_shard else 0)
+            found[column.name] = None if column.null is not None and column.null(drawn)[0] else value
+        return found
+
+    @property
+    def mask(self) -> dict[str, float] | None:
+        """What is hidden: ``time_start``, ``time_end`` in seconds, ``freq_low``, ``freq_high`` in Hz, half-open.
+
+        Equal ends where nothing is; None under a recipe without masks.
+        """
+        hidden = masks(self._store.manifest.recipe, self._draws)
+        return None if hidden is None else {name: float(ends[0]) for name, ends in vars(hidden).items()}
+
+    @property
+    def waveform(self) -> F32:
+        """How it sounded to the teachers: float32 (clip_samples,), about [-1, 1], at the store's rate.
+
+        :raises UsageError: the store was opened without its audio.
+        :raises AudioError: the clip, or the one that it is mixed with, cannot be decoded.
+        """
+        waveform, _ = self._rendered
+        return np.asarray(waveform.numpy(), np.float32)
+
+    @property
+    def log_mel(self) -> F32:
+        """How it looked: decibels of 64 mel bands every 10 ms, float32 (64, T), the masked cells at 0 dB.
+
+        :raises UsageError, AudioError: as :attr:`waveform`.
+        """
+        from logitstore.views.fingerprint import reference_log_mel
+
+        waveform, hidden = self._rendered
+        return np.asarray(reference_log_mel(waveform, hidden, self._store.manifest.sample_rate).numpy(), np.float32)
+
+    @functools.cached_property
+    def _rendered(self) -> tuple[torch.Tensor, Masks | None]:
+        from logitstore.views.render import Renderer
+
+        if self._audio is None:
+            raise UsageError(
+                f"{self._store.location} was opened without its audio; give open_store(…, audio_root=FOLDER), or use "
+                "store.with_audio(FOLDER)"
+            )
+        manifest, clip = self._store.manifest, self.clip.number
+        partners = self._store.partners(np.array([clip]), self._draws)
+        partner = -1 if partners is None else int(partners[0])
+        return Renderer(self._audio, manifest.recipe, manifest.place).view(clip, self._draws, partner)
+
+    def __repr__(self) -> str:
+        said = ", ".join(
+            f"{name} {share:.2f}"
+            for name, share in zip(self.targets.names[:3], self.targets.probabilities[:3].tolist(), strict=True)
+        )
+        more = ", …" if len(self.targets.names) > 3 else ""
+        return f"<StoredView {self.number} of clip {self.clip.number} ({self.clip.path}): {said}{more}>"
+
+    def _repr_html_(self) -> str:
+        facts = [("clip", f"{self.clip.number}, {self.clip.path}"), ("view", str(self.number))]
+        for name, value in self.parameters.items():
+            facts.append((name, "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)))
+        bars = [
+            (name, _bar(share))
+            for name, share in zip(self.targets.names, self.targets.probabilities.tolist(), strict=True)
+        ]
+        return html_table(facts) + _rows_table(bars)
+
+
+def html_table(facts: Sequence[tuple[str, str]]) -> str:
+    """Facts as an HTML table of two columns; both are escaped."""
+    return _rows_table([(name, escape(text)) for name, text in facts])
+
+
+def _rows_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Names, which are escaped, and HTML beside each."""
+    cells = (
+        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{content}</td></tr>'
+        for name, content in rows
+    )
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _bar(share: float) -> str:
+    """A probability as a bar, and in digits."""
+    bar = f'<div style="background:#4c78a8;height:0.8em;width:{100 * share:.1f}%"></div>'
+    return f'<div style="display:inline-block;width:12em;background:#eee">{bar}</div> {share:.3f}'

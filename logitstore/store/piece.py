@@ -1,0 +1,365 @@
+"""One piece of a store: one artefact in a folder or on an object store, read-only.
+
+Every object is checked against its commit before it is decoded, and loaded only when it is used. Clips, shards and
+views have the piece's own numbers here; ``pieces.py`` reads one or several pieces under the numbers of a store.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from logitstore.arrays import F32, I64, U8, U16
+from logitstore.audio.lengths import samples_at
+from logitstore.digests import digest, file_digest
+from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError, StoreError
+from logitstore.store import claims
+from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
+from logitstore.store.format import commits, layout, relations
+from logitstore.store.format.basis import BASIS, Basis, decode_basis
+from logitstore.store.format.commits import REPAIR, Commit
+from logitstore.store.format.manifest import ROOT, Manifest, decode_root
+from logitstore.store.format.objects import array_shape, decode_array
+from logitstore.store.format.relations import Relations, RelationSpec
+from logitstore.store.places import Places
+from logitstore.store.storage import SCRATCH, LocalStorage, Storage, open_storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+#: Bytes of draws to keep, as they are stored, the most recently used blocks.
+DRAWS_BYTES = 1 << 28
+
+
+def open_piece(path: str | Any) -> Piece:
+    """Open one piece for reading.
+
+    :param path: its folder, or its URL as a string.
+    :raises NotAStoreError: there is no store there, or one of an unknown format version.
+    """
+    storage = open_storage(path)
+    try:
+        root = storage.get(ROOT)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotAStoreError(
+            f"no store at {path}: there is no {ROOT} in it; give what `logitstore build` wrote"
+        ) from error
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}; check the permissions") from error
+    return Piece(storage, decode_root(root, str(path)), digest(root))
+
+
+class Piece:
+    """One artefact of manifest, clip table, commits and blocks. Open one with :func:`open_piece`.
+
+    :param root_digest: of the object that holds the manifest.
+    :param decoded_bytes: size of the file of decoded targets at most; see :mod:`logitstore.store.decoded`.
+    """
+
+    def __init__(
+        self, storage: Storage, manifest: Manifest, root_digest: str, decoded_bytes: int | None = None
+    ) -> None:
+        self.storage = storage
+        self.manifest = manifest
+        self.root_digest = root_digest
+        self.decoded_bytes = decoded_bytes
+        self._draws: OrderedDict[str, U8] = OrderedDict()
+        self._part_contents: dict[str, bytes] = {}  # of the clip table, where it was read from a URL
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A piece is handed to another process as where it lies; what is decoded is shared all the same."""
+        if self.commits:
+            self._decoded.share()
+            if self.manifest.relations is not None:
+                self._decoded_relations.share()
+        return Piece, (self.storage, self.manifest, self.root_digest, self.decoded_bytes)
+
+    @property
+    def location(self) -> str:
+        """What a user calls the piece."""
+        return self.storage.location
+
+    @functools.cached_property
+    def commits(self) -> tuple[Commit, ...]:
+        """The commits, by shard and first view; read once, when first used."""
+        return commits.read_all(self.storage, root_digest=self.root_digest, whole=True)
+
+    @property
+    def views(self) -> int:
+        """Number of views V: one more than the highest view of any block."""
+        return max((commit.view_stop for commit in self.commits), default=0)
+
+    # the clip table
+
+    def clip_files(self) -> dict[str, pq.ParquetFile]:
+        """The files of the clip table by name, in the order of their clips; opened, not read.
+
+        :raises CorruptStoreError: one is missing or damaged, or is not the one that was committed.
+        """
+        return {name: self.clip_file(name) for name in self._part_names}
+
+    @functools.cached_property
+    def _part_names(self) -> tuple[str, ...]:
+        """The files of the clip table, checked against the commits; once, when first used."""
+        names = list(self.storage.names("clips"))
+        known = {commit.clip_table: commit.clip_table_digest for commit in self.commits}
+        missing = sorted(set(known) - set(names)) or ([] if names else ["clips/00000.parquet"])
+        if missing:
+            raise CorruptStoreError(f"{self.location}: {missing[0]} is missing; restore it")
+        for name in names:
+            if name in known and self._part_digest(name) != known[name]:
+                raise CorruptStoreError(f"{self.location}: {name} is not the file that was committed; restore it")
+        return tuple(names)
+
+    def clip_file(self, name: str) -> pq.ParquetFile:
+        """One file of the clip table, unchecked."""
+        from logitstore.store.format.parts import open_part
+
+        return open_part(self.storage, name, None if isinstance(self.storage, LocalStorage) else self._content(name))
+
+    def _part_digest(self, name: str) -> str:
+        if isinstance(self.storage, LocalStorage):
+            return file_digest(self.storage.root / name)
+        return digest(self._content(name))
+
+    def _content(self, name: str) -> bytes:
+        if name not in self._part_contents:
+            self._part_contents[name] = self.storage.get(name)
+        return self._part_contents[name]
+
+    def read_clips(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Some columns of the clip table, all by default, one row a clip."""
+        import pyarrow as pa
+
+        from logitstore.store.format.parts import read_columns
+
+        tables = [read_columns(self.storage, name, file, columns) for name, file in self.clip_files().items()]
+        return pa.concat_tables(tables, promote_options="default")
+
+    @functools.cached_property
+    def clips(self) -> pa.Table:
+        """The clip table: clip (int64, its number), path, start, length (frames), rate (Hz), the user's columns.
+
+        :raises CorruptStoreError: a file of the table is not the one that the commits name.
+        """
+        import pyarrow as pa
+
+        table = self.read_clips()
+        return table.add_column(0, "clip", pa.array(np.arange(table.num_rows)))
+
+    @functools.cached_property
+    def part_clips(self) -> tuple[int, ...]:
+        """Number of clips of every file of the clip table."""
+        return tuple(file.metadata.num_rows for file in self.clip_files().values())
+
+    @property
+    def shards(self) -> int:
+        """Number of shards of the clip table; none spans two files of it."""
+        return sum(-(-clips // self.manifest.shard_clips) for clips in self.part_clips)
+
+    def lengths(self, clips: I64) -> I64:
+        """The clips' own lengths in samples at the store's rate, before padding: int64 (n,)."""
+        length, rate = self._numbers
+        own = samples_at(length[clips], np.maximum(rate[clips], 1), self.manifest.sample_rate)
+        return np.minimum(np.asarray(own, dtype=np.int64), self.manifest.clip_samples)
+
+    @functools.cached_property
+    def _numbers(self) -> tuple[I64, I64]:
+        table = self.read_clips(["length", "rate"])
+        length, rate = (table[name].to_numpy().astype(np.int64) for name in ("length", "rate"))
+        return length, rate
+
+    # views, in any order of clips
+
+    def clips_of(self, view: int) -> I64:
+        """The clips, rising, that have targets for a view."""
+        parts = [commit.first_clip + commit.readable for commit in self._places.commits_of(view)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def targets(self, view: int, clips: I64) -> tuple[U16, F32]:
+        """What the ensemble said of one view of some clips: classes uint16 (n, k), probabilities float32 (n, k).
+
+        :raises UsageError: a clip has no targets for this view.
+        :raises CorruptStoreError: an object is not the one that was committed.
+        """
+        taken = self._decoded.take(view, clips, self._places.blocks_of(view, clips), self._packed)
+        classes, codes = unpack(taken, self.manifest.topk)
+        return classes, self._table.take(codes)
+
+    def relations(self, view: int, clips: I64) -> Relations:
+        """The relations of one view of some clips.
+
+        :raises UsageError, CorruptStoreError: as :meth:`targets`.
+        """
+        blocks = self._places.blocks_of(view, clips)
+        return self._relations(self._decoded_relations.take(view, clips, blocks, self._relation_codes))
+
+    def draws(self, view: int, clips: I64) -> dict[str, I64]:
+        """The draw columns of one view of some clips, each int64 (n,)."""
+        columns = {column.name: np.zeros(len(clips), np.int64) for column in self.manifest.columns}
+        if not columns:
+            return columns
+        for commit, where, rows in self._places.by_block(view, clips):
+            planes = self._drawn(commit)[:, rows * commit.views + (view - commit.view_start)]
+            for name, drawn in layout.decode_draws(self.manifest.columns, planes, 1).items():
+                columns[name][where] = drawn[:, 0]
+        return columns
+
+    @functools.cached_property
+    def basis(self) -> Basis:
+        """The basis of the clips' vectors.
+
+        :raises CorruptStoreError: it is missing, or not the one that blocks were committed with.
+        """
+        (content,) = self.storage.get_many([BASIS])
+        if content is None:
+            raise CorruptStoreError(f"{self.location}: {BASIS} is missing; restore it from a copy")
+        for commit in self.commits:
+            if commit.basis != digest(content):
+                raise CorruptStoreError(
+                    f"{self.location}: {BASIS} is not the object that block {commit.name} was committed with; restore "
+                    "it from a copy"
+                )
+        return decode_basis(content, self.location)
+
+    @property
+    def basis_digest(self) -> str | None:
+        """Digest of the basis; None where there is none, or no block yet."""
+        return next((commit.basis for commit in self.commits if isinstance(commit.basis, str)), None)
+
+    # block by block
+
+    def block_targets(self, commit: Commit) -> tuple[U16, F32]:
+        """Classes uint16 and probabilities float32, each (R, V, k), of a block; zero in the rows that failed."""
+        targets, _ = self._decode(commit)
+        probabilities = self._table[targets.codes]
+        probabilities[~targets.readable] = 0
+        return targets.classes, probabilities
+
+    def block_draws(self, commit: Commit) -> dict[str, I64]:
+        """Draw columns of a block, each int64 (R, V)."""
+        return layout.decode_draws(self.manifest.columns, self._arrays(commit, "draws")["draws"], commit.views)
+
+    def block_members(self, commit: Commit) -> F32:
+        """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k).
+
+        :raises CorruptStoreError: the block holds none.
+        """
+        targets, codes = self._decode(commit, "members")
+        if codes is None:
+            raise CorruptStoreError(f"{self.location}: block {commit.name} holds no members; restore it")
+        probabilities = self._table[codes]
+        probabilities[:, ~targets.readable] = 0
+        return probabilities
+
+    def block_classes(self, commit: Commit) -> layout.Entries:
+        """The entries of a block (see ``layout``): enough to count classes, undecoded."""
+        return layout.decode_entries(self._arrays(commit, "classes", "views"), commit.views)
+
+    def block_relations(self, commit: Commit) -> Relations:
+        """The relations of a block, by row and then by view: (R * V, …); those of rows that failed mean nothing."""
+        return self._relations(self._relation_codes(commit).reshape(-1, self._relation_spec.width))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every object, by name, scratch and claims aside."""
+        aside = (SCRATCH, claims.FOLDER)
+        return {name: size for name, size in self.storage.sizes().items() if name.split("/")[0] not in aside}
+
+    # how it is decoded
+
+    @functools.cached_property
+    def _table(self) -> F32:
+        return self.manifest.quantizer.table()
+
+    @functools.cached_property
+    def _places(self) -> Places:
+        return Places(self.commits, self.location)
+
+    @functools.cached_property
+    def _decoded(self) -> DecodedTargets:
+        width = self.manifest.topk * (2 + self.manifest.quantizer.code_bytes)
+        return DecodedTargets(content_key(self.storage, self.commits), self.commits, width, self.decoded_bytes)
+
+    @functools.cached_property
+    def _decoded_relations(self) -> DecodedTargets:
+        key = f"{content_key(self.storage, self.commits)} relations"
+        return DecodedTargets(key, self.commits, self._relation_spec.width, self.decoded_bytes)
+
+    @functools.cached_property
+    def _relation_spec(self) -> RelationSpec:
+        if self.manifest.relations is None:
+            raise MismatchError(f"{self.location} has no relations; build a store with --relations")
+        return self.manifest.relations
+
+    def _relation_codes(self, commit: Commit) -> U8:
+        spec = self._relation_spec
+        try:
+            return relations.from_arrays(spec, self._arrays(commit, *spec.lengths), commit.clips, commit.views)
+        except ValueError as error:
+            raise self._damaged(commit, error) from error
+
+    def _relations(self, codes: U8) -> Relations:
+        spec = self._relation_spec
+        return relations.decode(spec, codes, None if spec.clips is None else self.basis.mean)
+
+    def _packed(self, commit: Commit) -> U8:
+        targets, _ = self._decode(commit)
+        return pack(targets.classes, targets.codes, self.manifest.quantizer.code_bytes)
+
+    def _decode(self, commit: Commit, *more: str) -> tuple[layout.Targets, U16 | None]:
+        """The targets of a block, and with ``"members"`` its members' codes (M, R, V, k)."""
+        arrays = self._arrays(commit, "classes", "views", "firsts", "residuals", *more)
+        try:
+            targets, members = layout.decode_block(
+                arrays, commit.clips, commit.views, self.manifest.topk, len(self.manifest.classes)
+            )
+        except (ValueError, IndexError) as error:
+            raise self._damaged(commit, error) from error
+        if np.flatnonzero(~targets.readable).tolist() != sorted(row for row, _ in commit.failed):
+            raise self._damaged(commit, "the rows without targets are not those that failed")
+        return targets, members
+
+    def _damaged(self, commit: Commit, what: object) -> CorruptStoreError:
+        return CorruptStoreError(f"{self.location}: block {commit.name}: {what}; {REPAIR.format(commit.name)}")
+
+    def _drawn(self, commit: Commit) -> U8:
+        """The draws of a block as they are stored, uint8 (planes, R * V)."""
+        if commit.name in self._draws:
+            self._draws.move_to_end(commit.name)
+            return self._draws[commit.name]
+        planes = self._draws[commit.name] = self._arrays(commit, "draws")["draws"]
+        while len(self._draws) > 1 and sum(kept.nbytes for kept in self._draws.values()) > DRAWS_BYTES:
+            self._draws.popitem(last=False)
+        return planes
+
+    def _arrays(self, commit: Commit, *names: str) -> dict[str, U8]:
+        """Arrays of a block, by name; their objects are read at once where that helps, and checked."""
+        wanted = [name for name in commit.objects if name.split("/", 1)[0] in names]
+        contents = self.storage.get_many([f"{commit.group}/{name}" for name in wanted])
+        found = {name: self._checked(commit, name, content) for name, content in zip(wanted, contents, strict=True)}
+
+        def get(name: str) -> bytes:
+            return found[name] if name in found else self._checked(commit, name, None)
+
+        arrays = {}
+        for name in names:
+            planes, length = array_shape(get(f"{name}/zarr.json"))
+            arrays[name] = decode_array(name, planes, length, get)
+        return arrays
+
+    def _checked(self, commit: Commit, name: str, content: bytes | None) -> bytes:
+        path = f"{commit.group}/{name}"
+        if content is None:
+            raise CorruptStoreError(f"{self.location}: {path} is missing; {REPAIR.format(commit.name)}")
+        if digest(content) != commit.objects.get(name):
+            raise CorruptStoreError(
+                f"{self.location}: {path} is not the object that was committed; {REPAIR.format(commit.name)}"
+            )
+        return content

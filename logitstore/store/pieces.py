@@ -1,0 +1,495 @@
+"""Pieces read as one: their clips and shards numbered through, the views that all of them have.
+
+One piece is the usual case, and costs nothing here. Several must agree on what a reader relies on: classes and their
+order, score kind, k, rate, length of a view, recipe. Seeds, teachers, bits and shard sizes may differ. Nothing is
+copied; every question goes to the piece that knows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from logitstore.arrays import F32, I64, U16
+from logitstore.digests import digest
+from logitstore.errors import MismatchError, UsageError
+from logitstore.store.format import layout
+from logitstore.store.format.commits import Commit
+from logitstore.store.format.manifest import Manifest, Member
+from logitstore.store.format.relations import Relations, RelationSpec
+from logitstore.store.piece import Piece
+from logitstore.store.storage import Storage
+from logitstore.views.fingerprint import Recorded
+from logitstore.views.recipe import Draws
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from logitstore.store.format.basis import Basis
+
+
+class Pieces:
+    """One or several pieces of a store under one numbering.
+
+    Clip ``offsets[i] + c`` is clip c of ``pieces[i]``; shards are numbered through likewise. ``manifest`` is the first
+    piece's, with the teachers of all.
+
+    :raises UsageError: no piece, or one of them twice.
+    :raises MismatchError: two that do not fit; what differs is named with both values.
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = tuple(pieces)
+        if not pieces:
+            raise UsageError("no store was given; give at least one")
+        places = [piece.location for piece in pieces]
+        twice = sorted({place for place in places if places.count(place) > 1})
+        if twice:
+            raise UsageError(f"the store {twice[0]} is given twice; its clips would count twice")
+        for piece in self.pieces[1:]:
+            _require_fitting(self.pieces[0], piece)
+        self.manifest = pieces[0].manifest if len(pieces) == 1 else _common_manifest(self.pieces)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.pieces,)
+
+    @property
+    def location(self) -> str:
+        """What a user calls the store."""
+        return " + ".join(piece.location for piece in self.pieces)
+
+    @property
+    def storage(self) -> Storage:
+        """Where the one piece lies.
+
+        :raises UsageError: there are several.
+        """
+        if len(self.pieces) > 1:
+            raise UsageError(f"{self.location} are several stores, and this needs one; ask each of them")
+        return self.pieces[0].storage
+
+    @property
+    def root_digest(self) -> str:
+        """Digest of the object that holds the manifest; of several pieces, of their digests."""
+        digests = [piece.root_digest for piece in self.pieces]
+        return digests[0] if len(digests) == 1 else digest("".join(digests).encode())
+
+    @property
+    def decoded_bytes(self) -> int | None:
+        """Size of each piece's file of decoded targets at most; see :mod:`logitstore.store.decoded`."""
+        return self.pieces[0].decoded_bytes
+
+    @decoded_bytes.setter
+    def decoded_bytes(self, most: int | None) -> None:
+        for piece in self.pieces:
+            piece.decoded_bytes = most
+
+    # the numbering
+
+    @functools.cached_property
+    def offsets(self) -> I64:
+        """The first clip of every piece, and one past the last clip: int64 (pieces + 1,)."""
+        return np.cumsum([0, *(sum(piece.part_clips) for piece in self.pieces)])
+
+    @functools.cached_property
+    def shard_offsets(self) -> I64:
+        """The first shard of every piece, and one past the last shard: int64 (pieces + 1,)."""
+        return np.cumsum([0, *(piece.shards for piece in self.pieces)])
+
+    @functools.cached_property
+    def commits(self) -> tuple[Commit, ...]:
+        """The commits, by shard and first view; of several pieces, those of the views that all have."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].commits
+        return tuple(commit for commit, _, _ in self._origins.values())
+
+    @functools.cached_property
+    def _origins(self) -> dict[str, tuple[Commit, int, Commit]]:
+        """Of several pieces, every commit of ours by its name, the number of its piece and the piece's own commit."""
+        found = {}
+        for number, piece in enumerate(self.pieces):
+            for own in piece.commits:
+                if own.view_start < self.views:
+                    commit = msgspec.structs.replace(
+                        own,
+                        shard=own.shard + int(self.shard_offsets[number]),
+                        first_clip=own.first_clip + int(self.offsets[number]),
+                        view_stop=min(own.view_stop, self.views),
+                        fingerprints=tuple(each for each in own.fingerprints if each.view < self.views),
+                    )
+                    found[commit.name] = (commit, number, own)
+        return found
+
+    def _origin(self, commit: Commit) -> tuple[int, Commit]:
+        return (0, commit) if len(self.pieces) == 1 else self._origins[commit.name][1:]
+
+    @property
+    def views(self) -> int:
+        """Number of views V: one more than the highest view of any block, of the piece that has the fewest."""
+        return min(piece.views for piece in self.pieces)
+
+    # the clip table
+
+    @functools.cached_property
+    def clips(self) -> pa.Table:
+        """The clip table: clip (int64, its number), path, start, length (frames), rate (Hz), the user's columns.
+
+        A column that a piece lacks is NULL for its clips.
+
+        :raises CorruptStoreError: a file of the table is not the one that the commits name.
+        :raises MismatchError: a column has another type, or case, in another piece.
+        """
+        import pyarrow as pa
+
+        tables = [piece.clips for piece in self.pieces]
+        if len(tables) == 1:
+            return tables[0]
+        joined_schema([table.schema for table in tables], [piece.location for piece in self.pieces])
+        table = pa.concat_tables([each.drop_columns(["clip"]) for each in tables], promote_options="default")
+        return table.add_column(0, "clip", pa.array(np.arange(table.num_rows)))
+
+    def lengths(self, clips: I64) -> I64:
+        """The clips' own lengths in samples at the store's rate, before padding: int64 (n,)."""
+        (lengths,) = self._gather(clips, lambda piece, own: (piece.lengths(own),))
+        return lengths
+
+    # views, in any order of clips
+
+    def clips_of(self, view: int) -> I64:
+        """The clips, rising, that have targets for a view.
+
+        :param view: in [0, V).
+        :returns: int64 (n,).
+        :raises UsageError: there is no such view.
+        """
+        self._require_view(view)
+        if len(self.pieces) == 1:
+            return self.pieces[0].clips_of(view)
+        return np.concatenate(
+            [piece.clips_of(view) + first for piece, first in zip(self.pieces, self.offsets, strict=False)]
+        )
+
+    def targets(self, view: int, clips: Any) -> tuple[U16, F32]:
+        """What the ensemble said of one view of some clips.
+
+        :param view: in [0, V).
+        :param clips: integers (n,), in any order, repeats allowed.
+        :returns: classes uint16 (n, k) and probabilities float32 (n, k) in (0, 1), falling; ties by rising class.
+        :raises UsageError: a clip has no targets for this view: it failed, or its block is missing.
+        :raises CorruptStoreError: an object is not the one that was committed.
+        """
+        self._require_view(view)
+        classes, probabilities = self._gather(clips, lambda piece, own: piece.targets(view, own))
+        return classes, probabilities
+
+    def draws(self, view: int, clips: Any = None) -> Draws:
+        """The draws of one view of some clips, by default of all that have targets; int64 (n,) a column."""
+        self._require_view(view)
+        names = [column.name for column in self.manifest.columns]
+        chosen = self.clips_of(view) if clips is None else clips
+        drawn = self._gather(chosen, lambda piece, own: list(piece.draws(view, own).values()))
+        return Draws(dict(zip(names, drawn, strict=True)))
+
+    def partners(self, clips: I64, draws: Draws) -> I64 | None:
+        """The clip that each of n views is mixed with, int64 (n,), -1 for none; None under a recipe without mixup.
+
+        :param clips: int64 (n,). :param draws: of one view of each.
+        """
+        rows = self.manifest.recipe.partners(draws)
+        return None if rows is None else np.where(rows < 0, -1, self.shard_starts(clips) + rows)
+
+    def shard_starts(self, clips: I64) -> I64:
+        """The first clip of the shard of each of some clips that are in blocks: int64 (n,)."""
+        firsts = np.unique([commit.first_clip for commit in self.commits])
+        return np.asarray(firsts[np.searchsorted(firsts, clips, side="right") - 1], np.int64)
+
+    def fingerprinted(self, count: int) -> list[Recorded]:
+        """Up to ``count`` of the views that have fingerprints, spread over the store."""
+        known = [(commit.first_clip + each.row, each) for commit in self.commits for each in commit.fingerprints]
+        chosen = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, min(count, len(known))).astype(int))]
+        found = []
+        for clip, stored in chosen:
+            draws = self.draws(stored.view, [clip])
+            partners = self.partners(np.array([clip]), draws)
+            partner = -1 if partners is None else int(partners[0])
+            found.append(Recorded(clip, self.clips["path"][clip].as_py(), draws, partner, stored))
+        return found
+
+    def failures(self) -> list[tuple[int, str, str]]:
+        """(clip, path, reason) of every clip that has no targets, by clip."""
+        return [
+            (int(first) + clip, paths[clip].as_py(), reasons[clip])
+            for piece, first in zip(self.pieces, self.offsets if len(self.pieces) > 1 else [0], strict=False)
+            if (reasons := failed_clips(piece.commits))
+            for paths in [piece.clips["path"]]
+            for clip in sorted(reasons)
+        ]
+
+    # relations
+
+    def relations(self, view: int, clips: Any) -> Relations:
+        """What the store keeps of the teachers' features of one view of some clips.
+
+        :param view: in [0, V). :param clips: integers (n,), in any order, repeats allowed.
+        :raises MismatchError: a store without relations.
+        :raises UsageError, CorruptStoreError: as :meth:`targets`.
+        """
+        spec = self.require_relations()
+        self._require_view(view)
+
+        def ask(piece: Piece, own: I64) -> tuple[F32, ...]:
+            return _kept(spec, piece.relations(view, own))
+
+        return _relations(spec, self._gather(clips, ask))
+
+    @property
+    def basis(self) -> Basis:
+        """The basis of the clips' vectors, of a store that has them.
+
+        :raises MismatchError: a store without them.
+        :raises CorruptStoreError: it is missing, or not the one that blocks were committed with.
+        """
+        self.require_relations(clips=True)
+        return self.pieces[0].basis
+
+    def require_relations(self, *, frames: bool = False, clips: bool = False) -> RelationSpec:
+        """What relations there are.
+
+        :param frames: whether those of IUSP are needed. :param clips: whether those of SP are.
+        :raises MismatchError: the store has none, or not those; it says how to build them.
+        """
+        wanted = ",".join(name for name, needed in (("frames", frames), ("clips", clips)) if needed)
+        how = f"build a store with: logitstore build … --relations {wanted or 'frames,clips'}"
+        for piece in self.pieces:
+            own = piece.manifest.relations
+            if own is None:
+                raise MismatchError(f"{piece.location} has no relations, which the similarity losses need; {how}")
+            if (frames and own.frames is None) or (clips and own.clips is None):
+                raise MismatchError(f"{piece.location} has the relations {own.names}, and {wanted} are needed; {how}")
+        spec = self.manifest.relations
+        if spec is None or (frames and spec.frames is None) or (clips and spec.clips is None):
+            stored = " and ".join(
+                f"{piece.manifest.relations.pooled} frames"
+                + (f", basis {str(piece.basis_digest)[:12]}" if clips else "")
+                for piece in self.pieces
+                if piece.manifest.relations is not None
+            )
+            raise MismatchError(
+                f"the relations of {self.location} cannot be read as one ({stored}): frames need one "
+                "--similarity-frames, and clips one basis, which a store shares with nothing but its own extensions; "
+                "extend one store instead"
+            )
+        return spec
+
+    # block by block
+
+    def block_targets(self, commit: Commit) -> tuple[U16, F32]:
+        """Classes uint16 and probabilities float32, each (R, V, k), of a block; zero in the rows that failed."""
+        number, own = self._origin(commit)
+        classes, probabilities = self.pieces[number].block_targets(own)
+        return classes[:, : commit.views], probabilities[:, : commit.views]
+
+    def block_draws(self, commit: Commit) -> dict[str, I64]:
+        """Draw columns of a block, each int64 (R, V)."""
+        number, own = self._origin(commit)
+        return {name: values[:, : commit.views] for name, values in self.pieces[number].block_draws(own).items()}
+
+    def block_members(self, commit: Commit) -> F32 | None:
+        """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k); None where none were kept.
+
+        NaN for a teacher that the block's piece lacks.
+        """
+        if not self.manifest.keep_members:
+            return None
+        number, own = self._origin(commit)
+        said = self.pieces[number].block_members(own)[:, :, : commit.views]
+        if len(self.pieces) == 1:
+            return said
+        found = np.full((len(self.manifest.teachers), *said.shape[1:]), np.nan, np.float32)
+        found[self.block_teachers(commit)] = said
+        return found
+
+    def block_teachers(self, commit: Commit) -> list[int]:
+        """The teachers that made a block, by their positions in the manifest."""
+        number, _ = self._origin(commit)
+        own = self.pieces[number].manifest.teachers
+        if len(self.pieces) == 1:
+            return list(range(len(own)))
+        return [self.manifest.teachers.index(member) for member in own]
+
+    def block_classes(self, commit: Commit) -> tuple[layout.Entries, int]:
+        """The entries of a block (see ``layout``) and its number of classes: enough to count classes, undecoded."""
+        number, own = self._origin(commit)
+        entries, class_count = self.pieces[number].block_classes(own), len(self.manifest.classes)
+        if own.views == commit.views:
+            return entries, class_count
+        present = entries.present[:, : commit.views]
+        kept = present.any(axis=1)
+        return layout.Entries(entries.numbers[kept], present[kept]), class_count
+
+    def block_relations(self, commit: Commit) -> Relations:
+        """The relations of a block, by row and then by view: (R * V, …); those of rows that failed mean nothing.
+
+        :raises MismatchError: a store without relations.
+        """
+        spec = self.require_relations()
+        number, own = self._origin(commit)
+        kept = np.arange(own.clips * own.views) % own.views < commit.views
+        found = _kept(spec, self.pieces[number].block_relations(own))
+        return _relations(spec, [values[kept] for values in found])
+
+    def size(self) -> int:
+        """Bytes of everything in the store, scratch and claims aside."""
+        return sum(sum(piece.sizes().values()) for piece in self.pieces)
+
+    def view_count(self) -> int:
+        """Number of views that have targets, summed over clips."""
+        return sum(commit.stored_views for commit in self.commits)
+
+    # which piece knows
+
+    def _require_view(self, view: int) -> None:
+        if len(self.pieces) > 1 and not 0 <= view < self.views:  # a single piece says so itself
+            has = f"views 0 to {self.views - 1} in common" if self.views else "no view in common"
+            raise UsageError(f"{self.location} has no view {view}; it has {has}")
+
+    def _gather(self, clips: Any, ask: Callable[[Piece, I64], Sequence[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
+        """What the pieces say of their clips: some arrays with an entry a clip, in the order of ``clips``.
+
+        :param ask: gives the same number of arrays of every piece, for its own numbers of clips.
+        """
+        wanted = np.asarray(clips, dtype=np.int64)
+        if len(self.pieces) == 1 or not len(wanted):
+            return list(ask(self.pieces[0], wanted))
+        gathered: list[npt.NDArray[Any]] = []
+        for piece, first, where, own in self._split(wanted):
+            try:
+                said = ask(piece, own)
+            except UsageError as error:
+                raise UsageError(f"of {piece.location}, whose clip 0 is clip {first} here: {error}") from error
+            if not gathered:
+                gathered = [np.zeros((len(wanted), *values.shape[1:]), values.dtype) for values in said]
+            for every, values in zip(gathered, said, strict=True):
+                every[where] = values
+        return gathered
+
+    def _split(self, clips: I64) -> Iterator[tuple[Piece, int, I64, I64]]:
+        """(piece, its first clip, positions in ``clips``, its own numbers) for the pieces that hold the clips."""
+        total = int(self.offsets[-1])
+        outside = (clips < 0) | (clips >= total)
+        if outside.any():
+            raise UsageError(f"clip {int(clips[outside][0])} is not in {self.location}; it has clips 0 to {total - 1}")
+        home = np.searchsorted(self.offsets, clips, side="right") - 1
+        for number, piece in enumerate(self.pieces):
+            where = np.flatnonzero(home == number)
+            if len(where):
+                first = int(self.offsets[number])
+                yield piece, first, where, clips[where] - first
+
+
+def failed_clips(commits: Sequence[Commit]) -> dict[int, str]:
+    """The clips without targets, and why."""
+    return {commit.first_clip + row: reason for commit in commits for row, reason in commit.failed}
+
+
+def joined_schema(schemas: Sequence[pa.Schema], places: Sequence[str]) -> pa.Schema:
+    """One schema of several clip tables: the columns of all, in the order in which they come up.
+
+    :raises MismatchError: a column has two types, or two names that differ by case, which SQL does not tell apart.
+    """
+    import pyarrow as pa
+
+    known: dict[str, tuple[pa.Field, str]] = {}
+    for schema, place in zip(schemas, places, strict=True):
+        for field in schema:
+            here, where = known.setdefault(field.name.lower(), (field, place))
+            if pa.types.is_null(here.type) and here.name == field.name:
+                known[field.name.lower()] = (field, place)
+            elif here.name != field.name:
+                raise MismatchError(
+                    f"the clips of {where} have a column {here.name!r} and those of {place} {field.name!r}, which SQL "
+                    "cannot tell apart; build one of them with the other's name"
+                )
+            elif here.type != field.type and not pa.types.is_null(field.type):
+                raise MismatchError(
+                    f"the column {field.name!r} of the clips is {here.type} in {where} and {field.type} in {place}; "
+                    "give stores that agree on it"
+                )
+    return pa.schema([pa.field(field.name, field.type) for field, _ in known.values()])
+
+
+def _kept(spec: RelationSpec, found: Relations) -> tuple[F32, ...]:
+    """Those arrays of relations that a store has, which may be fewer than its pieces have."""
+    kept = (spec.frames is not None and found.frames, spec.clips is not None and found.clips)
+    return tuple(values for values in kept if isinstance(values, np.ndarray))
+
+
+def _relations(spec: RelationSpec, arrays: Sequence[F32]) -> Relations:
+    """The inverse of :func:`_kept`."""
+    left = iter(arrays)
+    return Relations(next(left) if spec.frames is not None else None, next(left) if spec.clips is not None else None)
+
+
+def _common_manifest(pieces: Sequence[Piece]) -> Manifest:
+    """The first piece's manifest, with the teachers of all and what all of them keep."""
+    teachers: dict[bytes, Member] = {}
+    for piece in pieces:
+        teachers |= {msgspec.json.encode(member): member for member in piece.manifest.teachers}
+    return msgspec.structs.replace(
+        pieces[0].manifest,
+        teachers=tuple(teachers.values()),
+        keep_members=all(piece.manifest.keep_members for piece in pieces),
+        relations=_common_relations(pieces),
+    )
+
+
+def _common_relations(pieces: Sequence[Piece]) -> RelationSpec | None:
+    """The relations that pieces can be asked for as one: frames of one size, clips of one basis."""
+    specs = [piece.manifest.relations for piece in pieces]
+    first = specs[0]
+    if first is None or any(spec is None or spec.pooled != first.pooled for spec in specs):
+        return None
+    frames = first.frames if all(spec is not None and spec.frames is not None for spec in specs) else None
+    one_basis = len({piece.basis_digest for piece in pieces}) == 1
+    clips = first.clips if one_basis and all(spec is not None and spec.clips is not None for spec in specs) else None
+    return None if frames is None and clips is None else RelationSpec(frames=frames, clips=clips, pooled=first.pooled)
+
+
+def _require_fitting(first: Piece, other: Piece) -> None:
+    """Refuse a piece that cannot be read as one with another.
+
+    :raises MismatchError: what differs, with both values.
+    """
+    old, new = first.manifest, other.manifest
+    reasons = []
+    if old.classes != new.classes:
+        reasons.append(f"classes: {_class_difference(old.classes, new.classes)}")
+    for name in ("scores", "topk", "sample_rate", "clip_seconds"):
+        here, there = getattr(old, name), getattr(new, name)
+        if here != there:
+            reasons.append(f"{name}: {here} and {there}")
+    ops = [manifest.recipe.to_dict()["ops"] for manifest in (old, new)]
+    if ops[0] != ops[1]:
+        shown = [msgspec.json.encode(manifest.recipe_document).decode() for manifest in (old, new)]
+        reasons.append(f"recipe: {shown[0]} and {shown[1]}")
+    if reasons:
+        raise MismatchError(
+            f"{first.location} and {other.location} cannot be read as one: {'; '.join(reasons)}; "
+            "give stores that agree on these"
+        )
+
+
+def _class_difference(old: tuple[str, ...], new: tuple[str, ...]) -> str:
+    if set(old) == set(new):
+        place = next(index for index, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
+        return f"the same in another order, class {place} is {old[place]!r} and {new[place]!r}"
+    examples = []
+    for here, there in ((old, new), (new, old)):
+        alone = [name for name in here if name not in set(there)]
+        examples.append(f"{len(here)}, {len(alone)} of them alone" + (f" as {alone[0]!r}" if alone else ""))
+    return " and ".join(examples)
