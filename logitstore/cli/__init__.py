@@ -1,1 +1,1 @@
-"""The command line: a file for each command, and what all of them share. Nothing is done here, only asked for and shown."""
+"""The command line: a file for each command, and what all share. Nothing is done here, only asked for and shown."""
