@@ -217,7 +217,7 @@ def test_the_recipes_for_contributors_work_with_one_file_each(workshop, tmp_path
             target = (copy if of_package else tmp_path) / file[1]
             assert target.parent.is_dir(), f"there is no folder for {file[1]}"
             assert not target.exists(), f"{file[1]} is there already"
-            target.write_text(text)
+            target.write_text(text[file.end() :])
             added += [file[1]] if of_package else []
         if language == "console":
             for command, _ in commands(text):

@@ -61,6 +61,7 @@ def inspect_command(
     Example:
       logitstore inspect store
       logitstore inspect store "DESCRIBE views"
+      logitstore inspect store @torn
       logitstore inspect store "SELECT class, count(*) n FROM topk GROUP BY class ORDER BY n DESC LIMIT 5"
       logitstore inspect store "SELECT * FROM topk WHERE class = \\$name" -p name Dog --format csv
       logitstore inspect store "FROM views" --output views.parquet
@@ -93,6 +94,10 @@ def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: d
 
     on_terminal = output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
+    if sql.startswith("@"):
+        from logitstore.queries import question
+
+        sql = question(sql[1:])
     with stream_query(store, sql, parameters) as reader, _destination(output) as file:
         rows = write(reader, kind, file, width)
     if on_terminal and kind == "table" and stderr.is_terminal:
