@@ -310,7 +310,8 @@ def test_the_options_that_documents_name_are_options():
     for script in (REPOSITORY / "benchmarks").glob("*.py"):
         known |= set(re.findall(r"--[a-z][a-z0-9-]+", script.read_text()))
     for document in documents():
-        allowed = known | options_of(cli, former=True) if document.name == "CHANGELOG.md" else known
+        tells_of_former = document.name in ("CHANGELOG.md", "reference.md")
+        allowed = known | options_of(cli, former=True) if tells_of_former else known
         for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", document.read_text()):
             assert option in allowed, f"{named(document)}: {option}"
 

@@ -61,7 +61,6 @@ def inspect_command(
     Example:
       logitstore inspect store
       logitstore inspect store "DESCRIBE views"
-      logitstore inspect store @torn
       logitstore inspect store "SELECT class, count(*) n FROM topk GROUP BY class ORDER BY n DESC LIMIT 5"
       logitstore inspect store "SELECT * FROM topk WHERE class = \\$name" -p name Dog --format csv
       logitstore inspect store "FROM views" --output views.parquet
