@@ -93,10 +93,6 @@ def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: d
 
     on_terminal = output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
-    if sql.startswith("@"):
-        from logitstore.queries import question
-
-        sql = question(sql[1:])
     with stream_query(store, sql, parameters) as reader, _destination(output) as file:
         rows = write(reader, kind, file, width)
     if on_terminal and kind == "table" and stderr.is_terminal:

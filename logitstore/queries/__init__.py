@@ -1,4 +1,4 @@
-"""Questions: SQL that ships with the program, one a file. ``logitstore inspect STORE @NAME`` asks that of ``NAME.sql``.
+"""Questions: SQL that ships with the program, one a file. ``@NAME`` in the place of SQL asks that of ``NAME.sql``.
 
 A question is one SELECT over the tables of a store. Lines of comment come first; the first of them says what is asked.
 """
@@ -16,6 +16,14 @@ def names() -> dict[str, str]:
     """What each question asks, by its name."""
     files = {file.name.removesuffix(".sql"): file for file in _FOLDER.iterdir() if file.name.endswith(".sql")}
     return {name: files[name].read_text("utf-8").splitlines()[0].removeprefix("--").strip() for name in sorted(files)}
+
+
+def asked(sql: str) -> str:
+    """SQL as it was given, or that of the question ``@NAME``.
+
+    :raises QueryError: there is no question of that name.
+    """
+    return question(sql[1:].strip()) if sql.startswith("@") else sql
 
 
 def question(name: str) -> str:

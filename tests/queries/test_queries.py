@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from logitstore.cli.inspect import inspect_command
 from logitstore.errors import QueryError
 from logitstore.jobs.build.job import build
-from logitstore.queries import names, question
+from logitstore.queries import asked, names, question
 from logitstore.store.reader import open_store
 from tests.stores import options, write_audio
 
@@ -34,12 +34,11 @@ def test_there_are_questions_and_each_says_what_it_asks():
 
 @pytest.mark.parametrize("name", names())
 def test_every_question_is_answered(name, store):
-    answer = open_store(store).sql(question(name))
-    assert answer.column_names
+    assert open_store(store).sql(f"@{name}").column_names
 
 
 def test_the_classes_are_those_of_the_first_rank(store):
-    answer = open_store(store).sql(question("classes")).to_pylist()
+    answer = open_store(store).sql("@classes").to_pylist()
     assert sum(row["views"] for row in answer) == 6 * 3
     assert all(row["class"].startswith("tone ") and row["clips"] <= 6 for row in answer)
 
@@ -52,7 +51,7 @@ def test_inspect_asks_a_question_by_its_name(store):
 
 def test_an_unknown_question_names_those_that_there_are():
     with pytest.raises(QueryError, match=r"there is no question @clases; there are: @classes: Which .*; @torn: "):
-        question("clases")
+        asked("@clases")
 
 
 def test_a_question_is_a_file_that_is_laid_there(tmp_path, monkeypatch):

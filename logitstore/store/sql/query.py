@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from logitstore.errors import QueryError
+from logitstore.queries import asked
 from logitstore.store.sql.lazy import LazyTable
 from logitstore.store.sql.tables import tables
 
@@ -71,6 +72,7 @@ def stream_query(store: Store, sql: str, parameters: Mapping[str, Any] | None = 
         spill = stack.enter_context(_spill_folder())
         connection = stack.enter_context(contextlib.closing(_connect(spill)))
         worker = stack.enter_context(contextlib.closing(_Worker(connection)))
+        sql = asked(sql)
         names = check_query(connection, sql, tuple(makers), dict(parameters or {}))
         registered = {name: makers[name]() for name in names}
         for name, table in registered.items():
