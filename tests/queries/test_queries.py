@@ -1,5 +1,6 @@
 """Questions that ship with the program: each can be asked of any store, and says what it asks."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def test_there_are_questions_and_each_says_what_it_asks():
 
 @pytest.mark.parametrize("name", names())
 def test_every_question_is_answered(name, store):
-    assert open_store(store).sql(f"@{name}").column_names
+    parameters = dict.fromkeys(re.findall(r"\$(\w+)", question(name)), 1)
+    assert open_store(store).sql(f"@{name}", parameters).column_names
 
 
 def test_the_classes_are_those_of_the_first_rank(store):
