@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
@@ -58,6 +59,11 @@ def resumable() -> Iterator[None]:
 def fail(message: str, code: int) -> NoReturn:
     """Print one line to stderr and leave."""
     print(f"Error: {message}", file=sys.stderr)
+    sandbox = sys.modules.get("logitstore.sql.sandbox")
+    if sandbox is not None and sandbox.abandoned():  # a query that does not end would go on while Python cleans up
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -25,6 +25,7 @@ from logitstore.view.recipe import Draws
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from logitstore.sql.limits import Limits
     from logitstore.store.basis import Basis
 
 I64 = npt.NDArray[np.int64]
@@ -207,11 +208,14 @@ class Store:
                 return commit.first_clip + partner
         raise UsageError(f"clip {clip} is in no finished block of {self.location}")
 
-    def sql(self, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:
-        """The answer to one SELECT over the tables that ``logitstore inspect`` knows, as a pyarrow table."""
+    def sql(self, query: str, parameters: dict[str, Any] | None = None, limits: Limits | None = None) -> pa.Table:
+        """The answer to one SELECT over the tables that ``logitstore inspect`` knows, as a pyarrow table.
+
+        :param limits: what the query may take, a ``logitstore.sql.limits.Limits``; None for the defaults.
+        """
         from logitstore.store.query import run_query
 
-        return run_query(self, query, parameters)
+        return run_query(self, query, parameters, limits)
 
     def failures(self) -> list[tuple[int, str, str]]:
         """(clip, path, reason) of every clip that has no targets, by clip."""
