@@ -14,12 +14,14 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from logitstore.errors import StoreError, UsageError
+from logitstore.sql.limits import Limits, size
 
 if TYPE_CHECKING:
     from logitstore.store.reader import Store
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
 _FORMATS = ("table", "csv", "json", "ndjson", "parquet")  # formats.FORMATS, which would import pyarrow
+_DEFAULTS = Limits()
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -43,6 +45,22 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
     metavar="NAME VALUE",
     help="A value for $NAME in the SQL: a number where it looks like one, text otherwise. Repeatable.",
 )
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    help=f"End a query that has worked for so long; 0 for no limit.  [default: {_DEFAULTS.timeout:g}]",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory that a query may use before it goes on in temporary files, or ends where it cannot, as in 2GB.  "
+    f"[default: {size(_DEFAULTS.memory)}]",
+)
+@click.option(
+    "--temp-space",
+    metavar="SIZE",
+    help=f"Temporary files that a query may make; 0 for none.  [default: {size(_DEFAULTS.temp_space)}]",
+)
 def inspect_command(
     location: str,
     sql: str | None,
@@ -50,12 +68,15 @@ def inspect_command(
     kind: str | None,
     output: str | None,
     parameters: tuple[tuple[str, str], ...],
+    timeout: str | None,
+    memory: str | None,
+    temp_space: str | None,
 ) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin.
 
     Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
-    columns of one. The SQL is one SELECT; it can change nothing, and reads nothing but the store. The clips of stores
-    that are read as one are numbered through, STORE's first.
+    columns of one. The SQL is one SELECT, or EXPLAIN of one; it can change nothing, reads nothing but the store, and
+    ends at its limits. The clips of stores that are read as one are numbered through, STORE's first.
 
     \b
     Example:
@@ -83,17 +104,18 @@ def inspect_command(
         return
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal; give --output FILE")
-    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, typed(parameters))
+    limits = Limits.of(timeout, memory, temp_space)
+    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, typed(parameters), limits)
 
 
-def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: dict[str, Any]) -> None:
+def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: dict[str, Any], limits: Limits) -> None:
     from logitstore.cli.common import stderr
     from logitstore.cli.formats import write
     from logitstore.store.query import stream_query
 
     on_terminal = output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
-    with stream_query(store, sql, parameters) as reader, _destination(output) as file:
+    with stream_query(store, sql, parameters, limits) as reader, _destination(output) as file:
         rows = write(reader, kind, file, width)
     if on_terminal and kind == "table" and stderr.is_terminal:
         stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'})", style="dim")
