@@ -56,8 +56,7 @@ from benchmarks.cached import score, train
 from benchmarks.folds import Data, Fold, prepare
 from benchmarks.own_data import own_data
 from logitstore.errors import LogitstoreError, RunError
-from logitstore.models.machine import versions
-from logitstore.training.fit import keep_freed_memory
+from logitstore.models.machine import keep_freed_memory, versions
 
 RUNS, SETTINGS = "runs.jsonl", "settings.json"
 MAIN_WIDTHS = {"scenes": 8, "sequences": 4}
@@ -157,7 +156,7 @@ class Ablation:
                         yield Job("run", data.name, fold, arm, width, seed, weight)
 
     def _tuning_jobs(self) -> Iterator[Job]:
-        names = {ARMS[arm].similarity: arm for arm in ARMS if ARMS[arm].similarity}
+        names = {arm.similarity: name for name, arm in ARMS.items() if arm.similarity is not None}
         for data in self.data:
             for seed in range(self.sizes.tuning_seeds):
                 for fold in self.held_out(data):

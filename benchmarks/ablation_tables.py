@@ -126,7 +126,7 @@ def _prepared(lines: Sequence[Line]) -> str:
 
 
 def _tuning(lines: Sequence[Line]) -> str:
-    names = {ARMS[arm].similarity: arm for arm in ARMS if ARMS[arm].similarity}
+    names = {arm.similarity: name for name, arm in ARMS.items() if arm.similarity is not None}
     rows = []
     for similarity, weights in WEIGHTS.items():
         for weight in weights:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+Similarity = Literal["sp", "iusp", "both"]
+
 VIEWS = (1, 2, 5, 10, 20)  # beside all of them
 BATCH_MIXUP = 0.5  # A of Beta(A, A), as in the published configs
 
 #: Weights that are tried on the validation split, in the order of their runs.
-WEIGHTS = {
+WEIGHTS: dict[Similarity, tuple[float, ...]] = {
     "sp": (3.0, 10.0, 30.0, 100.0),
     "iusp": (0.3, 1.0, 3.0, 10.0),
     "both": (0.3, 1.0, 3.0, 10.0),
@@ -39,7 +41,7 @@ class Arm:
     k: int | None = None
     bits: int | None = None
     mixup: float = 0.0
-    similarity: Literal["sp", "iusp", "both"] | None = None
+    similarity: Similarity | None = None
     weight: float | None = None
 
 

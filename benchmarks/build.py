@@ -88,7 +88,7 @@ def write_audio(folder: Path, clips: int, seconds: float) -> None:
 
 def one(root: Path, seconds: float, views: int, teacher: str, batch_size: int) -> dict[str, float]:
     """One build of ``root/audio`` in this process: views, seconds, seconds inside the ensemble, peak MB, share."""
-    from logitstore.jobs.build.job import job as job
+    from logitstore.jobs.build import job
 
     options = job.BuildOptions(
         source=str(root / "audio"),
@@ -101,7 +101,8 @@ def one(root: Path, seconds: float, views: int, teacher: str, batch_size: int) -
         device="cpu",
     )
     prepared = job.prepare(options)
-    inside, batches, answer = 0.0, [], prepared.ask
+    inside, answer = 0.0, prepared.ask
+    batches: list[tuple[torch.Tensor, Any]] = []
 
     def ask(waveforms: torch.Tensor, masks: Any) -> Any:
         nonlocal inside
@@ -136,14 +137,13 @@ def measure(
     if not folder.exists():
         folder.mkdir()
         write_audio(folder / "audio", clips, seconds)
-    found = []
+    found: list[dict[str, float]] = []
     for _ in range(runs):
         given = [str(folder), str(seconds), str(views), teacher, str(batch)]
         command = [sys.executable, "-m", "benchmarks.build", "--one", *given]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    best = min(found, key=lambda run: run["seconds"])
-    return best
+    return min(found, key=lambda run: run["seconds"])
 
 
 def main() -> None:
@@ -162,8 +162,8 @@ def main() -> None:
         for clips in (200, 2000) if given.quick else (1000, 10_000):
             run = measure(Path(scratch), clips, 0.5, 4, "instant", runs, 32)
             own = run["seconds"] - run["inside"]
-            rate, cost = f"{run['views'] / run['seconds']:,.0f}", f"{1e6 * own / run['views']:,.0f}"
-            rows.append([f"{clips:,} clips x 4 views of 2 s", rate, cost, f"{run['peak']:,.0f}"])
+            rate, cost = run["views"] / run["seconds"], 1e6 * own / run["views"]
+            rows.append([f"{clips:,} clips x 4 views of 2 s", f"{rate:,.0f}", f"{cost:,.0f}", f"{run['peak']:,.0f}"])
         print("A teacher that takes no time\n")
         print(table(["build", "views/s", "own cost, us a view", "peak MB"], rows))
         clips = 32 if given.quick else 192
@@ -176,8 +176,8 @@ def main() -> None:
             bare = f"{run['bare']:,.0f}" if "bare" in run else ""
             share = f"{rate / run['bare']:.2f}" if "bare" in run else ""
             processor = f"{run['bare_busy'] * run['views'] / run['busy']:.2f}" if "bare" in run else ""
-            cost = f"{1e6 * own / run['views']:,.0f}"
-            rows.append([name, f"{rate:,.0f}", cost, bare, share, processor, f"{run['peak']:,.0f}"])
+            cost = 1e6 * own / run["views"]
+            rows.append([name, f"{rate:,.0f}", f"{cost:,.0f}", bare, share, processor, f"{run['peak']:,.0f}"])
         print(f"{clips} clips x 10 views of 10 s, recipe ced\n")
         header = ["views/s", "own cost, us a view", "bare forward, views/s", "share", "of processor time", "peak MB"]
         print(table(["teacher", *header], rows))

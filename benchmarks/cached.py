@@ -17,18 +17,17 @@ import torch
 
 from benchmarks.arms import Arm
 from benchmarks.folds import BATCH, FRONT_END, MODEL, Fold, by_row, hearing_log_mels
+from logitstore.arrays import F32, I64
 from logitstore.digests import derived_seed
 from logitstore.errors import ModelOutputError
 from logitstore.evaluation.metrics import measure
-from logitstore.models.registry import build
+from logitstore.models.registry import build, default_lr, initialised
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.batches import Batch
-from logitstore.training.fit import default_lr, initialised, learning_rate, order_generator, parameter_groups
-from logitstore.training.sampling import mix_weights, plan
+from logitstore.training.sampling import mix_weights, order_generator, plan
+from logitstore.training.schedule import learning_rate, parameter_groups
 from students.objective import Objective
-
-I64 = npt.NDArray[np.int64]
-F32 = npt.NDArray[np.float32]
+from students.terms import Setting, selected
 
 #: Scores below it are no threshold of the trapezoidal estimator.
 THRESHOLD_FLOOR = 0.01
@@ -44,16 +43,14 @@ def train(
     """
     chosen = fold.clips if rows is None else rows
     make = partial(build, MODEL, len(fold.classes), width=width, **FRONT_END)
-    model = hearing_log_mels(initialised(make, seed)).to(memory_format=torch.channels_last).train()
+    model = hearing_log_mels(initialised(make, seed)).train()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     highest = default_lr(MODEL)
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=highest, fused=True)
-    objective = Objective(
-        "bce",
-        similarity=arm.similarity,
-        similarity_weight=arm.weight or 0.0,
-        frames=None if arm.similarity is None else fold.store(arm.store).manifest.relations.frames,
-        mixup=arm.mixup or None,
-    )
+    weights = selected(similarity=arm.similarity, similarity_weight=arm.weight or 0.0)
+    relations = fold.store(arm.store).manifest.relations
+    pooled = None if arm.similarity is None or relations is None else relations.pooled
+    objective = Objective(weights, Setting("bce", frames=pooled), mixup=arm.mixup or None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("dropout", seed))
         for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):
@@ -63,7 +60,7 @@ def train(
             logits, frames = model.outputs(batch.waveforms, batch.masks, mix)
             loss = objective(logits, frames, batch, mix).total
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if losses is not None:
                 losses.append(float(loss.detach()))
@@ -86,8 +83,8 @@ def batches(fold: Fold, arm: Arm, rows: I64, seed: int, steps: int, relations: t
                 spans[at],
                 torch.from_numpy(np.array(targets[at])),
                 at,
-                frame_grams=torch.from_numpy(known.frames) if "frames" in relations else None,
-                clip_vectors=torch.from_numpy(known.clips) if "clips" in relations else None,
+                frame_grams=torch.from_numpy(known.frames) if known is not None and "frames" in relations else None,
+                clip_vectors=torch.from_numpy(known.clips) if known is not None and "clips" in relations else None,
             )
             done += 1
         epoch += 1

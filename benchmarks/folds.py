@@ -11,18 +11,20 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from benchmarks.arms import Arm
+from logitstore.arrays import F32, I64
 from logitstore.audio.clips import ClipAudio
 from logitstore.errors import RunError
 from logitstore.evaluation.labelled import Labelled, label_matrix, read_labelled
 from logitstore.evaluation.metrics import measure
-from logitstore.jobs.build.job import DEFAULT_TOPK, BuildOptions, build
+from logitstore.jobs.build.job import DEFAULT_TOPK, build
+from logitstore.jobs.options import BuildOptions
 from logitstore.models.registry import build as build_model
 from logitstore.models.tagger import Tagger
 from logitstore.store.format.codec import quantizer, top_k
@@ -37,16 +39,17 @@ from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Masks, Recipe, masks
 from logitstore.views.render import pad
 from students.data import fresh_draws, stored_views
-from students.losses import dense_targets
+from students.targets import dense_targets
 from teachers.ensemble import Ensemble, load_ensemble
-from teachers.train import TeacherOptions, train_teacher
+from teachers.options import TeacherOptions
+from teachers.train import train_teacher
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
 
 RATE = 16_000
 MODEL = "cnn4"
-FRONT_END = {"mels": 32, "hop_ms": 80.0}
+FRONT_END: dict[str, Any] = {"mels": 32, "hop_ms": 80.0}
 TEACHER_WIDTH, TEACHERS = 16, 2
 BATCH = 32
 FRESH_SEED = 0
@@ -138,7 +141,7 @@ def prepare(data: Data, held_out: str, folder: Path, *, views: int, steps: int, 
     keep("test", lambda: _plain(ear, test, clip_samples))
     keep("still", lambda: _plain(ear, pool, clip_samples))
     for name, store in (("stored", stores["masks"]), ("mixup", stores["mixup"])):
-        keep(name, lambda s=store: np.stack([_heard(ear, audio, s, stored_views(s, v)) for v in range(views)]))
+        keep(name, functools.partial(_stored_views, ear, audio, store, views))
     first = stores["masks"]
     fresh = -(-steps // epoch_steps(len(audio), BATCH))
     keep(
@@ -205,7 +208,7 @@ class Fold:
         view = self.view(arm, epoch)
         if arm.target == "stored":
             return self._once(self._stored_targets, arm.store, view)
-        exact = self.array("exact")[self.best_member() + 1 if arm.target == "member" else 0, view]
+        exact: F32 = self.array("exact")[self.best_member() + 1 if arm.target == "member" else 0, view]
         if arm.target == "exact" and arm.k is None and arm.bits is None:
             return exact
         k = min(arm.k or DEFAULT_TOPK, len(self.classes))
@@ -242,11 +245,12 @@ class Fold:
         exact = np.array(self.array("exact")[self.best_member() + 1 if target == "member" else 0, view])
         return coded(exact, k, bits)
 
-    def _once(self, make: Callable[..., Any], *arguments: Any) -> Any:
-        key = (make.__name__, *arguments)
+    def _once(self, make: Callable[_Given, _Made], *given: _Given.args, **named: _Given.kwargs) -> _Made:
+        key = (make.__name__, *given, *named.items())
         if key not in self._kept:
-            self._kept[key] = make(*arguments)
-        return self._kept[key]
+            self._kept[key] = make(*given, **named)
+        made: _Made = self._kept[key]
+        return made
 
 
 def coded(exact: F32, k: int, bits: int) -> F32:
@@ -275,7 +279,7 @@ def _frames(seconds: float) -> int:
 
 def hearing_log_mels(model: Tagger) -> Tagger:
     """A model whose input are log-mels; masks act where they always do."""
-    model.log_mel = torch.nn.Identity()
+    model.log_mel = torch.nn.Identity()  # type: ignore[assignment]
     return model
 
 
@@ -291,6 +295,10 @@ def _heard(ear: torch.nn.Module, audio: ClipAudio, store: Store, views: Views) -
     replayer = Replayer(audio, str, manifest.recipe, manifest.clip_samples, manifest.sample_rate)
     parts = [ear(replayer.batch(views, at).waveforms).numpy() for at in _chunks(len(views))]
     return np.concatenate(parts)
+
+
+def _stored_views(ear: torch.nn.Module, audio: ClipAudio, store: Store, views: int) -> F32:
+    return np.stack([_heard(ear, audio, store, stored_views(store, view)) for view in range(views)])
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -153,7 +154,7 @@ def estimate(classes: np.ndarray, values: np.ndarray, class_count: int) -> float
     roll, time_mask, frequency_mask = np.log2(SAMPLES), np.log2(192) + np.log2(905), np.log2(24) + np.log2(53.5)
     draws = (1 + 0.5 * roll + time_mask + frequency_mask) / 8
     names = (66 + np.log2(60)) / 8 / views
-    return size / (count * views) + draws + names
+    return float(size / (count * views) + draws + names)
 
 
 def write_store(
@@ -306,12 +307,10 @@ def main() -> None:
             ("noise", 0.6),
         ]
         for name, value in [*axes, ("tail", 2.0)]:
-            smaller = {"clips": base.clips // 4} if (name, value) == ("views", 40) else {}
-            rows += [
-                row
-                for row in measure(replace(base, **{name: value}, **smaller), [8], peers=True)
-                if ".npy" not in row.name
-            ]
+            changes: dict[str, Any] = {name: value}
+            if (name, value) == ("views", 40):
+                changes["clips"] = base.clips // 4
+            rows += [row for row in measure(replace(base, **changes), [8], peers=True) if ".npy" not in row.name]
     print(table(rows))
 
 

@@ -170,7 +170,7 @@ def random_order(scratch: Path, clips: int) -> None:
 
 def dense(store: Any, order: np.ndarray) -> None:
     """Targets as (B, C), read and filled."""
-    from students.losses import TAILS, dense_targets
+    from students.targets import TAILS, dense_targets
 
     rows = []
     for tail in TAILS:
@@ -180,7 +180,8 @@ def dense(store: Any, order: np.ndarray) -> None:
             def read(fill: str = tail, n: int = size, until: int = count) -> None:
                 for start in range(0, until, n):
                     clips = order[start : start + n]
-                    dense_targets(*store.targets(0, clips), CLASSES, fill, clips=clips, view=0, seed=0)
+                    classes, values = store.targets(0, clips)
+                    dense_targets(classes, values, CLASSES, fill, clips=clips, view=0, seed=0)
 
             rows.append([tail, str(size), f"{best_rate(count, read):,.0f}"])
     print(f"Dense targets (B, {CLASSES}), in random order\n")
@@ -241,9 +242,9 @@ def loaders(location: Path, clips: int) -> None:
         store = open_store(location)
         store.pieces[0]._decoded.share()
         blocks = len(store.commits)
-        seen = torch.zeros(8).share_memory_()
+        seen = torch.zeros(8).share_memory_()  # type: ignore[no-untyped-call]
         data = Batches(store, clips, 256, seen)
-        loader = torch.utils.data.DataLoader(
+        loader: Any = torch.utils.data.DataLoader(
             data,  # type: ignore[arg-type]
             None,
             num_workers=2,

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from benchmarks.read import table
 from logitstore import open_store
+from logitstore.arrays import F32, F64
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio, open_source
-from logitstore.jobs.build.job import BuildOptions, build
+from logitstore.jobs.build.job import build
 from logitstore.jobs.build.relate import mean_gram, unit_frames
+from logitstore.jobs.options import BuildOptions
 from logitstore.jobs.synth import write_scenes
 from logitstore.store.format.basis import Basis, fit
 from logitstore.store.format.commits import Commit
@@ -37,8 +38,6 @@ from logitstore.views.recipe import Draws
 from logitstore.views.render import Renderer
 from teachers.ensemble import Ensemble, load_ensemble
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 BATCH, BATCHES, SEED = 32, 200, 0
 
 

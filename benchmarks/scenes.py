@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from logitstore.arrays import F32
 from logitstore.audio.clips import ClipAudio
 from logitstore.digests import derived_seed
 from logitstore.evaluation.labelled import read_labelled
-
-F32 = npt.NDArray[np.float32]
 
 RATE, SECONDS = 16_000, 5.0
 SAMPLES = int(RATE * SECONDS)

@@ -1,19 +1,92 @@
-"""Run audio taggers once, keep what they said and exactly what they heard, distil any number of students."""
+"""Run audio taggers once, keep what they said and exactly what they heard, distil any number of students.
+
+``logitstore.build``, ``train_student`` and the others are the commands as functions (:mod:`logitstore.api`), with the
+options of the commands as keywords. For code of your own, a store can be asked and learnt from:
+
+    >>> store = logitstore.open_store("store")
+    >>> isinstance(store, logitstore.Store)
+    True
+    >>> store.sql("SELECT count(*) AS n FROM clips").to_pydict()
+    {'n': [12]}
+    >>> dataset = logitstore.ReplayDataset("store", "audio")
+    >>> len(dataset)
+    12
+
+A teacher says how probable each class is in waveforms, a student is a torch module that gives logits:
+
+    >>> import torch
+    >>> teacher = logitstore.load_teacher("runs/teacher")
+    >>> tuple(teacher.probabilities(torch.zeros(1, teacher.sample_rate), None).shape) == (1, len(teacher.classes))
+    True
+    >>> student = logitstore.load_student("runs/student")
+    >>> student(torch.zeros(1, 16000)).shape[0]
+    1
+
+Every mistake is a :class:`LogitstoreError`, in one line. Each name is imported when it is first used.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from logitstore.store.reader import Store, open_store
+from logitstore.errors import (
+    AudioError,
+    CorruptStoreError,
+    LogitstoreError,
+    MismatchError,
+    MissingExtraError,
+    ModelOutputError,
+    NotAStoreError,
+    QueryError,
+    RecipeError,
+    RunError,
+    SourceError,
+    StoreError,
+    TeacherError,
+    UsageError,
+)
 
-__all__ = ["Store", "open_store"]
+if TYPE_CHECKING:
+    from logitstore.api import (
+        build,
+        evaluate,
+        export_student,
+        extend,
+        tag,
+        train_student,
+        train_teacher,
+        verify,
+    )
+    from logitstore.store.reader import Store, open_store
+    from logitstore.training.runs import load_student
+    from students.data import ReplayDataset
+    from teachers.registry import load_teacher
+
+__all__ = [
+    "AudioError", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError", "ModelOutputError",
+    "NotAStoreError", "QueryError", "RecipeError", "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
+    "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
+    "open_store", "tag", "train_student", "train_teacher", "verify",
+]  # fmt: skip
 __version__ = "0.1.0"
+
+_PLACES = {
+    "ReplayDataset": "students.data",
+    "Store": "logitstore.store.reader",
+    "load_student": "logitstore.training.runs",
+    "load_teacher": "teachers.registry",
+    "open_store": "logitstore.store.reader",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from logitstore.store import reader
+    if name not in __all__:
+        raise AttributeError(f"module 'logitstore' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES.get(name, "logitstore.api")), name)
+    globals()[name] = value
+    return value
 
-        return getattr(reader, name)
-    raise AttributeError(f"module 'logitstore' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

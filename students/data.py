@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from concurrent.futures import Executor
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import Dataset, default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.clips import ClipAudio, joined_clips
 from logitstore.audio.source import Source
-from logitstore.audio.sources import open_audio
 from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, UsageError
+from logitstore.store.audio import AudioRoot, clip_tables, open_sources
 from logitstore.store.reader import Store, open_store
 from logitstore.training.batches import Replayer, Views
 from logitstore.views.fingerprint import compare
-from logitstore.views.recipe import Draws, draw
+from logitstore.views.mel import FrontEnd, LogMel, apply_masks
+from logitstore.views.recipe import Draws, Masks, draw
 from logitstore.views.render import Renderer
 from students.labels import ClipLabels
-from students.losses import TAILS, dense_targets
+from students.targets import TAILS, dense_targets
 
 #: Views that are replayed and compared with their fingerprints before any training.
 CHECKED_VIEWS = 4
@@ -30,40 +35,52 @@ _MOST_NAMED = 3
 _READ_CLIPS = 1 << 16
 
 
-#: Where audio is: a folder or packed audio, or an open source.
-AudioRoot = Source | str | os.PathLike[str]
-
-
 class ReplayDataset(Dataset[dict[str, Any]]):
-    """One view of a store's clips, for a trainer of your own: ``DataLoader(ReplayDataset(store, audio_root, view))``.
+    """A store's clips for a trainer of your own, in every epoch under the next of their views.
 
-    Item i is a dict that the default collation takes:
+    ::
+
+        data = ReplayDataset("store", "audio")
+        loader = DataLoader(data, batch_size=32, shuffle=True, num_workers=2, persistent_workers=True)
+        for epoch in range(30):
+            data.set_epoch(epoch)  # view ``epoch mod V``, in workers that live on too
+            for batch in loader:
+                logits = model(batch["waveform"], batch["masks"])
+
+    Item i is a dict, as is a batch of :meth:`collate` (B views):
 
     ``waveform``  float32 (clip_samples,), the replayed view at the store's rate, about [-1, 1]
-    ``masks``     dict of four floats, ``time_start`` and ``time_end`` in seconds, ``freq_low`` and ``freq_high`` in Hz,
-                  half-open, equal ends where nothing is masked; collated to float64 (B,), and
-                  ``Masks(**batch["masks"])`` is what this project's models take
+    ``masks``     :class:`logitstore.views.recipe.Masks`: ``time_start``, ``time_end`` in seconds, ``freq_low``,
+                  ``freq_high`` in Hz, half-open, equal ends where nothing is masked; four floats, collated to float64
+                  (B,), which is what front ends and this project's models take
     ``target``    float32 (C,), a probability for each class of ``store.manifest.classes``
-    ``clip``      int, the row number of the clip
+    ``clip``      int, the number of the clip
+
+    with ``front_end``, in the place of the first two:
+
+    ``log_mel``   float32 (bands, frames), in dB, its masked frames and bands filled already
 
     and with ``relations=True`` also those that the store has:
 
-    ``frame_gram``   float32 (T, T), inner products of the teachers' frames, for :func:`students.similarity.iusp`
-    ``clip_vector``  float32 (64,), the teachers' features of the whole clip, for :func:`students.similarity.sp`
+    ``frame_gram``   float32 (T, T), inner products of the teachers' frames, for :func:`students.terms.iusp.iusp`
+    ``clip_vector``  float32 (64,), the teachers' features of the whole clip, for :func:`students.terms.sp.sp`
 
-    It may be shared with worker processes, forked or spawned. For epoch e use view e mod V.
+    It may be shared with worker processes, forked or spawned.
 
     :param store: an open store, or its path; of several that are read as one, a list of paths.
     :param audio_root: the folder (or packed audio) that the clips' paths are relative to, or an open source; of several
         stores one for all, or a list of one for each.
-    :param view: in [0, V).
-    :param rows: the clips to use, by row number; all that have targets by default.
-    :param inconsistent: the ablation: fresh draws, of the stream ``seed``, against the stored targets.
-    :param seed: of the fresh draws; another one an epoch gives other draws.
-    :param tail: fill of the classes that a target does not hold; see :mod:`students.losses`.
+    :param view: in [0, V), one view for ever; by default that of the epoch, which is 0 until :meth:`set_epoch`.
+    :param rows: the clips to use, by number; all that have targets by default, in each view.
+    :param inconsistent: the ablation: fresh draws, of the stream ``seed`` and the epoch (or the view given), against
+        the stored targets.
+    :param seed: of the fresh draws.
+    :param tail: fill of the classes that a target does not hold; see :mod:`students.targets`.
     :param relations: whether items hold the teachers' relations; always the stored ones, ``inconsistent`` or not.
     :param cache_bytes: decoded audio to keep in memory, in every process that reads.
     :param checked_views: how many fingerprinted views to replay and compare first; 0 for none.
+    :param front_end: gives log-mels of this front end, such as ``model.front_end`` or ``logitstore.views.mel.CED``, at
+        its rate; ``fill``: what masked cells hold, in dB; 0 as CED's.
     :raises MismatchError: the audio is not what the teachers heard, the clips are named; or relations are asked of a
         store that has none.
     :raises UsageError: an unknown view or tail, or a clip without targets.
@@ -73,7 +90,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         self,
         store: Store | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         audio_root: AudioRoot | Sequence[AudioRoot],
-        view: int,
+        view: int | None = None,
         *,
         rows: Any = None,
         inconsistent: bool = False,
@@ -82,48 +99,82 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         relations: bool = False,
         cache_bytes: int = 0,
         checked_views: int = CHECKED_VIEWS,
+        front_end: FrontEnd | None = None,
+        fill: float = 0.0,
     ) -> None:
-        opened = store if isinstance(store, Store) else open_store(store)
-        manifest = opened.manifest
-        self._sources, self._table, self._cache_bytes = open_sources(opened, audio_root), opened.clips, cache_bytes
-        self._tables = [self._table] if len(self._sources) == 1 else [piece.clips for piece in opened.pieces]
-        self._recipe, self._clip_samples = manifest.recipe, manifest.clip_samples
-        self._sample_rate = manifest.sample_rate
+        self._store = store if isinstance(store, Store) else open_store(store)
+        self._sources, self._cache_bytes = open_sources(self._store, audio_root), cache_bytes
+        self._view, self._rows, self._tail = view, rows, tail
+        self._fresh_seed = seed if inconsistent else None
+        self._relations = _kept_relations(self._store) if relations else ()
+        self._log_mel = None if front_end is None else LogMel(front_end)
+        self._front_end, self._fill = front_end, fill
+        #: Shared memory: what one process sets, its workers read, also those that live from epoch to epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._made: tuple[int, Views] | None = None
         self._open()
-        check_audio(opened, self._replayer.audio, checked_views)
-        self._views = stored_views(
-            opened,
-            view,
-            rows,
-            tail=tail,
-            fresh=(seed, view) if inconsistent else None,
-            relations=_kept_relations(opened) if relations else (),
-        )
+        check_audio(self._store, self._replayer.audio, checked_views)
+        self._current()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with view ``epoch mod V``, in this process and in every worker that has this dataset.
+
+        Call it between two passes, not while a loader still asks for items. Where a store is not finished, views may
+        hold different clips, so that the length changes too.
+
+        :param epoch: at least 0.
+        :raises UsageError: a negative epoch, or a dataset of one view.
+        """
+        if self._view is not None:
+            raise UsageError(f"a dataset of view {self._view} alone has no epochs; make it without a view")
+        if epoch < 0:
+            raise UsageError(f"epoch {epoch}; it must be at least 0")
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._current())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One view; see the class.
 
         :raises MismatchError: its audio cannot be decoded.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"item {index} of a dataset of {len(self)} views")
-        batch = self._replayer.batch(self._views, np.array([index % len(self)]))
-        names = ("time_start", "time_end", "freq_low", "freq_high")
-        spans = {name: 0.0 if batch.masks is None else float(getattr(batch.masks, name)[0]) for name in names}
-        item = {
-            "waveform": batch.waveforms[0],
-            "masks": spans,
-            "target": batch.targets[0],
-            "clip": int(batch.clips[0]),
-        }
+        views = self._current()
+        if not -len(views) <= index < len(views):
+            raise IndexError(f"item {index} of a dataset of {len(views)} views")
+        batch = self._replayer.batch(views, np.array([index % len(views)]))
+        item: dict[str, Any] = {}
+        if self._log_mel is None or self._front_end is None:
+            item["waveform"] = batch.waveforms[0]
+            spans = (0.0,) * 4 if batch.masks is None else (float(getattr(batch.masks, name)[0]) for name in _SPANS)
+            item["masks"] = Masks(*spans)
+        else:
+            with torch.no_grad():
+                log_mel = self._log_mel(batch.waveforms)
+            item["log_mel"] = apply_masks(log_mel, self._front_end, batch.masks, self._fill)[0]
+        item |= {"target": batch.targets[0], "clip": int(batch.clips[0])}
         if batch.frame_grams is not None:
             item["frame_gram"] = batch.frame_grams[0]
         if batch.clip_vectors is not None:
             item["clip_vector"] = batch.clip_vectors[0]
         return item
+
+    @staticmethod
+    def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """A batch of items, ``masks`` as models take them; what a ``DataLoader`` does unless told otherwise."""
+        batch: dict[str, Any] = default_collate(list(items))  # which takes masks too, once this module is imported
+        return batch
+
+    def _current(self) -> Views:
+        """The views of the epoch, made when first asked for, in each process."""
+        epoch = int(self._epoch)
+        if self._made is None or self._made[0] != epoch:
+            view = epoch % max(1, self._store.views) if self._view is None else self._view
+            number = epoch if self._view is None else self._view
+            fresh = None if self._fresh_seed is None else (self._fresh_seed, number)
+            views = stored_views(self._store, view, self._rows, tail=self._tail, fresh=fresh, relations=self._relations)
+            self._made = (epoch, views)
+        return self._made[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_replayer"}  # it holds a lock
@@ -133,11 +184,20 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         self._open()
 
     def _open(self) -> None:
-        audio = joined_clips(self._sources, self._tables, self._sample_rate, self._cache_bytes)
-        self._replayer = Replayer(audio, self._name, self._recipe, self._clip_samples, self._sample_rate)
+        heard_at = None if self._front_end is None else self._front_end.sample_rate
+        self._replayer = open_replayer(self._store, self._sources, self._cache_bytes, heard_at=heard_at)
 
-    def _name(self, clip: int) -> str:
-        return str(self._table["path"][clip].as_py())
+
+#: The fields of :class:`Masks`.
+_SPANS = tuple(each.name for each in fields(Masks))
+
+
+def _collated_masks(masks: Sequence[Masks], **_: Any) -> Masks:
+    spans = ([getattr(each, name) for each in masks] for name in _SPANS)
+    return Masks(*(torch.tensor(values, dtype=torch.float64) for values in spans))
+
+
+default_collate_fn_map[Masks] = _collated_masks
 
 
 class _StoredTargets:
@@ -191,19 +251,30 @@ class _HeardLabels:
         return (1 - weight) * own + weight * theirs, labelled & known
 
 
-def open_sources(store: Store, audio_root: AudioRoot | Sequence[AudioRoot]) -> list[Source]:
-    """The audio of a store: one source for all of its clips, or one for each of the stores that are read as one.
+def open_replayer(
+    store: Store,
+    sources: Sequence[Source],
+    cache_bytes: int = 0,
+    *,
+    heard_at: int | None = None,
+    pool: Executor | None = None,
+) -> Replayer:
+    """What makes batches of a store's views.
 
-    :raises UsageError: another number of audio roots.
+    :param sources: of :func:`open_sources`. :param cache_bytes: decoded audio to keep in memory.
+    :param heard_at: Hz of the waveforms given; the store's by default. :param pool: decodes clips side by side.
     """
-    roots: list[Any] = list(audio_root) if isinstance(audio_root, list | tuple) else [audio_root]
-    stores = len(store.pieces)
-    if len(roots) not in (1, stores):
-        raise UsageError(
-            f"{len(roots)} audio roots for {stores} store{'s' * (stores > 1)}; give one for all of them, or one for "
-            "each in their order"
-        )
-    return [open_audio(os.fspath(root)) if isinstance(root, str | os.PathLike) else root for root in roots]
+    manifest, names = store.manifest, store.clips["path"]
+    audio = joined_clips(list(sources), clip_tables(store, sources), manifest.sample_rate, cache_bytes)
+    return Replayer(
+        audio,
+        lambda clip: str(names[clip].as_py()),
+        manifest.recipe,
+        manifest.clip_samples,
+        manifest.sample_rate,
+        heard_at=heard_at,
+        pool=pool,
+    )
 
 
 def stored_views(

@@ -162,7 +162,7 @@ def place(content: bytes, path: Path, run: Run) -> None:
             partial.write_bytes(part)
             partial.replace(target)
     except OSError as error:
-        raise RunError(f"--onnx {str(path)!r} cannot be written: {error.strerror or error}") from error
+        raise RunError(f"--out {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Under a recipe with mixup one can still be heard in training, as the partner of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,11 +92,3 @@ class HeldOutLoss:
         if not np.isfinite(mean):
             raise ModelOutputError(f"the loss of held-out clips is {mean}; lower --lr, or use --precision float32")
         return {"held_out_loss": mean, "held_out_clips": self.count}
-
-
-def both(*measures: Callable[[Tagger], dict[str, Any]] | None) -> Callable[[Tagger], dict[str, Any]] | None:
-    """Several measures as one; None where there is none."""
-    given = [measure for measure in measures if measure is not None]
-    if not given:
-        return None
-    return lambda model: {name: value for measure in given for name, value in measure(model).items()}

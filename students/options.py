@@ -1,16 +1,15 @@
-"""What trainings can be asked: the options that students and teachers share, those of students, and their checks."""
+"""What ``train-student`` can be asked, and which of it goes together. Torch is not imported here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Literal
 
 from logitstore.errors import RunError
-from logitstore.training.options import LoopOptions, check_loop, flag, require_at_least
-from logitstore.training.selection import MEASURES
-from students.losses import TAILS
-from students.objective import SIMILARITIES
+from logitstore.options import EVAL, EVAL_WHERE, Option, Store
+from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
+from students.terms import SIMILARITIES, names, selected
 
 #: Held out where --patience or --average-best need a loss to go by and --hold-out is not given.
 DEFAULT_HOLD_OUT = 0.05
@@ -18,63 +17,152 @@ DEFAULT_HOLD_OUT = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions(LoopOptions):
-    """What ``train-student`` was asked; None means the default that the store or the model suggests.
+    """What ``train-student`` is asked; None means the default that the store or the model suggests.
 
     The stores ``also`` are read as one with ``store``; ``audio_root`` is one for all, or one for each in their order.
+    ``terms`` are further ones of the loss, as ``NAME=W``.
     """
 
-    store: str
-    audio_root: str | Sequence[str]
-    student: str
-    out: str
-    also: Sequence[str] = ()
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    init: str | None = None
-    new_head: bool = False
-    where: str | None = None
-    loss: str | None = None
-    temperature: float = 1.0
-    tail: str = "zero"
-    inconsistent: bool = False
-    similarity: str | None = None
-    similarity_weight: float = 1.0
-    label_weight: float = 0.0
-    label_column: str | None = None
-    mixup: float | None = None
-    balance: bool = False
-    weight_by: str | None = None
-    hold_out: float | None = None
-    patience: int | None = None
-    average_best: int | None = None
-    select_by: str = "loss"
-    eval_manifest: str | None = None
-    eval_audio_root: str | None = None
-    eval_where: str | None = None
+    store: Store
+    audio_root: Annotated[
+        str | Sequence[str],
+        Option("The audio that the store was built from; of several stores one for all, or one for each in their "
+               "order.", group="Audio", metavar="DIR", names="audio", many=True),
+    ]  # fmt: skip
+    student: Net
+    out: Run
+    also: Annotated[
+        Sequence[str],
+        Option("Another store to learn from, as if both were one. Repeatable.", group="Audio", metavar="STORE",
+               names="store"),
+    ] = ()  # fmt: skip
+    model_args: ModelArgs = field(default_factory=dict)
+    init: Annotated[
+        str | None,
+        Option("Start from these weights: ced:FILE, a published checkpoint, or a run folder.", group="Model",
+               metavar="SPEC", default="random ones"),
+    ] = None  # fmt: skip
+    new_head: Annotated[bool, Option("Give the net of --init a new last layer, for other classes.", group="Model")] = (
+        False
+    )
+    where: Annotated[
+        str | None,
+        Option("Learn only from the clips for which this SQL condition on the table `clips` holds.", group="Audio",
+               metavar="SQL"),
+    ] = None  # fmt: skip
+    loss: Annotated[
+        Literal["bce", "kl"] | None,
+        Option("What brings the student to the targets: binary cross-entropy or Kullback-Leibler divergence.",
+               group="Loss", default="bce for sigmoid targets, kl for softmax"),
+    ] = None  # fmt: skip
+    temperature: Annotated[float, Option("The temperature of the loss kl.", group="Loss", metavar="T", above=0)] = 1.0
+    tail: Annotated[
+        Literal["zero", "mean", "half", "random", "uniform"],
+        Option("What to take for the probabilities of classes that the store does not hold for a view.", group="Loss"),
+    ] = "zero"
+    inconsistent: Annotated[
+        bool,
+        Option("Hear other augmentations than the teachers did: the comparison that shows what consistency is worth.",
+               group="Loss"),
+    ] = False  # fmt: skip
+    similarity: Annotated[
+        Literal["iusp", "sp", "both"] | None,
+        Option("Also learn how alike the teachers find frames (iusp) or clips (sp); needs a store built with "
+               "--relations.", group="Loss", default="neither"),
+    ] = None  # fmt: skip
+    similarity_weight: Annotated[
+        float, Option("How much --similarity counts beside the targets.", group="Loss", metavar="W", least=0)
+    ] = 1.0
+    label_weight: Annotated[
+        float,
+        Option("How much the labels of the store's clips, in --label-column, count beside the targets.", group="Loss",
+               metavar="W", least=0),
+    ] = 0.0  # fmt: skip
+    terms: Annotated[
+        Sequence[str],
+        Option(f"Add a term to the loss, or change its weight: {', '.join(names())}. Repeatable.", group="Loss",
+               flag="term", metavar="NAME=W"),
+    ] = ()  # fmt: skip
+    label_column: Annotated[
+        str | None,
+        Option("The column of labels, in the table of --eval and in the store's table `clips`.", group="Evaluation",
+               metavar="NAME"),
+    ] = None  # fmt: skip
+    mixup: Annotated[
+        float | None,
+        Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix.",
+               group="Loss", metavar="A", above=0, default="no mixing"),
+    ] = None  # fmt: skip
+    balance: Annotated[
+        bool,
+        Option("Draw clips so that rare classes come as often as common ones, by what the teachers said.",
+               group="Audio", instead="weight_by"),
+    ] = False  # fmt: skip
+    weight_by: Annotated[
+        str | None,
+        Option("Draw clips in proportion to this SQL expression over the tables `views` and `clips`.", group="Audio",
+               metavar="SQL", instead="balance"),
+    ] = None  # fmt: skip
+    hold_out: Annotated[
+        float | None,
+        Option("Measure the loss on this share of the audio files, and do not learn from them.", group="Evaluation",
+               metavar="SHARE", above=0, below=1, default="nothing, or 0.05 where --select-by loss needs it"),
+    ] = None  # fmt: skip
+    patience: Annotated[
+        int | None,
+        Option("Stop after so many measurements without a better one.", group="Evaluation", metavar="N", least=1,
+               default="train to the end"),
+    ] = None  # fmt: skip
+    average_best: Annotated[
+        int | None,
+        Option("Keep the average of the weights at the best so many measurements.", group="Evaluation", metavar="N",
+               least=1, default="the last weights, or the best with --patience"),
+    ] = None  # fmt: skip
+    select_by: Annotated[
+        Literal["loss", "mAP"],
+        Option("What makes a measurement better: a lower loss of held-out files, or a higher mAP of --eval.",
+               group="Evaluation"),
+    ] = "loss"  # fmt: skip
+    eval_manifest: Annotated[str | None, EVAL] = None
+    eval_audio_root: Annotated[
+        str | None,
+        Option("What the paths of that table are relative to.", group="Evaluation", metavar="DIR", names="audio",
+               default="--audio-root"),
+    ] = None  # fmt: skip
+    eval_where: Annotated[str | None, EVAL_WHERE] = None
+    epochs: Annotated[
+        int | None,
+        EPOCHS.but(
+            help="How many epochs to train for; epoch e learns from view e of every clip, then from the first again.",
+            default="as many as make 600 steps or more, all views alike",
+        ),
+    ] = None
+    eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
 
     @property
     def audio_roots(self) -> list[str]:
         """The audio roots, also where there is one."""
         return [self.audio_root] if isinstance(self.audio_root, str) else list(self.audio_root)
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The terms of the loss and their weights; see :func:`students.terms.selected`."""
+        return selected(
+            self.terms,
+            similarity=self.similarity,
+            similarity_weight=self.similarity_weight,
+            label_weight=self.label_weight,
+        )
+
 
 def check_student(options: StudentOptions) -> None:
-    """Refuse what no student can be trained with, whatever its store holds.
+    """Refuse options that do not go together, whatever the store holds.
 
     :raises RunError: naming the option.
     """
     check_loop(options)
-    if options.tail not in TAILS:
-        raise RunError(f"--tail is {options.tail!r}; allowed are {', '.join(TAILS)}")
-    if options.select_by not in MEASURES:
-        raise RunError(f"--select-by is {options.select_by!r}; allowed are {', '.join(MEASURES)}")
-    require_at_least("patience", options.patience, 1)
-    require_at_least("average_best", options.average_best, 1)
-    if options.hold_out is not None and not 0 < options.hold_out < 1:
-        raise RunError(f"--hold-out is {options.hold_out:g}; it is a share of the files, more than 0 and less than 1")
     if options.new_head and options.init is None:
         raise RunError("--new-head makes the head of a checkpoint anew, and there is no --init SPEC")
-    if options.balance and options.weight_by is not None:
-        raise RunError("--balance and --weight-by are both given; give one of them")
     if options.similarity is None and options.similarity_weight != 1:
         raise RunError(
             f"--similarity-weight {options.similarity_weight:g} is given without --similarity; say which: "
@@ -85,8 +173,9 @@ def check_student(options: StudentOptions) -> None:
             f"--accumulate {options.accumulate} with --similarity {options.similarity}: SP compares all clips of a "
             "batch with each other, so its parts are not the whole; leave --accumulate out, or use iusp"
         )
-    if options.label_weight and options.label_column is None:
-        raise RunError("--label-weight is given without --label-column; name the column of the store's clip table")
+    if "labels" in options.weights and options.label_column is None:
+        asked = "--label-weight" if options.label_weight else "--term labels"
+        raise RunError(f"{asked} is given without --label-column; name the column of the store's clip table")
     _check_evaluation(options)
 
 
@@ -98,12 +187,12 @@ def _check_evaluation(options: StudentOptions) -> None:
     if options.eval_manifest is None:
         if options.select_by == "mAP":
             raise RunError("--select-by mAP needs labelled audio; give --eval MANIFEST, or use --select-by loss")
-        for name in ("eval_where", "eval_audio_root"):
-            if getattr(options, name) is not None:
-                raise RunError(f"{flag(name)} says how to evaluate, and there is no --eval MANIFEST")
+        for flag, value in (("--eval-where", options.eval_where), ("--eval-audio-root", options.eval_audio_root)):
+            if value is not None:
+                raise RunError(f"{flag} says how to evaluate, and there is no --eval MANIFEST")
         if options.eval_every is not None and not held_out:
             raise RunError("--eval-every says how often to evaluate, and there is no --eval MANIFEST and no --hold-out")
-        if options.label_column is not None and not options.label_weight:
+        if options.label_column is not None and "labels" not in options.weights:
             raise RunError("--label-column is for --eval MANIFEST and --label-weight, and neither is given")
     elif options.eval_audio_root is None and len(options.audio_roots) > 1:
         raise RunError("--eval is given with several audio roots; say with --eval-audio-root which is its own")

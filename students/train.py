@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from logitstore.arrays import F64, I64
-from logitstore.audio.clips import joined_clips
+from logitstore.audio.source import Source
+from logitstore.digests import hasher
 from logitstore.errors import AudioError, MismatchError, QueryError
-from logitstore.evaluation.evaluator import Evaluator
 from logitstore.evaluation.labelled import read_labelled
-from logitstore.models.machine import pick_device, versions
-from logitstore.models.registry import build
-from logitstore.models.tagger import Tagger
+from logitstore.evaluation.scores import Evaluator
+from logitstore.models.registry import build, initialised
+from logitstore.store.audio import clip_tables, open_sources
 from logitstore.store.reader import Store, open_store
 from logitstore.training.batches import Replayer
-from logitstore.training.fit import Epoch, FitProgress, initialised, order_generator
-from logitstore.training.job import Job, Trained
-from logitstore.training.options import INDIFFERENT, LoopOptions, check_processes, steps_of, warm_up_of
-from logitstore.training.precision import pass_dtype
-from logitstore.training.processes import joined, own_device, processes
-from logitstore.training.sampling import plan
-from logitstore.training.schedule import default_lr
-from students import losses
-from students.data import check_audio, open_sources, stored_views
-from students.held_out import HeldOutLoss, both, split
+from logitstore.training.loop import Epoch, FitProgress
+from logitstore.training.options import LoopOptions, check_processes, steps_of
+from logitstore.training.processes import processes
+from logitstore.training.sampling import order_generator, plan
+from logitstore.training.train import Measure, Trained, Training, identity, resolve, train, workplace
+from students.data import check_audio, open_replayer, stored_views
+from students.held_out import HeldOutLoss, split
 from students.init import InitReport, load_init
 from students.labels import ClipLabels, clip_labels
-from students.objective import SIMILARITIES, Objective
+from students.objective import Objective
 from students.options import StudentOptions, check_student, held_out_share
 from students.sampling import balanced, weighted_by
+from students.targets import loss_for
+from students.terms import TARGET, Setting
 
 __all__ = ["StudentOptions", "Trained", "train_student"]
 
@@ -58,17 +54,14 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
 
     :raises RunError: options that cannot be right, an unknown model or argument, a folder of another run.
     :raises MismatchError: the audio is not what the teachers heard, or the store has nothing to learn from, or
-        lacks the relations that a similarity needs.
+        lacks the relations that a term needs.
     """
     check_student(options)
     check_processes(options.batch_size, processes())
     store = open_store([options.store, *options.also])
     manifest = store.manifest
-    objective = _objective(options, store)
-    labels = clip_labels(store, options.label_column) if options.label_weight and options.label_column else None
-    device = pick_device(options.device)
-    here = own_device(device)
-    pass_dtype(options.precision, torch.device(here))
+    setting, objective = _objective(options, store)
+    labels = clip_labels(store, options.label_column) if objective.needs_labels and options.label_column else None
     make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
     model = initialised(make, options.seed)
     init = None
@@ -78,73 +71,59 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     share = held_out_share(options)
     by_view, apart = (by_view, None) if share is None else split(store, by_view, share)
     counts = [len(clips) for clips in by_view]
-    steps = _steps(options, counts)
-    resolved = replace(
+    resolved = resolve(
         options,
-        loss=objective.loss,
-        lr=default_lr(options.student) if options.lr is None else options.lr,
-        warm_up=warm_up_of(options, steps),
-        epochs=None,
-        steps=steps,
+        options.student,
+        _steps(options, counts),
+        loss=setting.loss,
         hold_out=share,
         average_best=_average_best(options),
-        device=device,
     )
     weights = _Weights(store, by_view, options)
     check_processes(min(_smallest(count, options) for count in counts), processes())
-    with ThreadPoolExecutor(options.workers or os.cpu_count() or 1, "decode") as pool, joined(here) as group:
-        replayer = _replayer(resolved, store, by_view, apart, model.front_end.sample_rate, pool)
-        measures: list[Callable[[Tagger], dict[str, Any]] | None] = []
-        if group.first:
-            target = Objective(objective.loss, options.temperature)
-            if apart is not None:
-                measures.append(HeldOutLoss(store, replayer, apart, target, options.tail, options.batch_size))
-            measures.append(_evaluator(resolved, manifest.classes, store, model.front_end.sample_rate, pool))
-        total = _epochs(steps, counts, options)
-        job = Job(
+    total = _epochs(_steps(options, counts), counts, options)
+    with workplace(resolved) as (pool, group):
+        heard_at = model.front_end.sample_rate
+        replayer = _replayer(resolved, store, by_view + (apart or []), heard_at, pool)
+        measures: list[Measure] = []
+        if group.first and apart is not None:
+            target = Objective({TARGET: 1.0}, setting)
+            measures.append(HeldOutLoss(store, replayer, apart, target, options.tail, options.batch_size))
+        if group.first and options.eval_manifest is not None:
+            measures.append(_evaluator(resolved, store, heard_at, pool))
+        training = Training(
             options=resolved,
             out=options.out,
             model=model,
             model_name=options.student,
             model_args=options.model_args,
-            classes=tuple(manifest.classes),
-            training=_training(resolved, store, init, group.size),
-            loop=replace(
-                resolved.fitting(
-                    mixup=options.mixup,
-                    patience=options.patience,
-                    average_best=resolved.average_best or 0,
-                    select_by=options.select_by,
-                ),
-                device=here,
-            ),
+            classes=manifest.classes,
+            about=_identity(resolved, store, init, group.size),
             epochs=partial(_epoch, resolved, store, by_view, objective, labels, weights, replayer),
             objective=objective,
-            measure=both(*measures),
+            loop={
+                "mixup": options.mixup,
+                "patience": options.patience,
+                "average_best": resolved.average_best or 0,
+                "select_by": options.select_by,
+            },
+            measures=measures,
             every=options.eval_every or max(1, -(-total // _EVALUATIONS)),
             more={} if init is None else {"init": init.to_dict()},
             notes=lambda: (*(() if init is None else init.lines()), *_notes(store, total, len(by_view))),
         )
-        return job.run(progress or FitProgress(), group)
+        return train(training, progress or FitProgress(), group)
 
 
-def _objective(options: StudentOptions, store: Store) -> Objective:
-    """What is minimised; the store is asked first whether it has what that needs."""
+def _objective(options: StudentOptions, store: Store) -> tuple[Setting, Objective]:
+    """What is minimised; the store is asked whether it has what that needs."""
     manifest = store.manifest
-    loss = losses.loss_for(manifest.scores, options.loss, options.temperature)
-    objective = Objective(
-        loss,
-        options.temperature,
-        similarity=options.similarity,
-        similarity_weight=options.similarity_weight,
-        label_weight=options.label_weight,
-        frames=None if manifest.relations is None else manifest.relations.pooled,
-        mixup=options.mixup,
-    )
-    if options.similarity is not None:
-        needed = SIMILARITIES[options.similarity]
-        store.require_relations(frames="frames" in needed, clips="clips" in needed)
-    return objective
+    loss = loss_for(manifest.scores, options.loss, options.temperature)
+    setting = Setting(loss, options.temperature, None if manifest.relations is None else manifest.relations.pooled)
+    objective = Objective(options.weights, setting, mixup=options.mixup, accumulate=options.accumulate)
+    if objective.relations:
+        store.require_relations(frames="frames" in objective.relations, clips="clips" in objective.relations)
+    return setting, objective
 
 
 def _average_best(options: StudentOptions) -> int | None:
@@ -207,30 +186,14 @@ def _epoch(
 
 
 def _replayer(
-    options: StudentOptions,
-    store: Store,
-    by_view: list[I64],
-    apart: list[I64] | None,
-    heard_at: int,
-    pool: ThreadPoolExecutor,
+    options: StudentOptions, store: Store, by_view: list[I64], heard_at: int, pool: ThreadPoolExecutor
 ) -> Replayer:
     """What replays the store's views, its audio checked."""
-    manifest = store.manifest
     sources = open_sources(store, options.audio_root)
-    tables = [store.clips] if len(sources) == 1 else [piece.clips for piece in store.pieces]
-    audio = joined_clips(sources, tables, manifest.sample_rate, options.cache_bytes)
-    _check_files(store, sources, tables, by_view + (apart or []))
-    check_audio(store, audio)
-    names = store.clips["path"]
-    return Replayer(
-        audio,
-        lambda clip: str(names[clip].as_py()),
-        manifest.recipe,
-        manifest.clip_samples,
-        manifest.sample_rate,
-        heard_at=heard_at,
-        pool=pool,
-    )
+    replayer = open_replayer(store, sources, options.cache_bytes, heard_at=heard_at, pool=pool)
+    _check_files(store, sources, by_view)
+    check_audio(store, replayer.audio)
+    return replayer
 
 
 def _scores(scores: str) -> Any:
@@ -283,11 +246,11 @@ def _smallest(views: int, options: LoopOptions) -> int:
     return options.batch_size if options.epoch_steps is not None else views // steps_of(views, options)
 
 
-def _check_files(store: Store, sources: list[Any], tables: list[Any], by_view: list[I64]) -> None:
+def _check_files(store: Store, sources: Sequence[Source], by_view: list[I64]) -> None:
     """Refuse a folder that lacks files of the store's clips, before hours of training meet the first of them."""
     clips = np.unique(np.concatenate(by_view))
     first = 0
-    for source, table in zip(sources, tables, strict=True):
+    for source, table in zip(sources, clip_tables(store, sources), strict=True):
         own = clips[(clips >= first) & (clips < first + table.num_rows)] - first
         first += table.num_rows
         if source.kind != "folder":
@@ -302,7 +265,7 @@ def _check_files(store: Store, sources: list[Any], tables: list[Any], by_view: l
             )
 
 
-def _is_file(source: Any, path: str) -> bool:
+def _is_file(source: Source, path: str) -> bool:
     try:
         piece = source.read(path)
     except AudioError:
@@ -310,15 +273,11 @@ def _is_file(source: Any, path: str) -> bool:
     return not isinstance(piece, Path) or piece.is_file()
 
 
-def _evaluator(
-    options: StudentOptions, classes: Any, store: Store, heard_at: int, pool: ThreadPoolExecutor
-) -> Evaluator | None:
-    if options.eval_manifest is None or options.label_column is None:
-        return None
+def _evaluator(options: StudentOptions, store: Store, heard_at: int, pool: ThreadPoolExecutor) -> Evaluator:
     labelled = read_labelled(
-        options.eval_manifest,
+        str(options.eval_manifest),
         options.audio_roots[0] if options.eval_audio_root is None else options.eval_audio_root,
-        options.label_column,
+        str(options.label_column),
         where=options.eval_where,
         where_option="--eval-where",
         clip_seconds=store.manifest.clip_seconds,
@@ -326,7 +285,7 @@ def _evaluator(
     )
     return Evaluator(
         labelled,
-        tuple(classes),
+        tuple(store.manifest.classes),
         whose=f"the store {store.location}",
         sample_rate=store.manifest.sample_rate,
         heard_at=heard_at,
@@ -336,30 +295,28 @@ def _evaluator(
     )
 
 
-def _training(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
-    """What makes this training what it is: resolved options, the store's fingerprint, versions."""
-    content = hashlib.blake2b(digest_size=16)
+def _identity(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
+    """What makes this training what it is: resolved options, the store's digests, versions."""
+    content = hasher()
     for commit in store.commits:
         content.update(commit.digest.encode())
-    resolved = asdict(options) | {"model_args": dict(options.model_args)}
-    places = {name: resolved.pop(name) for name in _PLACES}
-    for name in INDIFFERENT:
-        resolved.pop(name)
-    return {
-        "command": "train-student",
-        "options": resolved,
-        "processes": size,
-        "places": places,
-        "init": None if init is None else init.digest,
-        "store": {
+    about = identity(
+        "train-student",
+        options,
+        _PLACES,
+        size,
+        init=None if init is None else init.digest,
+        store={
             "manifest_digest": store.root_digest,
             "content_digest": content.hexdigest(),
             "clips": store.clips.num_rows,
             "views": store.views,
             "clip_seconds": store.manifest.clip_seconds,
         },
-        "versions": versions(),
-    }
+    )
+    if not options.terms:  # runs that were begun before there was this option go on
+        del about["options"]["terms"]
+    return about
 
 
 def _notes(store: Store, epochs: int, views: int) -> tuple[str, ...]:

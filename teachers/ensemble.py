@@ -9,12 +9,14 @@ from typing import Any, Literal, Self, overload
 
 import torch
 
-from logitstore.classes import positions
+from logitstore.classes import positions, read_classes
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
+from logitstore.models.machine import pick_device
+from logitstore.plugins import OWN_ERRORS
+from logitstore.training.precision import pass_dtype
 from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
-from teachers.registry import load_teacher
-from teachers.specs.python import OWN_ERRORS
+from teachers import registry
 from teachers.teacher import Teacher
 
 #: How far outside [0, 1] rounding may put a probability; it is clipped. Anything further is an error.
@@ -38,14 +40,16 @@ class Ensemble:
     """Teachers, their weights, and one list of classes.
 
     :param teachers: at least one, of one score kind. The first gives the order of the classes.
-    :param weights: one positive number a teacher, scaled to a sum of 1; equal unless given.
+    :param weights: one positive number a teacher, scaled to a sum of 1; equal unless given. ``scale_weights`` False
+        takes them as they are, of a store, which has scaled them before.
     :param average: "probability" for the weighted mean of probabilities; "logit" for the sigmoid of the mean of logits
         (for softmax scores, the normalised weighted geometric mean).
     :param classes: a subset to keep, in this order; every teacher must have all of them. Softmax probabilities are
         kept as they are, not scaled to a sum of 1.
     :param sample_rate: Hz of the waveforms that :meth:`probabilities` takes; a member of another rate hears each clip
         resampled alone.
-    :param amp: whether the members run under autocast (bfloat16 on a CPU, float16 elsewhere); results are float32.
+    :param precision: the number format that the members compute in once :meth:`to` has named a device, see
+        :mod:`logitstore.training.precision`; results are float32.
     :raises TeacherError: no teachers, bad weights, other classes or score kinds.
 
     Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``scores``; ``device``.
@@ -55,11 +59,12 @@ class Ensemble:
         self,
         teachers: Sequence[Teacher],
         weights: Sequence[float] | None = None,
-        average: Literal["probability", "logit"] = "probability",
+        average: str = "probability",
         classes: Sequence[str] | None = None,
         *,
         sample_rate: int,
-        amp: bool = False,
+        precision: str = "float32",
+        scale_weights: bool = True,
     ) -> None:
         if not teachers:
             raise TeacherError("an ensemble of no teachers; give at least one --teacher SPEC")
@@ -73,13 +78,15 @@ class Ensemble:
                     f"{first.scores}; an ensemble needs one kind"
                 )
         self.members = tuple(teachers)
-        self.weights = _normalised(weights, len(self.members))
+        scaled = _normalised(weights, len(self.members))
+        self.weights = tuple(weights) if weights and not scale_weights else scaled
         self.average = average
         self.classes = first.classes if classes is None else tuple(classes)
         self.scores = first.scores
         self.sample_rate = sample_rate
-        self.amp = amp
+        self.precision = precision
         self.device = torch.device("cpu")
+        self._dtype: torch.dtype | None = None  # of the device, so that `to` says it
         self._positions: list[torch.Tensor | None] = []
         for teacher in self.members:
             at = positions(teacher.classes, self.classes, whose=f"teacher {teacher.spec!r}", subset=classes is not None)
@@ -106,8 +113,12 @@ class Ensemble:
                 )
 
     def to(self, device: str | torch.device) -> Self:
-        """Move every member to a device."""
+        """Move every member to a device.
+
+        :raises RunError: it cannot compute in the ensemble's precision.
+        """
         self.device = torch.device(device)
+        self._dtype = pass_dtype(self.precision, self.device)
         for teacher in self.members:
             teacher.to(self.device)
         self._positions = [None if at is None else at.to(self.device) for at in self._positions]
@@ -172,7 +183,7 @@ class Ensemble:
             if teacher.sample_rate not in at_rate:
                 heard = resample(waveforms, self.sample_rate, teacher.sample_rate)
                 at_rate[teacher.sample_rate] = heard.to(self.device)
-            with torch.autocast(self.device.type, dtype=_half(self.device), enabled=self.amp):
+            with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
                 output, activations = _ask(teacher, at_rate[teacher.sample_rate], masks, features)
             checked = check_output(teacher, output, len(waveforms)).to(self.device)
             said.append(checked if at is None else checked[:, at])
@@ -196,20 +207,35 @@ class Ensemble:
 
 
 def load_ensemble(
-    specs: Sequence[str],
+    teachers: Sequence[str | Teacher],
     weights: Sequence[float] | None = None,
-    average: Literal["probability", "logit"] = "probability",
-    classes: Sequence[str] | None = None,
+    average: str = "probability",
+    classes: str | Sequence[str] | None = None,
     *,
-    sample_rate: int,
-    amp: bool = False,
+    sample_rate: int | None = None,
+    device: str = "cpu",
+    precision: str = "float32",
+    scale_weights: bool = True,
 ) -> Ensemble:
-    """An :class:`Ensemble` of the teachers that specs name; the other arguments are its own.
+    """The one way to an :class:`Ensemble`, whose arguments these are, on a device.
 
+    :param teachers: their specs; one that is loaded already is taken as it is.
+    :param classes: those to keep, or a file of them. :param sample_rate: Hz; the highest of the teachers by default.
+    :param device: "auto", "cpu" or "cuda", "cuda:1", ….
     :raises TeacherError: as :func:`teachers.registry.load_teacher` and :class:`Ensemble` do.
+    :raises UsageError: a device that is not there.
     """
-    teachers = [load_teacher(spec) for spec in specs]
-    return Ensemble(teachers, weights, average, classes, sample_rate=sample_rate, amp=amp)
+    members = [registry.load_teacher(each) if isinstance(each, str) else each for each in teachers]
+    ensemble = Ensemble(
+        members,
+        weights,
+        average,
+        read_classes(classes) if isinstance(classes, str) else classes,
+        sample_rate=sample_rate or max((teacher.sample_rate for teacher in members), default=0),
+        precision=precision,
+        scale_weights=scale_weights,
+    )
+    return ensemble.to(pick_device(device))
 
 
 def _ask(
@@ -310,7 +336,3 @@ def _weighted(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.T
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + value * weight
     return total
-
-
-def _half(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if device.type == "cpu" else torch.float16

@@ -1,14 +1,13 @@
-"""Teachers by their spec.
+"""Teachers by their spec: a run folder, or ``KIND:…``.
 
-=========================  ============================================================================================
-spec                       teacher
-=========================  ============================================================================================
-``FOLDER``                 a run folder of train-teacher or train-student
-``ced:FILE``               a published CED checkpoint; ``ced:FILE?heads=N`` where the number of heads cannot be inferred
-``hf:ID_OR_PATH``          a transformers audio-classification model; ``?scores=sigmoid|softmax`` overrides its config
-``onnx:FILE``              waveform -> scores, described by ``FILE.json``
-``python:MODULE:FACTORY``  what ``FACTORY()`` of an importable module gives; the current folder is importable
-=========================  ============================================================================================
+A kind is one file of :mod:`teachers.specs`. At its top level it says in a literal how its specs look and what they
+name,
+
+    SPEC = ("ced:FILE", "a published CED checkpoint; …")
+
+and it has a function ``load(spec, rest)``, which is given the spec and what follows the colon; nothing else makes it
+known. :func:`forms` lists them all. Other packages add kinds by entry points of the group ``logitstore.teachers``, each
+the prefix of a kind and its ``load``.
 """
 
 from __future__ import annotations
@@ -18,17 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logitstore.errors import TeacherError
+from logitstore.plugins import calling, declared, offered
+from logitstore.training.runs import named_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from teachers.teacher import Teacher
 
-#: Prefix -> (module of its adapter, what follows the prefix).
-_KINDS = {
-    "ced": ("teachers.specs.ced", "FILE"),
-    "hf": ("teachers.specs.hf", "ID_OR_PATH"),
-    "onnx": ("teachers.specs.onnx", "FILE"),
-    "python": ("teachers.specs.python", "MODULE:FACTORY"),
-}
+ENTRY_POINTS = "logitstore.teachers"
+
+
+def forms() -> dict[str, str]:
+    """How a spec can look, each with what it names; no teacher is imported."""
+    own = dict(sorted(declared("teachers.specs", "SPEC").values(), key=lambda spec: ":" in spec[0]))
+    return own | {f"{name}:…": f"of {entry.value}" for name, entry in offered(ENTRY_POINTS).items()}
 
 
 def load_teacher(spec: str) -> Teacher:
@@ -39,24 +42,34 @@ def load_teacher(spec: str) -> Teacher:
     :raises MissingExtraError: an optional package that the spec needs is not installed.
     """
     prefix, colon, rest = spec.partition(":")
-    kind = _KINDS.get(prefix)
-    if colon and kind is not None:
-        module, operand = kind
+    if colon and prefix in _kinds():
+        module, form = _kinds()[prefix]
         if not rest:
-            raise TeacherError(f"teacher {spec!r} names nothing; it is of the form {prefix}:{operand}")
+            raise TeacherError(f"teacher {spec!r} names nothing; it is of the form {form}")
         if rest.startswith("~"):  # a shell expands it only at the start of a word
             rest = str(Path(rest).expanduser())
         teacher: Teacher = importlib.import_module(module).load(spec, rest)
         return teacher
-    path = Path(spec)
+    if colon and prefix in offered(ENTRY_POINTS):
+        entry = offered(ENTRY_POINTS)[prefix]
+        with calling(entry.load, whose=f"teacher {spec!r}", error=TeacherError):
+            load: Callable[[str, str], Teacher] = entry.load()
+        return load(spec, rest)
+    path = Path(named_run(spec)[0])
     if path.is_dir():
-        from teachers.specs.run_folder import load
+        from teachers.specs.run_folder import load as load_folder
 
-        return load(spec, spec)
+        return load_folder(spec, spec)
     if path.is_file():
         raise TeacherError(f"teacher {spec!r} is a file; say what it is: ced:{spec} or onnx:{spec}")
-    forms = ", ".join(f"{name}:{operand}" for name, (_, operand) in _KINDS.items())
-    raise TeacherError(f"no teacher {spec!r}: no such run folder; allowed are a run folder, {forms}")
+    allowed = ", ".join(form for form in forms() if ":" in form)
+    raise TeacherError(f"no teacher {spec!r}: no such run folder; allowed are a run folder, {allowed}")
+
+
+def _kinds() -> dict[str, tuple[str, str]]:
+    """Prefix -> (module, form) of the kinds of this project that have a prefix."""
+    specs = declared("teachers.specs", "SPEC")
+    return {form.partition(":")[0]: (module, form) for module, (form, _) in specs.items() if ":" in form}
 
 
 def split_options(spec: str, rest: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:

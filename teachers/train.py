@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,47 +16,27 @@ from logitstore.audio.lengths import clip_samples, samples_at
 from logitstore.classes import read_classes
 from logitstore.digests import derived_seed
 from logitstore.errors import RunError, SourceError
-from logitstore.evaluation.evaluator import Evaluator
 from logitstore.evaluation.labelled import Labelled, label_matrix, label_names, read_labelled
-from logitstore.models.losses import Parts, bce, kl
-from logitstore.models.machine import pick_device, versions
-from logitstore.models.registry import build
+from logitstore.evaluation.scores import Evaluator
+from logitstore.models.losses import bce, kl
+from logitstore.models.registry import build, initialised
 from logitstore.training.batches import Batch, Replayer, Views
-from logitstore.training.fit import Epoch, FitProgress, initialised, order_generator
-from logitstore.training.job import Job, Trained
-from logitstore.training.options import INDIFFERENT, LoopOptions, check_loop, steps_of, warm_up_of
-from logitstore.training.precision import pass_dtype
-from logitstore.training.processes import Group, processes
-from logitstore.training.sampling import plan
-from logitstore.training.schedule import default_lr
+from logitstore.training.loop import Epoch, FitProgress, Loss
+from logitstore.training.options import check_loop, steps_of
+from logitstore.training.processes import processes
+from logitstore.training.sampling import order_generator, plan
+from logitstore.training.train import Trained, Training, identity, resolve, train, workplace
 from logitstore.views.ops import Place
 from logitstore.views.ops.frequency_mask import FrequencyMask
 from logitstore.views.ops.gain import Gain
 from logitstore.views.ops.roll import Roll
 from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe, draw, load_recipe
+from teachers.options import TeacherOptions
 
 #: Without --epochs or --steps: at least so many steps, and at least so many epochs.
 DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
 _EVALUATIONS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherOptions(LoopOptions):
-    """What ``train-teacher`` was asked; None means the default that the data or the model suggests."""
-
-    manifest: str
-    model: str
-    out: str
-    label_column: str
-    audio_root: str | None = None
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    where: str | None = None
-    classes: str | None = None
-    scores: Literal["sigmoid", "softmax"] = "sigmoid"
-    recipe: str | None = None
-    clip_seconds: float | None = None
-    eval_where: str | None = None
 
 
 def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
@@ -89,25 +67,17 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     recipe.check(place)
     per_epoch = steps_of(labelled.table.num_rows, options)
     steps = options.steps or per_epoch * (options.epochs or max(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // per_epoch)))
-    device = pick_device(options.device)
-    pass_dtype(options.precision, torch.device(device))
-    resolved = replace(
-        options,
-        clip_seconds=labelled.clip_seconds,
-        lr=default_lr(options.model) if options.lr is None else options.lr,
-        warm_up=warm_up_of(options, steps),
-        epochs=None,
-        steps=steps,
-        device=device,
-    )
-    with ThreadPoolExecutor(workers, "decode") as pool:
-        measure = None
+    resolved = resolve(options, options.model, steps, clip_seconds=labelled.clip_seconds)
+    with workplace(resolved) as (pool, group):
+        measures = []
         if options.eval_where is not None:
-            measure = Evaluator(
-                read(where=options.eval_where, where_option="--eval-where"), classes,
-                whose=f"the rows with {options.where or 'any label'}",
-                sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
-                cache_bytes=options.cache_bytes,
+            measures.append(
+                Evaluator(
+                    read(where=options.eval_where, where_option="--eval-where"), classes,
+                    whose=f"the rows with {options.where or 'any label'}",
+                    sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
+                    cache_bytes=options.cache_bytes,
+                )
             )  # fmt: skip
         audio = ClipAudio(labelled.source, labelled.table, rate, options.cache_bytes)
         replayer = Replayer(audio, labelled.name, recipe, place.clip_samples, rate, strict=False, pool=pool)
@@ -125,30 +95,36 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
                 for clip, reason in sorted(replayer.failures.items())
             )
 
-        job = Job(
+        training = Training(
             options=resolved,
             out=options.out,
             model=model,
             model_name=options.model,
             model_args=options.model_args,
             classes=classes,
-            training=_training(resolved, classes, recipe, labelled),
-            loop=resolved.fitting(),
+            about=identity(
+                "train-teacher",
+                resolved,
+                ("manifest", "audio_root", "out"),
+                classes=list(classes),
+                recipe=recipe.to_dict(),
+                clips={"count": labelled.table.num_rows, "digest": labelled.digest()},
+            ),
             epochs=epoch_of,
             objective=_supervised(bce if options.scores == "sigmoid" else kl),
-            measure=measure,
+            measures=measures,
             every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
             notes=left_out,
         )
-        return job.run(progress or FitProgress(), Group())
+        return train(training, progress or FitProgress(), group)
 
 
-def _supervised(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., Parts]:
+def _supervised(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., Loss]:
     """What is minimised: the mean loss of the batch's clips against their labels."""
 
-    def objective(logits: torch.Tensor, frames: torch.Tensor | None, batch: Batch, **_: Any) -> Parts:
+    def objective(logits: torch.Tensor, frames: torch.Tensor | None, batch: Batch, **_: Any) -> Loss:
         value = loss(logits, batch.targets).mean()
-        return Parts(value, {"target": value.detach()})
+        return Loss(value, {"target": value.detach()})
 
     return objective
 
@@ -218,8 +194,6 @@ def _check(options: TeacherOptions) -> None:
         )
     if options.eval_every is not None and options.eval_where is None:
         raise RunError("--eval-every says how often to evaluate, and there is no --eval-where SQL")
-    if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
-        raise RunError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
 
 
 def _require_single(labelled: Labelled, column: str) -> None:
@@ -230,20 +204,3 @@ def _require_single(labelled: Labelled, column: str) -> None:
                 f"--scores softmax needs one label a row; {labelled.name(clip)} has {len(names)} in the column "
                 f"{column!r} ({';'.join(names)}); use --scores sigmoid, or leave such rows out with --where"
             )
-
-
-def _training(options: TeacherOptions, classes: tuple[str, ...], recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
-    """What makes this training what it is: resolved options, classes, recipe, versions."""
-    resolved = asdict(options) | {"model_args": dict(options.model_args)}
-    places = {name: resolved.pop(name) for name in ("manifest", "audio_root", "out")}
-    for name in INDIFFERENT:
-        resolved.pop(name)
-    return {
-        "command": "train-teacher",
-        "options": resolved,
-        "places": places,
-        "classes": list(classes),
-        "recipe": recipe.to_dict(),
-        "clips": {"count": labelled.table.num_rows, "digest": labelled.digest()},
-        "versions": versions(),
-    }

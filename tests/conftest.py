@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from tests.references import write_ced_reference
+from tests.stores import inside
+
+#: The folder of reference data, of which a clone has none.
+SHARED = Path(os.environ.get("LOGITSTORE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 torch.set_num_threads(2)
 # a shell's background job ignores SIGINT, and so would the programs that tests start and interrupt
@@ -18,18 +26,59 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data: ``$LOGITSTORE_SHARED``, or ``../shared`` beside the repository."""
-    folder = Path(os.environ.get("LOGITSTORE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    if not (folder / "data").is_dir():
-        pytest.skip(f"no reference data at {folder}; set LOGITSTORE_SHARED to the folder that holds data/")
+    """The folder of reference data."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no reference data at {SHARED}; set LOGITSTORE_SHARED to the folder that holds data/")
+    return SHARED
+
+
+@pytest.fixture(scope="session", params=["written anew", "the original's"])
+def ced_reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CED checkpoint, ``checkpoint.pt``, and what is heard and said with it, ``io.npz``.
+
+    One is of an independent implementation, one of CED's own code, which is among the reference data.
+    """
+    if request.param == "the original's":
+        folder: Path = request.getfixturevalue("shared") / "data/ced_reference"
+        return folder
+    folder = tmp_path_factory.mktemp("ced_reference")
+    write_ced_reference(folder)
     return folder
 
 
+@pytest.fixture(scope="session", params=["made here", *(["the original's"] if (SHARED / "data").is_dir() else [])])
+def ced_sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with CED's output of two epochs, and ``expected_draws.csv``, what was drawn from each of its seeds.
+
+    Where there is reference data, the output of a run of CED's own code is tried beside the one made here.
+    """
+    if request.param == "the original's":
+        return SHARED / "data/ced_sample"
+    from tests.ced_folder import Row, write_ced
+
+    folder = tmp_path_factory.mktemp("ced_sample")
+    log = shutil.copy(Path(__file__).parent / "fixtures" / "ced_draws.csv", folder / "expected_draws.csv")
+    random = np.random.default_rng(3)
+    epochs: dict[str, list[Row]] = {}
+    for row in csv.DictReader(log.read_text().splitlines()):
+        classes = random.permutation(527)[:5].astype(np.int16)
+        values = np.sort(random.uniform(0.01, 0.99, 5).astype(np.float16))[::-1]
+        end = int(row["num_samples"]) / 16_000
+        epochs.setdefault(row["epoch"], []).append(Row(row["filename"], 0.0, end, classes, values, int(row["seed"])))
+    return write_ced(folder, list(epochs.values()))
+
+
 @pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The test runs in a folder of its own, which is where the specs `python:tones:…` are imported from, anew."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("tones", None)
-    yield tmp_path
-    sys.modules.pop("tones", None)
+def own_folder(tmp_path: Path) -> Iterator[Path]:
+    """The test runs in a folder of its own, which is where the specs `python:MODULE:…` are imported from, anew."""
+    with inside(tmp_path):
+        yield tmp_path
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For models so small that a second thread only waits, and for results that depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -13,7 +13,7 @@ import soundfile
 
 from logitstore.jobs.build.job import BuildOptions, build
 from logitstore.models.registry import build as build_model
-from logitstore.training.fit import initialised
+from logitstore.models.registry import initialised
 from logitstore.training.runs import save_run
 
 RATE = 16_000

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
 RATE = 16_000
@@ -158,6 +162,24 @@ def options(root: Path, **changes: Any) -> Any:
         "shard_clips": 8,
     }
     return BuildOptions(**(values | changes))
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Work in a folder from which specs `python:MODULE:…` are imported, anew: others' modules of that name are gone."""
+    _forget_modules(folder.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
+        yield
+    _forget_modules(folder.parent)
+
+
+def _forget_modules(folder: Path) -> None:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is not None and Path(file).is_relative_to(folder):
+            del sys.modules[name]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

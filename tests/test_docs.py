@@ -20,7 +20,7 @@ import soundfile
 
 from logitstore.jobs.build.job import build
 from logitstore.views.recipe import load_recipe
-from tests.stores import options, write_audio
+from tests.stores import inside, options, write_audio
 
 REPOSITORY = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -78,9 +78,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `audio` and `store`."""
     root = tmp_path_factory.mktemp("workshop")
     write_audio(root / "audio", 12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.syspath_prepend(str(root))
+    with inside(root):
         build(options(root))
     return root
 

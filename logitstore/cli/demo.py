@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
+from logitstore.cli.command import command
 from logitstore.errors import UsageError
+from logitstore.options import Option, Options
 
 _MARK = ".logitstore-demo"
 _CLASSES = 60
@@ -44,11 +47,18 @@ _QUESTIONS = (
 )
 
 
-@click.command("demo")
-@click.option("--out", default="demo", show_default=True, help="Folder to write; a demo that is there is made anew.")
-@click.option("--seed", default=0, show_default=True, help="Another seed gives other sounds.")
-def demo_command(out: str, seed: int) -> None:
-    """The whole job on a small set of synthetic sound events: teachers, store, SQL, students, one table.
+@dataclass(frozen=True, kw_only=True)
+class _Demo(Options):
+    out: Annotated[
+        str,
+        Option("The folder to write; a demo that is there is made anew.", group="Output", short="o", metavar="DIR"),
+    ] = "demo"
+    seed: Annotated[int, Option("Another seed gives other sounds.", group="Audio")] = 0
+
+
+@command("demo", _Demo)
+def demo_command(options: _Demo) -> None:
+    """Do the whole job on a small set of synthetic sound events: teachers, store, SQL, students, one table.
 
     \b
     Example:
@@ -56,8 +66,8 @@ def demo_command(out: str, seed: int) -> None:
     """
     from logitstore.jobs.synth import write_scenes
 
-    began = time.monotonic()
-    root = _fresh(Path(out))
+    began, seed = time.monotonic(), options.seed
+    root = _fresh(Path(options.out))
     click.echo(f"# {_TRAIN + _TEST} clips of {_SECONDS:g} s, {_CLASSES} classes of synthetic sounds, in {root}/audio")
     write_scenes(root, clips=_TRAIN, test_clips=_TEST, classes=_CLASSES, seconds=_SECONDS, seed=seed)
     manifest, audio, store = str(root / "scenes.csv"), str(root / "audio"), str(root / "store")
@@ -94,7 +104,8 @@ def demo_command(out: str, seed: int) -> None:
 
 
 def _table(manifest: str, audio: str, root: Path) -> str:
-    from logitstore.jobs.evaluate import EvaluateOptions, evaluate
+    from logitstore.jobs.evaluate import evaluate
+    from logitstore.jobs.options import EvaluateOptions
     from logitstore.store.reader import open_store
 
     def scores(*specs: str) -> Any:

@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from logitstore.cli.common import stderr
+from logitstore.cli.command import command
+from logitstore.jobs.options import EvaluateOptions
+from logitstore.options import JsonOptions, Option
 
 if TYPE_CHECKING:
-    from logitstore.evaluation.evaluation import Evaluation
     from logitstore.evaluation.metrics import Metrics
+    from logitstore.evaluation.results import Evaluation
 
 _MOST_NAMED = 10
 _LEAST_NAME = 12  # columns of a name that are kept in however narrow a terminal
 
 
-@click.command("evaluate")
-@click.argument("manifest", required=False)
-@click.option("--audio-root", metavar="DIR", help="What the manifest's paths are relative to.")
-@click.option(
-    "--teacher",
-    "teachers",
-    multiple=True,
-    metavar="SPEC",
-    help="A teacher or student: a run folder, ced:FILE, hf:ID_OR_PATH, onnx:FILE or python:MODULE:FACTORY. Repeatable.",
-)
-@click.option("--stored", metavar="STORE", help="Score the targets that a store holds; no audio is read for that.")
-@click.option("--teacher-weight", "weights", multiple=True, type=float, help="Weight of a teacher in the ensemble.")
-@click.option(
-    "--average",
-    type=click.Choice(["probability", "logit"]),
-    default="probability",
-    show_default=True,
-    help="What of the members is averaged.",
-)
-@click.option("--classes", metavar="FILE", help="Score only the classes named in this file, one a line.")
-@click.option("--label-column", required=True, metavar="NAME", help="The column of labels; several are joined by ';'.")
-@click.option("--where", metavar="SQL", help="Score only the rows of the manifest for which this holds.")
-@click.option(
-    "--clip-seconds", type=float, help="Longer files are cut.  [default: 10, or the longest file where that is shorter]"
-)
-@click.option("--sample-rate", type=int, help="Rate of the clips in Hz.  [default: the highest of the teachers]")
-@click.option("--batch-size", default=32, show_default=True, help="Clips a batch.")
-@click.option("--workers", type=int, help="Decoding threads.  [default: the number of cores]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--amp", is_flag=True, help="Run the models in mixed precision.")
-@click.option("--per-class", is_flag=True, help="A table of classes too, of the ensemble where there is one.")
-@click.option("--csv", "csv_folder", metavar="DIR", help="Write metrics.csv, classes.csv, calibration.csv there.")
-@click.option("--png", metavar="FILE", help="Draw the calibration; needs the extra `report`.")
-@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
-def evaluate_command(as_json: bool, per_class: bool, csv_folder: str | None, png: str | None, **options: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Evaluate(JsonOptions, EvaluateOptions):
+    per_class: Annotated[
+        bool, Option("Show a table of classes too, of the average where there are several.", group="Output")
+    ] = False
+    csv: Annotated[
+        str | None,
+        Option("Write metrics.csv, classes.csv and calibration.csv into this folder.", group="Output", metavar="DIR"),
+    ] = None
+    png: Annotated[
+        str | None,
+        Option("Draw how well probabilities fit the labels; needs the extra `report`.", group="Output", metavar="FILE"),
+    ] = None
+
+
+@command("evaluate", _Evaluate)
+def evaluate_command(options: _Evaluate) -> None:
     """Score teachers, students and their ensemble, or a store's targets, on the labels of MANIFEST.
 
     Labels are matched to classes by name, or by any of index, MID and display name where the classes are AudioSet's.
@@ -66,37 +52,33 @@ def evaluate_command(as_json: bool, per_class: bool, csv_folder: str | None, png
           --teacher runs/t1 --teacher runs/t2 --per-class --png calibration.png
       logitstore evaluate --stored store --label-column label --csv scores
     """
-    import json
+    from logitstore.cli.progress import of_total
+    from logitstore.jobs.evaluate import evaluate
 
-    from rich.progress import Progress
-
-    from logitstore.jobs.evaluate import EvaluateOptions, evaluate
-
-    if png is not None:
+    if options.png is not None:
         from logitstore.evaluation.calibration import check_png
 
-        check_png(png)
-    if csv_folder is not None:
-        from logitstore.evaluation.evaluation import make_folder
+        check_png(options.png)
+    if options.csv is not None:
+        from logitstore.evaluation.results import make_folder
 
-        make_folder(csv_folder)
-    with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
-        task = bar.add_task("clips", total=None)
-        found = evaluate(EvaluateOptions(**options), lambda done, total: bar.update(task, completed=done, total=total))
-    if csv_folder is not None:
-        from logitstore.evaluation.evaluation import write_csv
+        make_folder(options.csv)
+    with of_total("clips") as told:
+        found = evaluate(options, told)
+    if options.csv is not None:
+        from logitstore.evaluation.results import write_csv
 
-        write_csv(found, csv_folder)
-    if png is not None:
+        write_csv(found, options.csv)
+    if options.png is not None:
         from logitstore.evaluation.calibration import draw
 
         calibrations = [(name, metrics.calibration) for name, metrics in found.named()]
-        draw(calibrations, png, f"Calibration on {found.rows:,} files x {len(found.classes)} classes")
-    if as_json:
+        draw(calibrations, options.png, f"Calibration on {found.rows:,} files x {len(found.classes)} classes")
+    if options.json:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo(render(found, per_class=per_class, width=width))
+    click.echo(render(found, per_class=options.per_class, width=width))
 
 
 def render(found: Evaluation, *, per_class: bool = False, width: int | None = None) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from logitstore.cli.common import run, stderr
+from logitstore.cli.command import command, run, stderr
+from logitstore.jobs.options import ExportOptions
+from logitstore.options import JsonOptions
 
 if TYPE_CHECKING:
     from logitstore.jobs.export_student import Export, Exported
@@ -15,30 +19,13 @@ if TYPE_CHECKING:
 _MB = 1e6
 
 
-@click.command("export-student")
-@click.argument("run_folder", metavar="RUN")
-@click.option("--onnx", required=True, metavar="OUT.onnx", help="The file to write; its sidecar is OUT.onnx.json.")
-@click.option("--int8", is_flag=True, help="Write OUT.int8.onnx too, with 8-bit weights, and say what it costs.")
-@click.option(
-    "--activation-bits",
-    type=click.Choice([8, 16]),
-    default=8,
-    show_default=True,
-    help="Of convolutional students with --int8: 16 is several times nearer, of the same size, and as slow as floats.",
-)
-@click.option(
-    "--calibrate",
-    metavar="AUDIO",
-    help="Audio that ranges of 8-bit activations are measured on; a folder or a manifest.  [default: that of --eval]",
-)
-@click.option("--eval", "eval_manifest", metavar="MANIFEST", help="Labelled audio to measure mAP on.")
-@click.option("--label-column", metavar="NAME", help="The column of labels in MANIFEST.")
-@click.option("--audio-root", metavar="DIR", help="What the paths of the manifests are relative to.")
-@click.option("--eval-where", metavar="SQL", help="Measure on the rows of MANIFEST for which this holds.")
-@click.option("--clip-seconds", type=float, help="Longer files are cut.  [default: as in the run's training]")
-@click.option("--workers", type=int, help="Decoding threads.  [default: the number of cores]")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def export_student_command(run_folder: str, as_json: bool, **options: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _ExportStudent(JsonOptions, ExportOptions):
+    pass
+
+
+@command("export-student", _ExportStudent)
+def export_student_command(options: _ExportStudent) -> None:
     """Write the student of RUN as an ONNX file: waveforms in, probabilities out.
 
     The file takes any number of clips of any length. Before it is put in place onnxruntime runs it, and its
@@ -46,21 +33,19 @@ def export_student_command(run_folder: str, as_json: bool, **options: Any) -> No
 
     \b
     Example:
-      export-student runs/student --onnx student.onnx
-      export-student runs/student --onnx student.onnx --int8 --calibrate audio \\
+      export-student runs/student --out student.onnx
+      export-student runs/student --out student.onnx --int8 --calibrate audio \\
           --eval labels.csv --audio-root audio --eval-where "fold = 5" --label-column label
     """
-    import json
-
     from rich.status import Status
 
-    from logitstore.jobs.export_student import ExportOptions, export_student
+    from logitstore.jobs.export_student import export_student
 
     with Status("", console=stderr) as status:
         if not stderr.is_terminal:
             status.stop()
-        found = export_student(ExportOptions(run=run_folder, **options), status.update)
-    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else render(found))
+        found = export_student(options, status.update)
+    click.echo(json.dumps(found.to_dict(), indent=1) if options.json else render(found))
 
 
 def render(found: Export) -> str:

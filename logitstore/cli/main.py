@@ -7,22 +7,31 @@ from typing import NoReturn
 
 import click
 
-from logitstore.cli.common import run
+from logitstore.cli.command import SETTINGS, run
+from logitstore.options import nearest
 
 _COMMANDS = {
-    "build": ("logitstore.cli.build", "build_command", "Run a teacher ensemble over audio and store what it says."),
-    "status": ("logitstore.cli.build", "status_command", "What of a store is done, claimed and missing."),
+    "build": (
+        "logitstore.cli.build",
+        "build_command",
+        "Run teachers over audio and store what they say of every view.",
+    ),
+    "status": ("logitstore.cli.status", "status_command", "Show how far the build of a store is."),
     "extend": ("logitstore.cli.extend", "extend_command", "Add more clips to a store."),
-    "verify": ("logitstore.cli.verify", "verify_command", "Check everything that a store holds."),
+    "verify": ("logitstore.cli.verify", "verify_command", "Check that a store is as it was written."),
     "inspect": ("logitstore.cli.inspect", "inspect_command", "Summarise a store, or ask it a question in SQL."),
-    "import": ("logitstore.cli.transfer", "import_group", "Make a store of published scores: CED's, or a dense array."),
-    "export": ("logitstore.cli.transfer", "export_command", "Write a store as a flat Parquet table or CED's files."),
-    "evaluate": ("logitstore.cli.evaluate", "evaluate_command", "Score teachers, students and ensembles on labels."),
-    "tag": ("logitstore.cli.tag", "tag_command", "What is heard when in audio files."),
+    "import": ("logitstore.cli.import_", "import_group", "Make a store of published scores: CED's, or an array."),
+    "export": ("logitstore.cli.export", "export_command", "Write a store as a flat Parquet table or CED's files."),
+    "evaluate": (
+        "logitstore.cli.evaluate",
+        "evaluate_command",
+        "Score teachers, students or a store on labelled audio.",
+    ),
+    "tag": ("logitstore.cli.tag", "tag_command", "Say what is heard when in audio files."),
     "train-student": ("logitstore.cli.train_student", "train_student_command", "Train a student from a store."),
     "train-teacher": ("logitstore.cli.train_teacher", "train_teacher_command", "Train a teacher on labelled audio."),
     "export-student": ("logitstore.cli.export_student", "export_student_command", "Write a student as an ONNX file."),
-    "demo": ("logitstore.cli.demo", "demo_command", "The main job on synthetic sounds, in a few minutes."),
+    "demo": ("logitstore.cli.demo", "demo_command", "Do the whole job on synthetic sounds, in a few minutes."),
 }
 
 
@@ -34,7 +43,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            return None
+            ctx.fail(f"there is no command {cmd_name!r}; {nearest(cmd_name, _COMMANDS)}")
         module, name, _ = _COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), name)
         return command if isinstance(command, click.Command) else None
@@ -44,16 +53,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
 
 
-@click.command("logitstore", cls=LazyGroup)
-@click.version_option(package_name="logitstore")
+@click.command("logitstore", cls=LazyGroup, context_settings=SETTINGS)
+@click.version_option(package_name="logitstore", message="%(package)s %(version)s", help="Show the version.")
 def cli() -> None:
     """Run audio taggers once, keep what they said and exactly what they heard, distil any number of students.
+
+    `logitstore COMMAND -h` says what a command takes.
 
     \b
     Example:
       logitstore build audio/ --out store --teacher ced:ced_base.pt
       logitstore inspect store "SELECT class, count(*) n FROM topk GROUP BY class ORDER BY n DESC LIMIT 5"
-      train-student store --audio-root audio/ --student ced-tiny --out student
+      logitstore train-student store --audio-root audio/ --student ced-tiny --out student
     """
 
 

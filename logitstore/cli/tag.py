@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from logitstore.cli.common import stderr
+from logitstore.cli.command import command, stderr
+from logitstore.jobs.options import TagOptions
+from logitstore.options import JsonOptions
 
 if TYPE_CHECKING:
     from logitstore.jobs.tag import Tagged
@@ -16,40 +20,16 @@ if TYPE_CHECKING:
 _GAP = "   "
 
 
-@click.command("tag")
-@click.argument("files", nargs=-1, required=True, metavar="AUDIO...")
-@click.option(
-    "--teacher",
-    "teachers",
-    multiple=True,
-    required=True,
-    metavar="SPEC",
-    help="A teacher or student: a run folder, ced:FILE, hf:ID_OR_PATH, onnx:FILE or python:MODULE:FACTORY. Repeatable.",
-)
-@click.option("--teacher-weight", "weights", multiple=True, type=float, help="Weight of a teacher in the ensemble.")
-@click.option(
-    "--average",
-    type=click.Choice(["probability", "logit"]),
-    default="probability",
-    show_default=True,
-    help="What of the members is averaged.",
-)
-@click.option("--classes", metavar="FILE", help="Only the classes named in this file, one a line.")
-@click.option(
-    "--seconds", type=float, help="Length of a window.  [default: of the clips that the teacher learnt from, or 10]"
-)
-@click.option("--hop", type=float, help="Seconds from one window's start to the next.  [default: --seconds]")
-@click.option("--top", default=5, show_default=True, help="Classes a window.")
-@click.option("--threshold", default=0.0, metavar="P", help="Leave out classes of a lower probability.")
-@click.option("--batch-size", default=8, show_default=True, help="Windows a batch.")
-@click.option("--workers", type=int, help="Decoding threads.  [default: the number of cores]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--amp", is_flag=True, help="Run the models in mixed precision.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a file, each on a line.")
-def tag_command(as_json: bool, **options: Any) -> None:
-    """What is heard when in AUDIO: the most probable classes of every window of every file.
+@dataclass(frozen=True, kw_only=True)
+class _Tag(JsonOptions, TagOptions):
+    pass
 
-    Files of any length, rate and number of channels. The last window ends with its file. A file that cannot be read is
+
+@command("tag", _Tag)
+def tag_command(options: _Tag) -> None:
+    """Say what is heard when in AUDIO: the most probable classes of every window of every file.
+
+    The last window ends with its file. A file that cannot be read is
     named on stderr, the others are tagged all the same, and the exit code is 1.
 
     \b
@@ -58,20 +38,18 @@ def tag_command(as_json: bool, **options: Any) -> None:
       logitstore tag --teacher runs/t1 --seconds 2 --hop 1 --threshold 0.2 *.flac
       logitstore tag --teacher runs/t1 --json street.wav | jq '.windows[].tags[0].class'
     """
-    import json
-
     from rich.progress import Progress
 
-    from logitstore.jobs.tag import TagOptions, tag
+    from logitstore.jobs.tag import tag
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     failed = False
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
         task = bar.add_task("windows", total=None)
-        for found in tag(TagOptions(**options), lambda done, total: bar.update(task, completed=done, total=total)):
+        for found in tag(options, lambda done, total: bar.update(task, completed=done, total=total)):
             bar.stop()  # results and the bar may share a terminal
             name = click.format_filename(found.path)
-            if as_json:
+            if options.json:
                 click.echo(json.dumps(found.to_dict() | {"path": name}, ensure_ascii=False))
             elif found.windows:
                 click.echo(render(found, width))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.scan import listed, scan
 from logitstore.audio.source import Source
 from logitstore.audio.sources import open_source
+from logitstore.digests import hasher
 from logitstore.errors import SourceError, TeacherError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Labelled:
 
     def digest(self) -> str:
         """BLAKE2b-128, hex, of the clips' keys and labels."""
-        content = hashlib.blake2b(digest_size=16)
+        content = hasher()
         keys = zip(*(self.table[name].to_pylist() for name in ("path", "start", "length")), strict=True)
         for row, key in zip(self.row_of.tolist(), keys, strict=True):
             content.update(repr((*key, self.labels[row])).encode("utf-8", "surrogateescape"))

@@ -1,36 +1,48 @@
-"""What models say of labelled clips, unaugmented: the scores that every measure is taken of."""
+"""What models say of labelled clips, unaugmented: the one place where scores are taken and measured.
+
+:func:`score_rows` asks any models; :class:`Evaluator` measures one while it trains, and keeps its clips in memory from
+one time to the next.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from logitstore.arrays import F32, I64
+from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.ahead import decoded_ahead
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
-from logitstore.errors import AudioError
-from logitstore.evaluation.labelled import Labelled
+from logitstore.errors import AudioError, SourceError
+from logitstore.evaluation.labelled import Labelled, label_matrix
+from logitstore.evaluation.metrics import measure
+
+if TYPE_CHECKING:
+    import torch
+
+    from logitstore.models.tagger import Tagger
 
 
-def score_clips(
+def score_rows(
     labelled: Labelled,
     audio: ClipAudio,
-    said: Callable[[Any], F32],
+    said: Callable[[torch.Tensor], F32],
     shape: tuple[int, int],
     sample_rate: int,
     batch_size: int,
     pool: ThreadPoolExecutor,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[F32, dict[int, str]]:
-    """What models say of every clip, unaugmented and padded to one length.
+) -> tuple[F32, Bool, dict[int, str]]:
+    """What models say of every row: the mean over its clips, unaugmented and padded to one length.
 
-    :param said: waveforms, a float32 tensor (B, S), to scores float32 (M, B, C). :param shape: (M, C).
-    :returns: float32 (M, n, C), zero for clips that failed, and the reasons of those.
+    :param said: waveforms float32 (B, S) to scores float32 (M, B, C). :param shape: (M, C).
+    :param sample_rate: Hz of the waveforms. :param progress: told (clips done, clips).
+    :returns: float32 (M, rows, C); bool (rows,), which rows were heard, the others being zero; and why clips failed.
+    :raises SourceError: none of the clips can be decoded.
     """
     from logitstore.views.render import pad
 
@@ -42,7 +54,74 @@ def score_clips(
             scores[:, clips] = said(pad(waveforms, samples)[0])
         if progress is not None:
             progress(done, len(audio))
-    return scores, failures
+    heard = np.ones(len(audio), dtype=np.bool_)
+    heard[list(failures)] = False
+    if failures and not heard.any():
+        clip = min(failures)
+        raise SourceError(
+            f"none of {len(audio)} clips can be decoded, the first ({labelled.name(clip)}): {failures[clip]}"
+        )
+    return *labelled.by_row(scores, heard), failures
+
+
+class Evaluator:
+    """Metrics of a model on labelled clips.
+
+    :param classes: of the model; labels are matched to them. :param whose: what they are of, for messages.
+    :param sample_rate: Hz that clips are decoded at. :param heard_at: Hz that the model takes.
+    :param cache_bytes: decoded audio to keep.
+    :raises TeacherError: a label that is none of the classes.
+    """
+
+    def __init__(
+        self,
+        labelled: Labelled,
+        classes: tuple[str, ...],
+        *,
+        whose: str,
+        sample_rate: int,
+        heard_at: int,
+        batch_size: int,
+        pool: ThreadPoolExecutor,
+        cache_bytes: int,
+    ) -> None:
+        self.labelled = labelled
+        self.labels = label_matrix(labelled.labels, classes, whose=whose, source=labelled.manifest)
+        self.audio = ClipAudio(labelled.source, labelled.table, sample_rate, cache_bytes)
+        self.sample_rate, self.heard_at = sample_rate, heard_at
+        self.batch_size, self.pool = batch_size, pool
+
+    def __call__(self, model: Tagger) -> dict[str, Any]:
+        """``mAP``, ``micro_auprc``, and how many rows and classes they are over.
+
+        :raises SourceError: none of the clips can be decoded, or none has a label.
+        """
+        import torch
+
+        from logitstore.models.tagger import probabilities
+        from logitstore.views.render import resample
+
+        device = next(model.parameters()).device
+
+        @torch.inference_mode()
+        def said(waveforms: torch.Tensor) -> F32:
+            heard = resample(waveforms, self.sample_rate, self.heard_at).to(device)
+            scores: F32 = probabilities(model(heard), model.scores)[None].cpu().numpy()
+            return scores
+
+        shape = (1, self.labels.shape[1])
+        rows, there, failures = score_rows(
+            self.labelled, self.audio, said, shape, self.sample_rate, self.batch_size, self.pool
+        )
+        metrics = measure(self.labels[there], rows[0][there])
+        return {
+            "mAP": metrics.mAP,
+            "micro_auprc": metrics.micro_auprc,
+            "eval_rows": metrics.rows,
+            "eval_classes": metrics.classes,
+            "eval_classes_left_out": metrics.left_out,
+            "eval_clips_failed": len(failures),
+        }
 
 
 def decoded(

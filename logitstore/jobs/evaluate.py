@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.arrays import F32, Bool
+from logitstore.arrays import F32
 from logitstore.audio.clips import ClipAudio
 from logitstore.errors import SourceError, UsageError
-from logitstore.evaluation.evaluation import Evaluation
 from logitstore.evaluation.labelled import label_matrix, read_labelled
 from logitstore.evaluation.metrics import measure
-from logitstore.evaluation.scores import score_clips
+from logitstore.evaluation.results import Evaluation
+from logitstore.evaluation.scores import score_rows
 from logitstore.evaluation.stored import StoredRows, join_manifest, join_own
-
-if TYPE_CHECKING:
-    from teachers.ensemble import Ensemble
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """What ``logitstore evaluate`` was asked; None means the default that the data or the teachers suggest.
-
-    ``manifest`` may be None where only ``stored`` targets are scored, against labels of the store's own clip table.
-    """
-
-    manifest: str | None
-    label_column: str
-    teachers: Sequence[str] = ()
-    stored: str | None = None
-    audio_root: str | None = None
-    where: str | None = None
-    weights: Sequence[float] | None = None
-    average: str = "probability"
-    classes: str | None = None
-    clip_seconds: float | None = None
-    sample_rate: int | None = None
-    batch_size: int = 32
-    workers: int | None = None
-    device: str = "auto"
-    amp: bool = False
+from logitstore.jobs.options import EvaluateOptions
 
 
 def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | None = None) -> Evaluation:
@@ -87,6 +59,8 @@ def _heard_by_teachers(
 ) -> Evaluation:
     import torch
 
+    from teachers.ensemble import load_ensemble
+
     workers = options.workers or os.cpu_count() or 1
     ensemble = load_ensemble(
         options.teachers,
@@ -95,7 +69,7 @@ def _heard_by_teachers(
         options.classes,
         sample_rate=options.sample_rate,
         device=options.device,
-        amp=options.amp,
+        precision=options.precision,
     )
     assert options.manifest is not None  # _check
     labelled = read_labelled(
@@ -121,11 +95,7 @@ def _heard_by_teachers(
     shape, rate = (1 + len(ensemble.members), len(ensemble.classes)), ensemble.sample_rate
     audio = ClipAudio(labelled.source, labelled.table, rate)
     with ThreadPoolExecutor(workers, "decode") as pool:
-        scores, failures = score_clips(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
-    rows, heard = labelled.by_row(scores, _heard(len(audio), failures))
-    if not heard.any():
-        clip, reason = next(iter(failures.items()))
-        raise SourceError(f"none of {len(audio)} clips can be decoded, the first ({labelled.name(clip)}): {reason}")
+        rows, heard, failures = score_rows(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
     all_metrics = [measure(labels[heard], scores_of[heard]) for scores_of in rows]
     if stored is not None:
         stored = stored.keep(np.isin(stored.numbers, labelled.numbers[heard]))
@@ -142,46 +112,6 @@ def _heard_by_teachers(
     )
 
 
-def load_ensemble(
-    specs: Sequence[str],
-    weights: Sequence[float] | None,
-    average: str,
-    classes: str | None,
-    *,
-    sample_rate: int | None = None,
-    device: str,
-    amp: bool,
-) -> Ensemble:
-    """The teachers that a command names, on its device.
-
-    :param classes: a file of the classes to keep. :param sample_rate: Hz; the highest of the teachers by default.
-    :raises TeacherError: as :class:`teachers.ensemble.Ensemble` does.
-    """
-    import torch
-
-    from logitstore.classes import read_classes
-    from logitstore.models.machine import pick_device
-    from teachers.ensemble import Ensemble
-    from teachers.registry import load_teacher
-
-    teachers = [load_teacher(spec) for spec in specs]
-    ensemble = Ensemble(
-        teachers,
-        weights=weights,
-        average="logit" if average == "logit" else "probability",
-        classes=None if classes is None else read_classes(classes),
-        sample_rate=sample_rate or max(teacher.sample_rate for teacher in teachers),
-        amp=amp,
-    )
-    return ensemble.to(torch.device(pick_device(device)))
-
-
-def _heard(clips: int, failures: dict[int, str]) -> Bool:
-    heard = np.ones(clips, dtype=np.bool_)
-    heard[list(failures)] = False
-    return heard
-
-
 def _check(options: EvaluateOptions) -> None:
     if not options.teachers and options.stored is None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC, or the targets of a --stored STORE")
@@ -191,9 +121,3 @@ def _check(options: EvaluateOptions) -> None:
         if getattr(options, name) and not options.teachers:
             flag = "teacher-weight" if name == "weights" else name.replace("_", "-")
             raise UsageError(f"--{flag} is for teachers, and stored targets are as they are; leave it out")
-    if options.clip_seconds is not None and not 0.1 <= options.clip_seconds <= 3600:
-        raise UsageError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
-    for name, least in (("batch_size", 1), ("workers", 1), ("sample_rate", 1000)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")

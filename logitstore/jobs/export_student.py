@@ -19,7 +19,8 @@ from logitstore.audio.sources import open_source
 from logitstore.errors import RunError, SourceError
 from logitstore.evaluation.labelled import DEFAULT_CLIP_SECONDS, read_labelled
 from logitstore.evaluation.scores import decoded
-from logitstore.jobs.evaluate import EvaluateOptions, evaluate
+from logitstore.jobs.evaluate import evaluate
+from logitstore.jobs.options import EvaluateOptions, ExportOptions
 from logitstore.training.runs import Run, load_run
 from logitstore.views.render import pad
 from students import int8
@@ -29,26 +30,6 @@ SUFFIX = ".onnx"
 #: Clips that ranges are measured on, evenly over all that are given; and how many a batch.
 _CALIBRATION_CLIPS = 128
 _CALIBRATION_BATCH = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What ``export-student`` was asked; None means the default that the data or the student suggest.
-
-    ``calibrate`` is audio to measure ranges on, any source of clips; without it that of ``eval_manifest`` is used.
-    """
-
-    run: str
-    onnx: str
-    int8: bool = False
-    activation_bits: int = 8
-    calibrate: str | None = None
-    eval_manifest: str | None = None
-    label_column: str | None = None
-    audio_root: str | None = None
-    eval_where: str | None = None
-    clip_seconds: float | None = None
-    workers: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +78,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
     options = replace(options, clip_seconds=options.clip_seconds or run.clip_seconds)
     say("exporting and checking")
     content, agreement = checked(run)
-    path = Path(options.onnx)
+    path = Path(options.out)
     parts: list[tuple[Path, bytes, str | None, Agreement, str]] = [(path, content, None, agreement, "test signals")]
     if options.int8:
         say("quantising")
@@ -129,16 +110,14 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
 
 
 def _check(options: ExportOptions) -> None:
-    if Path(options.onnx).suffix != SUFFIX:
-        raise RunError(f"--onnx is {options.onnx!r}; give a file that ends in {SUFFIX}")
+    if Path(options.out).suffix != SUFFIX:
+        raise RunError(f"--out is {options.out!r}; give a file that ends in {SUFFIX}")
     if options.eval_manifest is None:
         for name in ("label_column", "eval_where"):
             if getattr(options, name) is not None:
                 raise RunError(f"--{name.replace('_', '-')} says how to evaluate, and there is no --eval MANIFEST")
     elif options.label_column is None:
         raise RunError("--eval is given without --label-column; name the manifest's column of labels")
-    if options.activation_bits not in (8, 16):
-        raise RunError(f"--activation-bits is {options.activation_bits}; allowed are 8 and 16")
     if options.activation_bits != 8 and not options.int8:
         raise RunError("--activation-bits is for 8-bit files, and there is no --int8")
     if options.calibrate is not None and not options.int8:
@@ -159,7 +138,7 @@ def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes
         )
     heard = [] if asked is None else _audio(options, run.sample_rate)
     small = int8.quantised(content, method, heard, options.activation_bits)
-    path = Path(options.onnx)
+    path = Path(options.out)
     measured_on = f"{sum(len(batch) for batch in heard)} clips of {asked}" if heard else "test signals"
     if not heard:
         from students.export import batches_to_check

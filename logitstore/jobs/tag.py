@@ -22,7 +22,7 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, UsageError
 from logitstore.evaluation.scores import decoded
-from logitstore.jobs.evaluate import load_ensemble
+from logitstore.jobs.options import TagOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,25 +34,6 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS = 10.0
 #: A rest at the end of a file of at most this share of a window is not heard: encoders leave some milliseconds there.
 _REST = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class TagOptions:
-    """What ``logitstore tag`` was asked; None means the default that the teachers suggest."""
-
-    files: Sequence[str]
-    teachers: Sequence[str]
-    weights: Sequence[float] | None = None
-    average: str = "probability"
-    classes: str | None = None
-    seconds: float | None = None
-    hop: float | None = None
-    top: int = 5
-    threshold: float = 0.0
-    batch_size: int = 8
-    workers: int | None = None
-    device: str = "auto"
-    amp: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,11 +83,17 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
     :raises UsageError: no such window; also what :class:`teachers.ensemble.Ensemble` refuses.
     """
     from logitstore.views.render import pad
+    from teachers.ensemble import load_ensemble
 
     _check(options)
     workers = options.workers or os.cpu_count() or 1
     ensemble = load_ensemble(
-        options.teachers, options.weights, options.average, options.classes, device=options.device, amp=options.amp
+        options.teachers,
+        options.weights,
+        options.average,
+        options.classes,
+        device=options.device,
+        precision=options.precision,
     )
     seconds = window_seconds(ensemble, options.seconds)
     hop = seconds if options.hop is None else options.hop
@@ -239,13 +226,3 @@ def _check(options: TagOptions) -> None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
     if not options.files:
         raise UsageError("no audio was given; name at least one file")
-    for name in ("seconds", "hop"):
-        value = getattr(options, name)
-        if value is not None and not 0.1 <= value <= 3600:
-            raise UsageError(f"--{name} is {value:g}; allowed are 0.1 to 3600")
-    if not 0 <= options.threshold <= 1:
-        raise UsageError(f"--threshold is {options.threshold:g}; a probability is in [0, 1]")
-    for name in ("top", "batch_size", "workers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")

@@ -21,6 +21,14 @@ from logitstore.models.tagger import BEFORE_NORM, Scores, Tagger, at_least, in_r
 from logitstore.views.mel import CED as CED_FRONT_END
 from logitstore.views.recipe import Masks
 
+#: Its nets and their learning rates; see :mod:`logitstore.models.registry`.
+NETS = {
+    "ced-tiny": ("Ced", 1e-3),
+    "ced-mini": ("Ced", 1e-3),
+    "ced-small": ("Ced", 3e-4),
+    "ced-base": ("Ced", 3e-4),
+}  # CED's own
+
 PATCH = 16
 TARGET_FRAMES = 1012
 _SIZES = {"ced-tiny": (192, 3), "ced-mini": (256, 4), "ced-small": (384, 6), "ced-base": (768, 12)}

@@ -10,6 +10,9 @@ from torch import nn
 from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, at_least, in_range, pad_frames, stated_front_end
 from logitstore.views.recipe import Masks
 
+#: Its nets and their learning rates; see :mod:`logitstore.models.registry`.
+NETS = {"cnn4": ("Cnn4", 5e-3)}
+
 _BLOCKS = 4
 
 

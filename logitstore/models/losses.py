@@ -2,32 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch.nn import functional as F
-
-ClipLoss = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """``total``, a float32 scalar to differentiate, and the terms that it is made of, unweighted and detached."""
-
-    total: torch.Tensor
-    parts: dict[str, torch.Tensor]
-
-
-def mixed(clip_loss: Callable[..., torch.Tensor], mix: torch.Tensor | None, *targets: torch.Tensor) -> torch.Tensor:
-    """Losses (B,) of clips against their own targets, (B, …) each, or mixed with those against the batch reversed.
-
-    :param mix: float32 (B,), the own share, or None.
-    """
-    own = clip_loss(*targets)
-    if mix is None:
-        return own
-    return mix * own + (1 - mix) * clip_loss(*(each.flip(0) for each in targets))
 
 
 def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,9 @@ from torch import nn
 from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, in_range, stated_front_end
 from logitstore.views.recipe import Masks
 
+#: Its nets and their learning rates; see :mod:`logitstore.models.registry`.
+NETS = {"mobile": ("Mobile", 5e-3)}
+
 #: A stage of the paper's table 2: expansion, channels at width 1, blocks, stride of the first of them.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _FIRST, _LAST = 32, 1280

@@ -17,6 +17,9 @@ from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, pad_frames
 from logitstore.views.mel import FrontEnd
 from logitstore.views.recipe import Masks
 
+#: Its nets and their learning rates; see :mod:`logitstore.models.registry`.
+NETS = {"cnn6": ("Panns", 1e-3), "cnn10": ("Panns", 1e-3), "cnn14": ("Panns", 1e-3)}
+
 _CHANNELS = {"cnn6": (64, 128, 256, 512), "cnn10": (64, 128, 256, 512), "cnn14": (64, 128, 256, 512, 1024, 2048)}
 _TOP_HZ = {32000: 14000.0, 16000: 8000.0, 8000: 4000.0}
 _MELS = 64

@@ -28,7 +28,7 @@ _BANK_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class PublishedWeights:
     """The tensors of the transformer by the names that our own ``Ced`` gives them; floats as float32.
 
     :param others: the names in the file of what is no part of it: a front end's tables, a decoder.
@@ -59,7 +59,7 @@ class Checkpoint:
         return int(self.tensors["time_pos_embed"].shape[3])
 
 
-def read_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> Checkpoint:
+def read_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> PublishedWeights:
     """A checkpoint of CED's architecture and front end; with or without a head.
 
     :param whose: what names the file, for messages; ``error``: what they are raised as.
@@ -84,7 +84,7 @@ def read_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> Check
         )
     _check_bank(known.get(_BANK, state.get(_BANK)), whose, error)
     others = tuple(key for key in state if not key.startswith(prefix) or key.removeprefix(prefix).startswith("front_"))
-    return Checkpoint({key: value for key, value in known.items() if not key.startswith("front_")}, others)
+    return PublishedWeights({key: value for key, value in known.items() if not key.startswith("front_")}, others)
 
 
 def _prefix(state: dict[str, torch.Tensor]) -> str:

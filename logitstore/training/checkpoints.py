@@ -14,7 +14,6 @@ good checkpoint loads.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 
+from logitstore.digests import digest
 from logitstore.errors import RunError
 from logitstore.files import clear_partials, write_whole
 
@@ -52,8 +52,7 @@ def encode(values: dict[str, Any], tensors: Any) -> bytes:
     packed = io.BytesIO()
     torch.save(tensors, packed)
     body = json.dumps(values).encode() + b"\n" + packed.getvalue()
-    digest = hashlib.blake2b(body, digest_size=16).hexdigest()
-    return json.dumps({"format": _FORMAT, "version": _VERSION, "digest": digest}).encode() + b"\n" + body
+    return json.dumps({"format": _FORMAT, "version": _VERSION, "digest": digest(body)}).encode() + b"\n" + body
 
 
 def decode(content: bytes) -> Checkpoint:
@@ -68,7 +67,7 @@ def decode(content: bytes) -> Checkpoint:
         raise DamagedCheckpoint("no header") from error
     if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
         raise DamagedCheckpoint(f"its header is not of {_FORMAT} {_VERSION}")
-    if hashlib.blake2b(body, digest_size=16).hexdigest() != header.get("digest"):
+    if digest(body) != header.get("digest"):
         raise DamagedCheckpoint("its content is not what its digest says")
     line, _, packed = body.partition(b"\n")
     return Checkpoint(json.loads(line), torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True), content)

@@ -1,4 +1,10 @@
-"""The state of a training, step by step: everything in it goes into a checkpoint and comes out of one again."""
+"""The loop of every training: AdamW, warm-up and cosine, a log, checkpoints, and one seed.
+
+:func:`fit` takes epochs of batches and an objective, whatever they come from; :class:`_Loop` is the state of a
+training, step by step, all of which goes into a checkpoint and comes out of one again. On the CPU the same seed, data,
+thread count and versions give the same weights and the same log, bit for bit, whether the training ran in one go or was
+killed and started again any number of times.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +12,235 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from logitstore.errors import ModelOutputError
+from logitstore.arrays import I64
+from logitstore.audio.ahead import prefetched
+from logitstore.digests import derived_seed
+from logitstore.errors import ModelOutputError, RunError
 from logitstore.models.tagger import Tagger
 from logitstore.training.batches import Batch
-from logitstore.training.checkpoints import Checkpoint, Checkpoints, mean_weights
-from logitstore.training.fit import FitOptions, FitProgress, FitResult, Item, Objective
+from logitstore.training.checkpoints import Checkpoint, Checkpoints, decode, mean_weights
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group
 from logitstore.training.runlog import LOG_NAME, RunLog
 from logitstore.training.sampling import mix_weights, share
-from logitstore.training.schedule import ema_decay, learning_rate, parameter_groups
+from logitstore.training.schedule import FLOOR, ema_decay, learning_rate, parameter_groups
 from logitstore.training.selection import Selection
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
-Evaluate = Callable[[Tagger, int, bool], dict[str, Any]]
-
 _LOG_STEPS = 10  # losses are fetched from the device this often; every step is in the log
 _CHECKPOINT_SHARE = 0.05  # checkpoints at the ends of epochs take no more than this share of the time
+#: What a loop counts, by the name of its attribute: plain values.
+_COUNTERS = (
+    "done", "clips", "epoch", "position", "epoch_clips", "epoch_losses", "last", "metrics", "over",
+)  # fmt: skip
 
 
-class Loop:
+@dataclass(frozen=True)
+class Loss:
+    """What an objective gives: ``total``, a float32 scalar to differentiate, and its ``terms`` by name, unweighted and
+    detached, which the log has."""
+
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
+
+
+#: (logits, frames, batch, mix=…, gather=…) to the loss of a batch, on the model's device: ``logits`` (B, C), ``frames``
+#: (B, T, D), ``mix`` float32 (B,) or None, ``gather`` of :meth:`logitstore.training.processes.Group.gatherer`.
+Objective = Callable[..., Loss]
+#: (model in eval mode, epoch, whether it is the last) to metrics, empty where none are to be taken; epoch -1 for the
+#: weights kept at the end.
+Evaluate = Callable[[Tagger, int, bool], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How to train.
+
+    :param steps: of the optimiser. :param lr: the highest learning rate. :param warm_up: steps, None for the default;
+        ``floor``: see :func:`logitstore.training.schedule.learning_rate`.
+    :param precision: see :mod:`logitstore.training.precision`.
+    :param accumulate: how many parts a batch goes through the model in, for less memory.
+    :param clip_norm: gradients are scaled down to this norm where theirs is larger; None for never.
+    :param ema: decay of the averaged weights, which then are what is measured and kept; None for none.
+    :param freeze_bn: whether BatchNorm layers use and keep the statistics that they have.
+    :param mixup: A of batch mixup, or None.
+    :param patience, average_best, select_by: see :class:`logitstore.training.selection.Selection`.
+    :param checkpoint_every: steps; None for the ends of epochs alone.
+    """
+
+    steps: int
+    lr: float
+    seed: int
+    device: str = "cpu"
+    warm_up: int | None = None
+    floor: float = FLOOR
+    precision: str = "float32"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float | None = None
+    freeze_bn: bool = False
+    mixup: float | None = None
+    patience: int | None = None
+    average_best: int = 0
+    select_by: str = "loss"
+    checkpoint_every: int | None = None
+
+
+@dataclass
+class FitProgress:
+    """What a training reports while it runs; every callback may be left as it is."""
+
+    start: Callable[[int, int], None] = lambda steps, done: None  # done: by the checkpoint that it goes on from
+    step: Callable[[int, int, float], None] = lambda step, clips, loss: None  # one more step of so many clips
+    log: Callable[[dict[str, Any]], None] = lambda record: None  # every record of the log
+    epoch: Callable[[dict[str, Any]], None] = lambda record: None  # with ``clips_per_second``, which no log has
+    note: Callable[[str], None] = lambda message: None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a finished training says of itself.
+
+    ``loss`` is the mean of its last epoch, ``metrics`` those of the weights kept; ``averaged`` the evaluations whose
+    weights they are the mean of (empty: the last ones), best first; ``stopped``: early, by ``patience``.
+    """
+
+    steps: int
+    epochs: int
+    seconds: float
+    clips_per_second: float
+    loss: float
+    metrics: dict[str, Any] = field(default_factory=dict)
+    averaged: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over views: its batches as positions in them, how to make a batch, and further fields for its record."""
+
+    plan: Sequence[I64]
+    batch: Callable[[I64], Batch]
+    described: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A step to do, or, without ``batch``, the end of an epoch.
+
+    ``position`` is that of the batch in its epoch's plan, ``counts`` the clips of the batch in each process.
+    """
+
+    epoch: int
+    position: int
+    counts: list[int]
+    batch: Batch | None
+    described: dict[str, Any]
+
+
+def fit(
+    model: Tagger,
+    options: FitOptions,
+    epochs: Callable[[int], Epoch],
+    objective: Objective,
+    run: Path,
+    *,
+    about: dict[str, Any] | None = None,
+    accept: Callable[[dict[str, Any]], None] = lambda about: None,
+    evaluate: Evaluate = lambda model, epoch, last: {},
+    progress: FitProgress | None = None,
+    group: Group | None = None,
+) -> FitResult:
+    """Train a model in place, from the newest checkpoint in the run folder if there is one.
+
+    It is left in eval mode, on the device, with the weights to keep: the last ones, averaged where ``ema`` says so, or
+    the mean of the best evaluations.
+
+    :param epochs: the e-th epoch; asked for until the steps are done, an epoch ending early then.
+    :param objective: what is minimised; see :data:`Objective`.
+    :param run: the folder for ``log.jsonl`` and checkpoints.
+    :param about: what the training is, kept in each checkpoint; ``accept`` is given that of the one found, and raises
+        if it is another training's.
+    :param evaluate: measures the model; see :data:`Evaluate`. Only the first of several processes is asked.
+    :param group: the processes that train together; each plans the same batches and makes its share of each.
+    :raises ModelOutputError: the loss is not finite.
+    :raises RunError: a checkpoint of another training, or one that cannot be written; too little memory for a step.
+    """
+    report, group = progress or FitProgress(), group or Group()
+    device = torch.device(options.device)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(derived_seed("dropout", options.seed, *([group.rank] if group.rank else [])))
+        checkpoints = Checkpoints(run)
+        found = _newest(checkpoints, group, report)
+        if found is not None:
+            accept(found.values["about"])
+        loop = _Loop(model, options, objective, run, checkpoints, group, about or {}, report, found)
+        with closing(loop):
+            report.start(options.steps, loop.done)
+            with closing(prefetched(_items(epochs, options.steps, device, group, loop))) as items:
+                for item in items:
+                    if item.batch is not None:
+                        loop.step(item, item.batch)
+                    elif loop.end_epoch(item.epoch, item.described, evaluate):
+                        break
+            return loop.finish(evaluate)
+
+
+def _newest(checkpoints: Checkpoints, group: Group, report: FitProgress) -> Checkpoint | None:
+    """The newest checkpoint, which the first process reads for all."""
+    found, notes = checkpoints.newest() if group.first else (None, ())
+    for note in notes:
+        report.note(note)
+    if group.size == 1:
+        return found
+    content = group.told_bytes(b"" if found is None else found.content)
+    return decode(content) if content else None
+
+
+def _items(
+    epochs: Callable[[int], Epoch], steps: int, device: torch.device, group: Group, start: _Loop
+) -> Iterator[_Item]:
+    """The steps until they are done, and the end of each epoch, from where a training is.
+
+    :param start: the loop; where it is, is read once, here, as this runs ahead of it.
+    """
+    if start.over:
+        return
+    done, epoch, position, clips = start.done, start.epoch, start.position, start.epoch_clips
+    while done < steps or position:  # with a position, the epoch has not ended yet
+        now = epochs(epoch)
+        for number in range(position, len(now.plan)):
+            if done == steps:
+                break
+            positions = now.plan[number]
+            batch = now.batch(positions[share(len(positions), group.size, group.rank)] if group.size > 1 else positions)
+            if not len(batch):
+                continue
+            counts = [len(share(len(positions), group.size, rank)) for rank in range(group.size)]
+            yield _Item(
+                epoch, number, counts if group.size > 1 else [len(batch)],
+                batch.pinned() if device.type == "cuda" else batch, now.described,
+            )  # fmt: skip
+            done, clips = done + 1, clips + len(batch)
+        if not clips:
+            raise RunError(f"epoch {epoch} has no clip that can be decoded, so there is nothing to train on")
+        yield _Item(epoch, len(now.plan), [], None, now.described)
+        epoch, position, clips = epoch + 1, 0, 0
+
+
+class _Loop:
     """A training under way.
 
     :param found: the checkpoint to go on from, or None.
@@ -79,14 +284,26 @@ class Loop:
         self.began = self.epoch_began = self.saved = time.monotonic()
         self.saving = 0.0  # seconds that the last checkpoint took
 
-    def step(self, item: Item, batch: Batch) -> None:
-        """One step of the optimiser, over the whole batch of all processes."""
+    def step(self, item: _Item, batch: Batch) -> None:
+        """One step of the optimiser, over the whole batch of all processes.
+
+        :raises RunError: the device has too little memory for it.
+        """
+        try:
+            self._step(item, batch)
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"the device has too little memory for a step of {len(batch)} clips; give --accumulate N for more and "
+                "smaller parts, or a smaller --batch-size, and another --out"
+            ) from error
+
+    def _step(self, item: _Item, batch: Batch) -> None:
         options, total = self.options, sum(item.counts)
         rate = learning_rate(self.done, options.steps, options.lr, warm_up=options.warm_up, floor=options.floor)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self._passes(batch, item.counts, total)
+        terms = self._passes(batch, item.counts, total)
         if options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
@@ -94,7 +311,7 @@ class Loop:
         self.scaler.update()
         self._average()
         record = {"event": "step", "step": self.done, "epoch": item.epoch, "clips": total, "lr": rate}
-        self.pending.append((record, parts))
+        self.pending.append((record, terms))
         self.done, self.epoch, self.position = self.done + 1, item.epoch, item.position + 1
         self.clips, self.epoch_clips = self.clips + total, self.epoch_clips + total
         if len(self.pending) >= _LOG_STEPS:
@@ -190,7 +407,7 @@ class Loop:
                 found = self.objective(logits, frames, part, mix=own_mix, gather=self.group.gatherer(counts))
                 value = found.total if weight == 1 else found.total * (weight * self.group.size)
                 torch.autograd.backward(self.scaler.scale(value))
-            for name, term in {"loss": found.total.detach(), **found.parts}.items():
+            for name, term in {"loss": found.total.detach(), **found.terms}.items():
                 term = term if weight == 1 else term * weight
                 sums[name] = sums[name] + term if name in sums else term
         return sums
@@ -202,7 +419,7 @@ class Loop:
         shares = mix_weights(self.options.mixup, self.options.seed, self.done, total)
         return shares[torch.from_numpy(share(total, self.group.size, self.group.rank))]
 
-    def _reduced(self, last: bool) -> Any:
+    def _reduced(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients go between the processes once a step, after its last part."""
         return nullcontext() if self.parallel is None or last else self.parallel.no_sync()
 
@@ -307,12 +524,6 @@ class Loop:
 
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(_Outputs(self.model), device_ids=ids)
-
-
-#: What a loop counts, by the name of its attribute: plain values.
-_COUNTERS = (
-    "done", "clips", "epoch", "position", "epoch_clips", "epoch_losses", "last", "metrics", "over",
-)  # fmt: skip
 
 
 class _Outputs(nn.Module):

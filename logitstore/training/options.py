@@ -1,52 +1,126 @@
-"""What every training can be asked, whatever it learns from, and the checks of it."""
+"""What every training can be asked, whatever it learns from. Torch is not imported here."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from logitstore.errors import RunError
-from logitstore.training.fit import FitOptions
-from logitstore.training.precision import PRECISIONS
-from logitstore.training.sampling import epoch_steps
+from logitstore.models.registry import names
+from logitstore.options import BATCH_SIZE, OUT, Device, Option, Options, Precision, Workers, key_values
 from logitstore.training.schedule import FLOOR, default_warm_up
+
+if TYPE_CHECKING:
+    from logitstore.training.loop import FitOptions
 
 _MOST_LR = 1e30  # beyond any use; much above it float32 overflows within AdamW
 
-
-#: Decoded clips that are kept in memory by default, in bytes.
-CACHE_BYTES = 1 << 30
 #: Options that change nothing in what is learned.
-INDIFFERENT = ("workers", "cache_bytes", "checkpoint_every", "tensorboard")
+INDIFFERENT = ("workers", "cache_mib", "checkpoint_every", "tensorboard")
+
+Net = Annotated[
+    str,
+    Option(
+        f"The net to train: {', '.join(names())}, or python:MODULE:FACTORY.", group="Model", metavar="NAME", names="net"
+    ),
+]
+ModelArgs = Annotated[
+    Mapping[str, Any],
+    Option(
+        "An argument of the net, as width=16. Repeatable.",
+        group="Model", flag="model-arg", metavar="K=V", parse=key_values,
+    ),
+]  # fmt: skip
+Run = Annotated[str, OUT.but(help="The run folder to write.", metavar="RUN")]
+EPOCHS = Option("How many epochs to train for.", group="Training", metavar="N", least=1, instead="steps")
+EVAL_EVERY = Option("Measure every so many epochs, and at the end.", group="Evaluation", metavar="N", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopOptions:
+class LoopOptions(Options):
     """How a training goes, whatever it learns from; None means the default that data or model suggest."""
 
-    epochs: int | None = None
-    steps: int | None = None
-    epoch_steps: int | None = None
-    batch_size: int = 32
-    accumulate: int = 1
-    lr: float | None = None
-    warm_up: int | None = None
-    floor: float = FLOOR
-    precision: str = "float32"
-    clip_norm: float | None = None
-    ema: float | None = None
-    freeze_bn: bool = False
-    eval_every: int | None = None
-    checkpoint_every: int | None = None
-    tensorboard: bool = False
-    seed: int = 0
-    device: str = "auto"
-    workers: int | None = None
-    cache_bytes: int = CACHE_BYTES
+    error: ClassVar[type[RunError]] = RunError
+
+    epochs: Annotated[int | None, EPOCHS] = None
+    steps: Annotated[
+        int | None,
+        Option("How many steps to train for, in place of --epochs.", group="Training", metavar="N", least=1,
+               instead="epochs"),
+    ] = None  # fmt: skip
+    epoch_steps: Annotated[
+        int | None,
+        Option("How many steps make an epoch.", group="Training", metavar="N", least=1, default="each view once"),
+    ] = None
+    batch_size: Annotated[int, BATCH_SIZE.but(help="How many clips make a step.", group="Training")] = 32
+    accumulate: Annotated[
+        int,
+        Option("Compute a step's batch in so many parts, one after the other, which takes less memory.",
+               group="Training", metavar="N", least=1),
+    ] = 1  # fmt: skip
+    lr: Annotated[
+        float | None,
+        Option("The highest learning rate.", group="Training", metavar="X", above=0, most=_MOST_LR,
+               default="the net's own, between 3e-4 and 5e-3"),
+    ] = None  # fmt: skip
+    warm_up: Annotated[
+        int | None,
+        Option("Over so many steps the learning rate rises from 0 to its highest.", group="Training", metavar="N",
+               least=0, default="a tenth of all steps, at most 5,000"),
+    ] = None  # fmt: skip
+    floor: Annotated[
+        float,
+        Option("The learning rate of the last step, as a share of the highest.", group="Training", metavar="SHARE",
+               least=0, most=1),
+    ] = FLOOR  # fmt: skip
+    precision: Annotated[
+        Precision,
+        Option("The number format that the net computes in; bf16 and fp16 are faster on a GPU, and keep the weights "
+               "in float32.", group="Running"),
+    ] = "float32"  # fmt: skip
+    clip_norm: Annotated[
+        float | None,
+        Option("Scale gradients down where their norm, over all weights, is larger than this.", group="Training",
+               metavar="X", above=0, default="never"),
+    ] = None  # fmt: skip
+    ema: Annotated[
+        float | None,
+        Option("Measure and keep a moving average of the weights with this decay, as 0.999.", group="Training",
+               metavar="DECAY", above=0, below=1, default="none"),
+    ] = None  # fmt: skip
+    freeze_bn: Annotated[
+        bool, Option("Keep the statistics of BatchNorm layers as they are at the start.", group="Training")
+    ] = False
+    eval_every: Annotated[int | None, EVAL_EVERY] = None
+    checkpoint_every: Annotated[
+        int | None,
+        Option("Save where the training is every so many steps, so that a killed run goes on from there.",
+               group="Running", metavar="N", least=1, default="at the end of every epoch"),
+    ] = None  # fmt: skip
+    tensorboard: Annotated[
+        bool, Option("Write RUN/tensorboard too; needs the extra `tensorboard`.", group="Output")
+    ] = False
+    seed: Annotated[
+        int,
+        Option("Another seed gives other first weights, another order, other dropout.", group="Training", least=0,
+               most=(1 << 63) - 1),
+    ] = 0  # fmt: skip
+    device: Device = "auto"
+    workers: Workers = None
+    cache_mib: Annotated[
+        int, Option("Decoded audio to keep in memory, in MiB, for each set of clips.", group="Running", least=0)
+    ] = 1024
+
+    @property
+    def cache_bytes(self) -> int:
+        """Decoded audio to keep in memory, in bytes."""
+        return self.cache_mib << 20
 
     def fitting(self, **more: Any) -> FitOptions:
         """The part of the options that the loop takes; those that were None are resolved by now."""
+        from logitstore.training.loop import FitOptions
+
         names = (
             "steps", "lr", "seed", "device", "warm_up", "floor", "precision", "accumulate", "clip_norm", "ema",
             "freeze_bn", "checkpoint_every",
@@ -56,6 +130,8 @@ class LoopOptions:
 
 def steps_of(views: int, options: LoopOptions) -> int:
     """Number of steps of an epoch over so many views."""
+    from logitstore.training.sampling import epoch_steps
+
     return options.epoch_steps or epoch_steps(views, options.batch_size)
 
 
@@ -72,33 +148,10 @@ def warm_up_of(options: LoopOptions, steps: int) -> int:
 
 
 def check_loop(options: LoopOptions) -> None:
-    """Refuse numbers that no training can use.
+    """Refuse options that do not go together in any training.
 
-    :raises RunError: naming the option.
+    :raises RunError: naming them.
     """
-    counts = (
-        "batch_size", "epochs", "steps", "epoch_steps", "accumulate", "eval_every", "checkpoint_every", "workers",
-    )  # fmt: skip
-    for name in counts:
-        require_at_least(name, getattr(options, name), 1)
-    require_at_least("warm_up", options.warm_up, 0)
-    if options.cache_bytes < 0:
-        raise RunError(f"--cache-mib is {options.cache_bytes >> 20}; it must be at least 0")
-    for name, most in (("lr", _MOST_LR), ("clip_norm", math.inf)):
-        value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and 0 < value <= most):
-            allowed = "more than 0" if most == math.inf else f"more than 0, and at most {most:g}"
-            raise RunError(f"{flag(name)} is {value:g}; it must be {allowed}")
-    if not 0 <= options.floor <= 1:
-        raise RunError(f"--floor is {options.floor:g}; it is a share of the highest learning rate, 0 to 1")
-    if options.ema is not None and not 0 < options.ema < 1:
-        raise RunError(f"--ema is {options.ema:g}; a decay lies between 0 and 1, as 0.999")
-    if not 0 <= options.seed < 1 << 63:
-        raise RunError(f"--seed is {options.seed}; allowed are 0 to 2**63 - 1")
-    if options.precision not in PRECISIONS:
-        raise RunError(f"--precision is {options.precision!r}; allowed are {', '.join(PRECISIONS)}")
-    if options.epochs is not None and options.steps is not None:
-        raise RunError("--epochs and --steps are both given; give one of them")
     if options.accumulate > options.batch_size:
         raise RunError(
             f"--accumulate {options.accumulate} asks for more parts than --batch-size {options.batch_size} has clips"
@@ -116,14 +169,3 @@ def check_processes(clips: int, processes: int) -> None:
             f"{processes} processes share each batch, and the smallest has {clips} clips; give a --batch-size of which "
             f"every batch has at least {2 * processes - 1}, or start fewer processes"
         )
-
-
-def require_at_least(name: str, value: int | None, least: int) -> None:
-    """Refuse a number that is given and too small."""
-    if value is not None and value < least:
-        raise RunError(f"{flag(name)} is {value}; it must be at least {least}")
-
-
-def flag(name: str) -> str:
-    """The option of the command for a field of its options."""
-    return "--" + name.replace("_", "-")

@@ -6,11 +6,16 @@ scaled (and a step whose gradients overflow is left out, the scale halved); bf16
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 
 from logitstore.errors import RunError
+from logitstore.options import Precision
 
-PRECISIONS = ("float32", "bf16", "fp16")
+#: What stores call the 16-bit type that a kind of device is made for: bf16 of a CPU, fp16 of a GPU.
+AMP = "amp"
+PRECISIONS = get_args(Precision)
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,6 +25,8 @@ def pass_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
     :raises RunError: an unknown precision, or one that the device or this torch cannot compute in.
     """
+    if precision == AMP:
+        precision = _own_type(device.type)
     if precision not in PRECISIONS:
         raise RunError(f"--precision is {precision!r}; allowed are {', '.join(PRECISIONS)}")
     if precision == "float32":
@@ -36,6 +43,15 @@ def pass_dtype(precision: str, device: torch.device) -> torch.dtype | None:
             f"--precision {precision} cannot be used on the CPU with torch {torch.__version__}; use float32 or bf16"
         )
     return dtype
+
+
+def stored_precision(precision: str, device_kind: str) -> str:
+    """What a store's manifest says of a precision: ``amp`` for the 16-bit type that the kind of device is made for."""
+    return AMP if precision == _own_type(device_kind) else precision
+
+
+def _own_type(device_kind: str) -> str:
+    return "bf16" if device_kind == "cpu" else "fp16"
 
 
 def _cpu_can(dtype: torch.dtype) -> bool:

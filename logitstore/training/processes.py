@@ -1,8 +1,8 @@
 """Several processes that train one model together, as ``torchrun`` starts them: DDP, gloo on CPUs and nccl on GPUs.
 
-Every process takes its share of every batch (:func:`students.sampling.share`). The loss of a share of b of B clips is
-weighted by n b / B over n processes, so that DDP's mean of their gradients is that of the whole batch's mean loss,
-however uneven the shares. The first process alone writes, logs and evaluates.
+Every process takes its share of every batch (:func:`logitstore.training.sampling.share`). The loss of a share of b of B
+clips is weighted by n b / B over n processes, so that DDP's mean of their gradients is that of the whole batch's mean
+loss, however uneven the shares. The first process alone writes, logs and evaluates.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from logitstore.digests import hasher
 from logitstore.errors import RunError
 
 LOG_NAME = "log.jsonl"
@@ -23,7 +23,7 @@ class RunLog:
     """
 
     def __init__(self, path: Path, place: dict[str, Any] | None = None) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = hasher()
         kept = b""
         try:
             if place is not None:

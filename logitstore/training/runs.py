@@ -9,12 +9,13 @@
       log.jsonl           a record for every step and every epoch
       run.json            model and its arguments, classes, score kind, sample rate, digest of the weights, and more
 
-``run.json`` is written last, so a folder without it is not a run.
+``run.json`` is written last, so a folder without it is not a run. A run of somebody's own architecture,
+``python:MODULE:FACTORY``, is read only where whoever reads it names the same: as ``RUN?student=python:MODULE:FACTORY``,
+or by an argument. What a file says never makes this program import code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logitstore.digests import hasher
 from logitstore.errors import RunError
 from logitstore.files import write_whole
+from logitstore.models.registry import build
+from logitstore.plugins import PYTHON
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +38,7 @@ FORMAT = "logitstore-run"
 VERSION = 1
 CONFIG_NAME = "run.json"
 WEIGHTS_NAME = "model.safetensors"
+_STUDENT = "?student="
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     """BLAKE2b-128, hex, of tensors by name: sorted names, dtypes, shapes and values (little-endian)."""
     import torch
 
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hasher()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -127,19 +132,44 @@ def is_run(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / CONFIG_NAME).is_file()
 
 
-def load_run(folder: str | os.PathLike[str]) -> Run:
+def named_run(spec: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """The folder of ``RUN`` or ``RUN?student=python:MODULE:FACTORY``, and the architecture that is named for it."""
+    text = os.fspath(spec)
+    if _STUDENT not in text or Path(text).exists():
+        return text, None
+    folder, _, student = text.rpartition(_STUDENT)
+    return folder, student
+
+
+def load_student(run: str | os.PathLike[str], *, student: str | None = None) -> Tagger:
+    """The model of a run folder, in eval mode, on the CPU: waveforms float32 (B, S) at its rate to logits (B, C).
+
+    :param run, student: see :func:`load_run`, which also says the classes.
+    :raises RunError: as there.
+    """
+    return load_run(run, student=student).model
+
+
+def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> Run:
     """Read a run folder.
 
+    :param folder: may name the architecture too, as ``RUN?student=python:MODULE:FACTORY``.
+    :param student: ``python:MODULE:FACTORY`` where the run is of an architecture of that name; it is then imported.
     :raises RunError: no such folder, not a run, an unknown version or model, weights that are missing, damaged or of
-        another model.
+        another model; or a model of somebody's own code, which is not named here.
     """
     import safetensors
     import safetensors.torch
 
-    from logitstore.models.registry import build
-
-    path = Path(folder)
+    place, named = named_run(folder)
+    path, student = Path(place), named or student
     config = _config(path)
+    if config["model"].startswith(PYTHON) and config["model"] != student:
+        given = "none is named" if student is None else f"{student} is named"
+        raise RunError(
+            f"run {str(path)!r} is of the architecture {config['model']}, code that is imported only where you name "
+            f"it, and {given}; if you trust it, give {path!s}{_STUDENT}{config['model']}"
+        )
     classes = tuple(config["classes"])
     model = build(config["model"], len(classes), scores=config["scores"], **config["model_args"])
     weights = path / WEIGHTS_NAME

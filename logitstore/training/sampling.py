@@ -9,6 +9,11 @@ from logitstore.arrays import F64, I64
 from logitstore.digests import derived_seed
 
 
+def order_generator(seed: int, epoch: int) -> torch.Generator:
+    """The generator that decides the order of an epoch, whatever came before it."""
+    return torch.Generator().manual_seed(derived_seed("order", seed, epoch))
+
+
 def epoch_steps(views: int, batch_size: int) -> int:
     """Number of batches of an epoch."""
     return -(-views // batch_size)
@@ -72,7 +77,7 @@ def mix_weights(alpha: float, seed: int, step: int, count: int) -> torch.Tensor:
     """Each clip's own share under batch mixup: float32 (count,) in [0, 1], 1 minus a draw of Beta(alpha, alpha).
 
     They depend on (seed, step) alone, by a counter-based generator (Philox) with a key of its own a step: a resumed run
-    has the same ones, and so has every process of several, which takes those of its :func:`students.sampling.share`.
+    has the same ones, and so has every process of several, which takes those of its :func:`share`.
 
     :param alpha: A > 0. :param step: of the optimiser. :param count: clips of the step's whole batch.
     """

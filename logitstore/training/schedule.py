@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 WEIGHT_DECAY = 0.01
 #: Learning rate at the last step, as a share of the highest.
 FLOOR = 0.01
 #: Warm-up takes this share of the steps, and no more steps than this.
 WARM_UP_SHARE, MOST_WARM_UP = 0.1, 5000
-
-
-def default_lr(model_name: str) -> float:
-    """The highest learning rate for a batch of 32, by family and size; CED's own for its transformers."""
-    rates = {"cnn4": 5e-3, "mobile": 5e-3, "ced-small": 3e-4, "ced-base": 3e-4}
-    return rates.get(model_name, 1e-3)
 
 
 def default_warm_up(steps: int) -> int:

@@ -11,8 +11,8 @@ MEASURES = {"loss": ("held_out_loss", False), "mAP": ("mAP", True)}
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """An evaluation after ``step`` steps, in the epoch of that number, and what it found."""
+class Candidate:
+    """Weights that a training may end with, after ``step`` steps, in that epoch; an evaluation found ``value``."""
 
     step: int
     epoch: int
@@ -30,7 +30,7 @@ class Selection:
     by: str = "loss"
     keep: int = 0
     patience: int | None = None
-    best: list[Evaluation] = field(default_factory=list)
+    best: list[Candidate] = field(default_factory=list)
     record: float | None = None
     stale: int = 0
 
@@ -51,7 +51,7 @@ class Selection:
             self.record, self.stale = value, 0
         else:
             self.stale += 1
-        ranked = sorted([*self.best, Evaluation(step, epoch, value)], key=lambda each: (sign * each.value, each.step))
+        ranked = sorted([*self.best, Candidate(step, epoch, value)], key=lambda each: (sign * each.value, each.step))
         self.best = ranked[: self.keep]
         return any(each.step == step for each in self.best)
 
@@ -66,5 +66,5 @@ class Selection:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state` gave."""
-        self.best = [Evaluation(**each) for each in state["best"]]
+        self.best = [Candidate(**each) for each in state["best"]]
         self.record, self.stale = state["record"], state["stale"]

@@ -18,6 +18,9 @@ from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
 from teachers.specs.run_folder import TaggerTeacher
 
+#: Its form, and what it is; see :mod:`teachers.registry`.
+SPEC = ("ced:FILE", "a published CED checkpoint; ced:FILE?heads=N where the number of heads cannot be inferred")
+
 _WIDEST_HEAD = 64
 _NARROWEST_HEAD = 8
 

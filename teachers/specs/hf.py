@@ -30,6 +30,9 @@ from logitstore.views.recipe import Masks
 from teachers.registry import split_options
 from teachers.teacher import Teacher
 
+#: Its form, and what it is; see :mod:`teachers.registry`.
+SPEC = ("hf:ID_OR_PATH", "a transformers audio-classification model; ?scores=sigmoid|softmax overrides its config")
+
 AST = "audio-spectrogram-transformer"
 _AST_RATE = 16000
 _WAVEFORM_MODELS = (

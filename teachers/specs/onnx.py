@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from logitstore.digests import hasher
 from logitstore.errors import MissingExtraError, ModelOutputError, TeacherError
 from logitstore.models.onnx_session import open_session, runtime_errors
 from logitstore.models.sidecar import read_sidecar
 from logitstore.models.tagger import probabilities
 from logitstore.views.recipe import Masks
 from teachers.teacher import Teacher
+
+#: Its form, and what it is; see :mod:`teachers.registry`.
+SPEC = ("onnx:FILE", "waveform -> scores, described by FILE.json")
 
 
 class OnnxTeacher(Teacher):
@@ -108,7 +111,7 @@ def load(spec: str, rest: str) -> OnnxTeacher:
 
 def _digest(path: Path) -> str:
     """BLAKE2b-128, hex, of the file and of the external weights that torch writes beside it as ``FILE.data``."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hasher()
     for part in (path, path.with_name(path.name + ".data")):
         if part.is_file():
             with part.open("rb") as file:

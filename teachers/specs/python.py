@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from logitstore.classes import check_classes
-from logitstore.errors import LogitstoreError, TeacherError
+from logitstore.errors import TeacherError
 from logitstore.models.sidecar import check_rate, check_scores
+from logitstore.plugins import calling, own_factory
 from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks
 from teachers.teacher import Teacher
 
-#: What a user's own module can raise while it is imported, its factory called, or the module itself.
-OWN_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+#: Its form, and what it is; see :mod:`teachers.registry`.
+SPEC = ("python:MODULE:FACTORY", "what FACTORY() of an importable module gives; the current folder is importable")
 
 
 class ModuleTeacher(Teacher):
@@ -40,8 +27,12 @@ class ModuleTeacher(Teacher):
     teach the similarity losses; that is a call beside the module's own, so a module whose two share work keeps it.
     """
 
-    def __init__(self, spec: str, module_name: str, factory_name: str) -> None:
-        module = _call(spec, module_name, factory_name)
+    def __init__(self, spec: str) -> None:
+        whose = f"teacher {spec!r}"
+        factory = own_factory(spec, whose=whose, error=TeacherError)
+        factory_name = spec.rpartition(":")[2]
+        with calling(factory, whose=whose, error=TeacherError):
+            module = factory()
         if not isinstance(module, torch.nn.Module):
             raise TeacherError(
                 f"teacher {spec!r}: {factory_name}() gave {type(module).__name__}; it must give a torch.nn.Module"
@@ -52,10 +43,9 @@ class ModuleTeacher(Teacher):
                     f"teacher {spec!r}: its module has no attribute {attribute!r}; it needs classes (names), "
                     "sample_rate (Hz) and scores ('sigmoid' or 'softmax')"
                 )
-        whose = f"teacher {spec!r}"
         classes: Any = module.classes
         self.spec = spec
-        self.name = f"python:{module_name}:{factory_name}"
+        self.name = spec
         self.module = module.eval()
         self.classes = check_classes(list(classes) if isinstance(classes, tuple) else classes, whose=whose)
         self.scores = check_scores(module.scores, whose=whose)
@@ -91,33 +81,7 @@ def load(spec: str, rest: str) -> ModuleTeacher:
 
     :raises TeacherError: no such module or factory, one that fails, or a module without the three attributes.
     """
-    module_name, colon, factory_name = rest.partition(":")
-    if not (colon and module_name and factory_name):
-        raise TeacherError(f"teacher {spec!r} is not of the form python:MODULE:FACTORY, as in python:my_models:teacher")
-    return ModuleTeacher(spec, module_name, factory_name)
-
-
-def _call(spec: str, module_name: str, factory_name: str) -> object:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-        importlib.invalidate_caches()
-    try:
-        module = importlib.import_module(module_name)
-    except OWN_ERRORS as error:
-        raise TeacherError(f"teacher {spec!r}: cannot import {module_name!r}: {_described(error)}") from error
-    factory = getattr(module, factory_name, None)
-    if not callable(factory):
-        found = "has no" if factory is None else "has something that cannot be called as"
-        raise TeacherError(
-            f"teacher {spec!r}: the module {module_name!r} {found} {factory_name!r}; name a factory in it"
-        )
-    try:
-        return factory()
-    except LogitstoreError:
-        raise
-    except OWN_ERRORS as error:
-        raise TeacherError(f"teacher {spec!r}: {factory_name}() failed: {_described(error)}") from error
+    return ModuleTeacher(spec)
 
 
 def _masks(waveforms: torch.Tensor, masks: Masks | None) -> Masks:
@@ -125,7 +89,3 @@ def _masks(waveforms: torch.Tensor, masks: Masks | None) -> Masks:
         return masks.to(waveforms.device)
     nothing = torch.zeros(len(waveforms), dtype=torch.float64, device=waveforms.device)
     return Masks(nothing, nothing, nothing, nothing)
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

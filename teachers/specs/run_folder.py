@@ -11,6 +11,9 @@ from logitstore.training.runs import load_run
 from logitstore.views.recipe import Masks
 from teachers.teacher import Teacher
 
+#: Its form, and what it is; see :mod:`teachers.registry`.
+SPEC = ("FOLDER", "a run folder of train-teacher or train-student; of your own architecture, FOLDER?student=python:…")
+
 
 class TaggerTeacher(Teacher):
     """A teacher around one of this project's own models."""
@@ -47,7 +50,7 @@ class TaggerTeacher(Teacher):
 
 
 def load(spec: str, folder: str) -> TaggerTeacher:
-    """The teacher of a run folder.
+    """The teacher of a run folder, or of ``FOLDER?student=python:MODULE:FACTORY``.
 
     :raises RunError: not a run, or a damaged one.
     """

@@ -20,8 +20,6 @@ from logitstore.audio.source import Source
 from logitstore.audio.sources import open_audio, open_source
 from logitstore.errors import AudioError
 
-SHARED = Path(os.environ.get("LOGITSTORE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-ESC10 = SHARED / "data" / "esc10"
 RATE = 44100
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -271,9 +269,8 @@ def test_a_damaged_header_is_an_audio_error_or_audio(
     assert "\n" not in message
 
 
-@pytest.mark.skipif(not ESC10.is_dir(), reason="needs data/esc10 in the folder that LOGITSTORE_SHARED names")
-def test_real_ogg_files_decode() -> None:
-    source = open_source(str(ESC10 / "audio"))
+def test_real_ogg_files_decode(shared: Path) -> None:
+    source = open_source(str(shared / "data/esc10/audio"))
     table = scan(source, clip_seconds=5, workers=2)
     assert table.num_rows == 400
     for row in table.slice(0, 400).to_pylist()[::20]:

@@ -20,22 +20,16 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import LogitstoreError, RunError
 from logitstore.models import losses
-from logitstore.models.registry import build
+from logitstore.models.registry import build, initialised
 from logitstore.training.batches import Replayer
-from logitstore.training.fit import initialised, order_generator
-from logitstore.training.sampling import plan
+from logitstore.training.sampling import order_generator, plan
 from students.data import fresh_draws, stored_views
 
 FOLDS, CLASSES, SECONDS = 3, 5, 1.0
 SIZES = ablation.Sizes(pool=8, test=10, views=3, steps=3, teacher_steps=3, seeds=2, folds=1, tuning_seeds=1)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +59,7 @@ def prepared(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Da
     data = ablation.esc10_data(sounds, out, SIZES)[1]
     folder = out / "fold"
     folder.mkdir()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     prepare(data, "1", folder, views=SIZES.views, steps=SIZES.steps, teacher_steps=3)
-    torch.set_num_threads(threads)
     return data, Fold(folder)
 
 

@@ -24,7 +24,7 @@ class Program:
         self._capsys = capsys
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        from logitstore.cli.common import run
+        from logitstore.cli.command import run
         from logitstore.cli.main import cli
 
         argv = sys.argv
@@ -55,14 +55,10 @@ class Program:
 
 
 @pytest.fixture
-def logitstore(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("tones", None)
+def logitstore(tmp_path, own_folder, capsys):
     (tmp_path / "tones.py").write_text(TONE_TEACHER)
     write_audio(tmp_path / "audio", 12)
-    yield Program(tmp_path, capsys)
-    sys.modules.pop("tones", None)
+    return Program(tmp_path, capsys)
 
 
 def test_build_status_and_inspect_say_what_they_did(logitstore):
@@ -158,7 +154,7 @@ def test_a_teacher_that_is_not_what_its_spec_says(logitstore, spec, parts):
 @pytest.mark.parametrize(
     ("recipe", "parts"),
     [
-        ("- op: reverb", ("unknown op 'reverb'", "roll, gain, mixup")),
+        ("- op: reverb", ("unknown op 'reverb'", "gain, mixup")),
         ("- {op: gain, min_db: 3, max_db: -3}", ("upside down", "min_db 3", "max_db -3")),
     ],
 )
@@ -244,3 +240,26 @@ def test_a_manifest_with_labels_reaches_sql(logitstore):
     sql = "SELECT fold, count(*) AS n FROM clips JOIN views USING (clip) GROUP BY fold ORDER BY fold"
     assert logitstore("inspect", "store", sql, "--format", "csv")[1].split() == ["fold,n", "0,8", "1,8"]
     assert soundfile.info("audio/a/000.wav").samplerate == 16_000
+
+
+def test_a_store_of_mixed_precision_goes_on_under_both_names(logitstore):
+    assert logitstore.build("audio", "--amp")[0] == 0
+    assert json.loads(Path("store/zarr.json").read_text())["attributes"]["logitstore"]["precision"] == "amp"
+    before = contents(Path("store"))
+    for again in (("--amp",), ("--precision", "bf16"), ("--precision", "amp")):
+        code, out, err = logitstore.build("audio", *again)
+        assert code == 0, err
+        assert "made       0 views" in out
+    assert contents(Path("store")) == before
+    logitstore.refused(logitstore.build("audio"), "precision: stored 'amp', asked 'float32'")
+
+
+def test_quiet_says_nothing_beside_the_answer_and_verbose_says_where_an_error_arose(logitstore):
+    code, out, err = logitstore.build("audio", "-q")
+    assert (code, err) == (0, "")
+    assert "12 x 2 views" in out
+    code, _, err = logitstore("status", "nowhere", "-v")
+    assert code == 2
+    assert "store: nowhere" in err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("Error: no store at nowhere")

@@ -111,7 +111,7 @@ def test_csv_json_and_ndjson(made: Made) -> None:
 
 def test_output_takes_its_format_from_its_name(made: Made, tmp_path: Path) -> None:
     for name in ("out.csv", "out.json", "out.ndjson", "out.parquet", "out.txt"):
-        assert printed(made, "FROM topk ORDER BY clip, view, rank", "--output", str(tmp_path / name)) == ""
+        assert printed(made, "FROM topk ORDER BY clip, view, rank", "--out", str(tmp_path / name)) == ""
     expected = logitstore.open_store(made.path).sql("FROM topk ORDER BY clip, view, rank")
     assert pq.read_table(tmp_path / "out.parquet").equals(expected)
     assert len(json.loads((tmp_path / "out.json").read_text())) == expected.num_rows
@@ -212,7 +212,7 @@ def test_parameters_are_typed(made: Made) -> None:
         (["SELECT $x", "-p", "x", "1", "-p", "x", "2"], "given twice"),
         (["-p", "x", "1"], "there is no SQL"),
         (["--format", "csv"], "summary cannot be printed as csv; allowed are table and json"),
-        (["FROM clips", "--output", "/nowhere/at/all.csv"], "cannot be written"),
+        (["FROM clips", "--out", "/nowhere/at/all.csv"], "cannot be written"),
     ],
 )
 def test_errors_are_usage_errors(made: Made, arguments: list[str], match: str) -> None:
@@ -224,14 +224,14 @@ def test_errors_are_usage_errors(made: Made, arguments: list[str], match: str) -
 def test_a_failed_query_leaves_no_output(made: Made, tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
     target.write_text("before")
-    result = inspect(made, "SELECT CAST(class AS INT) FROM topk", "--output", str(target))
+    result = inspect(made, "SELECT CAST(class AS INT) FROM topk", "--out", str(target))
     assert isinstance(result.exception, QueryError)
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_the_store_is_no_place_for_output(made: Made) -> None:
-    result = inspect(made, "FROM clips", "--output", str(made.path / "zarr.json"))
+    result = inspect(made, "FROM clips", "--out", str(made.path / "zarr.json"))
     with pytest.raises(UsageError, match="lies in the store, which is read-only"):
         raise result.exception or AssertionError(result.output)
 

@@ -157,14 +157,15 @@ def test_the_command_writes_csv_files_and_a_figure(made):
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(made, monkeypatch):
+    monkeypatch.setattr("logitstore.jobs.evaluate.evaluate", lambda *_: pytest.fail("the work began"))
     Path("file").touch()
-    refused = invoke("--stored", "nothing", "--csv", "file/scores").exception
+    refused = invoke("--stored", "store", "--csv", "file/scores").exception
     assert isinstance(refused, UsageError)
     assert str(refused).startswith("--csv file/scores cannot be written: ")
     Path("folder").mkdir()
-    refused = invoke("--stored", "nothing", "--png", "folder").exception
+    refused = invoke("--stored", "store", "--png", "folder").exception
     assert str(refused) == "--png folder cannot be written: it is a folder; give the name of a file"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    refused = invoke("--stored", "nothing", "--png", "figure.png").exception
+    refused = invoke("--stored", "store", "--png", "figure.png").exception
     assert isinstance(refused, MissingExtraError)
     assert str(refused).endswith("install it with: pip install 'logitstore[report]'")

@@ -179,7 +179,7 @@ def _fork(request: dict[str, Any]) -> int:
 
 
 def _live(request: dict[str, Any], signals: set[signal.Signals]) -> int:
-    from logitstore.cli.common import run
+    from logitstore.cli.command import run
     from logitstore.cli.main import cli
 
     os.chdir(request["folder"])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from logitstore.views.ops.noise import Noise
 from logitstore.views.ops.roll import Roll
 from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import CED, NONE, Recipe
+from tests import references
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5), st.integers(1, 227))
@@ -35,27 +35,6 @@ def test_more_seeds_than_fit_a_cache() -> None:
     words = mt19937(seeds, 4)
     for position in (0, 32_767, 32_768, 69_999):
         assert np.array_equal(words[:, [position]], mt19937(seeds[[position]], 4))
-
-
-def original(seed: int, length: int, recipe: Recipe, frames: int) -> list[int]:
-    """The sequence of calls of CED's code, torch-audiomentations' Shift and its two masks, with PyTorch itself."""
-    torch.manual_seed(seed)
-    ops = {op.name: op for op in recipe.ops}
-    roll = 0
-    shift = ops.get("roll")
-    if isinstance(shift, Roll) and torch.distributions.Bernoulli(shift.probability).sample((1,)).bool():
-        low, high = round(-shift.max_fraction * length), round(shift.max_fraction * length)
-        roll = int(torch.randint(low, high + 1, (1,), dtype=torch.int32)) if low != high else low
-    value, place = torch.rand(1), torch.rand(1)
-    drawn = {"roll": [roll % max(length, 1)]}
-    time, freq = ops.get("time_mask"), ops.get("frequency_mask")
-    for name, size, bound in (
-        ("time_mask", frames, time.max_ticks if isinstance(time, TimeMask) else 0),
-        ("frequency_mask", 64, freq.max_steps if isinstance(freq, FrequencyMask) else 0),
-    ):
-        span = value * bound
-        drawn[name] = [int((place * (size - span)).long()), int(span.long())]
-    return [number for op in recipe.ops for number in drawn[op.name]]
 
 
 @given(
@@ -73,16 +52,16 @@ def test_draws_are_those_of_pytorch(
     ops = (Roll(probability=probability, max_fraction=fraction), TimeMask(max_seconds=1.92), FrequencyMask())
     recipe = Recipe("of CED", tuple(ops[i] for i in kept))
     drawn = ced_draws(recipe, np.array([seed]), np.array([length]), frames).columns(recipe)
-    assert [int(values[0]) for values in drawn.values()] == original(seed, length, recipe, frames)
+    assert [int(values[0]) for values in drawn.values()] == references.ced_draws(seed, length, recipe, frames)
     place = Place(max(length, frames * 160), 16_000)
     for name, (low, high) in recipe.ranges(place, imported=True).items():
         assert low <= drawn[name][0] < high, name
 
 
-def test_every_row_of_the_originals_log(shared: Path) -> None:
-    with (shared / "data/ced_sample/expected_draws.csv").open() as file:
+def test_every_row_of_the_log_of_a_run(ced_sample: Path) -> None:
+    with (ced_sample / "expected_draws.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 760
+    assert len(rows) in (200, 760)
 
     def logged(name: str) -> np.ndarray:
         return np.array([int(row[name]) for row in rows])

@@ -55,10 +55,8 @@ class Broken(Loud):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, own_folder):
     """Eight files of one second, rising in level, and one of 2.5 s that is loud, then silent."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     name = f"teachers_of_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(TEACHERS)
     (tmp_path / "audio").mkdir()

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from logitstore.cli.transfer import export_command
+from logitstore.cli.export import export_command
 from logitstore.errors import MissingExtraError, StoreError, UsageError
 from logitstore.jobs.export import export_ced, export_parquet
 from logitstore.jobs.imports.ced import CedImport, import_ced

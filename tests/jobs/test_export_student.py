@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,12 +39,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _run(folder: Path, name: str) -> str:
@@ -77,13 +72,12 @@ def _sounds(clips: int, samples: int, seed: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, Path]]:
     """The run folder and the exported file of a family, made once."""
-    torch.set_num_threads(1)
 
     @cache
     def make(name: str) -> tuple[str, Path]:
         folder = tmp_path_factory.mktemp(name)
         run = _run(folder / "run", name)
-        found = export_student(ExportOptions(run=run, onnx=str(folder / "model.onnx")))
+        found = export_student(ExportOptions(run=run, out=str(folder / "model.onnx")))
         assert found.files[0].agreement.largest < 1e-4
         assert len(found.files[0].agreement.batches) >= 6
         return run, folder / "model.onnx"
@@ -151,7 +145,7 @@ def test_8_bits_of_convolutions_are_measured_on_audio_and_their_cost_is_said(
     monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
     out = tmp_path / "new" / "student.onnx"
     arguments = [
-        run, "--onnx", str(out), "--int8", "--eval", str(labelled / "labels.csv"), "--audio-root", str(labelled),
+        run, "--out", str(out), "--int8", "--eval", str(labelled / "labels.csv"), "--audio-root", str(labelled),
         "--label-column", "label", "--eval-where", "fold > 0", "--clip-seconds", "0.5",
     ]  # fmt: skip
     told = CliRunner().invoke(export_student_command, [*arguments, "--json"], catch_exceptions=False)
@@ -184,7 +178,7 @@ def test_8_bits_of_convolutions_are_measured_on_audio_and_their_cost_is_said(
     said = teacher.probabilities(_sounds(3, 4000, 0), None)
     torch.testing.assert_close(said.sum(dim=1), torch.ones(3), rtol=0, atol=1e-4)
     with pytest.raises(RunError, match=r"needs audio to measure the ranges .* give --calibrate AUDIO"):
-        export_student(ExportOptions(run=run, onnx=str(tmp_path / "x.onnx"), int8=True))
+        export_student(ExportOptions(run=run, out=str(tmp_path / "x.onnx"), int8=True))
     assert not (tmp_path / "x.onnx").exists()
 
 
@@ -192,7 +186,7 @@ def test_8_bits_of_a_transformer_need_no_audio(tmp_path: Path, exported: Any, mo
     run, file = exported("ced-tiny")
     monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
     out = tmp_path / "student.onnx"
-    told = CliRunner().invoke(export_student_command, [run, "--onnx", str(out), "--int8"], catch_exceptions=False)
+    told = CliRunner().invoke(export_student_command, [run, "--out", str(out), "--int8"], catch_exceptions=False)
     lines = told.stdout.splitlines()
     assert (
         lines[0]
@@ -209,7 +203,7 @@ def test_8_bits_of_a_transformer_need_no_audio(tmp_path: Path, exported: Any, mo
     )
     assert small.digest != plain.digest
     with pytest.raises(RunError, match=r"--activation-bits is for convolutions, and run .* is mostly matrix products"):
-        export_student(ExportOptions(run=run, onnx=str(out), int8=True, activation_bits=16))
+        export_student(ExportOptions(run=run, out=str(out), int8=True, activation_bits=16))
 
 
 def test_a_file_that_says_something_else_is_never_put_in_place(
@@ -226,7 +220,7 @@ def test_a_file_that_says_something_else_is_never_put_in_place(
     out.write_bytes(b"before")
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
     with pytest.raises(RunError, match="nothing was written"):
-        export_student(ExportOptions(run=run, onnx=str(out)))
+        export_student(ExportOptions(run=run, out=str(out)))
     assert out.read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.onnx"]
 
@@ -235,23 +229,23 @@ def test_what_cannot_be_exported_is_one_clear_line(
     tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, file = exported("cnn4")
-    asked = ExportOptions(run=run, onnx=str(tmp_path / "student.onnx"))
-    for options, message in (
-        (replace(asked, onnx="student.pt"), r"--onnx is 'student\.pt'; give a file that ends in \.onnx"),
-        (replace(asked, calibrate="audio"), "--calibrate is for 8-bit files, and there is no --int8"),
-        (replace(asked, activation_bits=16), "--activation-bits is for 8-bit files, and there is no --int8"),
-        (replace(asked, int8=True, activation_bits=4), "--activation-bits is 4; allowed are 8 and 16"),
-        (replace(asked, label_column="label"), "--label-column says how to evaluate, and there is no --eval MANIFEST"),
-        (replace(asked, eval_manifest="labels.csv"), "--eval is given without --label-column"),
-        (replace(asked, run=str(tmp_path)), r"is not a run folder: it has no run\.json"),
+    asked = ExportOptions(run=run, out=str(tmp_path / "student.onnx"))
+    for changes, message in (
+        ({"out": "student.pt"}, r"--out is 'student\.pt'; give a file that ends in \.onnx"),
+        ({"calibrate": "audio"}, "--calibrate is for 8-bit files, and there is no --int8"),
+        ({"activation_bits": 16}, "--activation-bits is for 8-bit files, and there is no --int8"),
+        ({"int8": True, "activation_bits": 4}, "--activation-bits is 4; it must be one of 8, 16"),
+        ({"label_column": "label"}, "--label-column says how to evaluate, and there is no --eval MANIFEST"),
+        ({"eval_manifest": "labels.csv"}, "--eval is given without --label-column"),
+        ({"run": str(tmp_path)}, r"is not a run folder: it has no run\.json"),
     ):
         with pytest.raises(RunError, match=message) as caught:
-            export_student(options)
+            export_student(replace(asked, **changes))
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RunError, match="cannot be written: "):
-        export_student(replace(asked, onnx=str(tmp_path / "file" / "student.onnx")))
+        export_student(replace(asked, out=str(tmp_path / "file" / "student.onnx")))
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"exporting a student needs the package 'onnxscript'; .*\[onnx\]"):

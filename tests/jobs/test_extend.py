@@ -272,7 +272,7 @@ def test_two_extenders_at_once_share_a_part_or_make_two(tmp_path):
 
 
 def test_the_command_extends_a_store(root, capsys):
-    from logitstore.cli.common import run
+    from logitstore.cli.command import run
     from logitstore.cli.main import cli
 
     def program(*arguments):

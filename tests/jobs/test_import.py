@@ -19,7 +19,7 @@ import pytest
 
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
-from logitstore.cli.transfer import import_group
+from logitstore.cli.import_ import import_group
 from logitstore.errors import LogitstoreError, MismatchError, MissingExtraError, SourceError, UsageError
 from logitstore.jobs.imports.ced import CedImport, import_ced
 from logitstore.jobs.imports.ced_seeds import ced_draws
@@ -84,26 +84,27 @@ def said(row: Row) -> list[tuple[int, float]]:
 
 
 @pytest.fixture(scope="module")
-def sample(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dict[str, str]]]:
-    """The store of the original's output, its audio (noise of the same lengths), and the log of its run."""
+def sample(ced_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dict[str, str]]]:
+    """The store of CED's output, its audio (noise of the same lengths), and the log of its run."""
     root = tmp_path_factory.mktemp("sample")
-    with (shared / "data/ced_sample/expected_draws.csv").open() as file:
+    with (ced_sample / "expected_draws.csv").open() as file:
         logged = list(csv.DictReader(file))
-    for number, row in enumerate(logged[:380]):
+    clips = len(logged) // 2
+    for number, row in enumerate(logged[:clips]):
         write_wav(root / "audio" / row["filename"], int(row["num_samples"]), seed=number)
     summary = run(
         root,
-        folder=str(shared / "data/ced_sample"),
+        folder=str(ced_sample),
         classes=str(write_classes(root / "classes.txt", 527)),
-        shard_clips=128,
+        shard_clips=40,
     )
-    assert (summary.clips, summary.views, summary.stored_views) == (380, 2, 760)
+    assert (summary.clips, summary.views, summary.stored_views) == (clips, 2, 2 * clips)
     assert not summary.failures
     assert not summary.notes
     return root / "store", root / "audio", logged
 
 
-def test_all_rows_of_the_sample(sample: tuple[Path, Path, list[dict[str, str]]], shared: Path) -> None:
+def test_all_rows_of_the_sample(sample: tuple[Path, Path, list[dict[str, str]]], ced_sample: Path) -> None:
     location, _, logged = sample
     store = open_store(location)
     found = [by_clip(store, view) for view in range(2)]
@@ -116,13 +117,13 @@ def test_all_rows_of_the_sample(sample: tuple[Path, Path, list[dict[str, str]]],
         assert drawn["time_start"] + drawn["time_length"] == int(row["time_mask_end_frame"])
         assert drawn["freq_low"] == int(row["freq_mask_start_band"])
         assert drawn["freq_low"] + drawn["freq_steps"] == int(row["freq_mask_end_band"])
-        with h5py.File(shared / f"data/ced_sample/logits_ep{view + 1}_0.h5") as file:
+        with h5py.File(ced_sample / f"logits_ep{view + 1}_0.h5") as file:
             at = int(row["row"])
             assert file["seeds"][at] == int(row["seed"])
             stored = Row("", 0, 0, file["topk_indexes"][at], file["topk_values"][at], 0)
         assert pairs == said(stored)
         matched += 1
-    assert matched == 760
+    assert matched == len(logged) > 0
 
 
 def test_masks_are_ceds_frames_and_bands(sample: tuple[Path, Path, list[dict[str, str]]]) -> None:
@@ -143,7 +144,7 @@ def test_masks_are_ceds_frames_and_bands(sample: tuple[Path, Path, list[dict[str
 
 
 def test_a_student_hears_the_views_of_the_sample(sample: tuple[Path, Path, list[dict[str, str]]]) -> None:
-    location, audio, _ = sample
+    location, audio, logged = sample
     store = open_store(location)
     assert store.manifest.clip_seconds == 5.001
     views = ReplayDataset(store, audio, 1)
@@ -152,7 +153,7 @@ def test_a_student_hears_the_views_of_the_sample(sample: tuple[Path, Path, list[
     expected = np.roll(clip, store.draws(1).columns["roll"][rolled])
     assert np.array_equal(views[rolled]["waveform"].numpy(), expected)
     count, problems = compared(store, ClipAudio(open_audio(str(audio)), store.clips, RATE), 100)
-    assert (count, problems) == (3, [])
+    assert (count, problems) == (-(-len(logged) // 2 // 40), [])  # one in a block
 
 
 # rows, ranks and chunks

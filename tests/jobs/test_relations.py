@@ -24,6 +24,7 @@ from logitstore.jobs.build.extend import ExtendOptions, extend
 from logitstore.jobs.build.job import build, prepare
 from logitstore.jobs.build.relate import Relator, mean_gram, relation_spec, unit_frames
 from logitstore.jobs.verify.job import VerifyOptions, verify
+from logitstore.models.grams import gram, pooled, pooled_gram, row_normalised
 from logitstore.store.format.basis import BASIS, decode_basis, encode_basis, fit
 from logitstore.store.format.relations import (
     RelationSpec,
@@ -34,7 +35,6 @@ from logitstore.store.format.relations import (
     from_arrays,
     to_arrays,
 )
-from students.similarity import gram, pooled, pooled_gram, row_normalised
 from tests.stores import contents, options, write_audio
 
 FEATURES = '''
@@ -100,20 +100,11 @@ def with_relations(root: Path, **changes: Any) -> Any:
     return options(root, **({"teachers": TEACHERS, "relations": "frames,clips"} | changes))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("featured", "tones"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+def root(tmp_path, own_folder):
     write_audio(tmp_path / "audio", 12)
     return tmp_path
 
@@ -555,9 +546,7 @@ def test_wrong_features_are_named(root, fault, words):
         build(with_relations(root, teachers=[f"python:featured:{fault}"], relations="frames"))
 
 
-def test_a_source_with_nothing_to_fit_a_basis_on_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_source_with_nothing_to_fit_a_basis_on_is_refused(tmp_path, own_folder):
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "text.wav").write_text("no audio")
     with pytest.raises(UsageError, match=r"not one of the .* can be decoded"):

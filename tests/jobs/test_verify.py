@@ -22,7 +22,7 @@ from logitstore.store.format.objects import encode_group
 from logitstore.store.storage import LocalStorage
 from logitstore.views.recipe import parse_recipe
 from tests.small_store import Spec, make_store
-from tests.stores import contents, options, write_audio
+from tests.stores import contents, inside, options, write_audio
 
 TEACHERS = ("python:tones:plain", "python:tones:steep")
 MIXED = {"ops": [{"op": "mixup", "probability": 1.0, "min_weight": 0.2}, {"op": "noise"}]}
@@ -41,10 +41,7 @@ def made(tmp_path):
 def built(tmp_path_factory):
     """A store of 20 clips and 3 views, built and then extended by 4; its audio beside it. Not to be changed."""
     root = tmp_path_factory.mktemp("built")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.syspath_prepend(str(root))
-        sys.modules.pop("tones", None)
+    with inside(root):
         write_audio(root / "audio", 16)
         build(options(root))
         write_audio(root / "all", 20)
@@ -55,7 +52,6 @@ def built(tmp_path_factory):
                 teachers=TEACHERS,
             )
         )  # fmt: skip
-        sys.modules.pop("tones", None)
     return root
 
 
@@ -329,7 +325,7 @@ def test_options_that_do_not_go_together(built, asked, message):
 
 
 def test_the_command_says_what_it_checked_and_what_is_wrong(made, capsys):
-    from logitstore.cli.common import run
+    from logitstore.cli.command import run
     from logitstore.cli.main import cli
 
     def command(*arguments):

@@ -23,13 +23,13 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shared: Path) -> Path:
-    return shared / "data/ced_reference/checkpoint.pt"
+def checkpoint(ced_reference: Path) -> Path:
+    return ced_reference / "checkpoint.pt"
 
 
 @pytest.fixture(scope="module")
-def io(shared: Path) -> dict[str, Any]:
-    return dict(np.load(shared / "data/ced_reference/io.npz"))
+def io(ced_reference: Path) -> dict[str, Any]:
+    return dict(np.load(ced_reference / "io.npz"))
 
 
 def _masks(spans: np.ndarray) -> Masks:

@@ -24,7 +24,7 @@ from logitstore.jobs.status import status
 from logitstore.store import claims
 from logitstore.store.cloud import ObjectStorage
 from logitstore.store.storage import LocalStorage, open_storage
-from tests.stores import contents, options, write_audio
+from tests.stores import contents, inside, options, write_audio
 
 REPOSITORY = str(Path(__file__).parents[2])
 BUCKETS = iter(range(1000))
@@ -72,23 +72,16 @@ def template(tmp_path_factory):
     """20 clips, and the store that an undisturbed build makes of them in a folder."""
     folder = tmp_path_factory.mktemp("cloud")
     write_audio(folder / "audio", 20)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(str(folder))
-        sys.modules.pop("tones", None)
+    with inside(folder):
         build(options(folder))
-    sys.modules.pop("tones", None)
     return folder
 
 
 @pytest.fixture
-def audio(template, monkeypatch):
+def audio(template):
     """That folder, as the current one, from which `python:` specs are imported."""
-    monkeypatch.chdir(template)
-    monkeypatch.syspath_prepend(str(template))
-    sys.modules.pop("tones", None)
-    yield template
-    sys.modules.pop("tones", None)
+    with inside(template):
+        yield template
 
 
 @pytest.fixture
@@ -310,7 +303,7 @@ def test_sql_reads_the_clip_table_and_the_needed_blocks_once(filled, monkeypatch
 
 
 def test_the_commands_work_on_a_url(filled, capsys, monkeypatch):
-    from logitstore.cli.common import run as command_line
+    from logitstore.cli.command import run as command_line
     from logitstore.cli.main import cli
 
     def printed(*arguments: str) -> str:

@@ -144,13 +144,11 @@ class PlainReader:
         return [[value / size for value in line] for line in products], vector
 
 
-def test_relations_are_read_the_same_from_the_specification(tmp_path, monkeypatch):
+def test_relations_are_read_the_same_from_the_specification(tmp_path, own_folder):
     from logitstore import open_store
     from logitstore.jobs.build.job import build
     from tests.jobs.test_relations import with_relations
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     write_audio(tmp_path / "audio", 10)
     build(with_relations(tmp_path, similarity_frames=7))
     plain, store = PlainReader(tmp_path / "store"), open_store(tmp_path / "store")
@@ -166,12 +164,10 @@ def test_relations_are_read_the_same_from_the_specification(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("changes", [{}, {"value_bits": 16}, {"value_bits": 5, "teachers": ["python:tones:softmax"]},
                                      {"views": 11, "recipe": "mixup.yaml"}])  # fmt: skip
-def test_a_reader_written_from_the_specification_reads_the_same(tmp_path, monkeypatch, changes):
+def test_a_reader_written_from_the_specification_reads_the_same(tmp_path, own_folder, changes):
     from logitstore import open_store
     from logitstore.jobs.build.job import build
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "mixup.yaml").write_text(MIXUP)
     write_audio(tmp_path / "audio", 10)
     (tmp_path / "audio" / "text.wav").write_text("no audio")
@@ -199,12 +195,10 @@ def test_a_reader_written_from_the_specification_reads_the_same(tmp_path, monkey
     assert seen == store.view_count()
 
 
-def test_draws_follow_from_the_specification(tmp_path, monkeypatch):
+def test_draws_follow_from_the_specification(tmp_path, own_folder):
     from logitstore import open_store
     from logitstore.jobs.build.job import build
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     write_audio(tmp_path / "audio", 4)
     build(options(tmp_path, seed=2**40 + 3))
     store = open_store(tmp_path / "store")

@@ -20,7 +20,7 @@ from students.data import ReplayDataset, fresh_draws, stored_views
 from students.train import StudentOptions, train_student
 from tests.rendered import compared, rendered_view
 from tests.small_store import Spec, make_store
-from tests.stores import options, write_audio
+from tests.stores import inside, options, write_audio
 
 MIXED = parse_recipe({"ops": [{"op": "roll"}, {"op": "mixup", "probability": 1.0, "min_weight": 0.2}]})
 
@@ -174,10 +174,7 @@ def test_other_refusals(parts, tmp_path):
 def audio(tmp_path_factory):
     """Two stores with an audio root each, in which the same paths are other sounds."""
     root = tmp_path_factory.mktemp("audio")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.syspath_prepend(str(root))
-        sys.modules.pop("tones", None)
+    with inside(root):
         write_audio(root / "all", 16)
         for name, low, high in (("one", 0, 6), ("two", 6, 16)):
             for number in range(low, high):
@@ -185,7 +182,6 @@ def audio(tmp_path_factory):
                 target.parent.mkdir(exist_ok=True)
                 shutil.copy(root / "all" / "ab"[number % 2] / f"{number:03d}.wav", target)
             build(options(root, source=str(root / name), out=str(root / f"store {name}"), views=2, recipe=MIXED))
-        sys.modules.pop("tones", None)
     return root
 
 
@@ -210,17 +206,13 @@ def test_one_audio_root_may_hold_the_clips_of_all(audio, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(audio / name, tmp_path / "root" / name)
     (tmp_path / "tones.py").write_text((audio / "tones.py").read_text())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        patch.syspath_prepend(str(tmp_path))
-        sys.modules.pop("tones", None)
+    with inside(tmp_path):
         for name in ("one", "two"):
             asked = options(
                 tmp_path, source=str(tmp_path / "root" / name), audio_root=str(tmp_path / "root"),
                 out=str(tmp_path / name), views=1, recipe=MIXED,
             )  # fmt: skip
             build(asked)
-        sys.modules.pop("tones", None)
     store = open_store([tmp_path / "one", tmp_path / "two"])
     clips = ClipAudio(open_audio(str(tmp_path / "root")), store.clips, 16_000)
     assert compared(store, clips, 10) == (3, [])
@@ -257,7 +249,7 @@ def test_a_student_learns_from_several_stores(audio, tmp_path):
 
 
 def test_inspect_takes_several_stores(parts, capsys):
-    from logitstore.cli.common import run
+    from logitstore.cli.command import run
     from logitstore.cli.main import cli
 
     def inspect(*arguments):
@@ -277,6 +269,6 @@ def test_inspect_takes_several_stores(parts, capsys):
     assert (code, out.split()) == (0, ["n", "34"])
     code, out, _ = inspect(first, "--also", second, "--format", "json")
     assert json.loads(out)["views_stored"] == 96
-    code, _, err = inspect(first, "--also", second, "SELECT 1", "--output", second / "x.csv")
+    code, _, err = inspect(first, "--also", second, "SELECT 1", "--out", second / "x.csv")
     assert code == 2
     assert "lies in the store" in err

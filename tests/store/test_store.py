@@ -10,16 +10,14 @@ import pytest
 from logitstore import open_store
 from logitstore.errors import CorruptStoreError, NotAStoreError, UsageError
 from logitstore.jobs.build.job import build
-from tests.stores import contents, options, write_audio
+from tests.stores import contents, inside, options, write_audio
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("built")
     write_audio(root / "audio", 20)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.syspath_prepend(str(root))
+    with inside(root):
         build(options(root))
     return root / "store"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,12 @@ NAMES = tuple(row.display_name for row in audioset())
 ABC = ("a", "b", "c")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shared: Path) -> Path:
-    return shared / "data/ced_reference/checkpoint.pt"
+def checkpoint(ced_reference: Path) -> Path:
+    return ced_reference / "checkpoint.pt"
 
 
 def _ced(classes: int = 3, seed: int = 1, **args: Any) -> Any:
@@ -56,8 +51,8 @@ def _weights(model: Any) -> dict[str, Any]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_a_published_checkpoint_is_heard_as_the_original_hears_it(checkpoint: Path, shared: Path) -> None:
-    io = np.load(shared / "data/ced_reference/io.npz")
+def test_a_published_checkpoint_is_heard_as_the_original_hears_it(checkpoint: Path) -> None:
+    io = np.load(checkpoint.with_name("io.npz"))
     model = _ced(527)
     report = load_init(model, f"ced:{checkpoint}", False, NAMES)
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import torch
 
 from logitstore.errors import RunError
 from logitstore.models.losses import bce, kl
-from students.losses import TAILS, dense_targets, loss_for, tail_uniforms
+from students.targets import TAILS, dense_targets, loss_for, tail_uniforms
 
 C = 11
 CLASSES = np.array([[3, 0, 7], [10, 2, 5]], dtype=np.uint16)

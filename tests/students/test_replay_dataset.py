@@ -19,16 +19,18 @@ from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, SourceError, TeacherError, UsageError
 from logitstore.jobs.build.job import build
 from logitstore.training.batches import Replayer
-from logitstore.training.fit import order_generator
-from logitstore.training.sampling import plan
+from logitstore.training.sampling import order_generator, plan
+from logitstore.views.mel import CED, FrontEnd, LogMel, apply_masks
 from logitstore.views.recipe import Masks
-from students import similarity
+from logitstore.views.render import resample
 from students.data import ReplayDataset, fresh_draws, stored_views
 from students.labels import clip_labels
-from students.losses import dense_targets
+from students.targets import dense_targets
+from students.terms.iusp import iusp
+from students.terms.sp import sp
 from tests.rendered import rendered_view
 from tests.small_store import Spec, make_store
-from tests.stores import options, write_audio
+from tests.stores import inside, options, write_audio
 
 MIXED = """
 ops:
@@ -76,13 +78,9 @@ def root(tmp_path_factory):
     pq.write_table(pa.table({"path": paths, "label": LABELS}), folder / "labelled.parquet")
     (folder / "audio" / "a" / "004.wav").write_text("no audio")
     (folder / "mixed.yaml").write_text(MIXED)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(str(folder))
-        sys.modules.pop("tones", None)
+    with inside(folder):
         build(options(folder, out=str(folder / "ced"), views=2))
         build(mixed_options(folder, out=str(folder / "mixed")))
-        sys.modules.pop("tones", None)
     return folder
 
 
@@ -127,7 +125,7 @@ def test_items_are_the_views_that_the_teachers_heard(root, name):
         assert item["clip"] == rows[index]
         assert item["waveform"].dtype == torch.float32
         assert torch.equal(item["waveform"], waveform)
-        assert item["masks"] == {name: float(getattr(spans, name)[0]) for name in item["masks"]}
+        assert item["masks"] == Masks(*(float(value[0]) for value in vars(spans).values()))
         assert np.array_equal(item["target"].numpy(), dense[index])
     with pytest.raises(IndexError, match="item 11 of a dataset of 11 views"):
         dataset[11]
@@ -140,7 +138,7 @@ def test_the_default_loader_collates_them_in_any_process(root, workers, start):
     loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=start)
     seen = []
     for batch in loader:
-        masks = Masks(**batch["masks"])
+        masks = batch["masks"]
         assert masks.time_start.dtype == torch.float64
         assert batch["waveform"].shape[1:] == (32_000,)
         assert batch["target"].shape[1:] == (8,)
@@ -148,9 +146,59 @@ def test_the_default_loader_collates_them_in_any_process(root, workers, start):
             item = dataset[len(seen)]
             assert item["clip"] == clip
             assert torch.equal(batch["waveform"][row], item["waveform"])
-            assert float(masks.time_end[row]) == item["masks"]["time_end"]
+            assert float(masks.time_end[row]) == item["masks"].time_end
             seen.append(clip)
     assert seen == [clip for clip in range(12) if clip != 2]
+
+
+@pytest.mark.forks
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_that_live_on_hear_of_the_next_epoch(root, start):
+    dataset = ReplayDataset(root / "ced", root / "audio", inconsistent=start == "fork", seed=3)
+    loader = DataLoader(
+        dataset, batch_size=4, num_workers=2, persistent_workers=True, multiprocessing_context=start
+    )  # fmt: skip
+    for epoch in (0, 1, 2, 1):
+        dataset.set_epoch(epoch)
+        fixed = {} if start == "spawn" else {"inconsistent": True, "seed": 3}
+        view = epoch % 2
+        alone = ReplayDataset(root / "ced", root / "audio", view, **fixed)
+        batches = list(loader)
+        assert sum(len(batch["clip"]) for batch in batches) == len(alone) == len(dataset) == 11
+        heard = torch.cat([batch["waveform"] for batch in batches])
+        starts = torch.cat([batch["masks"].time_start for batch in batches]).tolist()
+        targets = torch.cat([batch["target"] for batch in batches])
+        for index in range(len(alone)):
+            assert torch.equal(targets[index], alone[index]["target"])
+            if start == "spawn" or epoch < 2:  # fresh draws are the epoch's, stored ones the view's
+                assert torch.equal(heard[index], alone[index]["waveform"])
+                assert starts[index] == alone[index]["masks"].time_start
+        if start == "fork" and epoch == 2:
+            assert starts != [alone[index]["masks"].time_start for index in range(len(alone))]
+
+
+def test_an_epoch_that_cannot_be_is_refused(root):
+    with pytest.raises(UsageError, match="a dataset of view 1 alone has no epochs; make it without a view"):
+        ReplayDataset(root / "ced", root / "audio", 1).set_epoch(3)
+    with pytest.raises(UsageError, match="epoch -1; it must be at least 0"):
+        ReplayDataset(root / "ced", root / "audio").set_epoch(-1)
+
+
+@pytest.mark.parametrize("front_end", [CED, FrontEnd(sample_rate=8000, f_max=4000.0)])
+def test_log_mels_are_masked_already_at_the_front_ends_rate(root, front_end):
+    plain, ready = (ReplayDataset(root / "ced", root / "audio", 0, **more) for more in ({}, {"front_end": front_end}))
+    masked = 0
+    for batch, features in zip(DataLoader(plain, batch_size=3), DataLoader(ready, batch_size=3), strict=True):
+        assert set(features) == {"log_mel", "target", "clip"}
+        log_mel = LogMel(front_end)(resample(batch["waveform"], 16_000, front_end.sample_rate))
+        expected = apply_masks(log_mel, front_end, batch["masks"], 0.0)
+        torch.testing.assert_close(features["log_mel"], expected, rtol=0, atol=1e-3)
+        assert torch.equal(features["log_mel"] == 0, expected == 0)
+        assert torch.equal(features["target"], batch["target"])
+        masked += int((expected == 0).sum())
+    assert masked > 100
+    filled = ReplayDataset(root / "ced", root / "audio", 0, front_end=front_end, fill=-7.0)[0]["log_mel"]
+    assert torch.equal(filled == -7.0, ready[0]["log_mel"] == 0)
 
 
 @pytest.mark.parametrize("name", ["ced", "mixed"])
@@ -168,16 +216,12 @@ def test_batches_are_the_items_whatever_their_size_and_order(root, name):
                 seen.append(clip)
                 assert torch.equal(batch.waveforms[row], items[clip]["waveform"])
                 assert torch.equal(batch.targets[row], items[clip]["target"])
-                assert float(batch.masks.time_start[row]) == items[clip]["masks"]["time_start"]
+                assert float(batch.masks.time_start[row]) == items[clip]["masks"].time_start
         assert sorted(seen) == sorted(items)
         assert seen != sorted(seen)
 
 
-def test_under_mixup_a_student_hears_bit_for_bit_what_the_teachers_heard(root, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("tones", "recorder"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+def test_under_mixup_a_student_hears_bit_for_bit_what_the_teachers_heard(root, tmp_path, own_folder):
     (tmp_path / "recorder.py").write_text(RECORDER)
     made = mixed_options(root, out=str(tmp_path / "store"), teachers=["python:recorder:teacher"], batch_size=5, topk=8)
     (tmp_path / "tones.py").write_text((root / "tones.py").read_text())
@@ -299,11 +343,7 @@ def related(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("related")
     (folder / "frames.py").write_text(FRAMES)
     (folder / "tones.py").write_text((root / "tones.py").read_text())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(str(folder))
-        for name in ("tones", "frames"):
-            patch.delitem(sys.modules, name, raising=False)
+    with inside(folder):
         asked = {"relations": "frames,clips", "similarity_frames": 8, "teachers": ["python:frames:teacher"]}
         build(mixed_options(root, out=str(folder / "store"), **asked))
         return open_store(folder / "store"), sys.modules["frames"].teacher()
@@ -317,13 +357,13 @@ def test_items_bring_the_relations_of_what_they_hold(root, related):
     assert batch["frame_gram"].shape == (11, 8, 8)
     assert batch["frame_gram"].dtype == batch["clip_vector"].dtype == torch.float32
     heard = teacher.features(batch["waveform"])
-    own = similarity.iusp(heard, batch["frame_gram"])
-    others = similarity.iusp(heard, batch["frame_gram"].roll(1, dims=0))
+    own = iusp(heard, batch["frame_gram"])
+    others = iusp(heard, batch["frame_gram"].roll(1, dims=0))
     assert own.max() < 1e-4  # what storing them in bytes costs
     assert (others > 3 * own).all()
-    together = float(similarity.sp(heard, batch["clip_vector"], 8))
+    together = float(sp(heard, batch["clip_vector"], 8))
     assert together < 1e-3
-    assert float(similarity.sp(heard, batch["clip_vector"].roll(1, dims=0), 8)) > 10 * together
+    assert float(sp(heard, batch["clip_vector"].roll(1, dims=0), 8)) > 10 * together
     elsewhere = pickle.loads(pickle.dumps(dataset))
     assert all(torch.equal(elsewhere[3][name], dataset[3][name]) for name in ("frame_gram", "clip_vector", "waveform"))
     assert "frame_gram" not in ReplayDataset(store, root / "audio", 1)[0]

@@ -8,10 +8,9 @@ import pytest
 
 from logitstore import open_store
 from logitstore.errors import QueryError, RunError, UsageError
-from logitstore.training.fit import order_generator
-from logitstore.training.sampling import plan, share
-from students.losses import dense_targets
+from logitstore.training.sampling import order_generator, plan, share
 from students.sampling import balanced, weighted_by
+from students.targets import dense_targets
 from tests.small_store import Spec, make_store
 
 

@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from logitstore.errors import UsageError
-from students.similarity import gram, iusp, pooled, pooled_gram, row_normalised, sp
+from logitstore.models.grams import gram, pooled, pooled_gram, row_normalised
+from students.terms.iusp import iusp
+from students.terms.sp import sp
 
 
 def features(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -180,7 +180,7 @@ def test_amp_gives_float32_near_the_full_precision(tmp_path: Path) -> None:
     spec = _save(tmp_path / "one", ["a", "b"])
     waveforms = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (2, 16000)).astype(np.float32))
     full = load_ensemble([spec], sample_rate=16000).probabilities(waveforms, None)
-    half = load_ensemble([spec], sample_rate=16000, amp=True).probabilities(waveforms, None)
+    half = load_ensemble([spec], sample_rate=16000, precision="amp").probabilities(waveforms, None)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, atol=0.02, rtol=0)
 

@@ -4,25 +4,19 @@ import builtins
 import json
 
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner
 
 from logitstore.cli.train_student import train_student_command
 from logitstore.cli.train_teacher import train_teacher_command
 from logitstore.errors import MismatchError, MissingExtraError, RunError, SourceError, UsageError
+from logitstore.options import dump, read_config
 from logitstore.training.runs import load_run
 from students.options import StudentOptions
 from students.train import train_student
 from tests.heard import make_heard, student_values
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +58,54 @@ def test_a_runs_own_config_repeats_it(root, tmp_path):
     assert load_run(tmp_path / "a").digest == load_run(tmp_path / "b").digest
     assert (tmp_path / "a" / "log.jsonl").read_bytes() == (tmp_path / "b" / "log.jsonl").read_bytes()
     assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text()) == resolved | {"out": str(tmp_path / "b")}
+
+
+#: What an earlier release wrote into a run folder.
+EARLIER = """\
+steps: 3
+batch-size: 32
+accumulate: 1
+lr: 0.005
+warm-up: 1
+floor: 0.01
+precision: float32
+ema: 0.5
+freeze-bn: false
+tensorboard: false
+seed: 0
+device: auto
+cache-mib: 1
+store: s
+audio-root:
+- a
+- b
+student: cnn4
+out: r
+also:
+- t
+model-arg:
+  width: 2
+new-head: false
+loss: bce
+temperature: 1.0
+tail: zero
+inconsistent: false
+similarity-weight: 1.0
+label-weight: 0.0
+label-column: label
+balance: false
+hold-out: 0.05
+average-best: 1
+select-by: loss
+eval: l.csv
+"""
+
+
+def test_the_config_of_a_run_of_an_earlier_release_is_still_read(tmp_path):
+    (tmp_path / "config.yaml").write_text(EARLIER)
+    options = StudentOptions(**read_config(str(tmp_path / "config.yaml"), StudentOptions))
+    assert yaml.safe_load(EARLIER).items() <= yaml.safe_load(dump(options)).items()
+    assert (options.cache_bytes, options.audio_root, options.eval_manifest) == (1 << 20, ("a", "b"), "l.csv")
 
 
 def test_a_flag_wins_over_the_option_that_says_the_same_in_another_way(root, tmp_path):
@@ -144,17 +186,17 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"precision": "half"}, RunError, "--precision is 'half'; allowed are float32, bf16, fp16"),
+        ({"precision": "half"}, RunError, "--precision is 'half'; it must be one of float32, bf16, fp16"),
         ({"accumulate": 20}, RunError, "--accumulate 20 asks for more parts than --batch-size 12 has clips"),
         ({"accumulate": 2, "similarity": "sp"}, RunError, "SP compares all clips of a batch with each other"),
-        ({"lr": 1e38}, RunError, r"--lr is 1e\+38; it must be more than 0, and at most 1e\+30"),
+        ({"lr": 1e38}, RunError, r"--lr is 1e\+38; it must be more than 0 and at most 1e\+30"),
         ({"clip_norm": 0.0}, RunError, "--clip-norm is 0; it must be more than 0"),
-        ({"ema": 1.0}, RunError, "--ema is 1; a decay lies between 0 and 1"),
-        ({"floor": 1.5}, RunError, "--floor is 1.5; it is a share of the highest learning rate"),
+        ({"ema": 1.0}, RunError, "--ema is 1; it must be more than 0 and less than 1"),
+        ({"floor": 1.5}, RunError, "--floor is 1.5; allowed are 0 to 1"),
         ({"warm_up": -1}, RunError, "--warm-up is -1; it must be at least 0"),
         ({"epoch_steps": 0}, RunError, "--epoch-steps is 0; it must be at least 1"),
         ({"checkpoint_every": 0}, RunError, "--checkpoint-every is 0"),
-        ({"hold_out": 1.0}, RunError, "--hold-out is 1; it is a share of the files"),
+        ({"hold_out": 1.0}, RunError, "--hold-out is 1; it must be more than 0 and less than 1"),
         ({"hold_out": 0.999999}, MismatchError, "leaves nothing to learn from in view 0"),
         ({"patience": 0}, RunError, "--patience is 0; it must be at least 1"),
         ({"average_best": 0}, RunError, "--average-best is 0; it must be at least 1"),
@@ -171,7 +213,7 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
         ({"mixup": 0.5, "similarity": "iusp"}, RunError, "--mixup and --similarity iusp are both given"),
         ({"similarity_weight": -1.0, "similarity": "iusp"}, RunError, "--similarity-weight is -1"),
         ({"similarity_weight": 2.0}, RunError, "--similarity-weight 2 is given without --similarity; say which: iusp"),
-        ({"cache_bytes": -1}, RunError, "--cache-mib is -1; it must be at least 0"),
+        ({"cache_mib": -1}, RunError, "--cache-mib is -1; it must be at least 0"),
         ({"device": "meta"}, UsageError, "--device meta cannot be used here; give auto, cpu or cuda"),
     ],
 )

@@ -25,12 +25,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-po
             "--rdzv-endpoint", "localhost:0")  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +52,7 @@ MANY = """
 import json, sys
 import torch
 from logitstore.cli.train_student import train_student_command
-from logitstore.training.fit import FitProgress
+from logitstore.training.loop import FitProgress
 from students.options import StudentOptions
 from students.train import train_student
 torch.distributed.init_process_group("gloo")

@@ -91,13 +91,7 @@ print(json.dumps([ended(child(values, lambda: dying(after))) for values, after i
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that a second thread only waits; and the number of threads is part of a result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +109,7 @@ def learn(root, out, **changes):
 
 def interrupted(root, out, step, **changes):
     """A training that ends as if killed just after some step."""
-    from logitstore.training.fit import FitProgress
+    from logitstore.training.loop import FitProgress
 
     def stop(number, clips, loss):
         if number == step:
@@ -207,7 +201,7 @@ def test_changed_options_and_checkpoints_of_other_trainings_are_refused(root, tm
 def test_options_that_change_nothing_may_change_on_the_way(root, tmp_path):
     learn(root, tmp_path / "whole")
     interrupted(root, tmp_path / "run", 5, checkpoint_every=2)
-    learn(root, tmp_path / "run", workers=2, checkpoint_every=5, cache_bytes=0)
+    learn(root, tmp_path / "run", workers=2, checkpoint_every=5, cache_mib=0)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
@@ -220,7 +214,7 @@ def test_a_log_that_is_not_the_checkpoints_is_refused(root, tmp_path):
 
 
 def test_a_teacher_goes_on_too(root, tmp_path):
-    from logitstore.training.fit import FitProgress
+    from logitstore.training.loop import FitProgress
 
     def teach(out, progress=None):
         return train_teacher(

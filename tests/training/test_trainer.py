@@ -8,29 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from logitstore.cli.training_progress import render
+from logitstore.cli.progress import render_training as render
 from logitstore.errors import ModelOutputError, RunError
-from logitstore.models.registry import build
+from logitstore.models.registry import build, initialised
 from logitstore.training import precision
 from logitstore.training.batches import Batch
 from logitstore.training.checkpoints import mean_weights
-from logitstore.training.fit import Epoch, FitOptions, FitProgress, fit, initialised
+from logitstore.training.loop import Epoch, FitOptions, FitProgress, fit
 from logitstore.training.runs import load_run
 from logitstore.training.schedule import ema_decay, learning_rate
 from logitstore.training.selection import Selection
 from students.held_out import held_out
 from students.objective import Objective
 from students.options import StudentOptions
+from students.terms import Setting
 from students.train import train_student
 from tests.heard import RATE, SMALL, make_heard, student_values
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +60,7 @@ def fitted(folder, clips=7, steps=4, evaluate=lambda model, epoch, last: {}, **o
         model,
         FitOptions(**{"steps": steps, "lr": 1e-3, "seed": 0} | options),
         noise(clips, steps),
-        Objective("bce"),
+        Objective({"target": 1.0}, Setting("bce")),
         folder,
         evaluate=evaluate,
     )

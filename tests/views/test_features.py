@@ -18,6 +18,7 @@ from logitstore.errors import UsageError
 from logitstore.views.mel import CED, FrontEnd, LogMel, apply_masks, band_mask, time_mask
 from logitstore.views.ops import mel_step_hz
 from logitstore.views.recipe import Masks
+from tests.references import log_mel
 
 PANNS = FrontEnd(
     sample_rate=32000,
@@ -37,45 +38,6 @@ def _noise(samples: int, seed: int = 0, clips: int = 2) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, (clips, samples)).astype(np.float32)
 
 
-def _reference_bank(front_end: FrontEnd) -> np.ndarray:
-    """Triangles drawn point by point with np.interp, on mel scales written out anew."""
-
-    def mel(hz: float) -> float:
-        if front_end.mel_scale == "htk":
-            return float(2595 * np.log10(1 + hz / 700))
-        return hz * 3 / 200 if hz < 1000 else float(15 + 27 * np.log(hz / 1000) / np.log(6.4))
-
-    def hz(mels: float) -> float:
-        if front_end.mel_scale == "htk":
-            return 700 * (10 ** (mels / 2595) - 1)
-        return mels * 200 / 3 if mels < 15 else 1000 * np.exp((mels - 15) * np.log(6.4) / 27)
-
-    corners = [hz(m) for m in np.linspace(mel(front_end.f_min), mel(front_end.f_max), front_end.n_mels + 2)]
-    bins = np.linspace(0, front_end.sample_rate / 2, front_end.n_fft // 2 + 1)
-    bank = np.zeros((len(bins), front_end.n_mels))
-    for band in range(front_end.n_mels):
-        low, peak, high = corners[band : band + 3]
-        height = 2 / (high - low) if front_end.norm == "slaney" else 1.0
-        bank[:, band] = np.interp(bins, [low, peak, high], [0, height, 0], left=0, right=0)
-    return bank
-
-
-def _reference_log_mel(clip: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """One clip, frame by frame, in float64."""
-    edge = front_end.n_fft // 2
-    padded = np.pad(clip.astype(np.float64), edge, mode="reflect")
-    window = np.zeros(front_end.n_fft)
-    offset = (front_end.n_fft - front_end.win_length) // 2
-    phase = 2 * np.pi * np.arange(front_end.win_length) / front_end.win_length
-    window[offset : offset + front_end.win_length] = 0.5 - 0.5 * np.cos(phase)
-    columns = []
-    for start in range(0, len(padded) - front_end.n_fft + 1, front_end.hop_length):
-        power = np.abs(np.fft.rfft(padded[start : start + front_end.n_fft] * window)) ** 2
-        columns.append(10 * np.log10(np.maximum(power @ _reference_bank(front_end), 1e-10)))
-    mel = np.stack(columns, axis=1)
-    return mel if front_end.top_db is None else np.maximum(mel, mel.max() - front_end.top_db)
-
-
 @pytest.mark.parametrize(
     "front_end",
     [CED, PANNS, FrontEnd(n_fft=512, win_length=400, hop_length=320, n_mels=40, f_min=60.0, f_max=7600.0, top_db=40.0)],
@@ -84,21 +46,21 @@ def _reference_log_mel(clip: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 def test_log_mel_is_that_of_an_independent_reference(front_end: FrontEnd) -> None:
     clips = _noise(9000)
     ours = LogMel(front_end)(torch.from_numpy(clips)).numpy()
-    theirs = np.stack([_reference_log_mel(clip, front_end) for clip in clips])
+    theirs = np.stack([log_mel(clip, front_end) for clip in clips])
     assert ours.shape == theirs.shape == (2, front_end.n_mels, front_end.n_frames(9000))
     np.testing.assert_allclose(ours, theirs, atol=5e-3)
 
 
-def test_the_filter_bank_is_the_one_stored_in_a_ced_checkpoint(shared: Path) -> None:
-    checkpoint = torch.load(shared / "data/ced_reference/checkpoint.pt", weights_only=True)
+def test_the_filter_bank_is_the_one_stored_in_a_ced_checkpoint(ced_reference: Path) -> None:
+    checkpoint = torch.load(ced_reference / "checkpoint.pt", weights_only=True)
     stored = checkpoint["model"]["front_end.0.mel_scale.fb"].numpy()
     np.testing.assert_allclose(CED.filter_bank(), stored, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", ["1p0", "10p0"])
-def test_log_mel_is_ceds(shared: Path, length: str) -> None:
+def test_log_mel_is_ceds(ced_reference: Path, length: str) -> None:
     """Cells within 80 dB of the loudest: further down, float32 FFTs of two processors differ by their own rounding."""
-    io = np.load(shared / "data/ced_reference/io.npz")
+    io = np.load(ced_reference / "io.npz")
     ours, theirs = LogMel()(torch.from_numpy(io[f"wave_{length}"])).numpy(), io[f"logmel_{length}"]
     audible = theirs > theirs.max(axis=(1, 2), keepdims=True) - 80
     np.testing.assert_allclose(ours[audible], theirs[audible], atol=5e-3)
@@ -137,9 +99,9 @@ def test_every_cell_of_log_mel_is_ceds_with_the_same_fft_kernels(shared: Path) -
 def test_a_clip_is_clamped_below_its_own_maximum_whatever_its_batch() -> None:
     quiet, loud = _noise(16000, 1, 1) * 1e-2, _noise(16000, 2, 1)
     quiet[:, 8000:] = 0
-    log_mel = LogMel(FrontEnd(top_db=60.0))
-    alone = log_mel(torch.from_numpy(quiet))
-    together = log_mel(torch.from_numpy(np.concatenate([quiet, loud])))[:1]
+    ours = LogMel(FrontEnd(top_db=60.0))
+    alone = ours(torch.from_numpy(quiet))
+    together = ours(torch.from_numpy(np.concatenate([quiet, loud])))[:1]
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-4)
     assert float(alone.min()) == pytest.approx(float(alone.max()) - 60)
 

@@ -28,7 +28,7 @@ def dry_run(job: Job) -> str:
     """Lines that say what the build would do, and the problems that the scan found."""
     import torch
 
-    from teachers.ensemble import Ensemble
+    from teachers.ensemble import load_ensemble
 
     manifest, table, options = job.manifest, job.clip_table, job.options
     clips, views = table.num_rows, options.views
@@ -45,7 +45,9 @@ def dry_run(job: Job) -> str:
     lines, seconds, widths = [], 0.0, list[int]()
     kept = manifest.relations
     for teacher in job.ensemble.members:
-        member = Ensemble([teacher], sample_rate=manifest.sample_rate, amp=options.amp).to(job.ensemble.device)
+        member = load_ensemble(
+            [teacher], sample_rate=manifest.sample_rate, device=job.device, precision=options.precision
+        )
         member.outputs(waveforms, hidden, features=kept is not None)
         began = time.perf_counter()
         said = member.outputs(waveforms, hidden, features=kept is not None)

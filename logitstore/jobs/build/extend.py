@@ -7,35 +7,17 @@ The clips become a new part of the clip table, with shards of their own. What mu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, cast
 
 from logitstore.errors import MismatchError, UsageError
-from logitstore.jobs.build.job import BuildOptions, Job, Progress, prepare, run
+from logitstore.jobs.build.job import Job, Progress, prepare, run
 from logitstore.jobs.imports.shared import IMPORTED
+from logitstore.jobs.options import ExtendOptions, Extension
 from logitstore.store.format.parts import next_part, plan_extension, read_parts
 from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store
 from logitstore.store.shards import number_ranges
 from logitstore.store.summary import BuildSummary
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtendOptions:
-    """What ``logitstore extend`` was asked; None means what the store has."""
-
-    store: str
-    source: str
-    teachers: Sequence[str]
-    audio_root: str | None = None
-    where: str | None = None
-    views: int | None = None
-    workers: int | None = None
-    device: str | None = None
-    skip_known: bool = False
-    strict: bool = False
-    retry_failed: bool = False
-    shards: str | None = None
 
 
 def prepare_extend(options: ExtendOptions) -> Job:
@@ -60,7 +42,7 @@ def prepare_extend(options: ExtendOptions) -> Job:
         )
     relations = manifest.relations
     return prepare(
-        BuildOptions(
+        Extension(
             source=options.source,
             out=options.store,
             teachers=options.teachers,
@@ -79,14 +61,13 @@ def prepare_extend(options: ExtendOptions) -> Job:
             batch_size=manifest.batch_size,
             workers=options.workers,
             device=manifest.device_kind if options.device is None else options.device,
-            amp=manifest.precision == "amp",
+            precision=cast(Any, manifest.precision),
             keep_members=manifest.keep_members,
             relations=None if relations is None else relations.names,
             similarity_frames=DEFAULT_FRAMES if relations is None else relations.pooled,
             strict=options.strict,
             retry_failed=options.retry_failed,
             shards=options.shards,
-            extend=True,
             skip_known=options.skip_known,
         )
     )
@@ -106,7 +87,8 @@ def dry_run(job: Job) -> str:
 
     shard_clips = job.manifest.shard_clips
     parts = read_parts(job.storage, shard_clips)
-    own, fresh = plan_extension(parts, job.clip_table, job.storage.location, job.options.skip_known)
+    skip_known = isinstance(job.options, Extension) and job.options.skip_known
+    own, fresh = plan_extension(parts, job.clip_table, job.storage.location, skip_known)
     if fresh is not None:
         own = (*own, next_part(parts, fresh, "", shard_clips))
     if not own:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +20,7 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
 from logitstore.store.format import commits
@@ -27,7 +28,6 @@ from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import columns_for
 from logitstore.store.format.manifest import ROOT, Manifest, Member, decode_root, version_for
 from logitstore.store.format.parts import Part
-from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces
 from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
@@ -49,45 +49,6 @@ if TYPE_CHECKING:
 PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
 DEFAULT_TOPK = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What ``logitstore build`` was asked; None means the default that the data suggests.
-
-    ``relations`` is "frames", "clips" or both, with features pooled to ``similarity_frames``.
-    ``shards`` is "A:B", the shards of the store to build, half-open; ``extend`` and ``skip_known`` are of
-    :mod:`logitstore.jobs.build.extend`.
-    """
-
-    source: str
-    out: str
-    teachers: Sequence[str]
-    audio_root: str | None = None
-    weights: Sequence[float] | None = None
-    average: Literal["probability", "logit"] = "probability"
-    classes: str | Sequence[str] | None = None
-    views: int = 10
-    topk: int | None = None
-    recipe: str | Recipe = "ced"
-    seed: int = 0
-    clip_seconds: float = 10.0
-    sample_rate: int = 16000
-    where: str | None = None
-    value_bits: int = 8
-    batch_size: int = 32
-    workers: int | None = None
-    device: str = "auto"
-    amp: bool = False
-    shard_clips: int | None = None
-    keep_members: bool = False
-    relations: str | None = None
-    similarity_frames: int = DEFAULT_FRAMES
-    strict: bool = False
-    retry_failed: bool = False
-    shards: str | None = None
-    extend: bool = False
-    skip_known: bool = False
 
 
 @dataclass
@@ -130,15 +91,15 @@ def prepare(options: BuildOptions) -> Job:
 
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
-    import torch
-
     from logitstore.audio.sources import open_source
-    from logitstore.jobs.build.relate import relation_spec
-    from teachers.ensemble import Ensemble
-    from teachers.registry import load_teacher
 
-    _check_numbers(options)
-    relations = relation_spec(options.relations, options.similarity_frames)
+    if not options.teachers:
+        raise UsageError("no teacher was given; give at least one --teacher SPEC")
+    relations = None
+    if options.relations is not None:
+        from logitstore.jobs.build.relate import relation_spec
+
+        relations = relation_spec(options.relations, options.similarity_frames)
     recipe = options.recipe if isinstance(options.recipe, Recipe) else load_recipe(options.recipe)
     samples = clip_samples(options.clip_seconds, options.sample_rate)
     recipe.check(Place(samples, options.sample_rate))
@@ -147,17 +108,23 @@ def prepare(options: BuildOptions) -> Job:
     stored = _stored_manifest(storage)
     source = open_source(options.source, options.audio_root)
     clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
+
+    import torch  # takes seconds, so only now that the audio is what it should be
+
+    from logitstore.training.precision import stored_precision
+    from teachers.ensemble import load_ensemble
+
     device = pick_device(options.device)
-    ensemble = Ensemble(
-        [load_teacher(spec) for spec in options.teachers],
-        weights=options.weights,
-        average=options.average,
-        classes=_read_classes(options.classes),
+    ensemble = load_ensemble(
+        options.teachers,
+        options.weights,
+        options.average,
+        options.classes,
         sample_rate=options.sample_rate,
-        amp=options.amp,
-    ).to(torch.device(device))
-    if options.extend and options.weights is not None:
-        ensemble.weights = tuple(options.weights)  # the store's, not scaled again
+        device=device,
+        precision=options.precision,
+        scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
+    )
     ensemble.check(recipe, options.clip_seconds)
     if relations is not None:
         ensemble.require_features()
@@ -188,7 +155,7 @@ def prepare(options: BuildOptions) -> Job:
         shard_clips=shard_clips,
         batch_size=options.batch_size,
         device_kind=torch.device(device).type,
-        precision="amp" if options.amp else "float32",
+        precision=stored_precision(options.precision, torch.device(device).type),
         keep_members=options.keep_members,
         relations=relations,
         made_by=versions(),
@@ -353,14 +320,14 @@ def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[i
 
 def _open(job: Job) -> StoreWriter:
     options = job.options
-    if options.extend:
+    if isinstance(options, Extension):
         return StoreWriter.extend(job.storage, job.manifest, job.clip_table, options.skip_known)
     return StoreWriter.open(job.storage, job.manifest, job.clip_table)
 
 
 def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[Part]:
     """The source's parts; of a build, also those other parts that lack views and that its audio holds whole."""
-    if job.options.extend or len(writer.own) == len(writer.parts):
+    if isinstance(job.options, Extension) or len(writer.own) == len(writer.parts):
         return list(writer.own)
     unfinished = set(unfinished_shards(commits.read_all(job.storage), writer.shards, job.options.views))
     own = {part.name for part in writer.own}
@@ -384,23 +351,3 @@ def _stored_manifest(storage: Storage) -> Manifest | None:
         return decode_root(storage.get(ROOT), storage.location)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _read_classes(file: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if not isinstance(file, str):
-        return None if file is None else tuple(file)
-    from logitstore.classes import read_classes
-
-    return read_classes(file)
-
-
-def _check_numbers(options: BuildOptions) -> None:
-    least = {"views": 1, "topk": 1, "sample_rate": 1000, "batch_size": 1, "workers": 0, "shard_clips": 1}
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least {low}")
-    if not 0.1 <= options.clip_seconds <= 3600:
-        raise UsageError(f"--clip-seconds is {options.clip_seconds:g}; allowed are 0.1 to 3600")
-    if not options.teachers:
-        raise UsageError("no teacher was given; give at least one --teacher SPEC")

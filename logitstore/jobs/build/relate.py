@@ -18,6 +18,7 @@ import torch
 from logitstore.arrays import F32, I64, U8
 from logitstore.errors import ModelOutputError, UsageError
 from logitstore.jobs.build.block import BlockPlan, block_draws
+from logitstore.models.grams import gram, pooled, row_normalised
 from logitstore.store.format.basis import Basis, fit
 from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.relations import (
@@ -31,7 +32,6 @@ from logitstore.store.format.relations import (
 )
 from logitstore.views.recipe import Draws, Masks
 from logitstore.views.render import Renderer
-from students.similarity import gram, pooled, row_normalised
 
 if TYPE_CHECKING:
     from logitstore.audio.clips import ClipAudio

@@ -30,11 +30,11 @@ from logitstore.jobs.imports.shared import (
     ImportedViews,
     ImportSummary,
     imported_manifest,
-    require_at_least,
     require_some,
     sorted_clips,
     write_blocks,
 )
+from logitstore.jobs.options import CedImport
 from logitstore.store.format.manifest import Member
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import open_storage
@@ -45,28 +45,6 @@ from logitstore.views.recipe import Recipe, load_recipe
 TEACHER = "import:ced"
 #: The column of the clip table that holds CED's seeds, one a view, where they were kept.
 SEEDS_COLUMN = "ced_seeds"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CedImport:
-    """What ``logitstore import ced`` was asked; None means the default that the files suggest.
-
-    ``frames`` is what batches were padded to, in CED's frames (1 + samples // 160); by default the longest clip's.
-    """
-
-    folder: str
-    audio_root: str
-    classes: str
-    out: str
-    recipe: str = "ced"
-    frames: int | None = None
-    chunk_seconds: float = 10.0
-    epochs: int | None = None
-    value_bits: int = 8
-    shard_clips: int | None = None
-    keep_seeds: bool = False
-    strict: bool = False
-    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +66,6 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
     :param advance: told how many views were just written.
     :raises UsageError: anything in the options or the files that cannot be right.
     """
-    _check_numbers(options)
     recipe = load_recipe(options.recipe)
     require_ced(recipe)
     classes = read_classes(options.classes)
@@ -281,11 +258,3 @@ def _notes(clips: _Clips, files: CedFiles, recipe: Recipe, frames: int, longest:
             "for their files are at another rate"
         )
     return notes
-
-
-def _check_numbers(options: CedImport) -> None:
-    require_at_least("chunk-seconds", options.chunk_seconds, 0.1)
-    require_at_least("epochs", options.epochs, 1)
-    require_at_least("frames", options.frames, 1)
-    require_at_least("shard-clips", options.shard_clips, 1)
-    require_at_least("workers", options.workers, 1)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +24,11 @@ from logitstore.jobs.imports.shared import (
     ImportedViews,
     ImportSummary,
     imported_manifest,
-    require_at_least,
     require_some,
     sorted_clips,
     write_blocks,
 )
+from logitstore.jobs.options import NpyImport
 from logitstore.store.format.codec import top_k
 from logitstore.store.format.manifest import Member
 from logitstore.store.shards import default_shard_clips
@@ -41,37 +40,12 @@ TEACHER = "import:npy"
 _CHECKED_ROWS = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
-class NpyImport:
-    """What ``logitstore import npy`` was asked.
-
-    ``array`` is a file of floats (N, C); ``names`` a text file of N names, line i the clip of row i. Without
-    ``audio_root`` a clip's path is its name and its length is not known.
-    """
-
-    array: str
-    names: str
-    classes: str
-    out: str
-    scores: Literal["logits", "probabilities"]
-    audio_root: str | None = None
-    topk: int | None = None
-    clip_seconds: float = 10.0
-    sample_rate: int = 16_000
-    value_bits: int = 8
-    shard_clips: int | None = None
-    strict: bool = False
-    workers: int | None = None
-
-
 def import_npy(options: NpyImport, advance: Callable[[int], None] = lambda views: None) -> ImportSummary:
     """Make a store of an array, or finish one that the same options began.
 
     :param advance: told how many views were just written.
     :raises UsageError: anything in the options or the files that cannot be right.
     """
-    for name, low in (("clip-seconds", 0.1), ("sample-rate", 1000), ("topk", 1), ("shard-clips", 1), ("workers", 1)):
-        require_at_least(name, getattr(options, name.replace("-", "_")), low)
     array = read_array(options.array)
     classes = read_classes(options.classes)
     if array.shape[1] != len(classes):

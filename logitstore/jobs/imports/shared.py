@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from logitstore.arrays import I64
-from logitstore.errors import AudioError, CorruptStoreError, SourceError, UsageError
+from logitstore.errors import AudioError, CorruptStoreError, SourceError
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
@@ -282,9 +282,3 @@ def require_some(failed: dict[int, str], paths: Sequence[str], strict: bool) -> 
         first = min(failed)
         what = "none of the clips can" if len(failed) == len(paths) else f"{len(failed)} of {len(paths)} clips cannot"
         raise SourceError(f"{what} be imported, as {paths[first]}: {failed[first]}")
-
-
-def require_at_least(name: str, value: int | float | None, low: float) -> None:
-    """Refuse an option's value below the least that makes sense; None is no value."""
-    if value is not None and not value >= low:
-        raise UsageError(f"--{name} is {value:g}; it must be at least {low:g}")

@@ -12,6 +12,7 @@ import numpy as np
 from logitstore.audio.clips import ClipAudio
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.imports.shared import IMPORTED
+from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.store.format.codec import top_k
 from logitstore.store.format.manifest import Manifest, Member, differences
@@ -29,19 +30,6 @@ DEFAULT_VIEWS = 16
 MOST_DIFFERENCE = 0.05
 MOST_CHANGED = 0.1
 MOST_RELATION_ERROR = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
-    """What ``logitstore verify`` was asked. Without ``replay`` and ``recompute``, 16 views where they are possible."""
-
-    store: str
-    partial: bool = False
-    audio_root: str | None = None
-    replay: int | None = None
-    teachers: Sequence[str] = ()
-    recompute: int | None = None
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -215,10 +203,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
 
     :raises MismatchError: other teachers than the store's; both are shown.
     """
-    import torch
-
-    from logitstore.models.machine import pick_device
-    from teachers.ensemble import Ensemble
+    from teachers.ensemble import load_ensemble
     from teachers.registry import load_teacher
 
     given = [load_teacher(spec) for spec in specs]
@@ -235,16 +220,16 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
             f"these are not the teachers of {location}: stored {stored}, given {shown}; give each of the store's "
             "teachers once"
         )
-    weights = tuple(member.weight for member in manifest.teachers)
-    ensemble = Ensemble(
+    ensemble = load_ensemble(
         ordered,
-        weights=weights,
-        average="logit" if manifest.average == "logit" else "probability",
-        classes=manifest.classes,
+        [member.weight for member in manifest.teachers],
+        manifest.average,
+        manifest.classes,
         sample_rate=manifest.sample_rate,
-        amp=manifest.precision == "amp",
+        device=device,
+        precision="float32" if manifest.precision == IMPORTED else manifest.precision,
+        scale_weights=False,
     )
-    ensemble.weights = weights
     described = tuple(msgspec.convert(member, Member) for member in ensemble.describe())
     contracts = differences(manifest, msgspec.structs.replace(manifest, teachers=described))
     if contracts and manifest.device_kind != IMPORTED:
@@ -253,7 +238,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
             f"the teachers of {location} hear otherwise than they did: stored {stored}, given {now}; use the release "
             "of logitstore and the options that the store was built with"
         )
-    return ensemble.to(torch.device(pick_device(device)))
+    return ensemble
 
 
 def json_text(value: Any) -> str:
@@ -282,10 +267,6 @@ def _audio(store: Store, audio_root: str) -> ClipAudio:
 
 
 def _check(options: VerifyOptions) -> None:
-    for name in ("replay", "recompute"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is {value}; it must be at least 1")
     if options.recompute is not None and not options.teachers:
         raise UsageError("--recompute asks the teachers again, and there is no --teacher SPEC")
     if options.audio_root is None and (options.replay is not None or options.teachers):

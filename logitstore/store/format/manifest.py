@@ -61,7 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     shard_clips: int
     batch_size: int
     device_kind: str
-    precision: str  # "float32" or "amp"
+    precision: str  # "float32", "amp" (the device's own 16-bit type), "bf16" or "fp16"
     keep_members: bool
     relations: RelationSpec | None = None
     digest: str = "blake2b-128"

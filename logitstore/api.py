@@ -1,0 +1,161 @@
+"""The jobs as functions of Python: each takes the options of its command as keywords, with the same names and defaults.
+
+What each keyword means stands in ``docs/reference.md``. Nothing heavy is imported before one of them is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from logitstore.jobs.options import (
+    BuildOptions,
+    EvaluateOptions,
+    ExportOptions,
+    ExtendOptions,
+    TagOptions,
+    VerifyOptions,
+)
+from logitstore.options import with_keywords
+from students.options import StudentOptions
+from teachers.options import TeacherOptions
+
+if TYPE_CHECKING:
+    from logitstore.evaluation.results import Evaluation
+    from logitstore.jobs.export_student import Export
+    from logitstore.jobs.tag import Tagged
+    from logitstore.jobs.verify.job import Verified
+    from logitstore.store.summary import BuildSummary
+    from logitstore.training.train import Trained
+
+__all__ = ["build", "evaluate", "export_student", "extend", "tag", "train_student", "train_teacher", "verify"]
+
+
+@with_keywords(BuildOptions)
+def build(options: BuildOptions) -> BuildSummary:
+    """Run teachers over audio and store what they say of every augmented view; goes on where it was interrupted.
+
+        >>> summary = logitstore.build(source="audio", out="store", teachers=["runs/teacher"], views=3)
+        >>> summary.clips
+        12
+
+    :returns: what was made, and which clips could not be decoded.
+    :raises UsageError: options that cannot be right; :class:`~logitstore.errors.MismatchError` for a store at ``out``
+        that was made otherwise.
+    """
+    from logitstore.jobs.build.job import build
+
+    return build(options)
+
+
+@with_keywords(ExtendOptions)
+def extend(options: ExtendOptions) -> BuildSummary:
+    """Add clips to a store, asking the same teachers in the same way.
+
+        >>> logitstore.extend(store="store", source="more", teachers=["runs/teacher"]).clips
+        16
+
+    :returns: as :func:`build` does.
+    :raises MismatchError: other teachers than the store's, or clips that it has.
+    """
+    from logitstore.jobs.build.extend import extend
+
+    return extend(options)
+
+
+@with_keywords(VerifyOptions)
+def verify(options: VerifyOptions) -> Verified:
+    """Check everything that a store holds; with audio and teachers, also that they still sound and say the same.
+
+        >>> logitstore.verify(store="store", audio_root="audio").problems
+        ()
+
+    :returns: what was checked; ``problems`` is empty where nothing is wrong.
+    :raises NotAStoreError: there is no store.
+    """
+    from logitstore.jobs.verify.job import verify
+
+    return verify(options)
+
+
+@with_keywords(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Score teachers, students and their ensemble, or a store's targets, on labelled audio.
+
+        >>> found = logitstore.evaluate(manifest="labels.csv", audio_root="audio", label_column="label",
+        ...                             teachers=["runs/teacher"])
+        >>> 0 <= found.members[0][1].mAP <= 1
+        True
+
+    :returns: metrics of each teacher, of the ensemble where there are several, of the store where one was given.
+    :raises UsageError: nothing to score, or labels that are no class.
+    """
+    from logitstore.jobs.evaluate import evaluate
+
+    return evaluate(options)
+
+
+@with_keywords(TagOptions)
+def tag(options: TagOptions) -> Iterator[Tagged]:
+    """Say what is heard when in audio files: the most probable classes of every window.
+
+        >>> for found in logitstore.tag(files=["audio/a/000.wav"], teachers=["runs/teacher"], top=1):
+        ...     len(found.windows[0].tags)
+        1
+
+    :returns: the files in their order, each as soon as it was heard; ``error`` says why one could not be read.
+    :raises UsageError: windows that a teacher cannot hear.
+    """
+    from logitstore.jobs.tag import tag
+
+    return tag(options)
+
+
+@with_keywords(StudentOptions)
+def train_student(options: StudentOptions) -> Trained:
+    """Train a student from a store, without labels; goes on from its last checkpoint where it was interrupted.
+
+        >>> trained = logitstore.train_student(store="store", audio_root="audio", student="cnn4", out="runs/student",
+        ...                                    model_args={"width": 2, "mels": 16}, steps=2, batch_size=4)
+        >>> trained.result.steps
+        2
+
+    :returns: the run's folder and its results; :func:`load_student` loads the model.
+    :raises RunError: options that do not go together, or an ``out`` that holds another training.
+    """
+    from students.train import train_student
+
+    return train_student(options)
+
+
+@with_keywords(TeacherOptions)
+def train_teacher(options: TeacherOptions) -> Trained:
+    """Train a teacher on labelled audio; goes on from its last checkpoint where it was interrupted.
+
+        >>> trained = logitstore.train_teacher(manifest="labels.csv", audio_root="audio", label_column="label",
+        ...                                    model="cnn4", model_args={"width": 2, "mels": 16}, out="runs/teacher",
+        ...                                    steps=2, batch_size=4)
+        >>> trained.result.steps
+        2
+
+    :returns: the run's folder and its results; :func:`load_teacher` loads the model.
+    :raises RunError: options that do not go together, or an ``out`` that holds another training.
+    """
+    from teachers.train import train_teacher
+
+    return train_teacher(options)
+
+
+@with_keywords(ExportOptions)
+def export_student(options: ExportOptions) -> Export:
+    """Write a student as an ONNX file: waveforms in, probabilities out; the file is checked before it is put in place.
+
+        >>> logitstore.export_student(run="runs/student", out="student.onnx").files[0].path
+        'student.onnx'
+
+    :returns: the files written, their sizes, and how far they are from the run.
+    :raises MissingExtraError: the extra ``onnx`` is not installed.
+    """
+    from logitstore.jobs.export_student import export_student
+
+    return export_student(options)

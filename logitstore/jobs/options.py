@@ -1,0 +1,356 @@
+"""What each job can be asked. Nothing heavy is imported, so that a command's help and its mistakes answer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from logitstore.errors import RunError
+from logitstore.options import (
+    CLASSES,
+    CLIP_SECONDS,
+    DEVICE,
+    EVAL,
+    EVAL_WHERE,
+    OUT,
+    AudioRoot,
+    BatchSize,
+    ClipSeconds,
+    DeviceOptions,
+    EnsembleOptions,
+    LabelColumn,
+    Option,
+    Options,
+    Out,
+    Store,
+    Where,
+    WorkerOptions,
+)
+from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
+from logitstore.views.recipe import BUILT_IN, Recipe
+from teachers.registry import forms
+
+TEACHER = Option(
+    f"A teacher: a run {', '.join(forms())}. Repeatable.",
+    group="Teachers", flag="teacher", metavar="SPEC", names="teacher",
+)  # fmt: skip
+Teachers = Annotated[Sequence[str], TEACHER]
+Source = Annotated[
+    str,
+    Option(
+        "The audio: a folder, a manifest (CSV, TSV or Parquet with a column `path`), tar shards, Parquet with audio "
+        "bytes, or HDF5.",
+        argument=True, names="source",
+    ),
+]  # fmt: skip
+ViewSeconds = Annotated[
+    float, Option("The length of every view in seconds.", group="Views", metavar="S", least=0.1, most=3600)
+]
+SampleRate = Annotated[int, Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000)]
+TopK = Annotated[
+    int | None,
+    Option(
+        "How many of the most probable classes of every view are kept.",
+        group="What is stored", least=1, default="20, or all where there are fewer",
+    ),
+]  # fmt: skip
+ClassNames = Annotated[
+    str, Option("A file with the names of the classes, one a line.", group="Classes", metavar="FILE", names="classes")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredOptions(Options):
+    """How a store keeps what it is given."""
+
+    value_bits: Annotated[int, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored")] = 8
+    shard_clips: Annotated[
+        int | None,
+        Option(
+            "Clips in a shard, which is written and resumed as one.",
+            group="What is stored", least=1, default="by the number of clips, at most 4096",
+        ),
+    ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildingOptions(Options):
+    """How a build goes on: failures, several jobs."""
+
+    strict: Annotated[
+        bool, Option("Stop at the first clip that cannot be decoded, instead of recording it.", group="Running")
+    ] = False
+    retry_failed: Annotated[bool, Option("Try the clips again that failed before.", group="Running")] = False
+    shards: Annotated[
+        str | None,
+        Option("Build only the shards A to B - 1, as one of several jobs that fill one store.",
+               group="Running", metavar="A:B"),
+    ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions):
+    """What ``logitstore build`` is asked; None means the default that the data suggests."""
+
+    source: Source
+    out: Out
+    teachers: Teachers
+    audio_root: AudioRoot = None
+    where: Where = None
+    classes: Annotated[str | Sequence[str] | None, CLASSES] = None
+    views: Annotated[int, Option("How many augmented views every clip gets.", group="Views", least=1)] = 10
+    recipe: Annotated[
+        str | Recipe,
+        Option(
+            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file.", group="Views", metavar="NAME|FILE",
+               names="recipe"),
+    ] = "ced"  # fmt: skip
+    seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
+    clip_seconds: ViewSeconds = 10.0
+    sample_rate: SampleRate = 16000
+    topk: TopK = None
+    keep_members: Annotated[
+        bool, Option("Keep what each teacher says of the stored classes, beside their average.", group="What is stored")
+    ] = False
+    relations: Annotated[
+        str | None,
+        Option(
+            "Keep what the similarity losses of train-student need of the teachers' features: frames for IUSP, clips "
+            "for SP, or frames,clips.",
+            group="What is stored", metavar="frames,clips", default="nothing",
+        ),
+    ] = None  # fmt: skip
+    similarity_frames: Annotated[
+        int,
+        Option("How many frames the teachers' features are pooled to for --relations.", group="What is stored",
+               least=LEAST_FRAMES, most=MOST_FRAMES),
+    ] = DEFAULT_FRAMES  # fmt: skip
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension(BuildOptions):
+    """The build that adds the clips of ``logitstore extend`` to a store."""
+
+    skip_known: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendOptions(BuildingOptions, WorkerOptions):
+    """What ``logitstore extend`` is asked; None means what the store has."""
+
+    store: Store
+    source: Source
+    teachers: Annotated[
+        Teachers, TEACHER.but(help="A teacher of the store, in its order; written as for build. Repeatable.")
+    ]
+    audio_root: AudioRoot = None
+    where: Where = None
+    views: Annotated[
+        int | None,
+        Option("How many views every new clip gets.", group="Views", least=1, default="as many as the store has"),
+    ] = None
+    skip_known: Annotated[
+        bool, Option("Leave out clips that the store has, instead of refusing them.", group="Audio")
+    ] = False
+    device: Annotated[str | None, DEVICE.but(default="the kind that the store was built on")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(DeviceOptions):
+    """What ``logitstore verify`` is asked. Without ``replay`` and ``recompute``, 16 views where they are possible."""
+
+    store: Store
+    partial: Annotated[bool, Option("The build is not finished, so blocks may be missing.", group="Checks")] = False
+    audio_root: Annotated[
+        str | None,
+        Option("The audio that the store was built from: replay views of it and compare what they sound like.",
+               group="Checks", metavar="DIR", names="audio"),
+    ] = None  # fmt: skip
+    replay: Annotated[
+        int | None, Option("How many views to replay.", group="Checks", least=1, default="16 with --audio-root")
+    ] = None
+    teachers: Annotated[
+        Teachers,
+        TEACHER.but(help="Ask this teacher of the store again, and compare its answers. Repeatable.", group="Checks"),
+    ] = ()
+    recompute: Annotated[
+        int | None,
+        Option("How many views to ask the teachers about.", group="Checks", least=1, default="16 with --teacher"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(EnsembleOptions):
+    """What ``logitstore evaluate`` is asked; None means the default that the data or the teachers suggest.
+
+    ``manifest`` may be None where only ``stored`` targets are scored, against labels of the store's own clip table.
+    """
+
+    manifest: Annotated[
+        str | None,
+        Option("A table of labelled audio: CSV, TSV or Parquet with a column `path`.", argument=True, names="source"),
+    ] = None
+    label_column: LabelColumn
+    audio_root: AudioRoot = None
+    where: Where = None
+    clip_seconds: ClipSeconds = None
+    sample_rate: Annotated[
+        int | None,
+        Option("The sample rate that clips are brought to, in Hz.", group="Audio", metavar="HZ", least=1000,
+               default="the highest of the teachers"),
+    ] = None  # fmt: skip
+    teachers: Teachers = ()
+    stored: Annotated[
+        str | None,
+        Option("Score the targets that this store holds; no audio is read for that.", group="Teachers",
+               metavar="STORE", names="store"),
+    ] = None  # fmt: skip
+    classes: Annotated[
+        str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
+    ] = None
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagOptions(EnsembleOptions):
+    """What ``logitstore tag`` is asked; None means the default that the teachers suggest."""
+
+    files: Annotated[
+        Sequence[str],
+        Option("Audio files of any length, sample rate and number of channels.", argument=True, metavar="AUDIO..."),
+    ]
+    teachers: Teachers
+    classes: Annotated[
+        str | None, CLASSES.but(help="Name only the classes that are named in this file, one a line.")
+    ] = None
+    seconds: Annotated[
+        float | None,
+        Option("The length of a window.", group="Windows", metavar="S", least=0.1, most=3600,
+               default="of the clips that the teacher learnt from, or 10"),
+    ] = None  # fmt: skip
+    hop: Annotated[
+        float | None,
+        Option("Seconds from one window's start to the next.", group="Windows", metavar="S", least=0.1, most=3600,
+               default="--seconds"),
+    ] = None  # fmt: skip
+    top: Annotated[int, Option("How many classes to name for a window.", group="Windows", least=1)] = 5
+    threshold: Annotated[
+        float, Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1)
+    ] = 0.0
+    batch_size: BatchSize = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(WorkerOptions):
+    """What ``export-student`` is asked; None means the default that the data or the student suggest.
+
+    ``calibrate`` is audio to measure ranges on, any source of clips; without it that of ``eval_manifest`` is used.
+    """
+
+    error: ClassVar[type[RunError]] = RunError
+
+    run: Annotated[str, Option("The run folder of a student.", argument=True, names="run")]
+    out: Annotated[
+        str,
+        OUT.but(
+            help="The file to write, OUT.onnx; what it needs to be a teacher goes to OUT.onnx.json.",
+            metavar="OUT.onnx",
+            old={"--onnx": None},
+        ),
+    ]
+    int8: Annotated[
+        bool, Option("Write OUT.int8.onnx too, with 8-bit weights, and say what that costs.", group="8-bit weights")
+    ] = False
+    activation_bits: Annotated[
+        Literal[8, 16],
+        Option(
+            "Bits for what flows between the layers of a convolutional student: 16 is several times nearer, of the "
+            "same size, and as slow as floats.",
+            group="8-bit weights",
+        ),
+    ] = 8  # fmt: skip
+    calibrate: Annotated[
+        str | None,
+        Option("Audio to measure the ranges of 8-bit numbers on: a folder or a manifest; labels are not needed.",
+               group="8-bit weights", metavar="AUDIO", names="source", default="that of --eval"),
+    ] = None  # fmt: skip
+    eval_manifest: Annotated[str | None, EVAL] = None
+    label_column: Annotated[
+        str | None, Option("The column of labels in that table.", group="Evaluation", metavar="NAME")
+    ] = None
+    eval_where: Annotated[str | None, EVAL_WHERE] = None
+    audio_root: AudioRoot = None
+    clip_seconds: Annotated[float | None, CLIP_SECONDS.but(default="as in the run's training")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(StoredOptions, WorkerOptions):
+    """What both imports are asked."""
+
+    out: Out
+    strict: Annotated[bool, Option("Stop if a clip is missing or has another length.", group="Running")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CedImport(ImportOptions):
+    """What ``logitstore import ced`` is asked; None means the default that the files suggest.
+
+    ``frames`` is what batches were padded to, in CED's frames (1 + samples // 160).
+    """
+
+    folder: Annotated[str, Option("The folder of CED's files.", argument=True, metavar="DIR")]
+    audio_root: Annotated[
+        str, Option("The folder, or packed audio, that holds the clips.", group="Audio", metavar="DIR", names="audio")
+    ]
+    classes: ClassNames
+    recipe: Annotated[
+        str,
+        Option("What CED was run with: ced, none, or a YAML file.", group="Views", metavar="NAME|FILE", names="recipe"),
+    ] = "ced"
+    frames: Annotated[
+        int | None,
+        Option("How many frames CED's batches were padded to.", group="Views", least=1, default="the longest clip's"),
+    ] = None
+    chunk_seconds: Annotated[
+        float, Option("The length of CED's chunks in seconds.", group="Views", metavar="S", least=0.1)
+    ] = 10.0
+    epochs: Annotated[
+        int | None, Option("Import only the first epochs, each of which is a view.", group="Views", least=1,
+                           default="all")
+    ] = None  # fmt: skip
+    keep_seeds: Annotated[
+        bool, Option("Keep CED's seeds beside the draws, 4 bytes a view, for `export`.", group="What is stored")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpyImport(ImportOptions):
+    """What ``logitstore import npy`` is asked.
+
+    ``array`` is a file of floats (N, C); ``names`` a text file of N names, line i the clip of row i. Without
+    ``audio_root`` a clip's path is its name and its length is not known.
+    """
+
+    array: Annotated[
+        str, Option("The array, one row a clip and one column a class.", argument=True, metavar="LOGITS.npy",
+                    names="file")
+    ]  # fmt: skip
+    names: Annotated[
+        str, Option("A text file: line i is the name of the clip of row i.", group="Audio", metavar="FILE",
+                    names="file")
+    ]  # fmt: skip
+    classes: ClassNames
+    scores: Annotated[
+        Literal["logits", "probabilities"],
+        Option("What the array holds; logits go through a sigmoid.", group="Classes"),
+    ]
+    audio_root: Annotated[
+        str | None,
+        Option("The folder, or packed audio, that holds the clips.", group="Audio", metavar="DIR", names="audio",
+               default="none: the store can be queried, and nothing can be trained from it"),
+    ] = None  # fmt: skip
+    topk: TopK = None
+    clip_seconds: ViewSeconds = 10.0
+    sample_rate: SampleRate = 16000

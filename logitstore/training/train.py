@@ -1,0 +1,273 @@
+"""A training as a whole, from its options to the run folder that it leaves: what students and teachers share.
+
+A trainer reads its data, makes a :class:`Training` of it and hands that to :func:`train`; :func:`resolve`,
+:func:`workplace` and :func:`identity` are what it needs before. What was asked stands in the run folder from the start,
+so that it is never mistaken for another's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from logitstore.errors import RunError
+from logitstore.files import clear_partials, is_partial, write_whole
+from logitstore.models.machine import keep_freed_memory, pick_device, versions
+from logitstore.models.registry import default_lr
+from logitstore.models.tagger import Tagger
+from logitstore.options import dump
+from logitstore.training import board
+from logitstore.training.checkpoints import FOLDER, Checkpoints
+from logitstore.training.loop import Epoch, FitProgress, FitResult, Objective, fit
+from logitstore.training.options import INDIFFERENT, LoopOptions, warm_up_of
+from logitstore.training.precision import pass_dtype
+from logitstore.training.processes import Group, joined, own_device
+from logitstore.training.runs import is_run, load_run, save_run
+
+OPTIONS_NAME = "training.json"
+CONFIG_NAME = "config.yaml"
+
+#: Metrics of a model in eval mode, by their names in the log.
+Measure = Callable[[Tagger], dict[str, Any]]
+Options = TypeVar("Options", bound=LoopOptions)
+
+_MAY_DIFFER = ("versions.", "places.")
+_MOST_NAMED = 4
+_REMEDY = "give another --out, or remove that folder"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its folder, the model's name and number of parameters, the result; ``before``: it was there."""
+
+    out: str
+    model: str
+    parameters: int
+    result: FitResult
+    before: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """All that there is to train: a model, its data, what is minimised and what is measured.
+
+    :param options: of :func:`resolve`, so that they repeat it. :param out: the run folder.
+    :param model: newly made; ``model_name``, ``model_args``: what of; ``classes``: of its logits.
+    :param about: of :func:`identity`.
+    :param epochs, objective: see :func:`logitstore.training.loop.fit`.
+    :param loop: what :class:`logitstore.training.loop.FitOptions` has beside the options that all trainings share.
+    :param measures: taken every ``every`` epochs and at the end, of the first of several processes.
+    :param more: further keys of ``run.json``. :param notes: lines to print, made when the training is done.
+    """
+
+    options: LoopOptions
+    out: str
+    model: Tagger
+    model_name: str
+    model_args: Mapping[str, Any]
+    classes: Sequence[str]
+    about: dict[str, Any]
+    epochs: Callable[[int], Epoch]
+    objective: Objective
+    loop: Mapping[str, Any] = field(default_factory=dict)
+    measures: Sequence[Measure] = ()
+    every: int = 1
+    more: Mapping[str, Any] = field(default_factory=dict)
+    notes: Callable[[], tuple[str, ...]] = tuple
+
+
+def resolve(options: Options, model_name: str, steps: int, **data: Any) -> Options:
+    """The options with what data and model decide in the place of None, so that they say all of it.
+
+    :param steps: of the whole training. :param data: further fields that the data decides.
+    :raises RunError: a warm-up or a precision that cannot be. :raises UsageError: a device that is not there.
+    """
+    device = pick_device(options.device)
+    pass_dtype(options.precision, torch.device(own_device(device)))
+    lr = default_lr(model_name) if options.lr is None else options.lr
+    warm_up = warm_up_of(options, steps)
+    return replace(options, lr=lr, warm_up=warm_up, epochs=None, steps=steps, device=device, **data)
+
+
+@contextmanager
+def workplace(options: LoopOptions) -> Iterator[tuple[ThreadPoolExecutor, Group]]:
+    """Threads that decode, and this process's place among those that train together.
+
+    :param options: of :func:`resolve`.
+    """
+    with (
+        ThreadPoolExecutor(options.workers or os.cpu_count() or 1, "decode") as pool,
+        joined(own_device(options.device)) as group,
+    ):
+        yield pool, group
+
+
+def identity(
+    command: str, options: LoopOptions, places: Sequence[str], processes: int | None = None, **data: Any
+) -> dict[str, Any]:
+    """What makes a training what it is, as JSON values; an interrupted one goes on only where all of it is the same.
+
+    :param options: of :func:`resolve`; those that change nothing in what is learned are left out.
+    :param places: names of the options that say where data lies, which may move. :param processes: how many train.
+    :param data: what tells the data from other data, digests above all.
+    """
+    resolved = asdict(options)
+    moved = {name: resolved.pop(name) for name in places}
+    for name in INDIFFERENT:
+        resolved.pop(name)
+    together = {} if processes is None else {"processes": processes}
+    about = {"command": command, "options": resolved, **together, "places": moved, **data, "versions": versions()}
+    plain: dict[str, Any] = json.loads(json.dumps(about))
+    return plain
+
+
+def train(training: Training, progress: FitProgress, group: Group) -> Trained:
+    """Train, or go on from the last checkpoint; nothing where the run is finished.
+
+    :raises RunError: the folder holds another training, or cannot be written; and as
+        :func:`logitstore.training.loop.fit`.
+    """
+    options, model, out = training.options, training.model, training.out
+    if options.tensorboard:
+        board.require()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    finished = group.by_first(lambda: _begin(training))
+    if finished is not None:
+        return Trained(out, training.model_name, parameters, FitResult(**finished), before=True)
+
+    def evaluate(model: Tagger, epoch: int, last: bool) -> dict[str, Any]:
+        due = last or (epoch + 1) % training.every == 0
+        return {name: value for measure in training.measures if due for name, value in measure(model).items()}
+
+    notes: list[str] = []
+    run = Path(out)
+    with _Watched(progress, notes, run if options.tensorboard and group.first else None) as watched:
+        keep_freed_memory()
+        result = fit(
+            model,
+            replace(options.fitting(**training.loop), device=own_device(options.device)),
+            training.epochs,
+            training.objective,
+            run,
+            about=training.about,
+            accept=lambda there: _require_same_checkpoint(out, there, training.about),
+            evaluate=evaluate,
+            progress=watched,
+            group=group,
+        )
+    group.by_first(lambda: _finish(training, result))
+    return Trained(out, training.model_name, parameters, result, notes=(*notes, *training.notes()))
+
+
+def _begin(training: Training) -> dict[str, Any] | None:
+    """Open the run folder; the fields of a :class:`FitResult` if just this training has finished there.
+
+    One that was interrupted goes on from its last checkpoint, or starts over where it had none, and ends as it would
+    have.
+
+    :raises RunError: the folder is not empty and not of this training; the differences are shown.
+    """
+    folder = Path(training.out)
+    try:
+        if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
+            _require_same(folder, training.about)
+            if is_run(folder):
+                result: dict[str, Any] = load_run(folder, student=training.model_name).config["result"]
+                Checkpoints(folder).remove()
+                return result
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_partials(folder)
+        write_whole(folder / OPTIONS_NAME, (json.dumps(training.about, indent=2) + "\n").encode())
+        write_whole(folder / CONFIG_NAME, dump(training.options).encode())
+    except OSError as error:
+        raise RunError(
+            f"run folder {training.out!r} cannot be written: {error.strerror or error}; choose another --out"
+        ) from error
+    return None
+
+
+def _finish(training: Training, result: FitResult) -> None:
+    """Write the weights and ``run.json``, with what was asked and what came of it; checkpoints go."""
+    model = training.model
+    extra = {"training": training.about, "result": asdict(result), **training.more}
+    rate = model.front_end.sample_rate
+    save_run(training.out, training.model_name, training.model_args, training.classes, model.scores, rate, model, extra)
+    Checkpoints(Path(training.out)).remove()
+
+
+def _require_same_checkpoint(out: str, there: dict[str, Any], asked: dict[str, Any]) -> None:
+    if changed := _differences(there, asked):
+        raise RunError(
+            f"{str(Path(out) / FOLDER)!r} holds a checkpoint of another training ({changed}); remove it, or give "
+            "another --out"
+        )
+
+
+def _require_same(folder: Path, asked: dict[str, Any]) -> None:
+    if not (folder / OPTIONS_NAME).is_file():
+        found = sorted(path.name for path in folder.iterdir())[0]
+        raise RunError(f"{str(folder)!r} is not empty (it holds {found!r}) and not a training's; {_REMEDY}")
+    try:
+        there = json.loads((folder / OPTIONS_NAME).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{str(folder / OPTIONS_NAME)!r} is damaged ({error}); {_REMEDY}") from error
+    if changed := _differences(there, asked):
+        raise RunError(f"{str(folder)!r} holds another training ({changed}); {_REMEDY}")
+
+
+def _differences(there: Any, asked: dict[str, Any]) -> str:
+    """What differs, both values shown; empty where nothing does that matters."""
+    old, new = _flat(there), _flat(asked)
+    changed = [
+        f"{name}: there {old.get(name)!r}, asked {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith(_MAY_DIFFER)
+    ]
+    more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+    return "; ".join(changed[:_MOST_NAMED]) + more
+
+
+def _flat(document: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(document, dict) or not document:
+        return {prefix.rstrip("."): document}
+    return {name: value for key, item in document.items() for name, value in _flat(item, f"{prefix}{key}.").items()}
+
+
+class _Watched:
+    """A training's progress, with its notes kept and its log shown in TensorBoard where that is wanted."""
+
+    def __init__(self, progress: FitProgress, notes: list[str], run: Path | None) -> None:
+        self.progress, self.notes, self.run = progress, notes, run
+        self.board: board.Board | None = None
+
+    def __enter__(self) -> FitProgress:
+        return FitProgress(
+            start=self._start, step=self.progress.step, log=self._log, epoch=self.progress.epoch, note=self._note
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _start(self, steps: int, done: int) -> None:
+        if self.run is not None:
+            self.board = board.Board(self.run, done)
+        self.progress.start(steps, done)
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.board is not None:
+            self.board.record(record)
+        self.progress.log(record)
+
+    def _note(self, message: str) -> None:
+        self.notes.append(message)
+        self.progress.note(message)
