@@ -89,8 +89,9 @@ def write_audio(folder: Path, clips: int, seconds: float) -> None:
 def one(root: Path, seconds: float, views: int, teacher: str, batch_size: int) -> dict[str, float]:
     """One build of ``root/audio`` in this process: views, seconds, seconds inside the ensemble, peak MB, share."""
     from logitstore.jobs.build import job
+    from logitstore.jobs.options import BuildOptions
 
-    options = job.BuildOptions(
+    options = BuildOptions(
         source=str(root / "audio"),
         out=str(root / f"store-{os.getpid()}"),
         teachers=[f"python:benchmarks.build:{teacher}"],

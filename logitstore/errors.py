@@ -7,6 +7,7 @@
     │   ├── TeacherError                teacher specs, classes, checkpoints
     │   ├── RunError                    run folders and trainer options
     │   ├── QueryError                  SQL
+    │   │   └── QueryLimitError         SQL that takes more time, memory or space than it may; exit code 1
     │   ├── NotAStoreError              a path that is no store, or one of an unknown format version
     │   ├── MismatchError               a store that exists and does not fit what was asked
     │   └── MissingExtraError (ImportError)   an optional dependency is not installed
@@ -51,6 +52,12 @@ class RunError(UsageError):
 
 class QueryError(UsageError):
     """A query is not one readable SELECT over the tables of a store."""
+
+
+class QueryLimitError(QueryError):
+    """A query takes more time, memory or temporary space than it may."""
+
+    exit_code = 1
 
 
 class NotAStoreError(UsageError):

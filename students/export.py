@@ -167,7 +167,7 @@ def place(content: bytes, path: Path, run: Run) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's and the quantiser's notes on their own inner workings."""
+    """Silence what the exporter and the quantiser say of their own inner workings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -64,7 +64,7 @@ def weighted_by(store: Store, view: int, rows: Any, sql: str) -> F64:
             f"WHERE views.view = {int(view)} ORDER BY clip"
         )
     except QueryError as error:
-        raise QueryError(f"--weight-by {sql!r}: {error}") from error
+        raise type(error)(f"--weight-by {sql!r}: {error}") from error
     clips: I64 = answer["clip"].to_numpy()
     there = np.isin(wanted, clips)
     if not there.all():

@@ -1,44 +1,62 @@
-"""Every code block of the README and the guide runs here, as it stands, on small audio.
+"""Every code block of the documents runs here, as it stands, on small audio; links, paths and options in them exist.
 
 Python and YAML blocks run in a folder with a store `store` and its audio `audio`; a block whose first line is a comment
 with a file name is saved under it first. `console` blocks are sessions: each `$ ` command is run by a shell. Only the
 number of training steps and of seeds is made smaller, and ESC-10 is replaced by files of the same names and columns.
+The recipes of CONTRIBUTING.md are followed in a copy of the packages, to which each adds the one file that it shows.
 """
 
 import csv
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
+from logitstore.cli.main import cli
 from logitstore.jobs.build.job import build
 from logitstore.views.recipe import load_recipe
 from tests.stores import inside, options, write_audio
 
 REPOSITORY = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: Documents whose sessions need a server or published files; tests of their own run them.
-ELSEWHERE = {"cloud.md": "tests/test_docs.py", "imports.md": "tests/jobs/test_import_npy.py"}
+PACKAGES = ("logitstore", "teachers", "students")
+#: Documents whose blocks need a server, published files or a copy of the packages; tests of their own run them.
+ELSEWHERE = {
+    "docs/cloud.md": "tests/test_docs.py",
+    "docs/imports.md": "tests/jobs/test_import_npy.py",
+    "CONTRIBUTING.md": "tests/test_docs.py",
+}
+#: Options of programs that are not ours.
+FOREIGN_OPTIONS = {"--nproc-per-node"}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 
 
 def documents() -> list[Path]:
-    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    return [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def named(document: Path) -> str:
+    return document.relative_to(REPOSITORY).as_posix()
 
 
 def blocks(wanted: str) -> list[Any]:
     return [
-        pytest.param(text, id=f"{document.name}-{number}")
+        pytest.param(text, id=f"{named(document)}-{number}")
         for document in documents()
-        if document.name not in ELSEWHERE
+        if named(document) not in ELSEWHERE
         for number, (language, text) in enumerate(BLOCK.findall(document.read_text()), start=1)
         if language == wanted
     ]
@@ -66,8 +84,8 @@ def smaller(command: str) -> str:
     return re.sub(r"--steps \d+", "--steps 2", command).replace("in 0 1 2 3 4;", "in 0;")
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def shell(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | more
     return subprocess.run(
         ["bash", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -105,10 +123,10 @@ def esc10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("text", blocks("python"))
 def test_a_python_block_runs(text, workshop):
-    named = re.match(r"# (\w+\.py)\n", text)
-    if named:
-        (workshop / named[1]).write_text(text)
-        text = f"from teachers.registry import load_teacher\nload_teacher('python:{named[1][:-3]}:factory')"
+    file = re.match(r"# (\w+\.py)\n", text)
+    if file:
+        (workshop / file[1]).write_text(text)
+        text = f"from teachers.registry import load_teacher\nload_teacher('python:{file[1][:-3]}:factory')"
     done = subprocess.run([sys.executable, "-c", text], cwd=workshop, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -182,22 +200,142 @@ def test_the_session_at_a_url_runs(esc10, monkeypatch):
         server.stop()
 
 
+def test_the_recipes_for_contributors_work_with_one_file_each(workshop, tmp_path):
+    """Each file is saved where its first line says: into a copy of the packages, or beside the audio."""
+    copy = tmp_path / "checkout"
+    for package in PACKAGES:
+        shutil.copytree(REPOSITORY / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(workshop / "audio", tmp_path / "audio")
+    added = []
+    for language, text in BLOCK.findall((REPOSITORY / "CONTRIBUTING.md").read_text()):
+        if language in ("python", "yaml", "sql"):
+            file = re.match(r"(?:#|--) (\S+)\n", text)
+            assert file, f"the first line does not say where this lies:\n{text}"
+            of_package = file[1].split("/")[0] in PACKAGES
+            target = (copy if of_package else tmp_path) / file[1]
+            assert target.parent.is_dir(), f"there is no folder for {file[1]}"
+            assert not target.exists(), f"{file[1]} is there already"
+            target.write_text(text[file.end() :])
+            added += [file[1]] if of_package else []
+        if language == "console":
+            for command, _ in commands(text):
+                done = shell(smaller(command), tmp_path, PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1")
+                assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+                assert done.stdout.strip() or ">" in command, command
+    assert [name.rsplit("/", 1)[0] for name in added] == [
+        "teachers/specs",
+        "logitstore/views/ops",
+        "logitstore/models",
+        "students/terms",
+        "logitstore/queries",
+    ]
+
+
 def test_every_block_says_what_it_is_and_is_run():
-    known = {"python", "yaml", "sh", "console", ""}
+    known = {"python", "yaml", "sh", "console", "sql", "mermaid", ""}
     for document in documents():
-        text = document.read_text()
+        name, text = named(document), document.read_text()
         for language, block in BLOCK.findall(text):
-            assert language in known, f"{document.name}: {language}"
+            assert language in known, f"{name}: {language}"
             if not language:  # a drawing of folders, or what a file holds; never something to type
-                assert "$ " not in block, f"{document.name}: {block}"
-        if document.name in ELSEWHERE:
-            assert document.name in (REPOSITORY / ELSEWHERE[document.name]).read_text()
-        elif document.name not in ("README.md", "students.md"):
-            assert "```console" not in text, f"{document.name} has a session that no test runs"
+                assert "$ " not in block, f"{name}: {block}"
+            if language == "mermaid":
+                assert block.startswith("flowchart "), f"{name}: {block}"
+        if name in ELSEWHERE:
+            assert document.name in (REPOSITORY / ELSEWHERE[name]).read_text()
+        elif name not in ("README.md", "docs/students.md"):
+            assert "```console" not in text, f"{name} has a session that no test runs"
+            assert "```sql" not in text, f"{name} has a query that no test runs"
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in a link, as the hosting sites make it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def links(document: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", document.read_text()))
 
 
 def test_links_between_documents_lead_somewhere():
     for document in documents():
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            if "://" not in target:
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+        for link in links(document):
+            if "://" in link:
+                continue
+            target, _, place = link.partition("#")
+            file = (document.parent / target).resolve() if target else document
+            assert file.exists(), f"{named(document)}: {link}"
+            if place:
+                headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", file.read_text()), re.MULTILINE)
+                assert place in [anchor(heading) for heading in headings], f"{named(document)}: {link}"
+
+
+def test_every_document_can_be_reached_from_the_readme():
+    reached, waiting = set(), [REPOSITORY / "README.md"]
+    while waiting:
+        document = waiting.pop()
+        if document in reached or document.suffix != ".md":
+            continue
+        reached.add(document)
+        waiting += [(document.parent / link.split("#")[0]).resolve() for link in links(document) if "://" not in link]
+    assert [named(document) for document in documents() if document not in reached] == []
+
+
+def test_the_paths_that_documents_name_are_there():
+    for document in documents():
+        for path in re.findall(r"`((?:logitstore|teachers|students|tests|benchmarks)/[\w/.-]*)`", document.read_text()):
+            if "NAME" not in path:
+                assert (REPOSITORY / path).exists(), f"{named(document)}: {path}"
+
+
+def options_of(command: click.Command, former: bool = False) -> set[str]:
+    """Every option of a command and of those below it; former spellings, which are hidden, where they are asked for."""
+    found = {"--help", "--version"}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and (former or not parameter.hidden):
+            found |= {*parameter.opts, *parameter.secondary_opts}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found |= options_of(below, former)
+    return found
+
+
+def test_the_options_that_documents_name_are_options():
+    known = FOREIGN_OPTIONS | options_of(cli)
+    for script in (REPOSITORY / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r"--[a-z][a-z0-9-]+", script.read_text()))
+    for document in documents():
+        tells_of_former = document.name in ("CHANGELOG.md", "reference.md")
+        allowed = known | options_of(cli, former=True) if tells_of_former else known
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", document.read_text()):
+            assert option in allowed, f"{named(document)}: {option}"
+
+
+def test_the_pictures_are_used_and_stand_on_their_own():
+    used = {(document.parent / link).resolve() for document in documents() for link in links(document)}
+    pictures = sorted((REPOSITORY / "docs" / "pictures").iterdir())
+    assert pictures
+    for picture in pictures:
+        assert picture in used, picture.name
+        root = ElementTree.parse(picture).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.find("{*}title") is not None, f"{picture.name}: a title says what it shows to who cannot see it"
+        assert root.get("viewBox"), picture.name
+        text = picture.read_text()
+        assert not re.search(r"href|<script|<image|<foreignObject", text), f"{picture.name} needs something else"
+        background = root.find("{*}rect")
+        assert background is not None, f"{picture.name} has no ground of its own and cannot be read on a dark page"
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert (cited["title"], cited["version"], cited["license"]) == (
+        project["name"],
+        project["version"],
+        project["license"],
+    )
+    assert {"cff-version", "message", "authors", "type"} <= set(cited)

@@ -1,0 +1,1 @@
+"""Audio: where clips come from, how they are listed, cut and decoded."""

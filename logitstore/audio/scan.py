@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ import numpy as np
 
 from logitstore.arrays import F64, I64
 from logitstore.audio.audiofile import frame_count
-from logitstore.audio.source import Source, first_line
-from logitstore.errors import AudioError, QueryError, SourceError
+from logitstore.audio.source import Source
+from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,25 +72,31 @@ def listed(source: Source, where: str | None = None, where_option: str = "--wher
 
 
 def keep_where(listing: pa.Table, where: str, option: str = "--where") -> pa.Table:
-    """The rows for which an SQL expression is true; it can read nothing but them."""
-    import duckdb
+    """The rows for which an SQL expression is true; it can read nothing but them, as the table ``clips``.
+
+    :raises QueryError: it is not one expression over the columns.
+    :raises QueryLimitError: it takes more time, memory or temporary space than a query may.
+    :raises SourceError: it is true of no row.
+    """
     import pyarrow as pa
 
+    from logitstore.sql.check import check_expression
+    from logitstore.sql.limits import Limits
+    from logitstore.sql.sandbox import Sandbox
+
     row = "row of the listing"
-    numbered = listing.append_column(row, pa.array(np.arange(listing.num_rows)))
-    options: dict[str, str | bool | int | float | list[str]] = {
-        "enable_external_access": False,
-        "lock_configuration": True,
-        "python_enable_replacements": False,
-    }
-    with duckdb.connect(config=options) as connection:
+    with Sandbox(Limits.of()) as sandbox:
+        sandbox.register("clips", listing.append_column(row, pa.array(np.arange(listing.num_rows))))
+        sql = f'SELECT "{row}" FROM clips WHERE (\n{where}\n)'
         try:
-            relation = connection.from_arrow(numbered).set_alias("clips")
-            kept = relation.filter(where).select(f'"{row}"').fetchnumpy()[row]
-        except duckdb.Error as error:
-            raise QueryError(
-                f"{option} {where!r}: {first_line(error)} (columns: {', '.join(listing.column_names)})"
-            ) from None
+            check_expression(sandbox.connection, where, ("clips",))
+            with sandbox.stream(sql) as reader:
+                kept = reader.read_all()[row].to_numpy()
+        except QueryLimitError as error:
+            raise QueryLimitError(f"{option} {where!r}: {error}") from error
+        except QueryError as error:
+            found = re.sub(r"^SQL, line \d+, (column \d+, )?", "", str(error))  # of the SQL around it
+            raise QueryError(f"{option} {where!r}: {found} (columns: {', '.join(listing.column_names)})") from error
     if not len(kept):
         raise SourceError(f"{option} {where!r} leaves none of {listing.num_rows} rows; check its values")
     return listing.take(pa.array(np.sort(np.asarray(kept, dtype=np.int64))))

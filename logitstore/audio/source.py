@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 def check_columns(names: Iterable[str], what: str, own: Sequence[str] = ()) -> None:
-    """Whether columns can stand beside the clip table's own, whatever their case (SQL has none).
+    """Refuse columns that cannot stand beside the clip table's own, whatever their case (SQL has none).
 
     :param own: columns that are the listing's, not the user's.
 
@@ -62,7 +62,10 @@ def check_columns(names: Iterable[str], what: str, own: Sequence[str] = ()) -> N
 
 
 def text_key(key: str, what: str) -> str:
-    """The key itself, if it is valid UTF-8; a SourceError otherwise."""
+    """Check that a key is valid UTF-8, and give it back.
+
+    :raises SourceError: it is not.
+    """
     try:
         key.encode()
     except UnicodeEncodeError:
@@ -71,6 +74,7 @@ def text_key(key: str, what: str) -> str:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

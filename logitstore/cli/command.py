@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -257,4 +258,9 @@ def resumable() -> Iterator[None]:
 def fail(message: str, code: int) -> NoReturn:
     """Print one line to stderr and leave."""
     print(f"Error: {message}", file=sys.stderr)
+    sandbox = sys.modules.get("logitstore.sql.sandbox")
+    if sandbox is not None and sandbox.abandoned():  # a query that does not end would go on while Python cleans up
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)

@@ -18,11 +18,13 @@ from logitstore.cli.command import command, stderr
 from logitstore.errors import StoreError, UsageError
 from logitstore.options import Option, Options
 from logitstore.options import Store as StoreOption
+from logitstore.sql.limits import Limits, size
 
 if TYPE_CHECKING:
     from logitstore.store.reader import Store
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
+_DEFAULTS = Limits()
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -62,6 +64,21 @@ class _Inspect(Options):
         Option("A value for $NAME in the SQL: a number where it looks like one, text otherwise. Repeatable.",
                group="Question", flag="parameter", short="p", metavar="NAME VALUE", words=2, parse=typed),
     ] = field(default_factory=dict)  # fmt: skip
+    timeout: Annotated[
+        str | None,
+        Option("End a query that has worked for so long; 0 for no limit.", group="Question", metavar="SECONDS",
+               default=f"{_DEFAULTS.timeout:g}"),
+    ] = None  # fmt: skip
+    memory: Annotated[
+        str | None,
+        Option("Memory that a query may use before it goes on in temporary files, or ends where it cannot, as in 2GB.",
+               group="Question", metavar="SIZE", default=size(_DEFAULTS.memory)),
+    ] = None  # fmt: skip
+    temp_space: Annotated[
+        str | None,
+        Option("Temporary files that a query may make; 0 for none.", group="Question", metavar="SIZE",
+               default=size(_DEFAULTS.temp_space)),
+    ] = None  # fmt: skip
     format: Annotated[
         Literal["table", "csv", "json", "ndjson", "parquet"] | None,
         Option("How the answer is written.", group="Output", default="by the ending of --out, else table"),
@@ -78,8 +95,8 @@ def inspect_command(options: _Inspect) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
     Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
-    columns of one. The SQL is one SELECT; it can change nothing, and reads nothing but the store. The clips of stores
-    that are read as one are numbered through, STORE's first.
+    columns of one. The SQL is one SELECT, or EXPLAIN of one; it can change nothing, reads nothing but the store, and
+    ends at its limits. The clips of stores that are read as one are numbered through, STORE's first.
 
     \b
     Example:
@@ -115,16 +132,19 @@ def inspect_command(options: _Inspect) -> None:
         return
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal; give --out FILE")
-    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, parameters)
+    limits = Limits.of(options.timeout, options.memory, options.temp_space)
+    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, parameters, limits)
 
 
-def _answer(store: Store, sql: str, kind: str, output: str | None, parameters: Mapping[str, Any]) -> None:
+def _answer(
+    store: Store, sql: str, kind: str, output: str | None, parameters: Mapping[str, Any], limits: Limits
+) -> None:
     from logitstore.cli.formats import write
     from logitstore.store.sql.query import stream_query
 
     on_terminal = output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
-    with stream_query(store, sql, parameters) as reader, _destination(output) as file:
+    with stream_query(store, sql, parameters, limits) as reader, _destination(output) as file:
         rows = write(reader, kind, file, width)
     if on_terminal and kind == "table" and stderr.is_terminal:
         stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'})", style="dim")

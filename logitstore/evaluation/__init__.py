@@ -1,0 +1,1 @@
+"""Evaluation: labelled sets, what models say of them, and how good that is."""

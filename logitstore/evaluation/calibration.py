@@ -79,7 +79,7 @@ def calibrate(labels: Bool, scores: Scores, bins: int = BINS) -> Calibration:
 
 
 def require_figures() -> None:
-    """Whether figures can be drawn.
+    """Refuse to begin where no figure can be drawn.
 
     :raises MissingExtraError: matplotlib is not installed.
     """
@@ -90,7 +90,7 @@ def require_figures() -> None:
 
 
 def choose(named: Sequence[tuple[str, Calibration]]) -> list[tuple[str, Calibration]]:
-    """At most :data:`MOST_CURVES` of them: the last ones, which are the ensemble and the store, and the first ones."""
+    """The curves to draw, at most :data:`MOST_CURVES`: the last two (the ensemble and the store) and the first ones."""
     if len(named) <= MOST_CURVES:
         return list(named)
     last = 2
@@ -146,7 +146,7 @@ def draw(named: Sequence[tuple[str, Calibration]], file: str, title: str) -> Non
 
 
 def check_png(file: str) -> None:
-    """Whether a figure can be drawn and its folder is there, before the work that it shows.
+    """Refuse a figure that could not be drawn or written, before the work that it shows.
 
     :raises MissingExtraError: matplotlib is not installed.
     :raises UsageError: no such folder, or the file is one.

@@ -1,0 +1,1 @@
+"""Nets, a file each, and what they share: front ends, published checkpoints, ONNX sessions."""

@@ -71,7 +71,7 @@ def read_sidecar(path: Path, *, required: tuple[str, ...] = ()) -> Sidecar | Non
 
 
 def check_scores(scores: object, *, whose: str) -> str:
-    """A score kind.
+    """Check a score kind, and give it back.
 
     :raises TeacherError: neither "sigmoid" nor "softmax".
     """
@@ -81,7 +81,7 @@ def check_scores(scores: object, *, whose: str) -> str:
 
 
 def check_rate(rate: object, *, whose: str) -> int:
-    """A sample rate in Hz.
+    """Check a sample rate in Hz, and give it back.
 
     :raises TeacherError: not a positive whole number.
     """

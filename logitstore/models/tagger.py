@@ -82,7 +82,7 @@ class Tagger(nn.Module):
 
 
 def at_least(name: str, value: Any, least: int) -> int:
-    """A model argument that must be a whole number of at least ``least``.
+    """Check that an argument of a net is a whole number of at least ``least``, and give it back.
 
     :raises RunError: it is not.
     """
@@ -92,7 +92,7 @@ def at_least(name: str, value: Any, least: int) -> int:
 
 
 def in_range(name: str, value: Any, low: float, high: float) -> float:
-    """A model argument that must be a number in [low, high].
+    """Check that an argument of a net is a number in [low, high], and give it back.
 
     :raises RunError: it is not.
     """

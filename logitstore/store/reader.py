@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from logitstore.audio.clips import ClipAudio
+    from logitstore.sql.limits import Limits
 
 
 class Store(Pieces):
@@ -54,18 +55,20 @@ class Store(Pieces):
             self._audio = clip_audio(self, self._audio_root)
         return self._audio
 
-    def sql(self, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+    def sql(self, query: str, parameters: Mapping[str, Any] | None = None, limits: Limits | None = None) -> pa.Table:
         """The answer to one SELECT over the store's tables; ``.to_pandas()`` and ``.to_pylist()`` make others of it.
 
         :param query: over clips, views, topk, members (where kept), teachers, failures and blocks, joined by ``clip``;
             or ``@NAME``, a question that ships with the tool.
         :param parameters: values of ``$name`` in the query, by name.
+        :param limits: what the query may take, a ``logitstore.sql.limits.Limits``; None for the defaults.
         :returns: a pyarrow table.
         :raises QueryError: the query is not one SELECT that can be answered from the store alone.
+        :raises QueryLimitError: it takes more time, memory or temporary space than it may.
         """
         from logitstore.store.sql.query import run_query
 
-        return run_query(self, query, parameters)
+        return run_query(self, query, parameters, limits)
 
     def __len__(self) -> int:
         """Number of clips, failed ones too."""

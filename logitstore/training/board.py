@@ -34,7 +34,10 @@ class Board:
 
 
 def require() -> None:
-    """:raises MissingExtraError: the package is not installed."""
+    """Refuse to begin without TensorBoard.
+
+    :raises MissingExtraError: the package is not installed.
+    """
     _writer_class()
 
 

@@ -1,0 +1,1 @@
+"""Views: which augmentations there are, what is drawn of them, and how a view sounds."""

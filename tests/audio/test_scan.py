@@ -13,7 +13,7 @@ from logitstore.audio.audiofile import Audio, Pcm
 from logitstore.audio.decode import decode
 from logitstore.audio.scan import scan
 from logitstore.audio.sources import open_source
-from logitstore.errors import AudioError, QueryError, SourceError
+from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
 
 RATE = 8000
 
@@ -161,22 +161,41 @@ def test_where_picks_rows(where: str, kept: str) -> None:
 @pytest.mark.parametrize(
     ("where", "match"),
     [
-        ("fold =", "Parser Error"),
+        ("fold =", "syntax error"),
         ("fould = 1", r"\"fould\" not found .*columns: path, fold, label"),
-        ("true; drop table clips", "Parser Error"),
-        ("true) union all select 1 where (true", "Parser Error"),
-        ("exists (select * from read_csv('/etc/passwd'))", "Permission Error"),
-        ("exists (select * from '/etc/passwd')", "Error"),
-        ("exists (select * from listing)", "Catalog Error"),
-        ("label", "Conversion Error"),
+        ("true; drop table clips", "at '; drop table clips': syntax error"),
+        ("true) union all select 1 where (true", "not one SQL expression"),
+        ("exists (select * from read_csv('/etc/passwd'))", "read_csv.. is not allowed"),
+        ("exists (select * from '/etc/passwd')", "no table '/etc/passwd'; the tables are clips"),
+        ("exists (select * from listing)", "no table 'listing'"),
+        ("label", "Could not convert string 'x'"),
         ("count(*) > 1", "cannot contain aggregates"),
-        ("", "Parser Error"),
+        ("", "it is empty; give a condition"),
+        ("true), (false", "not one SQL expression"),
+        ("true) from clips where (true", "not one SQL expression"),
+        ("true) limit (1", "not one SQL expression"),
+        ("fold = $fold", r"parameter \$fold and no value"),
+        ("current_setting('threads') = '1'", "current_setting.. is not allowed"),
+        ("(select count(*) from query('select 1')) = 1", "query.. is not allowed"),
     ],
 )
 def test_where_that_is_no_expression_over_the_columns(where: str, match: str) -> None:
     with pytest.raises(QueryError, match=match) as caught:
         scan(labelled(), clip_seconds=1, where=where)
     assert "\n" not in str(caught.value)
+
+
+def test_where_may_ask_about_the_other_rows() -> None:
+    where = "clips.label = (SELECT max(label) FROM clips AS every)"
+    assert scan(labelled(), clip_seconds=1, where=where).column("path").to_pylist() == ["b"]
+
+
+def test_where_has_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGITSTORE_SQL_MEMORY", "64MB")
+    monkeypatch.setenv("LOGITSTORE_SQL_TEMP_SPACE", "16MB")
+    where = "(SELECT count(DISTINCT hash(i)) FROM range(1000000000) t(i)) > 0"
+    with pytest.raises(QueryLimitError, match=r"--where .* more than 16MB of temporary.*LOGITSTORE_SQL_TEMP_SPACE"):
+        scan(labelled(), clip_seconds=1, where=where)
 
 
 def test_where_that_leaves_nothing() -> None:

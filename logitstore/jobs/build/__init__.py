@@ -1,0 +1,1 @@
+"""Building and extending a store: audio and teachers in, blocks out."""
