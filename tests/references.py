@@ -12,7 +12,9 @@ from scipy.special import erf
 
 from logitstore.models.registry import build
 from logitstore.views.mel import CED, FrontEnd
-from logitstore.views.ops import FrequencyMask, Roll, TimeMask
+from logitstore.views.ops.frequency_mask import FrequencyMask
+from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe
 
 F64 = np.ndarray

@@ -59,7 +59,7 @@ def status(location: str) -> Status:
     """The status of the store at ``location``."""
     store = open_store(location)
     return Status(
-        **vars(summarise(store)) | {"location": location},
+        **vars(summarise(store, measured=False)) | {"location": location},
         claimed=tuple(claims.claimed_shards(store.storage)),
         failures=tuple(store.failures()),
     )

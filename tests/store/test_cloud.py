@@ -343,13 +343,15 @@ def test_workers_of_a_loader_need_no_network(audio, filled):
 
 
 def test_a_store_at_a_url_is_extended_and_verified(audio, filled, tmp_path):
+    from logitstore.jobs.build.extend import ExtendOptions, extend
     from logitstore.jobs.verify.job import VerifyOptions, verify
 
     found = verify(VerifyOptions(store=filled, audio_root=str(audio / "audio"), replay=2))
     assert (found.problems, found.audit.objects) == ((), len(contents(audio / "store")))
     write_audio(tmp_path / "more" / "new", 3)
-    more = options(audio, source=str(tmp_path / "more"), out=filled, extend=True)
-    assert build(more).made_views == 9
+    teachers = ["python:tones:plain", "python:tones:steep"]
+    more = ExtendOptions(store=filled, source=str(tmp_path / "more"), teachers=teachers, workers=2, device="cpu")
+    assert extend(more).made_views == 9
     assert verify(VerifyOptions(store=filled)).problems == ()
     storage = open_storage(filled)
     storage.put("blocks/000000-0-3/draws/c/0/0", b"something else")
