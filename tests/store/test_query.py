@@ -19,7 +19,7 @@ from logitstore.errors import CorruptStoreError, QueryError
 from logitstore.sql.limits import Limits
 from logitstore.sql.sandbox import connect
 from logitstore.store.reader import Store
-from logitstore.store.sql.lazy import LazyTable, Part
+from logitstore.store.sql.lazy import LazyTable, TablePart
 from logitstore.store.sql.query import run_query, stream_query
 from logitstore.store.sql.tables import tables
 from logitstore.views.ops.frequency_mask import FrequencyMask
@@ -300,7 +300,7 @@ def test_filters_that_are_pushed_down_keep_nan_and_null_right(column: str) -> No
     try:
         connection.register("odd", ODD)
         connection.execute("CREATE TABLE plain AS FROM odd")
-        connection.register("lazy", LazyTable(ODD.schema, [Part({}, len(ODD), decode)]))
+        connection.register("lazy", LazyTable(ODD.schema, [TablePart({}, len(ODD), decode)]))
         for condition in conditions:
             expected, found = (
                 sorted(map(repr, connection.execute(f"SELECT i, d, s FROM {table} WHERE {condition}").fetchall()))
