@@ -39,6 +39,7 @@ from logitstore.errors import (
     ModelOutputError,
     NotAStoreError,
     QueryError,
+    QueryLimitError,
     RecipeError,
     RunError,
     SourceError,
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioError", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError", "ModelOutputError",
-    "NotAStoreError", "QueryError", "RecipeError", "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
+    "NotAStoreError", "QueryError", "QueryLimitError", "RecipeError",
+    "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
     "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
     "open_store", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
