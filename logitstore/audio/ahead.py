@@ -76,8 +76,8 @@ def prefetched(items: Iterator[Item], depth: int = 3) -> Generator[Item, None, N
             put(False, None)
 
     producer = threading.Thread(target=produce, name="batches", daemon=True)
-    producer.start()
     try:
+        producer.start()  # within: an interrupt right after it ends the thread too
         while True:
             more, entry = ready.get()
             if isinstance(entry, BaseException):
@@ -87,4 +87,5 @@ def prefetched(items: Iterator[Item], depth: int = 3) -> Generator[Item, None, N
             yield entry  # type: ignore[misc]
     finally:
         stopped.set()
-        producer.join()
+        if producer.ident is not None:
+            producer.join()

@@ -54,7 +54,7 @@ def test_sizes_are_the_published_ones(name: str, millions: float) -> None:
 
 
 def test_the_names_are_those_of_the_documentation() -> None:
-    assert names() == (*CED_NAMES, "cnn4", "cnn6", "cnn10", "cnn14", "mobile")
+    assert {*CED_NAMES, "cnn4", "cnn6", "cnn10", "cnn14", "mobile"} <= set(names())
 
 
 @pytest.mark.parametrize("name", SMALL)
