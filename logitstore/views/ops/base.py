@@ -42,7 +42,7 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """What of a store a draw's ranges depend on: view length (samples), rate (Hz), clips of a full shard."""
+    """What bounds the draws of a store: its view length (samples), its rate (Hz), the clips of a full shard."""
 
     clip_samples: int
     sample_rate: int
