@@ -482,3 +482,17 @@ class JsonOptions(Options):
     """How the answer is printed."""
 
     json: Annotated[bool, Option("Print JSON.", group="Output")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadsheetOptions(Options):
+    """How CSV is written."""
+
+    spreadsheet_safe: Annotated[
+        bool,
+        Option(
+            "For CSV that a spreadsheet shall open: quote all texts, and put an apostrophe before those that it would "
+            "run as a formula (that begin with =, +, -, @, a tab or a line end). Numbers stay numbers.",
+            group="Output",
+        ),
+    ] = False  # fmt: skip

@@ -14,6 +14,7 @@ import click
 from logitstore.cli.command import command
 from logitstore.errors import UsageError
 from logitstore.options import Option, Options
+from logitstore.texts import in_lines
 
 _MARK = ".logitstore-demo"
 _CLASSES = 60
@@ -123,7 +124,7 @@ def _table(manifest: str, audio: str, root: Path) -> str:
     store = open_store(root / "store")
     lines = [f"{label:24}{value:8.3f}" for label, value in rows]
     lines.append(f"{'bytes a view':24}{store.size() / store.view_count():8.1f}")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _run(program: str, *arguments: str) -> None:

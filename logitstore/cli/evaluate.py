@@ -13,6 +13,7 @@ import click
 from logitstore.cli.command import command
 from logitstore.jobs.options import EvaluateOptions
 from logitstore.options import JsonOptions, Option
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.evaluation.metrics import Metrics
@@ -112,7 +113,7 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
         models = [each for each in named if each[0] not in dict(found.members)] if found.ensemble else named
         for name, metrics in models:
             lines += ["", f"classes, {name}:", *_class_table(found, metrics, width)]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _about_store(found: Evaluation) -> list[str]:

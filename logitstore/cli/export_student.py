@@ -12,6 +12,7 @@ import click
 from logitstore.cli.command import command, run, stderr
 from logitstore.jobs.options import ExportOptions
 from logitstore.options import JsonOptions
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.jobs.export_student import Export, Exported
@@ -59,7 +60,7 @@ def render(found: Export) -> str:
     if found.mAP is not None:
         named = [("run", found.mAP), *(("float" if file.method is None else "int8", file.mAP) for file in found.files)]
         lines += [f"mAP of the {name:<5}  {value:.4f}" for name, value in named if value is not None]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _size(file: Exported, first: Exported) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from logitstore.cli.command import stderr
+from logitstore.cli.command import note, stderr
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.store.summary import BuildSummary
@@ -68,7 +69,7 @@ def render_build(summary: BuildSummary) -> str:
     lines += [f"           {path}: {reason}" for path, reason in summary.failures[:10]]
     if len(summary.failures) > 10:
         lines.append(f'           … all of them: logitstore inspect {summary.location} "FROM failures"')
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 class _Rate(ProgressColumn):
@@ -133,7 +134,7 @@ class BuildProgress:
 
     def _note(self, message: str) -> None:
         if message != self._last_note:
-            stderr.print(f"note: {message}", soft_wrap=True)
+            note(message)
             self._last_note = message
 
 
@@ -186,7 +187,7 @@ class TrainingProgress:
 
     def _note(self, message: str) -> None:
         if not self._bar.disable:  # it is among the notes at the end too
-            stderr.print(f"note: {message}")
+            note(message)
 
 
 def render_training(trained: Trained) -> str:
@@ -220,4 +221,4 @@ def render_training(trained: Trained) -> str:
     lines += [f"note       {note}" for note in trained.notes[:_MOST_NOTES]]
     if len(trained.notes) > _MOST_NOTES:
         lines.append(f"note       … {len(trained.notes) - _MOST_NOTES} more")
-    return "\n".join(lines)
+    return in_lines(lines)

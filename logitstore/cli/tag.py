@@ -13,6 +13,7 @@ import click
 from logitstore.cli.command import command, stderr
 from logitstore.jobs.options import TagOptions
 from logitstore.options import JsonOptions
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.jobs.tag import Tagged
@@ -84,7 +85,7 @@ def render(found: Tagged, width: int | None = None) -> str:
         for first in range(0, len(cells), a_line):
             text = _GAP.join(cells[first : first + a_line]).rstrip()
             lines.append(f"{'' if first else span:>{margin}}{_GAP}{text}")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def clock(seconds: float) -> str:

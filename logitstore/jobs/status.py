@@ -8,6 +8,7 @@ from typing import Any
 from logitstore.store import claims
 from logitstore.store.reader import open_store
 from logitstore.store.summary import Summary, summarise
+from logitstore.texts import in_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Status(Summary):
         lines += [f"           clip {clip}, {path}: {reason}" for clip, path, reason in self.failures[:20]]
         if len(self.failures) > 20:
             lines.append(f'           … all of them: logitstore inspect {self.location} "FROM failures"')
-        return "\n".join(lines)
+        return in_lines(lines)
 
 
 def status(location: str) -> Status:

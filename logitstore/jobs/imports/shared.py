@@ -23,6 +23,7 @@ from logitstore.store.pieces import Pieces
 from logitstore.store.storage import Storage
 from logitstore.store.summary import Summary, summarise
 from logitstore.store.writer import BlockContent, StoreWriter
+from logitstore.texts import in_lines
 from logitstore.views.fingerprint import Fingerprint, fingerprint
 from logitstore.views.ops import Place
 from logitstore.views.recipe import Draws, Recipe
@@ -71,7 +72,7 @@ class ImportSummary(Summary):
         lines += [f"           {path}: {reason}" for path, reason in self.failures[:10]]
         if len(self.failures) > 10:
             lines.append(f'           … all of them: logitstore inspect {self.location} "FROM failures"')
-        return "\n".join(lines + [f"note       {note}" for note in self.notes])
+        return in_lines(lines + [f"note       {note}" for note in self.notes])
 
 
 class AudioNames:
