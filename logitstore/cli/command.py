@@ -4,6 +4,7 @@ Everything that is printed goes out by :func:`echo`, :func:`answer`, :func:`note
 ``stderr``, and shows characters that do not print escaped; while a program runs, whatever else writes to stdout or
 stderr as text (warnings, logs, click's own messages) does so through a stream that escapes them too.
 """
+
 from __future__ import annotations
 
 import difflib

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-import click
-
-from logitstore.cli.command import command, run, stderr
+from logitstore.cli.command import answer, command, run, stderr
 from logitstore.jobs.options import ExportOptions
 from logitstore.options import JsonOptions
 from logitstore.texts import in_lines
@@ -46,7 +43,7 @@ def export_student_command(options: _ExportStudent) -> None:
         if not stderr.is_terminal:
             status.stop()
         found = export_student(options, status.update)
-    click.echo(json.dumps(found.to_dict(), indent=1) if options.json else render(found))
+    answer(options, found.to_dict(), render(found))
 
 
 def render(found: Export) -> str:

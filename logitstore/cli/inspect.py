@@ -166,9 +166,7 @@ def _answer(store: Store, sql: str, kind: str, options: _Inspect, limits: Limits
             streamed(lambda file: write_object(reader, file))
             return
         with _destination(output) as file:
-            rows = write(
-                reader, kind, file, width, spreadsheet=options.spreadsheet_safe, printed=on_terminal
-            )
+            rows = write(reader, kind, file, width, spreadsheet=options.spreadsheet_safe, printed=on_terminal)
     if options.json:
         answer(options, {"out": output, "format": kind, "row_count": rows}, "")
     if on_terminal and kind == "table" and stderr.is_terminal:

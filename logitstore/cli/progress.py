@@ -5,8 +5,9 @@ There is no bar where stderr is not a terminal, under ``--quiet``, and on other 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -70,6 +71,17 @@ def render_build(summary: BuildSummary) -> str:
     if len(summary.failures) > 10:
         lines.append(f'           … all of them: logitstore inspect {summary.location} "FROM failures"')
     return in_lines(lines)
+
+
+def build_document(summary: BuildSummary) -> dict[str, Any]:
+    """What a finished build prints with ``--json``."""
+    made = {"views_made": summary.made_views, "seconds": summary.seconds, "shards_missing": summary.missing}
+    return summary.to_dict() | made | {"failures": failures_document(summary.failures)}
+
+
+def failures_document(failures: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """Clips that could not be read, as JSON."""
+    return [{"path": path, "reason": reason} for path, reason in failures]
 
 
 class _Rate(ProgressColumn):
@@ -188,6 +200,12 @@ class TrainingProgress:
     def _note(self, message: str) -> None:
         if not self._bar.disable:  # it is among the notes at the end too
             note(message)
+
+
+def training_document(trained: Trained) -> dict[str, Any]:
+    """What a finished training prints with ``--json``."""
+    about = {"run": trained.out, "model": trained.model, "parameters": trained.parameters, "before": trained.before}
+    return about | asdict(trained.result) | {"notes": list(trained.notes)}
 
 
 def render_training(trained: Trained) -> str:
