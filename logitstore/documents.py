@@ -73,7 +73,8 @@ def parse_yaml(content: bytes | str) -> Any:
         place = f"line {mark.line + 1}: " if mark else ""
         raise DocumentError(f"{place}{one_line(error.problem or error.context or 'no YAML', 200)}") from error
     except yaml.YAMLError as error:
-        raise DocumentError(one_line(str(error).split("\n")[0], 200)) from error
+        place = f"line {text.count(chr(10), 0, getattr(error, 'position', 0)) + 1}: "
+        raise DocumentError(place + one_line(str(error).split("\n")[0], 200)) from error
 
 
 def parse_json(content: bytes | str, values: int = MOST_VALUES) -> Any:
@@ -118,8 +119,8 @@ def _text(content: bytes) -> str:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise DocumentError(f"the key {shown(twice)} is there twice")
     return found
 
