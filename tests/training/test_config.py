@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_right_is_refused_in_a_line(root, tmp_path, values
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("- a\n- b\n", "holds a list; it must map options to values"), ("a: [", "is not YAML: while parsing")],
+    [("- a\n- b\n", "holds a list; it must map options to values"), ("a: [", "is not YAML: line 2: ")],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
     (tmp_path / "c.yaml").write_text(content)
