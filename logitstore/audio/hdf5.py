@@ -47,9 +47,8 @@ class Hdf5Source(packed.Packed):
             if encoded is None:
                 keys = [text_key(key, str(file)) for key in _int16_names(handle)]
                 if not keys:
-                    found = ", ".join(
-                        f"{key} {handle[key].dtype}" for key in list(handle)[:3] if _lies_within(handle, key)
-                    )
+                    own = [key for key in list(handle)[:3] if _lies_within(handle, key)]
+                    found = ", ".join(f"{key} {handle[key].dtype}" for key in own)
                     raise SourceError(
                         f"{file}: neither int16 data sets (CED) nor audio_name and mp3 (PaSST); found {found or 'none'}"
                     )

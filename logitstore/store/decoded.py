@@ -6,10 +6,10 @@ read-only, whether it was forked, spawned or started on its own: the file's name
 What is mapped is page cache: the kernel keeps the views in use in memory and gives the rest up when it needs room. The
 rows of one view lie together, so an epoch that uses one view of every clip works on 1/V of the file.
 
-The file lies in ``logitstore-<user id>-<secret>`` in the temporary folder (``TMPDIR`` chooses another). The last process that
-has the store open removes it; what a killed one left is removed by the next that comes. Where the views do not all
-fit on that disk the file holds as many as do, and where not one does, decoded blocks are kept in this process alone,
-the most recently used, up to :data:`MOST_KEPT_BYTES`.
+The file lies in ``logitstore-<user id>-<secret>`` in the temporary folder (``TMPDIR`` chooses another). The last
+process that has the store open removes it; what a killed one left is removed by the next that comes. Where the views do
+not all fit on that disk the file holds as many as do, and where not one does, decoded blocks are kept in this process
+alone, the most recently used, up to :data:`MOST_KEPT_BYTES`.
 """
 
 from __future__ import annotations
@@ -244,8 +244,10 @@ def _secret() -> str:
     place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "logitstore" / "scratch"
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(os.open(place, _NEW, 0o600), "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(8))
+        with contextlib.suppress(FileExistsError):
+            file = os.open(place, _NEW, 0o600)
+            os.write(file, secrets.token_hex(8).encode())
+            os.close(file)
         return f"-{place.read_text(encoding='ascii')[:16]}"
     except (OSError, RuntimeError, ValueError):
         return ""

@@ -195,9 +195,8 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
         except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
             if isinstance(error, RunError):
                 raise
-            raise RunError(
-                f"run {str(path)!r}: no model has the model_args of run.json: {' '.join(str(error).split())[:300]}"
-            ) from error
+            reason = " ".join(str(error).split())[:300]
+            raise RunError(f"run {str(path)!r}: no model has the model_args of run.json: {reason}") from error
 
     if is_own(config["model"]):
         with torch.device("meta"):  # its size is what run.json says, so it is held against the file first

@@ -203,7 +203,8 @@ def test_a_small_disk_holds_some_views_at_a_time(made, folder, decodes):
 def test_the_folder_is_private_and_its_name_a_secret(made, folder, tmp_path, monkeypatch):
     store = open_store(made.path)
     store.targets(0, [0])
-    assert len(folder.name) > len(f"logitstore-{os.getuid()}-") + 15 and folder.stat().st_mode & 0o077 == 0
+    assert len(folder.name) == len(f"logitstore-{os.getuid()}-") + 16
+    assert folder.stat().st_mode & 0o077 == 0
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     assert decoded._folder() != folder
     (tmp_path / "file").write_text("no folder")
