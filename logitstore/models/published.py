@@ -106,9 +106,8 @@ def _check_sizes(state: dict[str, torch.Tensor], path: Path, whose: str, error: 
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise error(f"{whose}: the tensor {name!r} of {str(path)!r} is not a plain one; save dense float tensors")
-        claimed = tensor.numel() * tensor.element_size()
-        total += claimed
-        if claimed > tensor.untyped_storage().nbytes() or total > _MOST_SHARED * size:
+        total += tensor.numel() * tensor.element_size()
+        if total > _MOST_SHARED * size:
             raise error(
                 f"{whose}: {str(path)!r} has {size:,} bytes, and its tensor {name!r} of shape {tuple(tensor.shape)} "
                 "claims more than are there; save the state dict with .contiguous() tensors"

@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logitstore.classes import check_classes
 from logitstore.digests import hasher
-from logitstore.errors import RunError
+from logitstore.errors import RunError, TeacherError
 from logitstore.files import write_whole
 from logitstore.models.registry import build, is_own
+from logitstore.models.sidecar import check_rate, check_scores, check_seconds
 from logitstore.plugins import PYTHON
 
 if TYPE_CHECKING:
@@ -61,8 +63,7 @@ class Run:
     @property
     def clip_seconds(self) -> float | None:
         """Length of the clips that it learnt from; None where the run does not say."""
-        training = self.config.get("training", {})
-        seconds = (training.get("store") or training.get("options") or {}).get("clip_seconds")
+        seconds = _clip_seconds(self.config)
         return None if seconds is None else float(seconds)
 
 
@@ -225,10 +226,23 @@ def _config(path: Path) -> dict[str, Any]:
         raise RunError(f"{str(path)!r} is not a run folder of this project: {CONFIG_NAME} has no format {FORMAT!r}")
     if config.get("version") != VERSION:
         raise RunError(f"run {str(path)!r} has the version {config.get('version')!r}; this program reads {VERSION}")
+    whose = f"run {str(path)!r}: {CONFIG_NAME}"
     kinds = {"model": str, "model_args": dict, "classes": list, "scores": str, "sample_rate": int, "digest": str}
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind):
             raise RunError(
                 f"run {str(path)!r}: {key!r} of {CONFIG_NAME} is {config.get(key)!r}; it must be a {kind.__name__}"
             )
+    try:
+        check_classes(config["classes"], whose=whose)
+        check_scores(config["scores"], whose=whose)
+        check_rate(config["sample_rate"], whose=whose)
+        check_seconds(_clip_seconds(config), whose=whose)
+    except (TeacherError, AttributeError) as error:
+        raise RunError(f"{error}; the file is damaged") from error
     return config
+
+
+def _clip_seconds(config: dict[str, Any]) -> Any:
+    training = config.get("training", {})
+    return (training.get("store") or training.get("options") or {}).get("clip_seconds")

@@ -178,6 +178,8 @@ def load(spec: str, rest: str) -> HfTeacher:
     except ImportError as error:
         raise MissingExtraError("transformers", "hf", f"teacher {spec!r}") from error
 
+    hub: Any = importlib.import_module("huggingface_hub.errors")
+    wrong_field: type[Exception] = getattr(hub, "StrictDataclassError", ValueError)  # younger than some of its versions
     source, options = split_options(spec, rest, ("scores",))
     path = Path(source)
     if not path.is_dir() and (path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
@@ -207,7 +209,7 @@ def load(spec: str, rest: str) -> HfTeacher:
         model, report = transformers.AutoModelForAudioClassification.from_pretrained(
             source, config=config, output_loading_info=True, dtype=torch.float32, **safe
         )
-    except (*OWN_ERRORS, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+    except (*OWN_ERRORS, EOFError, pickle.UnpicklingError, safetensors.SafetensorError, wrong_field) as error:
         if isinstance(error, TeacherError):
             raise
         if "trust_remote_code" in str(error):
