@@ -153,7 +153,8 @@ class _Gathered:
         if self.highest + 1 >= classes or self.classes.size < _MANY * classes:
             return []
         return [
-            f"no row names a class after {self.highest}, and {file} names {classes}: is it the list that CED was run with?"
+            f"no row names a class after {self.highest}, and {file} names {classes}: is it the list that CED was run "
+            "with?"
         ]
 
     def seed_lists(self) -> Any:
