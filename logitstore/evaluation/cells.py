@@ -153,7 +153,8 @@ def _split(
         if not doubtful:
             continue
         if find is None:
-            alone = {piece: 0 for piece in every if not any(other in piece for other in _GUESSED)}
+            alone = {each.mid: 0 for each in audioset()}
+            alone |= {piece: 0 for piece in every if not any(other in piece for other in _GUESSED)}
             cut = {piece: _parts(piece, mark, alone.get) for piece in doubtful}
         else:
             cut = {piece: _parts(piece, mark, find) for piece in doubtful}
