@@ -21,7 +21,6 @@ from logitstore.training.batches import Replayer
 from students.data import stored_views
 from students.objective import Objective
 
-
 _FAR = 1.25  # times the share that was asked for, or a part of it: said
 
 
