@@ -147,10 +147,11 @@ def _split(
     pieces = [_cut(text, SEPARATOR) for text in texts]
     every = {piece: None for several in pieces for piece in several}
     names = {each.display_name for each in audioset()} if any("," in piece for piece in every) else set()
-    whole = (lambda piece: piece in names) if find is None else (lambda piece: find(piece) is not None)
-    meant = {piece: (piece,) for piece in every}
+    meant: dict[str, tuple[str, ...]] = {piece: (piece,) for piece in every}
     for mark in _GUESSED:
-        doubtful = [piece for piece in every if mark in piece and not whole(piece)]
+        doubtful = [
+            piece for piece in every if mark in piece and (piece not in names if find is None else find(piece) is None)
+        ]
         if not doubtful:
             continue
         if find is None:
