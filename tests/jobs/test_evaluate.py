@@ -199,7 +199,7 @@ def test_the_command_prints_a_table_or_json(here):
     assert lines[0].split() == ["teacher", "mAP", "micro", "AUPRC", "macro", "AUPRC", "AUC", "d-prime", "ECE"]
     assert lines[1].split()[:2] == [f"python:{here}:Loud", "1.0000"]
     assert lines[3].split()[:2] == ["ensemble", "1.0000"]
-    assert "8 labelled rows, 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
+    assert "8 labelled rows in 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
     assert "an AUC of 1 or 0 is taken half a count short of it, in up to 2 classes" in shown.stdout
     document = json.loads(CliRunner().invoke(evaluate_command, [*arguments, "--json"]).stdout)
     assert document["ensemble"]["mAP"] == 1.0
@@ -314,10 +314,10 @@ def test_a_manifest_of_whole_files_is_scored_on_the_mean_of_their_clips(here):
     shown = CliRunner().invoke(
         evaluate_command, ["labels.csv", "--stored", "store", "--label-column", "label"], catch_exceptions=False
     )
-    assert "9 labelled rows, 11 clips of 1 s" in shown.stdout
+    assert "9 labelled rows in 11 clips of 1 s" in shown.stdout
     assert "targets: 1 of 9 rows are longer than a clip of the store, and scored on the mean of their" in shown.stdout
     own = CliRunner().invoke(evaluate_command, ["--stored", "store", "--label-column", "label"], catch_exceptions=False)
-    assert "11 labelled clips, 11 clips of 1 s" in own.stdout
+    assert "11 labelled clips of 1 s" in own.stdout
 
 
 def test_labels_with_separators_are_guessed_from_the_classes_and_said(here):
