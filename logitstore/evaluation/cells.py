@@ -168,15 +168,16 @@ def _split(
             cut = {piece: _parts(piece, mark, find) for piece in doubtful}
         if all(cut.values()):
             meant |= {piece: parts for piece, parts in cut.items() if parts is not None}
+            why = "a label of its own" if find is None else "a class"
             note(
-                f"{where}: {_short(doubtful[0])} is read as {len(cut[doubtful[0]] or ())} labels, separated by "
-                f"{mark!r}, for each part is {'a label of its own' if find is None else 'a class'}; --label-separator "
-                f"{SEPARATOR!r} makes it one"
+                f"{where}: {_short(doubtful[0])} is read as {len(cut[doubtful[0]] or ())} labels, separated by {mark!r}, "
+                f"for each part is {why}; --label-separator {SEPARATOR!r} makes it one"
             )
         elif find is None:
             note(
-                f"{where}: {_short(doubtful[0])} is taken for one label, as are {len(doubtful)} with {mark!r} in all; if "
-                f"it is several, say --label-separator {mark!r}; only {SEPARATOR!r} separates labels unless that is said"
+                f"{where}: {_short(doubtful[0])} is taken for one label, as are {len(doubtful)} with {mark!r} in all; "
+                f"if it is several, say --label-separator {mark!r}; only {SEPARATOR!r} separates labels unless that is "
+                "said"
             )
     return [tuple(label for piece in several for label in meant[piece]) for several in pieces]
 
