@@ -29,6 +29,7 @@ def scan(
     where_option: str = "--where",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    join: Callable[[pa.Table, list[str]], pa.Table] | None = None,
 ) -> pa.Table:
     """List the clips of a source.
 
@@ -42,6 +43,7 @@ def scan(
     :param where_option: what messages call it.
     :param workers: threads that open headers; the result does not depend on it.
     :param progress: called with (files opened, files) from time to time.
+    :param join: see :func:`listed`.
     :returns: ``path`` string, ``start`` and ``length`` int64 frames, ``rate`` int32 Hz, then the user's columns; sorted
         by (path as UTF-8 bytes, start, length), which is unique.
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
@@ -49,15 +51,22 @@ def scan(
     """
     if not clip_seconds > 0:
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
-    listing, own = listed(source, where, where_option)
+    listing, own = listed(source, where, where_option, join)
     paths, codes = _paths(listing)
     frames, rates = headers(source, paths, workers, progress)
     rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
     return _table(listing, own, rows, start, length, rate)
 
 
-def listed(source: Source, where: str | None = None, where_option: str = "--where") -> tuple[pa.Table, list[str]]:
+def listed(
+    source: Source,
+    where: str | None = None,
+    where_option: str = "--where",
+    join: Callable[[pa.Table, list[str]], pa.Table] | None = None,
+) -> tuple[pa.Table, list[str]]:
     """The rows of a source that are asked for, and which of ``path``, ``start`` and ``duration`` tell them apart.
+
+    :param join: makes one row of those that are alike in these; without it they are refused.
 
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
     :raises QueryError: ``where`` is not one SQL expression over the columns.
@@ -67,6 +76,8 @@ def listed(source: Source, where: str | None = None, where_option: str = "--wher
         listing = keep_where(listing, where, where_option)
     own = [name for name in ("path", "start", "duration") if name == "path" or source.segmented]
     own = [name for name in own if name in listing.column_names]
+    if join is not None:
+        listing = join(listing, own)
     _refuse_duplicates(listing.select(own))
     return listing, own
 
@@ -225,4 +236,7 @@ def _refuse_duplicates(keys: pa.Table) -> None:
             for row in double.slice(0, 3).to_pylist()
         ]
         more = f" and {double.num_rows - 3} more" if double.num_rows > 3 else ""
-        raise SourceError(f"duplicate clips, {double.num_rows} in all: {', '.join(names)}{more}; keep one row of each")
+        raise SourceError(
+            f"duplicate clips, {double.num_rows} in all: {', '.join(names)}{more}; keep one row of each (several labels "
+            "of a clip go into one cell, as in Dog;Bark)"
+        )
