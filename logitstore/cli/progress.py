@@ -48,6 +48,8 @@ def of_total(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 def render_build(summary: BuildSummary) -> str:
     """The lines that a finished build prints."""
+    from logitstore.store.summary import failure_lines
+
     per_view = summary.store_bytes / summary.stored_views if summary.stored_views else 0.0
     pcm = summary.pcm_bytes
     share = f" ({100 * summary.store_bytes / pcm:.2f} % of the clips' 16-bit PCM)" if pcm else ""
@@ -57,7 +59,7 @@ def render_build(summary: BuildSummary) -> str:
         f"clips      {summary.clips:,} x {summary.views} views, in {summary.blocks:,} blocks",
         f"made       {summary.made_views:,} views in {summary.seconds:.1f} s{rate}",
         f"size       {summary.store_bytes:,} bytes, {per_view:.1f} bytes a view{share}",
-        f"failures   {len(summary.failures):,}",
+        *failure_lines(summary.failures, summary.location),
     ]
     if summary.manifest.relations is not None:
         from logitstore.store.format.relations import relation_sizes
@@ -65,9 +67,6 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
-    lines += [f"           {path}: {reason}" for path, reason in summary.failures[:10]]
-    if len(summary.failures) > 10:
-        lines.append(f'           … all of them: logitstore inspect {summary.location} "FROM failures"')
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ builds and imports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from logitstore.audio.lengths import samples_at
 from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.relations import relation_bytes, relation_sizes
-from logitstore.store.pieces import Pieces, failed_clips
+from logitstore.store.pieces import Failure, Pieces, failed_clips
 from logitstore.store.shards import unfinished_shards
 
 _KEYS = ("path", "start", "length", "rate")
@@ -155,11 +155,11 @@ class Summary:
 class BuildSummary(Summary):
     """What a store holds after a build that made ``made_views`` of its views in ``seconds``.
 
-    ``failures`` are (path, reason) of the clips without targets. ``missing`` of the shards lack some of the views that
+    ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
     were asked for, which only ``--shards`` and sources of other parts leave.
     """
 
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
     made_views: int
     seconds: float
     missing: int
@@ -201,6 +201,16 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
         pcm_bytes=pcm,
         relation_bytes={name: sum(own[name] for own in relations) for name in (relations or [{}])[0]},
     )
+
+
+def failure_lines(failures: Sequence[Failure], location: str, most: int = 10) -> list[str]:
+    """How many clips failed, and where and why the first of them did: lines for people."""
+    margin = " " * 11
+    lines = [f"failures   {len(failures):,}"]
+    lines += [f"{margin}clip {failure.clip}, {failure.place}: {failure.reason}" for failure in failures[:most]]
+    if len(failures) > most:
+        lines.append(f'{margin}… all of them: logitstore inspect {location} "FROM failures"')
+    return lines
 
 
 def pcm_bytes(batches: Iterable[Any], sample_rate: int) -> int:

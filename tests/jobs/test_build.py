@@ -157,7 +157,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
     soundfile.write(folder / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
     summary = build(options(audio))
-    failed = dict(summary.failures)
+    failed = {failure.path: failure.reason for failure in summary.failures}
     assert set(failed) == {"text.wav", "empty.flac", "truncated.wav", "nan.wav"}
     assert str(audio) not in "".join(failed.values())
     store = open_store(audio / "store")

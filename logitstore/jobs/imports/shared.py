@@ -19,9 +19,9 @@ from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import Targets, columns_for
 from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
 from logitstore.store.piece import Piece
-from logitstore.store.pieces import Pieces
+from logitstore.store.pieces import Failure, Pieces
 from logitstore.store.storage import Storage
-from logitstore.store.summary import Summary, summarise
+from logitstore.store.summary import Summary, failure_lines, summarise
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.fingerprint import Fingerprint, fingerprint
 from logitstore.views.ops import Place
@@ -51,10 +51,10 @@ class ImportedViews:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportSummary(Summary):
-    """What a store holds after an import; ``failures`` are (path, reason), ``notes`` what a user should know."""
+    """What a store holds after an import; ``failures`` the clips without targets, ``notes`` what a user should know."""
 
     seconds: float
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
     notes: Sequence[str] = ()
 
     def render(self) -> str:
@@ -66,11 +66,8 @@ class ImportSummary(Summary):
             f"clips      {self.clips:,} x {self.views} views, in {self.blocks:,} blocks",
             f"imported   {self.stored_views:,} views in {self.seconds:.1f} s{rate}",
             f"size       {self.store_bytes:,} bytes{each}",
-            f"failures   {len(self.failures):,}",
+            *failure_lines(self.failures, self.location),
         ]
-        lines += [f"           {path}: {reason}" for path, reason in self.failures[:10]]
-        if len(self.failures) > 10:
-            lines.append(f'           … all of them: logitstore inspect {self.location} "FROM failures"')
         return "\n".join(lines + [f"note       {note}" for note in self.notes])
 
 
@@ -223,7 +220,7 @@ def write_blocks(
     return ImportSummary(
         **vars(summarise(store)),
         seconds=time.monotonic() - began,
-        failures=[(path, reason) for _, path, reason in store.failures()],
+        failures=store.failures(),
         notes=notes,
     )
 
