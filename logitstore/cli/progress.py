@@ -149,12 +149,12 @@ class TrainingProgress:
         self._bar = Progress(
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} clips/s  left"),
+            TextColumn("{task.fields[loss]}{task.fields[rate]:,.0f} clips/s  left"),
             TimeRemainingColumn(),
             console=stderr,
             disable=not (stderr.is_terminal and self.first),
         )
-        self._task = self._bar.add_task("training", total=0, loss=float("nan"), rate=0.0)
+        self._task = self._bar.add_task("training", total=0, loss="", rate=0.0)
         self._clips = 0
 
     def __enter__(self) -> TrainingProgress:
@@ -173,10 +173,11 @@ class TrainingProgress:
         self._bar.start()
         self._bar.reset(self._task, total=steps, completed=done)
 
-    def _step(self, step: int, clips: int, loss: float) -> None:
+    def _step(self, step: int, clips: int, loss: float | None) -> None:
         self._clips += clips
         elapsed = self._bar.tasks[0].elapsed or 1e-9
-        self._bar.update(self._task, completed=step, loss=loss, rate=self._clips / elapsed)
+        shown = "" if loss is None else f"loss {loss:.4f}  "
+        self._bar.update(self._task, completed=step, loss=shown, rate=self._clips / elapsed)
 
     def _epoch(self, record: dict[str, Any]) -> None:
         shown = [f"{label} {record[name]:.4f}" for name, label in _SHOWN.items() if name in record]
