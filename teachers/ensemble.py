@@ -245,7 +245,7 @@ class Ensemble:
                 return teacher.outputs(own, own_masks) if features else (teacher.probabilities(own, own_masks), None)
         except LogitstoreError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody's own code, which can raise anything
+        except (Exception, SystemExit) as error:
             said = (str(error).strip().splitlines() or ["without a word"])[0]
             raise ModelOutputError(
                 f"teacher {teacher.spec!r} failed: {type(error).__name__}: {said}; mend it, or what it needs, and run "
@@ -347,8 +347,8 @@ def check_output(
             at = int(off.argmax())
             raise ModelOutputError(
                 f"{whose} states softmax scores, and those of clip {int(rows[at])} of a batch of {clips} sum to "
-                f"{float(sums[at]):.4g} (of all: {float(sums.min()):.4g} to {float(sums.max()):.4g}); the probabilities "
-                f"of one clip sum to 1; {teacher.if_logits}",
+                f"{float(sums[at]):.4g} (of all: {float(sums.min()):.4g} to {float(sums.max()):.4g}); the "
+                f"probabilities of one clip sum to 1; {teacher.if_logits}",
                 int(rows[at]),
             )
     return values.clamp(0.0, 1.0)
@@ -388,14 +388,14 @@ def _remarks(teacher: Teacher, said: torch.Tensor) -> list[str]:
         return []
     if float((said.double().sum(dim=1) - 1).abs().max()) <= _SUM_SLACK:
         return [
-            f"teacher {teacher.spec!r} states sigmoid scores, and those of every clip of its first batch sum to 1, as a "
-            "softmax's do; students learn them as independent probabilities; if they are a distribution, let it "
+            f"teacher {teacher.spec!r} states sigmoid scores, and those of every clip of its first batch sum to 1, as "
+            "a softmax's do; students learn them as independent probabilities; if they are a distribution, let it "
             "state scores = 'softmax'"
         ]
     if float(said.min()) >= 0.5 and float(said.max()) <= _SIGMOID_OF_1:
         return [
-            f"teacher {teacher.spec!r}: all scores of its first batch lie between 0.5 and 0.7311, as those of a sigmoid "
-            "that was applied to probabilities; apply it once"
+            f"teacher {teacher.spec!r}: all scores of its first batch lie between 0.5 and 0.7311, as those of a "
+            "sigmoid that was applied to probabilities; apply it once"
         ]
     return []
 

@@ -18,7 +18,7 @@ _MOST_NAMED = 3
 _MOST_TRIED = 64  # folders beside a wrong audio root
 
 
-def found(source: Source, clip_table: pa.Table, name: str, audio_root: str | None) -> list[str]:
+def require_found(source: Source, clip_table: pa.Table, name: str, audio_root: str | None) -> list[str]:
     """A line on the files that cannot be read, going by their headers; none where all can.
 
     :param clip_table: of :func:`logitstore.audio.scan.scan`. :param name: what the user calls the source.

@@ -46,6 +46,11 @@ def of_total(unit: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def say(note: str) -> None:
+    """A line on stderr beside the progress."""
+    stderr.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
 def render_build(summary: BuildSummary) -> str:
     """The lines that a finished build prints."""
     from logitstore.store.summary import failure_lines
@@ -132,7 +137,7 @@ class BuildProgress:
 
     def _note(self, message: str) -> None:
         if message != self._last_note:
-            stderr.print(f"note: {message}", soft_wrap=True)
+            say(message)
             self._last_note = message
 
 
@@ -186,7 +191,7 @@ class TrainingProgress:
 
     def _note(self, message: str) -> None:
         if not self._bar.disable:  # it is among the notes at the end too
-            stderr.print(f"note: {message}")
+            say(message)
 
 
 def render_training(trained: Trained) -> str:

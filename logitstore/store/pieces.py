@@ -239,9 +239,12 @@ class Pieces:
             found.append(Recorded(clip, self.clips["path"][clip].as_py(), draws, partner, stored))
         return found
 
-    def failures(self) -> list[Failure]:
-        """The clips that have no targets, and why, by clip."""
-        found = []
+    def failures(self, most: int | None = None) -> list[Failure]:
+        """The clips that have no targets, and why, by clip.
+
+        :param most: only the first of them; all by default.
+        """
+        found: list[Failure] = []
         for piece, first in zip(self.pieces, self.offsets if len(self.pieces) > 1 else [0], strict=False):
             reasons = failed_clips(piece.commits)
             if not reasons:
@@ -251,9 +254,8 @@ class Pieces:
                 for row, _ in commit.failed:
                     low, high = spans.get(clip := commit.first_clip + row, (commit.view_start, commit.view_stop))
                     spans[clip] = min(low, commit.view_start), max(high, commit.view_stop)
-            clips = sorted(reasons)
-            keys = piece.clips.select(["path", "start", "rate"]).take(clips).to_pylist()
-            for clip, key in zip(clips, keys, strict=True):
+            clips = sorted(reasons)[: None if most is None else most - len(found)]
+            for clip, key in zip(clips, piece.clip_rows(clips, ["path", "start", "rate"]), strict=True):
                 start_s = key["start"] / key["rate"] if key["rate"] > 0 else None
                 found.append(Failure(int(first) + clip, key["path"], start_s, reasons[clip], *spans[clip]))
         return found

@@ -103,7 +103,8 @@ class FitProgress:
     """What a training reports while it runs; every callback may be left as it is."""
 
     start: Callable[[int, int], None] = lambda steps, done: None  # done: by the checkpoint that it goes on from
-    step: Callable[[int, int, float | None], None] = lambda step, clips, loss: None  # of so many clips; None: no loss yet
+    #: One more step of so many clips; the loss is None until there is one.
+    step: Callable[[int, int, float | None], None] = lambda step, clips, loss: None
     log: Callable[[dict[str, Any]], None] = lambda record: None  # every record of the log
     epoch: Callable[[dict[str, Any]], None] = lambda record: None  # with ``clips_per_second``, which no log has
     note: Callable[[str], None] = lambda message: None
@@ -175,8 +176,8 @@ def fit(
         if it is another training's.
     :param evaluate: measures the model; see :data:`Evaluate`. Only the first of several processes is asked.
     :param group: the processes that train together; each plans the same batches and makes its share of each.
-    :raises ModelOutputError: the loss, the gradients of many steps or the weights are not finite; the last checkpoint, which
-        holds none that are not, stays.
+    :raises ModelOutputError: the loss, the gradients of many steps or the weights are not finite; the last checkpoint
+        stays, and is finite.
     :raises RunError: a checkpoint of another training, or one that cannot be written; too little memory for a step.
     """
     report, group = progress or FitProgress(), group or Group()

@@ -6,7 +6,7 @@ clip, and a clip that cannot be decoded keeps its place as silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -163,7 +163,7 @@ def naming(audio: ClipAudio, plan: BlockPlan, done: int) -> Iterator[None]:
 
 def view_batches(
     manifest: Manifest, plan: BlockPlan, audio: ClipAudio, draws: Draws, pool: ThreadPoolExecutor, strict: bool
-) -> Iterator[tuple[Rendered, list[Fingerprint]]]:
+) -> Generator[tuple[Rendered, list[Fingerprint]], None, None]:
     """The views of a block, clip by clip, in batches; with the first that could be rendered goes its fingerprint.
 
     :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
@@ -196,4 +196,6 @@ def raise_first(audio: ClipAudio, errors: dict[int, AudioError]) -> None:
     :raises AudioError: there is one.
     """
     for clip, error in errors.items():
-        raise AudioError(f"{audio.place(clip)}: {error}; without --strict it is recorded, and the build goes on") from error
+        raise AudioError(
+            f"{audio.place(clip)}: {error}; without --strict it is recorded, and the build goes on"
+        ) from error

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.found import require_found
 from logitstore.audio.lengths import clip_samples
-from logitstore.audio.found import found
 from logitstore.audio.scan import holds, scan
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from logitstore.arrays import Bool
     from logitstore.audio.source import Source
     from logitstore.jobs.build.relate import Relator
-    from logitstore.jobs.build.trial import Answer
     from logitstore.views.recipe import Masks
     from teachers.ensemble import Ensemble
 
@@ -118,7 +118,7 @@ def prepare(options: BuildOptions) -> Job:
     stored = _stored_manifest(storage)
     source = open_source(options.source, options.audio_root)
     clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
-    notes = found(source, clip_table, options.source, options.audio_root)
+    notes = require_found(source, clip_table, options.source, options.audio_root)
 
     import torch  # takes seconds, so only now that the audio is what it should be
 
@@ -171,8 +171,6 @@ def prepare(options: BuildOptions) -> Job:
         relations=relations,
         made_by=versions(),
     )
-    from logitstore.jobs.build.trial import alike
-
     notes += [*ensemble.notes, *([said] if (said := alike(manifest, clip_table, options.views)) else [])]
     if stored is not None and stored.made_by != manifest.made_by:
         changed = [
@@ -196,12 +194,11 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildSumma
 
 def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
-    from logitstore.jobs.build.trial import try_out
-
     began = time.monotonic()
     options = job.options
     told = len(job.ensemble.notes)
-    job.tried = try_out(job)
+    begun = not isinstance(options, Extension) and bool(commits.spans(job.storage))
+    job.tried = try_out(options, job.manifest, job.source, job.clip_table, job.ensemble, begun=begun)
     writer = _open(job)
     manifest = writer.manifest
     for note in (*job.notes, *job.ensemble.notes[told:]):

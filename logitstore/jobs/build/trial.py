@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +15,6 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.errors import AudioError, LogitstoreError
 from logitstore.jobs.build.block import BlockPlan, block_draws, naming, view_batches
 from logitstore.jobs.options import BuildOptions, Extension
-from logitstore.store.format import commits
 from logitstore.store.format.parts import Part
 from logitstore.views.recipe import Draws
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-    from logitstore.jobs.build.job import Job
+    from logitstore.audio.source import Source
     from logitstore.store.format.manifest import Manifest
     from logitstore.views.recipe import Masks
-    from teachers.ensemble import Outputs
+    from teachers.ensemble import Ensemble, Outputs
 
 _LOOKED_AT = 1024  # clips
 _VIEWS_LOOKED_AT = 8
@@ -53,21 +53,21 @@ class Answer:
         return self.outputs
 
 
-def try_out(job: Job) -> Answer | None:
+def try_out(
+    options: BuildOptions, manifest: Manifest, source: Source, clip_table: pa.Table, ensemble: Ensemble, *, begun: bool
+) -> Answer | None:
     """Decode until a clip can be, and ask the teachers about the first batch that holds one.
 
-    A store that has blocks already was tried so when it was begun: then only the audio is.
+    :param begun: whether the store has blocks of these teachers already: then only the audio is tried.
 
     :raises AudioError: not one clip of the source can be decoded.
     :raises ModelOutputError: a teacher failed, or gave no probabilities; the clip is named.
     """
-    manifest, options = job.manifest, job.options
-    begun = not isinstance(options, Extension) and bool(commits.spans(job.storage))
-    audio = ClipAudio(job.source, job.clip_table, manifest.sample_rate)
+    audio = ClipAudio(source, clip_table, manifest.sample_rate)
     reasons: dict[int, AudioError] = {}
-    part = Part("", "", job.clip_table, 0, 0)
-    with ThreadPoolExecutor(max(1, job.workers), "decode") as pool:
-        for plan in _plans(options, manifest, job.clip_table.num_rows):
+    part = Part("", "", clip_table, 0, 0)
+    with ThreadPoolExecutor(options.workers or os.cpu_count() or 1, "decode") as pool:
+        for plan in _plans(options, manifest, clip_table.num_rows):
             draws = Draws({name: values.reshape(-1) for name, values in block_draws(manifest, part, plan).items()})
             done = 0
             with closing(view_batches(manifest, plan, audio, draws, pool, options.strict and not begun)) as batches:
@@ -78,7 +78,7 @@ def try_out(job: Job) -> Answer | None:
                         return None
                     else:
                         with naming(audio, plan, done):
-                            outputs = job.ensemble.try_out(
+                            outputs = ensemble.try_out(
                                 batch.waveforms, batch.masks, features=manifest.relations is not None,
                                 heard=batch.readable,
                             )  # fmt: skip

@@ -121,7 +121,7 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
         return write_blocks(
             open_storage(options.out), manifest, clip_table, files.epochs, failed, imported,
             audio=ClipAudio(source, clip_table, SAMPLE_RATE), advance=advance,
-            notes=_notes(clips, files, recipe, frames, longest),
+            notes=_notes(clips, files, recipe, frames, longest), strict=options.strict,
         )  # fmt: skip
 
 
