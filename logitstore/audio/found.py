@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ def _better_root(root: Path, path: str) -> str | None:
     if not root.is_dir():
         return None
     below = (folder for folder in islice(root.iterdir(), _MOST_TRIED) if folder.is_dir())
-    above = [root / "/".join([".."] * steps) for steps in (1, 2)]
+    above = (Path(os.path.normpath(root / up)) for up in ("..", "../.."))
     return next((str(folder) for folder in (*sorted(below), *above) if (folder / path).is_file()), None)
 
 

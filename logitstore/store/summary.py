@@ -27,11 +27,11 @@ class Summary:
     """What a store is and holds.
 
     ``clips`` counts the clip table, and ``columns`` are those that a user added to it; ``failed`` are the clips of
-    finished blocks that have no targets, the first of them in ``first_failures``. ``views`` is one more than the highest
-    view of any block, ``stored_views`` those that have targets, summed over clips; ``shards_finished`` of the ``shards`` have all of the views.
-    ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate. ``relation_bytes`` are of the frames, the
-    clips and their basis, where the store keeps them. ``seed``, ``value_bits`` and ``average`` are lists where the
-    pieces of a store differ.
+    finished blocks that have no targets, the first of them in ``first_failures``. ``views`` is one more than the
+    highest view of any block, ``stored_views`` those that have targets, summed over clips; ``shards_finished`` of the
+    ``shards`` have all of the views. ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate.
+    ``relation_bytes`` are of the frames, the clips and their basis, where the store keeps them. ``seed``,
+    ``value_bits`` and ``average`` are lists where the pieces of a store differ.
     """
 
     location: str
