@@ -139,7 +139,7 @@ def test_two_processes_step_as_one_does(root, tmp_path):
         flags(student_values(root, tmp_path / "one-plain", **(shared | settings["plain"]))),
     ]
     again = student_values(root, tmp_path / "again", **(shared | settings["mixed"] | {"checkpoint_every": 2}))
-    lost = flags(student_values(root, tmp_path / "lost", **(shared | {"lr": 1e30, "freeze_bn": False})))
+    lost = flags(student_values(root, tmp_path / "lost", **(shared | {"lr": 1e30})))
     (tmp_path / "asked.json").write_text(json.dumps([*asked, again, flags(again), *refused, lost]))
     (tmp_path / "many.py").write_text(MANY)
     done = python(*TORCHRUN, str(tmp_path / "many.py"), str(tmp_path / "asked.json"))
