@@ -170,8 +170,8 @@ def _split(
             meant |= {piece: parts for piece, parts in cut.items() if parts is not None}
             why = "a label of its own" if find is None else "a class"
             note(
-                f"{where}: {_short(doubtful[0])} is read as {len(cut[doubtful[0]] or ())} labels, separated by {mark!r}, "
-                f"for each part is {why}; --label-separator {SEPARATOR!r} makes it one"
+                f"{where}: {_short(doubtful[0])} is read as {len(cut[doubtful[0]] or ())} labels, separated by "
+                f"{mark!r}, for each part is {why}; --label-separator {SEPARATOR!r} makes it one"
             )
         elif find is None:
             note(
