@@ -171,7 +171,7 @@ def _split(
             why = "a label of its own" if find is None else "a class"
             note(
                 f"{where}: {_short(doubtful[0])} is read as {len(cut[doubtful[0]] or ())} labels, separated by "
-                f"{mark!r}: each part is {why}; --label-separator {SEPARATOR!r} makes it one"
+                f"{mark!r}, for each part is {why}; --label-separator {SEPARATOR!r} makes it one"
             )
         elif find is None:
             note(
