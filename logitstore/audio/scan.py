@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.arrays import F64, I64
+from logitstore.arrays import F64, I64, Bool
 from logitstore.audio.audiofile import frame_count
-from logitstore.audio.source import Source
+from logitstore.audio.source import OWN, RESERVED, Reading, Source, kept_name, kept_names
 from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 
 _CHUNK = 4096
+_KEYS = 4  # columns of a clip table before the user's: path, start, length, rate
+_CUT_SLACK = 0.5  # seconds by which a file that holds a segment alone may be longer
+_END_SLACK = 0.1  # seconds by which a row may leave its file without a word: ends are rounded
+_MOST_SHOWN = 5
+_LABELS = {"label", "labels", "class", "classes", "category", "categories", "tag", "tags", "target", "positive_labels",
+           "event_label", "event_labels", "species"}  # fmt: skip
 
 
 def scan(
@@ -29,6 +35,9 @@ def scan(
     where_option: str = "--where",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    taken: Collection[str] = (),
+    label_column: str | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> pa.Table:
     """List the clips of a source.
 
@@ -42,6 +51,10 @@ def scan(
     :param where_option: what messages call it.
     :param workers: threads that open headers; the result does not depend on it.
     :param progress: called with (files opened, files) from time to time.
+    :param taken: names, in lower case, that a user's column may not have in the store; it is kept under another, as is
+        one that is called like the clip table's own.
+    :param label_column: what the user calls the column of labels, for the summary.
+    :param told: given a summary of what was understood, line by line; see :func:`understood`.
     :returns: ``path`` string, ``start`` and ``length`` int64 frames, ``rate`` int32 Hz, then the user's columns; sorted
         by (path as UTF-8 bytes, start, length), which is unique.
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
@@ -52,8 +65,116 @@ def scan(
     listing, own = listed(source, where, where_option)
     paths, codes = _paths(listing)
     frames, rates = headers(source, paths, workers, progress)
+    notes: list[str] = []
+    listing = _settled(source, listing, own, frames[codes], rates[codes], notes)
     rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
-    return _table(listing, own, rows, start, length, rate)
+    table = _table(listing, own, rows, start, length, rate)
+    renamed = kept_names(table.column_names[_KEYS:], {*RESERVED, *taken})
+    table = table.rename_columns([*table.column_names[:_KEYS], *(renamed.get(n, n) for n in table.column_names[_KEYS:])])
+    if told is not None:
+        for line in understood(source, table, len(paths), renamed, notes, label_column):
+            told(line)
+    return table
+
+
+def understood(
+    source: Source,
+    table: pa.Table,
+    files: int,
+    renamed: dict[str, str],
+    notes: list[str],
+    label_column: str | None = None,
+) -> list[str]:
+    """What a scan understood of a source: three lines of files, columns and classes, and one for every surprise.
+
+    :param files: how many the source names. :param renamed: columns of the listing that the clip table calls otherwise.
+    :param notes: of the scan. :param label_column: what the user calls the column of labels, if any.
+    """
+    reading: Reading = getattr(source, "reading", None) or Reading()
+    renamed = reading.renamed | renamed
+    rates = table["rate"].to_numpy()
+    hours = float((table["length"].to_numpy() / np.maximum(rates, 1)).sum()) / 3600
+    unread = len(set(table["path"].filter(_mask(rates == 0)).to_pylist()))
+    names = table.column_names[_KEYS:]
+    parts = [f"{name} from {column!r}" for name, column in reading.used.items() if name != column]
+    parts += [f"kept: {', '.join(name for name in names if name not in renamed.values())}"] if names else []
+    parts += [f"{old!r} is kept as {new!r}" for old, new in renamed.items() if new in names]
+    if reading.ignored:
+        parts.append("ignored: " + ", ".join(f"{name} ({why})" for name, why in reading.ignored.items()))
+    return [
+        f"source     {files:,} file{'s' * (files != 1)}, {hours:,.2f} hours in {table.num_rows:,} "
+        f"clip{'s' * (table.num_rows != 1)}{f'; {unread:,} files cannot be read' if unread else ''}",
+        f"columns    {'; '.join(each for each in parts if each != 'kept: ') or 'none beside the path'}",
+        f"classes    {_classes(table, label_column)}",
+        *(f"note       {note}" for note in dict.fromkeys([*getattr(source, "notes", ()), *reading.notes, *notes])),
+    ]
+
+
+def _classes(table: pa.Table, label_column: str | None) -> str:
+    """What a column of labels holds: that of the user, or what is called like one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = table.column_names[_KEYS:]
+    if label_column is not None:
+        likely = [name for name in [kept_name(label_column, names)] if name in names]
+    else:
+        likely = [name for name in names if name.lower().removeprefix("source_") in _LABELS]
+    if not likely:
+        return "no column of labels is known; a store needs none"
+    column = table[likely[0]].combine_chunks()
+    kind = column.type
+    cells = pc.list_flatten(column) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else column
+    if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
+        return f"the column {likely[0]!r} holds {cells.type}"
+    values = [str(value) for value in pc.unique(cells).to_pylist() if value is not None and value != ""]
+    shown = ", ".join(sorted(values)[:_MOST_SHOWN]) + (", …" if len(values) > _MOST_SHOWN else "")
+    what = "different labels" if cells is not column else "different values"
+    return f"the column {likely[0]!r} has {len(values):,} {what}{f': {shown}' if values else ''}"
+
+
+def _mask(values: Bool) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values)
+
+
+def _settled(
+    source: Source, listing: pa.Table, own: list[str], frames: I64, rates: I64, notes: list[str]
+) -> pa.Table:
+    """The listing, where files may be the very spans that were asked for, with those starting at 0.
+
+    :param frames, rates: of the file of every row. :param notes: told of that, and of rows that leave their files.
+    """
+    import pyarrow as pa
+
+    if "start" not in own and "duration" not in own:
+        return listing
+    start, asked = _seconds(listing, "start", own, 0.0), _seconds(listing, "duration", own, np.nan)
+    seconds = frames / np.maximum(rates, 1)
+    if getattr(source, "cut_already", False):
+        whole = (rates > 0) & (start > 0) & (seconds <= asked + _CUT_SLACK)
+        if whole.any():
+            notes.append(
+                f"{int(whole.sum()):,} files are no longer than their segment, and are taken for the segment itself"
+            )
+            start = np.where(whole, 0.0, start)
+            listing = listing.set_column(listing.schema.get_field_index("start"), "start", pa.array(start))
+    beyond = (rates > 0) & (start >= seconds) & (start > 0)
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        notes.append(
+            f"{int(beyond.sum()):,} rows begin after the end of their file and will be failures, such as "
+            f"{listing['path'][row].as_py()!r} at {start[row]:g} s of {seconds[row]:g} s"
+        )
+    past = (rates > 0) & ~beyond & (start + asked > seconds + _END_SLACK)
+    if past.any():
+        row = int(np.argmax(past))
+        notes.append(
+            f"{int(past.sum()):,} rows end after their file does and are cut there, such as "
+            f"{listing['path'][row].as_py()!r}, to {start[row] + asked[row]:g} s of {seconds[row]:g} s"
+        )
+    return listing
 
 
 def listed(source: Source, where: str | None = None, where_option: str = "--where") -> tuple[pa.Table, list[str]]:
@@ -65,7 +186,7 @@ def listed(source: Source, where: str | None = None, where_option: str = "--wher
     listing = source.listing()
     if where is not None:
         listing = keep_where(listing, where, where_option)
-    own = [name for name in ("path", "start", "duration") if name == "path" or source.segmented]
+    own = [name for name in OWN if name == "path" or source.segmented]
     own = [name for name in own if name in listing.column_names]
     _refuse_duplicates(listing.select(own))
     return listing, own
