@@ -411,8 +411,13 @@ CLIP_SECONDS = Option(
 )  # fmt: skip
 ClipSeconds = Annotated[float | None, CLIP_SECONDS]
 LabelColumn = Annotated[
-    str, Option("The column of labels; several labels are joined by ';'.", group="Audio", metavar="NAME")
+    str, Option("The column of labels: text, numbers, or lists of them.", group="Audio", metavar="NAME")
 ]
+LABEL_SEPARATOR = Option(
+    "What separates several labels in one cell.",
+    group="Audio", metavar="TEXT", default="';', or ',' or '|' where each part is a known class",
+)  # fmt: skip
+LabelSeparator = Annotated[str | None, LABEL_SEPARATOR]
 CLASSES = Option(
     "Keep only the classes that are named in this file, one a line.",
     group="Teachers", metavar="FILE", names="classes", default="all",

@@ -61,7 +61,9 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     store = open_store([options.store, *options.also])
     manifest = store.manifest
     setting, objective = _objective(options, store)
-    labels = clip_labels(store, options.label_column) if objective.needs_labels and options.label_column else None
+    labels = None
+    if objective.needs_labels and options.label_column is not None:
+        labels = clip_labels(store, options.label_column, options.label_separator)
     make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
     model = initialised(make, options.seed)
     init = None
@@ -280,6 +282,8 @@ def _evaluator(options: StudentOptions, store: Store, heard_at: int, pool: Threa
         str(options.label_column),
         where=options.eval_where,
         where_option="--eval-where",
+        label_separator=options.label_separator,
+        classes=store.manifest.classes,
         clip_seconds=store.manifest.clip_seconds,
         workers=options.workers or os.cpu_count() or 1,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from logitstore.options import CLASSES, EVAL_WHERE, AudioRoot, ClipSeconds, LabelColumn, Option, Where
+from logitstore.options import CLASSES, EVAL_WHERE, AudioRoot, ClipSeconds, LabelColumn, LabelSeparator, Option, Where
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run
 
 
@@ -20,6 +20,7 @@ class TeacherOptions(LoopOptions):
     model: Net
     out: Run
     label_column: LabelColumn
+    label_separator: LabelSeparator = None
     audio_root: AudioRoot = None
     model_args: ModelArgs = field(default_factory=dict)
     where: Where = None

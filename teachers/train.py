@@ -16,10 +16,11 @@ from logitstore.audio.lengths import clip_samples, samples_at
 from logitstore.classes import read_classes
 from logitstore.digests import derived_seed
 from logitstore.errors import RunError, SourceError
-from logitstore.evaluation.labelled import Labelled, label_matrix, label_names, read_labelled
+from logitstore.evaluation.labelled import Labelled, classes_from, label_matrix, read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.losses import bce, kl
 from logitstore.models.registry import build, initialised
+from logitstore.notes import note
 from logitstore.training.batches import Batch, Replayer, Views
 from logitstore.training.loop import Epoch, FitProgress, Loss
 from logitstore.training.options import check_loop, steps_of
@@ -48,12 +49,13 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     """
     _check(options)
     workers = options.workers or os.cpu_count() or 1
+    named = None if options.classes is None else read_classes(options.classes)
     read = partial(
         read_labelled, options.manifest, options.audio_root, options.label_column,
-        clip_seconds=options.clip_seconds, workers=workers,
+        label_separator=options.label_separator, clip_seconds=options.clip_seconds, workers=workers,
     )  # fmt: skip
-    labelled = read(where=options.where)
-    classes = label_names(labelled.labels) if options.classes is None else read_classes(options.classes)
+    labelled = read(where=options.where, classes=named)
+    classes = classes_from(labelled.labels, options.manifest) if named is None else named
     if not classes:
         raise SourceError(f"no row of {options.manifest} has a label in the column {options.label_column!r}")
     labels = label_matrix(labelled.labels, classes, whose=options.classes or options.manifest, source=options.manifest)
@@ -71,9 +73,11 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     with workplace(resolved) as (pool, group):
         measures = []
         if options.eval_where is not None:
+            measured = read(where=options.eval_where, where_option="--eval-where", classes=classes)
+            _say_shared(labelled, measured)
             measures.append(
                 Evaluator(
-                    read(where=options.eval_where, where_option="--eval-where"), classes,
+                    measured, classes,
                     whose=f"the rows with {options.where or 'any label'}",
                     sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
                     cache_bytes=options.cache_bytes,
@@ -184,6 +188,17 @@ class _Clips:
             return (1 - w) * self.labels[positions] + w * self.labels[others[positions]]
 
         return Views(clips, draws, partners, mixed)
+
+
+def _say_shared(learnt: Labelled, measured: Labelled) -> None:
+    """Say where the rows that are measured are of files that are learnt from, so that the mAP is too good."""
+    paths = [set(each.table["path"].to_pylist()) for each in (learnt, measured)]
+    both = paths[0] & paths[1]
+    if both:
+        note(
+            f"{len(both)} of {len(paths[1])} files that are measured with --eval-where are learnt from too, as "
+            f"{min(both)!r}; the mAP says nothing of new audio: leave them out with --where"
+        )
 
 
 def _check(options: TeacherOptions) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from logitstore.arrays import F64, I64, Bool
 from logitstore.audio.audiofile import frame_count
-from logitstore.audio.source import OWN, RESERVED, Reading, Source, kept_name, kept_names
+from logitstore.audio.source import OWN, RESERVED, Reading, Source, free_name, kept_name, kept_names
 from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
+from logitstore.notes import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +23,7 @@ _CHUNK = 4096
 _KEYS = 4  # columns of a clip table before the user's: path, start, length, rate
 _CUT_SLACK = 0.5  # seconds by which a file that holds a segment alone may be longer
 _END_SLACK = 0.1  # seconds by which a row may leave its file without a word: ends are rounded
-_MOST_SHOWN = 5
+_MOST_SHOWN, _MOST_COLUMNS = 5, 20
 _LABELS = {"label", "labels", "class", "classes", "category", "categories", "tag", "tags", "target", "positive_labels",
            "event_label", "event_labels", "species"}  # fmt: skip
 
@@ -35,11 +36,11 @@ def scan(
     where_option: str = "--where",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    join: Callable[[pa.Table, list[str]], pa.Table] | None = None,
     taken: Collection[str] = (),
     label_column: str | None = None,
-    told: Callable[[str], None] | None = None,
 ) -> pa.Table:
-    """List the clips of a source.
+    """List the clips of a source, and say what was understood of it.
 
     A file, or what a manifest row asks of it, longer than ``clip_seconds`` becomes several clips; a last piece shorter
     than half of that is dropped unless it is the only one. Cuts are made in the file's own frames, with seconds rounded
@@ -51,10 +52,10 @@ def scan(
     :param where_option: what messages call it.
     :param workers: threads that open headers; the result does not depend on it.
     :param progress: called with (files opened, files) from time to time.
+    :param join: see :func:`listed`.
     :param taken: names, in lower case, that a user's column may not have in the store; it is kept under another, as is
         one that is called like the clip table's own.
     :param label_column: what the user calls the column of labels, for the summary.
-    :param told: given a summary of what was understood, line by line; see :func:`understood`.
     :returns: ``path`` string, ``start`` and ``length`` int64 frames, ``rate`` int32 Hz, then the user's columns; sorted
         by (path as UTF-8 bytes, start, length), which is unique.
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
@@ -62,7 +63,7 @@ def scan(
     """
     if not clip_seconds > 0:
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
-    listing, own = listed(source, where, where_option)
+    listing, own = listed(source, where, where_option, join)
     paths, codes = _paths(listing)
     frames, rates = headers(source, paths, workers, progress)
     notes: list[str] = []
@@ -71,9 +72,8 @@ def scan(
     table = _table(listing, own, rows, start, length, rate)
     renamed = kept_names(table.column_names[_KEYS:], {*RESERVED, *taken})
     table = table.rename_columns([*table.column_names[:_KEYS], *(renamed.get(n, n) for n in table.column_names[_KEYS:])])
-    if told is not None:
-        for line in understood(source, table, len(paths), renamed, notes, label_column):
-            told(line)
+    for kind, message in understood(source, table, len(paths), renamed, notes, label_column):
+        say(kind, message)
     return table
 
 
@@ -84,30 +84,37 @@ def understood(
     renamed: dict[str, str],
     notes: list[str],
     label_column: str | None = None,
-) -> list[str]:
+) -> list[tuple[str, str]]:
     """What a scan understood of a source: three lines of files, columns and classes, and one for every surprise.
 
     :param files: how many the source names. :param renamed: columns of the listing that the clip table calls otherwise.
     :param notes: of the scan. :param label_column: what the user calls the column of labels, if any.
+    :returns: pairs of a word and what there is to say.
     """
     reading: Reading = getattr(source, "reading", None) or Reading()
-    renamed = reading.renamed | renamed
     rates = table["rate"].to_numpy()
     hours = float((table["length"].to_numpy() / np.maximum(rates, 1)).sum()) / 3600
-    unread = len(set(table["path"].filter(_mask(rates == 0)).to_pylist()))
+    unread = len(set(table["path"].filter(rates == 0).to_pylist()))
     names = table.column_names[_KEYS:]
-    parts = [f"{name} from {column!r}" for name, column in reading.used.items() if name != column]
-    parts += [f"kept: {', '.join(name for name in names if name not in renamed.values())}"] if names else []
-    parts += [f"{old!r} is kept as {new!r}" for old, new in renamed.items() if new in names]
-    if reading.ignored:
-        parts.append("ignored: " + ", ".join(f"{name} ({why})" for name, why in reading.ignored.items()))
-    return [
-        f"source     {files:,} file{'s' * (files != 1)}, {hours:,.2f} hours in {table.num_rows:,} "
-        f"clip{'s' * (table.num_rows != 1)}{f'; {unread:,} files cannot be read' if unread else ''}",
-        f"columns    {'; '.join(each for each in parts if each != 'kept: ') or 'none beside the path'}",
-        f"classes    {_classes(table, label_column)}",
-        *(f"note       {note}" for note in dict.fromkeys([*getattr(source, "notes", ()), *reading.notes, *notes])),
+    new = {renamed.get(name, name): old for old, name in reading.renamed.items()}
+    new |= {name: old for old, name in renamed.items() if name not in new}
+    columns = [
+        _listed("used", [old if name == old else f"{old} ({name})" for name, old in reading.used.items()]),
+        _listed("kept", [name if name not in new else f"{new[name]} as {name}" for name in names]),
+        _listed("ignored", [f"{name} ({why})" for name, why in reading.ignored.items()]),
     ]
+    clips = f"{hours:,.2f} hours in {table.num_rows:,} clip{'s' * (table.num_rows != 1)}"
+    return [
+        ("source", f"{files:,} file{'s' * (files != 1)}, {clips}{f'; {unread:,} cannot be read' if unread else ''}"),
+        ("columns", "; ".join(each for each in columns if each) or "none beside the path"),
+        ("classes", _classes(table, label_column)),
+        *(("note", each) for each in dict.fromkeys([*getattr(source, "notes", ()), *reading.notes, *notes])),
+    ]
+
+
+def _listed(what: str, names: list[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > _MOST_COLUMNS else ""
+    return f"{what} {', '.join(names[:_MOST_COLUMNS])}{more}" if names else ""
 
 
 def _classes(table: pa.Table, label_column: str | None) -> str:
@@ -131,12 +138,6 @@ def _classes(table: pa.Table, label_column: str | None) -> str:
     shown = ", ".join(sorted(values)[:_MOST_SHOWN]) + (", …" if len(values) > _MOST_SHOWN else "")
     what = "different labels" if cells is not column else "different values"
     return f"the column {likely[0]!r} has {len(values):,} {what}{f': {shown}' if values else ''}"
-
-
-def _mask(values: Bool) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(values)
 
 
 def _settled(
@@ -177,8 +178,15 @@ def _settled(
     return listing
 
 
-def listed(source: Source, where: str | None = None, where_option: str = "--where") -> tuple[pa.Table, list[str]]:
+def listed(
+    source: Source,
+    where: str | None = None,
+    where_option: str = "--where",
+    join: Callable[[pa.Table, list[str]], pa.Table] | None = None,
+) -> tuple[pa.Table, list[str]]:
     """The rows of a source that are asked for, and which of ``path``, ``start`` and ``duration`` tell them apart.
+
+    :param join: makes one row of those that are alike in these; without it they are refused.
 
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
     :raises QueryError: ``where`` is not one SQL expression over the columns.
@@ -188,6 +196,8 @@ def listed(source: Source, where: str | None = None, where_option: str = "--wher
         listing = keep_where(listing, where, where_option)
     own = [name for name in OWN if name == "path" or source.segmented]
     own = [name for name in own if name in listing.column_names]
+    if join is not None:
+        listing = join(listing, own)
     _refuse_duplicates(listing.select(own))
     return listing, own
 
@@ -205,7 +215,7 @@ def keep_where(listing: pa.Table, where: str, option: str = "--where") -> pa.Tab
     from logitstore.sql.limits import Limits
     from logitstore.sql.sandbox import Sandbox
 
-    row = "row of the listing"
+    row = free_name("row of the listing", listing.column_names)
     with Sandbox(Limits.of()) as sandbox:
         sandbox.register("clips", listing.append_column(row, pa.array(np.arange(listing.num_rows))))
         sql = f'SELECT "{row}" FROM clips WHERE (\n{where}\n)'

@@ -103,6 +103,14 @@ def kept_names(names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
     return found
 
 
+def free_name(name: str, names: Iterable[str]) -> str:
+    """A name that no column of a table has, whatever its case: the one given, or that with marks after it."""
+    known = {each.lower() for each in names}
+    while name.lower() in known:
+        name += "'"
+    return name
+
+
 def kept_name(name: str, names: Sequence[str]) -> str:
     """What a table calls a user's column: itself, or the name that it was kept under."""
     return f"source_{name}" if name not in names and f"source_{name}" in names else name

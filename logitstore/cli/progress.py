@@ -212,7 +212,7 @@ def render_training(trained: Trained) -> str:
     if "mAP" in metrics:
         lines.append(
             f"mAP        {metrics['mAP']:.4f}, micro AUPRC {metrics['micro_auprc']:.4f} (average precision), on "
-            f"{metrics['eval_rows']:,} files and {metrics['eval_classes']} classes; "
+            f"{metrics['eval_rows']:,} rows and {metrics['eval_classes']} classes; "
             f"{metrics['eval_classes_left_out']} classes left out for having no positives"
         )
         if metrics["eval_clips_failed"]:

@@ -50,8 +50,10 @@ def _stored_rows(options: EvaluateOptions, place: str) -> StoredRows:
 
     store = open_store(place)
     if options.manifest is None:
-        return join_own(store, options.label_column, where=options.where)
-    return join_manifest(store, options.manifest, options.label_column, where=options.where)
+        return join_own(store, options.label_column, where=options.where, separator=options.label_separator)
+    return join_manifest(
+        store, options.manifest, options.label_column, where=options.where, separator=options.label_separator
+    )
 
 
 def _heard_by_teachers(
@@ -77,6 +79,8 @@ def _heard_by_teachers(
         options.audio_root,
         options.label_column,
         where=options.where,
+        label_separator=options.label_separator,
+        classes=ensemble.classes,
         clip_seconds=options.clip_seconds,
         workers=workers,
     )

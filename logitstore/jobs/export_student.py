@@ -92,6 +92,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
         measured = evaluate(
             EvaluateOptions(
                 manifest=options.eval_manifest, teachers=specs, label_column=options.label_column,
+                label_separator=options.label_separator,
                 audio_root=options.audio_root, where=options.eval_where, clip_seconds=options.clip_seconds,
                 workers=options.workers, device="cpu",
             )
@@ -113,7 +114,7 @@ def _check(options: ExportOptions) -> None:
     if Path(options.out).suffix != SUFFIX:
         raise RunError(f"--out is {options.out!r}; give a file that ends in {SUFFIX}")
     if options.eval_manifest is None:
-        for name in ("label_column", "eval_where"):
+        for name in ("label_column", "label_separator", "eval_where"):
             if getattr(options, name) is not None:
                 raise RunError(f"--{name.replace('_', '-')} says how to evaluate, and there is no --eval MANIFEST")
     elif options.label_column is None:
@@ -136,7 +137,7 @@ def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes
         raise RunError(
             f"--activation-bits is for convolutions, and run {options.run!r} is mostly matrix products; leave it out"
         )
-    heard = [] if asked is None else _audio(options, run.sample_rate)
+    heard = [] if asked is None else _audio(options, run)
     small = int8.quantised(content, method, heard, options.activation_bits)
     path = Path(options.out)
     measured_on = f"{sum(len(batch) for batch in heard)} clips of {asked}" if heard else "test signals"
@@ -147,7 +148,7 @@ def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes
     return path.with_suffix(f".int8{SUFFIX}"), small, method, compare(small, run.model, heard), measured_on
 
 
-def _audio(options: ExportOptions, rate: int) -> list[F32]:
+def _audio(options: ExportOptions, run: Run) -> list[F32]:
     """Batches of clips, float32 (B, S), unaugmented and padded, evenly over all that are given.
 
     :raises SourceError: none can be decoded.
@@ -160,12 +161,13 @@ def _audio(options: ExportOptions, rate: int) -> list[F32]:
     else:
         labelled = read_labelled(
             str(options.eval_manifest), options.audio_root, str(options.label_column), where=options.eval_where,
-            clip_seconds=options.clip_seconds, workers=workers,
+            label_separator=options.label_separator, classes=run.classes, clip_seconds=options.clip_seconds,
+            workers=workers,
         )  # fmt: skip
         source, table, seconds = labelled.source, labelled.table, labelled.clip_seconds
     chosen = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, _CALIBRATION_CLIPS)).round().astype(int))
-    audio = ClipAudio(source, table.take(chosen), rate)
-    samples = max(1, clip_samples(seconds, rate))
+    audio = ClipAudio(source, table.take(chosen), run.sample_rate)
+    samples = max(1, clip_samples(seconds, run.sample_rate))
     failures: dict[int, str] = {}
     with ThreadPoolExecutor(workers, "decode") as pool:
         batches = [

@@ -13,6 +13,7 @@ from logitstore.options import (
     DEVICE,
     EVAL,
     EVAL_WHERE,
+    LABEL_SEPARATOR,
     OUT,
     AudioRoot,
     BatchSize,
@@ -20,6 +21,7 @@ from logitstore.options import (
     DeviceOptions,
     EnsembleOptions,
     LabelColumn,
+    LabelSeparator,
     Option,
     Options,
     Out,
@@ -193,6 +195,7 @@ class EvaluateOptions(EnsembleOptions):
         Option("A table of labelled audio: CSV, TSV or Parquet with a column `path`.", argument=True, names="source"),
     ] = None
     label_column: LabelColumn
+    label_separator: LabelSeparator = None
     audio_root: AudioRoot = None
     where: Where = None
     clip_seconds: ClipSeconds = None
@@ -280,6 +283,7 @@ class ExportOptions(WorkerOptions):
     label_column: Annotated[
         str | None, Option("The column of labels in that table.", group="Evaluation", metavar="NAME")
     ] = None
+    label_separator: Annotated[str | None, LABEL_SEPARATOR.but(group="Evaluation")] = None
     eval_where: Annotated[str | None, EVAL_WHERE] = None
     audio_root: AudioRoot = None
     clip_seconds: Annotated[float | None, CLIP_SECONDS.but(default="as in the run's training")] = None

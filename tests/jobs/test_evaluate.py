@@ -199,7 +199,7 @@ def test_the_command_prints_a_table_or_json(here):
     assert lines[0].split() == ["teacher", "mAP", "micro", "AUPRC", "macro", "AUPRC", "AUC", "d-prime", "ECE"]
     assert lines[1].split()[:2] == [f"python:{here}:Loud", "1.0000"]
     assert lines[3].split()[:2] == ["ensemble", "1.0000"]
-    assert "8 files in 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
+    assert "8 labelled rows, 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
     assert "an AUC of 1 or 0 is taken half a count short of it, in up to 2 classes" in shown.stdout
     document = json.loads(CliRunner().invoke(evaluate_command, [*arguments, "--json"]).stdout)
     assert document["ensemble"]["mAP"] == 1.0
