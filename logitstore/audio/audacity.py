@@ -35,8 +35,8 @@ def read_track(path: Path, text: str, notes: list[str]) -> list[tuple[float, flo
         start, end = (_number(cell) for cell in [*cells, "", ""][:2])
         if start is None or end is None or start < 0 or end < start:
             raise SourceError(
-                f"{path}, line {line}: {each!r} is no label of Audacity's; a line is START<tab>END<tab>TEXT in seconds, "
-                "the end not before the start"
+                f"{path}, line {line}: {each!r} is no label of Audacity's; a line is START<tab>END<tab>TEXT in "
+                "seconds, and the end is not before the start"
             )
         if end == start:
             points += 1

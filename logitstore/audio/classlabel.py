@@ -53,8 +53,8 @@ def _named(column: pa.ChunkedArray, names: list[str], what: str) -> pa.ChunkedAr
         flat = pa.chunked_array([pa.array([each for value in values for each in value or []], column.type.value_type)])
         named = iter(_named(flat, names, what).to_pylist())
         lists = [None if value is None else [next(named) for _ in value] for value in values]
-        return pa.chunked_array([pa.array([None if each is None else [n for n in each if n is not None] for each in lists],
-                                          pa.list_(pa.string()))])  # fmt: skip
+        lists = [None if each is None else [name for name in each if name is not None] for each in lists]
+        return pa.chunked_array([pa.array(lists, pa.list_(pa.string()))])
     if not pa.types.is_integer(column.type):
         return column
     known = pc.and_(pc.greater_equal(column, -1), pc.less(column, len(names)))
@@ -63,7 +63,8 @@ def _named(column: pa.ChunkedArray, names: list[str], what: str) -> pa.ChunkedAr
         row = pc.index(pc.fill_null(known, True), False).as_py()
         raise SourceError(
             f"{what}, row {row + 1}: {strange[0].as_py()} is none of the {len(names)} classes (ClassLabel) that the "
-            "file's metadata names, 0 to " f"{len(names) - 1}; mend the column or the metadata"
+            "file's metadata names, 0 to "
+            f"{len(names) - 1}; mend the column or the metadata"
         )
     index = pc.if_else(pc.less(column, 0), pa.scalar(None, column.type), column).cast(pa.int64())
     return pa.chunked_array([pa.array(names, pa.string()).take(index.combine_chunks())])

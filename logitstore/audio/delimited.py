@@ -97,11 +97,11 @@ def decoded(path: Path) -> tuple[str, list[str]]:
         if encoding != "utf-8":
             raise SourceError(f"{path}: not {encoding.upper()}, as its first bytes say; save it as UTF-8") from None
         line = raw.count(b"\n", 0, error.start) + 1
-        found = raw[max(0, error.start - 20) : error.start + 20].decode("latin-1").splitlines()
-        context = next((part for part in found if any(ord(letter) > 127 for letter in part)), "")
+        around = raw[max(0, error.start - 20) : error.start + 20].decode("cp1252", "replace").splitlines()
+        context = next((part for part in around if any(ord(letter) > 127 for letter in part)), "")
         raise SourceError(
-            f"{path}, line {line}: {_column(raw, line)} is not UTF-8 ({context.strip()!r} if it is Latin-1); "
-            "save the manifest as UTF-8"
+            f"{path}, line {line}: {_column(raw, line)} is not UTF-8; save the manifest as UTF-8 "
+            f"(it reads {context.strip()!r} in Windows-1252)"
         ) from None
     if "\0" in text:
         raise SourceError(f"{path}: holds NUL characters; if it is UTF-16, save it as UTF-8")
@@ -158,19 +158,23 @@ def read_rows(path: Path, known: Callable[[list[str]], bool], separator: str | N
 
 
 def _understood(header: str, known: Callable[[list[str]], bool]) -> bool:
-    return any(
-        known([name.strip() for name in next(csv.reader([header], delimiter=mark, skipinitialspace=True), [])])
-        for mark in _SEPARATORS
-    )
+    return any(known(_cells(header, mark)) for mark in _SEPARATORS)
+
+
+def _cells(header: str, mark: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([header], delimiter=mark, skipinitialspace=True), [])]
+    except csv.Error:
+        return []
 
 
 def _separator(header: str, preferred: str, known: Callable[[list[str]], bool]) -> tuple[str, bool]:
     """The separator of a header, and whether a space follows each."""
     marks = sorted(_SEPARATORS, key=lambda mark: mark != preferred)
-    names = {mark: next(csv.reader([header], delimiter=mark, skipinitialspace=True), []) for mark in marks}
-    understood = [mark for mark in marks if known([name.strip() for name in names[mark]])]
+    names = {mark: _cells(header, mark) for mark in marks}
+    understood = [mark for mark in marks if known(names[mark])]
     mark = next(iter(understood), max(marks, key=lambda mark: (len(names[mark]) > 1, mark == preferred)))
-    raw = next(csv.reader([header], delimiter=mark), [])
+    raw = header.split(mark)
     return mark, len(raw) > 1 and mark != "\t" and all(name.startswith(" ") for name in raw[1:])
 
 
@@ -218,7 +222,7 @@ def _table(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]],
                 continue
             else:
                 raise SourceError(
-                    f"{path}, line {line}: {len(cells)} cells where the header has {width} "
+                    f"{path}, line {line}: {len(cells)} cell{'s' * (len(cells) != 1)} where the header has {width} "
                     f"({', '.join(map(repr, cells[:4]))}{', …' if len(cells) > 4 else ''}); mend this line"
                 )
         if width > 1 and not any(cells):
@@ -228,7 +232,8 @@ def _table(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]],
         waiting.append(cells)
         if len(waiting) == _CHUNK:
             flush()
-    flush()
+    if waiting:
+        flush()
     if empty:
         notes.append(f"{empty} lines without any text left out")
     columns = [pa.chunked_array(each, pa.string()) for each in chunks]

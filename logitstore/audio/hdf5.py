@@ -149,7 +149,9 @@ def _int16_names(handle: Any, notes: list[str], file: str) -> list[str]:
 
     handle.visititems(visit)
     if names and others:
-        notes.append(f"{file}: {len(others)} data sets that are not int16 of one axis are left out, such as {others[0]}")
+        notes.append(
+            f"{file}: {len(others)} data sets that are not int16 of one axis are left out, such as {others[0]}"
+        )
     return names
 
 

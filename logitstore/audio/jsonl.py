@@ -11,7 +11,7 @@ from logitstore.audio.packed import column_of, is_plain
 from logitstore.errors import SourceError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 
@@ -45,7 +45,7 @@ def read_json(path: Path, ignored: dict[str, str]) -> Rows:
         if odd is not None:
             ignored[name] = "nested"
         else:
-            columns[name] = column_of(values)
+            columns[name.strip()] = column_of(values)
     where = (lambda row: f"{path}, line {lines[row]}") if lines else lambda row: f"{path}, item {row + 1}"
     return Rows(pa.table(columns), where, notes)
 
@@ -67,5 +67,5 @@ def _parsed(text: str, place: str) -> Any:
 
 def _object(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SourceError(f"{place}: not an object with the columns of one row, as {{\"path\": \"a.wav\"}}")
+        raise SourceError(f'{place}: not an object with the columns of one row, as {{"path": "a.wav"}}')
     return value

@@ -43,7 +43,6 @@ class LabelFiles:
         return self.audio.read(path)
 
     def listing(self) -> pa.Table:
-        import pyarrow as pa
 
         self.reading = Reading()
         stems = Stems(self.audio.listing().column("path").to_pylist())
@@ -85,7 +84,9 @@ class LabelFiles:
             labels = audacity.read_track(file, text, notes)
             key = self._recording("", file, stems, absent)
             keys, start, end = [key] * len(labels), [one for one, _, _ in labels], [one for _, one, _ in labels]
-            others = pa.table({"label": pa.array([[each[2]] if each[2] else [] for each in labels], pa.list_(pa.string()))})
+            others = pa.table(
+                {"label": pa.array([[each[2]] if each[2] else [] for each in labels], pa.list_(pa.string()))}
+            )
         elif not text.strip():
             notes.append("label files without a label")
             return pa.table({"path": pa.array([], pa.string())})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.arrays import F64
+from logitstore.arrays import F64, Bool
 from logitstore.audio import audioset
 from logitstore.audio.audiofile import Audio
 from logitstore.audio.delimited import Rows, read_rows, typed
@@ -149,19 +149,9 @@ def build_listing(rows: Rows, found: Roles, path: Path, reading: Reading) -> pa.
         used = {"path": found.path}
     kept = set(table.column_names) - {column for role, column in used.items() if role != "end"}
     if "end" in times:
-        start = times.get("start", np.zeros(len(times["end"])))
-        length = times["end"] - np.where(np.isnan(start), 0.0, start)
-        _refuse(rows, length <= 0, lambda row: f"it ends at {times['end'][row]:g} s and starts at {start[row]:g} s; the "
-                f"end must come after the start{_hint('end', used)}")  # fmt: skip
-        if "duration" in times:
-            away = np.abs(length - times["duration"])
-            _refuse(rows, away > _SAME, lambda row: f"{used['end']} and {used['duration']} contradict each other: the "
-                    f"row is {length[row]:g} s by the one and {times['duration'][row]:g} s by the other"
-                    f"{_hint('duration', used)}")  # fmt: skip
-            times["duration"] = np.where(np.isnan(times["duration"]), length, times["duration"])
-        else:
-            times["duration"] = length
+        if "duration" not in times:
             kept.discard(used["end"])
+        times["duration"] = _durations(rows, times, used)
     for role in ("start", "duration"):
         if role in times:
             made[role] = pa.array(times[role], pa.float64(), from_pandas=True)
@@ -224,9 +214,7 @@ def _paths(rows: Rows, column: str) -> pa.Array:
     for row, key in enumerate(values.to_pylist()):
         normal = normal_path(key) if key is not None else None
         if normal is None:
-            raise SourceError(
-                f"{rows.where(row)}: {_blame(key)}; paths are relative to the audio root and stay in it"
-            )
+            raise SourceError(f"{rows.where(row)}: {_blame(key)}; paths are relative to the audio root and stay in it")
         keys.append(normal)
     return pa.array(keys, pa.string())
 
@@ -274,6 +262,33 @@ def _seconds(rows: Rows, column: str, role: str, found: Roles) -> F64 | None:
     return values
 
 
+def _durations(rows: Rows, times: dict[str, F64], used: dict[str, str]) -> F64:
+    """Seconds from start to end of every row, float64 (n,), NaN where neither the end nor the duration is said."""
+    end = times["end"]
+    start = np.nan_to_num(times.get("start", np.zeros(len(end))), nan=0.0)
+    length = end - start
+
+    def too_early(row: int) -> str:
+        return (
+            f"it starts at {start[row]:g} s and ends at {end[row]:g} s; the end must come after the start"
+            f"{_hint('end', used)}"
+        )
+
+    _refuse(rows, length <= 0, too_early)
+    if "duration" not in times:
+        return length
+    stated = times["duration"]
+
+    def contrary(row: int) -> str:
+        return (
+            f"{used['end']!r} and {used['duration']!r} contradict each other: from the start to the end it is "
+            f"{length[row]:g} s, and the duration is {stated[row]:g} s{_hint('duration', used)}"
+        )
+
+    _refuse(rows, np.abs(length - stated) > _SAME, contrary)
+    return np.where(np.isnan(stated), length, stated)
+
+
 def _number(text: str) -> float | None:
     try:
         number = float(text)
@@ -282,7 +297,7 @@ def _number(text: str) -> float | None:
     return None if np.isnan(number) or "_" in text else number
 
 
-def _refuse(rows: Rows, wrong: np.ndarray, blame: Callable[[int], str]) -> None:
+def _refuse(rows: Rows, wrong: Bool, blame: Callable[[int], str]) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise SourceError(f"{rows.where(row)}: {blame(row)}")

@@ -29,7 +29,8 @@ def bytes_columns(schema: pa.Schema) -> list[str]:
     structs = [
         field.name
         for field in schema
-        if pa.types.is_struct(field.type) and any(inner.name == "bytes" and is_binary(inner.type) for inner in field.type)
+        if pa.types.is_struct(field.type)
+        and any(inner.name == "bytes" and is_binary(inner.type) for inner in field.type)
     ]
     return structs or [field.name for field in schema if is_binary(field.type)]
 

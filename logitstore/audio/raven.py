@@ -14,7 +14,7 @@ from logitstore.audio.roles import plain
 from logitstore.errors import SourceError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 BEGIN, END, FILE, OFFSET = "begin_time_s", "end_time_s", "begin_file", "file_offset_s"
 
@@ -51,7 +51,9 @@ def read_table(path: Path, notes: list[str]) -> tuple[Rows, list[str | None]]:
     stop = [at + (last - first) for at, first, last in zip(start, begin, end, strict=True)]
     for row, (first, last) in enumerate(zip(start, stop, strict=True)):
         if not 0 <= first < last:
-            raise SourceError(f"{rows.where(row)}: it begins at {first:g} s and ends at {last:g} s; mend this selection")
+            raise SourceError(
+                f"{rows.where(row)}: it begins at {first:g} s and ends at {last:g} s; mend this selection"
+            )
     own = [by_name[name] for name in (BEGIN, END, FILE, OFFSET) if name in by_name]
     others = {name: typed(rows, name, notes) for name in rows.table.column_names if name not in own}
     table = pa.table({"start": start, "end": stop} | others)

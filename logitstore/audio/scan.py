@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.arrays import F64, I64, Bool
+from logitstore.arrays import F64, I64
 from logitstore.audio.audiofile import frame_count
-from logitstore.audio.source import OWN, RESERVED, Reading, Source, free_name, kept_name, kept_names
+from logitstore.audio.source import OWN, RESERVED, Reading, Source, kept_name, kept_names
 from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
 from logitstore.notes import say
 
@@ -71,7 +71,9 @@ def scan(
     rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
     table = _table(listing, own, rows, start, length, rate)
     renamed = kept_names(table.column_names[_KEYS:], {*RESERVED, *taken})
-    table = table.rename_columns([*table.column_names[:_KEYS], *(renamed.get(n, n) for n in table.column_names[_KEYS:])])
+    table = table.rename_columns(
+        [*table.column_names[:_KEYS], *(renamed.get(n, n) for n in table.column_names[_KEYS:])]
+    )
     for kind, message in understood(source, table, len(paths), renamed, notes, label_column):
         say(kind, message)
     return table
@@ -95,7 +97,7 @@ def understood(
     rates = table["rate"].to_numpy()
     hours = float((table["length"].to_numpy() / np.maximum(rates, 1)).sum()) / 3600
     unread = len(set(table["path"].filter(rates == 0).to_pylist()))
-    names = table.column_names[_KEYS:]
+    names = [name for name in table.column_names[_KEYS:] if not name.startswith("\n")]
     new = {renamed.get(name, name): old for old, name in reading.renamed.items()}
     new |= {name: old for old, name in renamed.items() if name not in new}
     columns = [
@@ -140,9 +142,7 @@ def _classes(table: pa.Table, label_column: str | None) -> str:
     return f"the column {likely[0]!r} has {len(values):,} {what}{f': {shown}' if values else ''}"
 
 
-def _settled(
-    source: Source, listing: pa.Table, own: list[str], frames: I64, rates: I64, notes: list[str]
-) -> pa.Table:
+def _settled(source: Source, listing: pa.Table, own: list[str], frames: I64, rates: I64, notes: list[str]) -> pa.Table:
     """The listing, where files may be the very spans that were asked for, with those starting at 0.
 
     :param frames, rates: of the file of every row. :param notes: told of that, and of rows that leave their files.
@@ -215,7 +215,7 @@ def keep_where(listing: pa.Table, where: str, option: str = "--where") -> pa.Tab
     from logitstore.sql.limits import Limits
     from logitstore.sql.sandbox import Sandbox
 
-    row = free_name("row of the listing", listing.column_names)
+    row = "\nkept"
     with Sandbox(Limits.of()) as sandbox:
         sandbox.register("clips", listing.append_column(row, pa.array(np.arange(listing.num_rows))))
         sql = f'SELECT "{row}" FROM clips WHERE (\n{where}\n)'

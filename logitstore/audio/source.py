@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from logitstore.audio.audiofile import Audio
 from logitstore.errors import SourceError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Columns of a listing that are not the user's: the key, and what cuts the file, in seconds.
 OWN = ("path", "start", "duration")
+#: A column of our own beside a listing's; no user's column begins so, for their names are stripped.
+ROW = "\nrow"
 #: Names that the clip table has for itself.
 RESERVED = ("clip", "path", "start", "length", "rate", "failed")
 
@@ -42,6 +44,11 @@ class ColumnNames:
     start: str | None = None
     end: str | None = None
     duration: str | None = None
+
+    @classmethod
+    def of(cls, options: Any) -> ColumnNames:
+        """What an object of options says; see :class:`logitstore.options.ColumnOptions`."""
+        return cls(options.path_column, options.start_column, options.end_column, options.duration_column)
 
 
 class Source(Protocol):
@@ -103,14 +110,6 @@ def kept_names(names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
     return found
 
 
-def free_name(name: str, names: Iterable[str]) -> str:
-    """A name that no column of a table has, whatever its case: the one given, or that with marks after it."""
-    known = {each.lower() for each in names}
-    while name.lower() in known:
-        name += "'"
-    return name
-
-
 def kept_name(name: str, names: Sequence[str]) -> str:
     """What a table calls a user's column: itself, or the name that it was kept under."""
     return f"source_{name}" if name not in names and f"source_{name}" in names else name
@@ -125,6 +124,7 @@ def user_columns(table: pa.Table, what: str, reading: Reading) -> pa.Table:
     """
     import pyarrow as pa
 
+    table = table.rename_columns([name.strip() if name[:1] == "\n" else name for name in table.column_names])
     check_columns(table.column_names, what)
     renamed = kept_names(table.column_names, OWN)
     reading.renamed.update(renamed)

@@ -55,7 +55,9 @@ class TarSource(Packed):
                     stream.seek(offset)
                     sidecars[member] = _sidecar(stream.read(size), suffix, f"{file}: {member}", self.reading.ignored)
         if large:
-            self.reading.notes.append(f"{name}: {len(large)} side files of more than 1 MiB, such as {large[0]!r}, are left out")
+            self.reading.notes.append(
+                f"{name}: {len(large)} side files of more than 1 MiB, such as {large[0]!r}, are left out"
+            )
         fields = _fields(members, sidecars, str(file))
         columns = sorted({column for values in fields for column in values})
         table = pa.table({column: column_of([values.get(column) for values in fields]) for column in columns})

@@ -12,7 +12,7 @@ import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.scan import listed, scan
-from logitstore.audio.source import Source
+from logitstore.audio.source import ROW, ColumnNames, Source
 from logitstore.audio.sources import open_source
 from logitstore.digests import hasher
 from logitstore.errors import SourceError, TeacherError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Length of a clip where neither the user nor the data says otherwise.
 DEFAULT_CLIP_SECONDS = 10.0
 
-_ROW = "manifest row"
+_ROW = ROW
 _MOST_NAMED = 3
 
 
@@ -99,6 +99,7 @@ def read_labelled(
     classes: Sequence[str] | None = None,
     clip_seconds: float | None = None,
     workers: int = 1,
+    columns: ColumnNames | None = None,
 ) -> Labelled:
     """Scan a manifest and read its labels, as :func:`logitstore.evaluation.cells.read_cells` does.
 
@@ -108,9 +109,10 @@ def read_labelled(
     :param classes: the names that labels will be matched to, where they are known.
     :param where, where_option: see :func:`logitstore.audio.scan.scan`.
     :param clip_seconds: longer rows become several clips; by default 10 s, or the longest row where that is shorter.
+    :param columns: which columns of the manifest say what; by their usual names by default.
     :raises SourceError: no such manifest or column, or no rows; see also :func:`logitstore.audio.scan.scan`.
     """
-    source = _Numbered(open_source(manifest, audio_root), label_column, manifest)
+    source = _Numbered(open_source(manifest, audio_root, columns), label_column, manifest)
     seconds = DEFAULT_CLIP_SECONDS if clip_seconds is None else clip_seconds
     table = scan(
         source, clip_seconds=seconds, where=where, where_option=where_option, workers=workers, join=source.join,
@@ -132,13 +134,14 @@ def read_listing(
     where: str | None = None,
     label_separator: str | None = None,
     classes: Sequence[str] | None = None,
+    columns: ColumnNames | None = None,
 ) -> tuple[pa.Table, tuple[tuple[str, ...], ...], I64]:
     """The rows of a manifest and their labels as :func:`read_labelled` reads them, but no audio is looked at.
 
     :returns: ``path`` and, where the manifest has them, ``start`` and ``duration`` (s) of every row; labels; numbers.
     :raises SourceError: no such manifest or column, or no rows.
     """
-    source = _Numbered(open_source(manifest), label_column, manifest)
+    source = _Numbered(open_source(manifest, None, columns), label_column, manifest)
     listing, own = listed(source, where, join=source.join)
     numbers = listing[_ROW].to_numpy().astype(np.int64)
     return listing.select(own), source.labels(numbers, label_separator, classes), numbers
