@@ -59,5 +59,7 @@ def find(ids: list[str], starts: list[float], ends: list[float], stems: Stems, r
 def _names(video: str, start: float, end: float) -> list[str]:
     """What a segment's file may be called, without its ending."""
     times = [(f"{at:g}", f"{at:.1f}", f"{at:.3f}", f"{at * 1000:.0f}") for at in (start, end)]
-    spans = [f"{video}_{first}" for first in times[0]] + [f"{video}_{first}_{last}" for first, last in zip(*times, strict=True)]
+    spans = [f"{video}_{first}" for first in times[0]] + [
+        f"{video}_{first}_{last}" for first, last in zip(*times, strict=True)
+    ]
     return [video, *spans, f"Y{video}", *(f"Y{span}" for span in spans)]

@@ -15,6 +15,7 @@ import numpy as np
 from logitstore.arrays import F64, Bool
 from logitstore.audio import audioset
 from logitstore.audio.audiofile import Audio
+from logitstore.audio.classlabel import with_names
 from logitstore.audio.delimited import Rows, read_rows, typed
 from logitstore.audio.jsonl import SUFFIXES as JSON_SUFFIXES
 from logitstore.audio.jsonl import read_json
@@ -144,9 +145,8 @@ def build_listing(rows: Rows, found: Roles, path: Path, reading: Reading) -> pa.
             times[role], used[role] = values, column
         elif column is not None:
             reading.notes.append(f"the column {column!r} is not in seconds, and cuts no file")
-    if found.guessed and len(times) < 2:
-        times = {}
-        used = {"path": found.path}
+    if "start" in found.guessed and len(times) < 2:  # its end is no time, so it may be none either
+        times, used = {}, {"path": found.path}
     kept = set(table.column_names) - {column for role, column in used.items() if role != "end"}
     if "end" in times:
         if "duration" not in times:
@@ -172,14 +172,12 @@ def _read(path: Path, asked: ColumnNames, reading: Reading) -> Rows:
     suffix = table_suffix(path)
     if path.suffix.lower() == ".parquet":
         try:
-            table = pq.read_table(path)
+            table = with_names(pq.read_table(path), str(path))
             table = table.rename_columns([name.strip() for name in table.column_names])
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = first_line(error).removesuffix(".")
             raise SourceError(f"{path}: not readable as a parquet manifest: {reason}") from None
-        from logitstore.audio.classlabel import with_names
-
-        return Rows(with_names(table, str(path)), lambda row: f"{path}, row {row + 1}")
+        return Rows(table, lambda row: f"{path}, row {row + 1}")
     if suffix in JSON_SUFFIXES:
         return read_json(path, reading.ignored)
     rows = read_rows(path, lambda names: has_path(names, asked), "\t" if suffix == ".tsv" else None)
@@ -231,13 +229,13 @@ def _seconds(rows: Rows, column: str, role: str, found: Roles) -> F64 | None:
             if text is None or not text.strip():
                 continue
             number = _number(text)
+            if number is None and guessed and np.isnan(values).all():
+                return None
             if number is None:
                 wrong = row
                 break
             values[row] = number
         if wrong is not None:
-            if guessed:
-                return None
             raise SourceError(
                 f"{rows.where(wrong)}: {column} is {cells[wrong].as_py()!r}; it must be a number of seconds, "
                 f"or nothing{_hint(role, {role: column})}"

@@ -26,7 +26,8 @@ _DURATIONS = tuple(base + end for base in ("duration", "dur", "segment_duration"
 class Roles:
     """The columns of a table that say something of the clips; None where there is none.
 
-    ``guessed`` are those of start, end and duration that are no more than likely: they count if they hold numbers.
+    ``guessed`` are those of start, end and duration that are no more than likely by the names of their columns: they
+    count if these hold numbers.
     """
 
     path: str
@@ -82,14 +83,14 @@ def roles(names: Sequence[str], asked: ColumnNames, what: str) -> Roles:
     # a start alone may be the time of day, an end alone anything: only together do they mean a piece of a file
     if start is None and asked.start is None and starts and (end or duration or ends or durations):
         start = _single("start", starts, what)
-        guessed.add(start)
+        guessed.add("start")
     if start is not None and end is None and duration is None:
         if asked.end is None and ends:
             end = _single("end", ends, what)
-            guessed.add(end)
+            guessed.add("end")
         elif asked.duration is None and durations:
             duration = _single("duration", durations, what)
-            guessed.add(duration)
+            guessed.add("duration")
         elif guessed:
             start, guessed = None, set()
     return Roles(path, start, end, duration, frozenset(guessed))

@@ -136,6 +136,8 @@ def user_columns(table: pa.Table, what: str, reading: Reading) -> pa.Table:
             reading.ignored[name] = str(column.type)
             continue
         try:
+            if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+                column = pa.chunked_array([pa.array(column.to_pylist(), kind)])  # Arrow's own cast makes broken lists
             columns[renamed.get(name, name)] = column if kind == column.type else column.cast(kind)
         except pa.ArrowException:
             reading.ignored[name] = str(column.type)
