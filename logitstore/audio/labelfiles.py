@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 SUFFIX = ".txt"
 
 
+def is_label_file(file: Path) -> bool:
+    """Whether a text file is of labels, by its first bytes."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4096).decode("utf-8-sig", "replace")
+    except OSError:
+        return False
+    return raven.is_table(head) or audacity.is_track(head)
+
+
 class LabelFiles:
     """Text files of labels, and the audio that they are of.
 

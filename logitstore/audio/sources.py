@@ -32,8 +32,8 @@ from pathlib import Path
 import logitstore.audio
 from logitstore.audio.audiofile import AUDIO_SUFFIXES
 from logitstore.audio.folder import FolderSource, walk
-from logitstore.audio.labelfiles import SUFFIX, LabelFiles
-from logitstore.audio.manifest import SUFFIXES, ManifestSource, is_manifest
+from logitstore.audio.labelfiles import SUFFIX, LabelFiles, is_label_file
+from logitstore.audio.manifest import SUFFIXES, ManifestSource, is_manifest, table_suffix
 from logitstore.audio.packed import KINDS
 from logitstore.audio.several import AnythingBelow, AudioFiles, Several
 from logitstore.audio.source import ColumnNames, Source, normal_path, text_key
@@ -146,7 +146,9 @@ def _single(path: Path, source: str, audio_root: str | None, columns: ColumnName
         labels = _label_files(path)
         if labels:
             return LabelFiles(tuple(labels), path, open_audio(audio_root if audio_root is not None else str(path)))
-        return FolderSource(_root_above(path, audio_root), path)
+        found = FolderSource(_root_above(path, audio_root), path)
+        found.reading.notes += _unread(path)
+        return found
     if is_manifest(path):
         return ManifestSource(path, open_audio(audio_root if audio_root is not None else str(path.parent)), columns)
     if _ending(path) == SUFFIX:
@@ -203,10 +205,26 @@ def _common(folders: list[Path]) -> Path:
 
 def _label_files(folder: Path) -> list[Path]:
     """The label files of a folder that has no audio of its own; none where it has some."""
-    keys = list(walk(folder, folder, AUDIO_SUFFIXES | KINDS.keys() | {SUFFIX}))
-    if any(posixpath.splitext(key)[1].lower() != SUFFIX for key in keys):
-        return []
-    return [folder / key for key in keys]
+    found = []
+    for key in walk(folder, folder, AUDIO_SUFFIXES | KINDS.keys() | {SUFFIX}):
+        if posixpath.splitext(key)[1].lower() != SUFFIX:
+            return []
+        found.append(folder / key)
+    return found
+
+
+def _unread(folder: Path) -> list[str]:
+    """A note of the tables and label files that lie in a folder of audio, and are not read."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+    tables = [name for name in names if table_suffix(Path(name)) in SUFFIXES]
+    labels = [name for name in names if _ending(Path(name)) == SUFFIX and is_label_file(folder / name)]
+    notes = [f"{folder / name} is not read; give it as the source to use what it says" for name in tables[:1]]
+    if labels:
+        notes.append(
+            f"{len(labels)} label files such as {labels[0]!r} are not read; give '{folder}/*{SUFFIX}' as the source"
+        )
+    return notes
 
 
 def _root_above(folder: Path, audio_root: str | None) -> Path:

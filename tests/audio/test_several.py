@@ -220,3 +220,15 @@ def test_a_label_file_of_two_recordings_is_ambiguous(tree: Path) -> None:
     put(tree / "labels" / "a.txt", b"0\t1\tdog\n")
     with pytest.raises(SourceError, match=r"it may be of x/a\.wav or z/a\.wav; keep one"):
         open_source(str(tree / "labels"), str(tree)).listing()
+
+
+def test_labels_in_a_folder_of_audio_are_pointed_at(tree: Path) -> None:
+    put(tree / "x" / "a.txt", b"0\t1\tdog\n")
+    put(tree / "x" / "readme.txt", b"hello\n")
+    put(tree / "x" / "labels.csv", b"path\na.wav\n")
+    source = open_source(str(tree / "x"))
+    assert source.listing()["path"].to_pylist() == ["a.wav", "b.flac"]
+    assert source.reading.notes == [  # type: ignore[attr-defined]
+        f"{tree}/x/labels.csv is not read; give it as the source to use what it says",
+        f"1 label files such as 'a.txt' are not read; give '{tree}/x/*.txt' as the source",
+    ]
