@@ -105,7 +105,7 @@ def understood(
         _listed("kept", [name if name not in new else f"{new[name]} as {name}" for name in names]),
         _listed("ignored", [f"{name} ({why})" for name, why in reading.ignored.items()]),
     ]
-    clips = f"{hours:,.2f} hours in {table.num_rows:,} clip{'s' * (table.num_rows != 1)}"
+    clips = f"{f'{hours:,.2f}' if hours >= 1 else f'{hours:.2g}'} hours in {table.num_rows:,} clip{'s' * (table.num_rows != 1)}"
     return [
         ("source", f"{files:,} file{'s' * (files != 1)}, {clips}{f'; {unread:,} cannot be read' if unread else ''}"),
         ("columns", "; ".join(each for each in columns if each) or "none beside the path"),
@@ -138,8 +138,10 @@ def _classes(table: pa.Table, label_column: str | None) -> str:
         return f"the column {likely[0]!r} holds {cells.type}"
     values = [str(value) for value in pc.unique(cells).to_pylist() if value is not None and value != ""]
     shown = ", ".join(sorted(values)[:_MOST_SHOWN]) + (", …" if len(values) > _MOST_SHOWN else "")
-    what = "different labels" if cells is not column else "different values"
-    return f"the column {likely[0]!r} has {len(values):,} {what}{f': {shown}' if values else ''}"
+    what = "label" if cells is not column else "value"
+    return (
+        f"the column {likely[0]!r} has {len(values):,} {what}{'s' * (len(values) != 1)}{f': {shown}' if values else ''}"
+    )
 
 
 def _settled(source: Source, listing: pa.Table, own: list[str], frames: I64, rates: I64, notes: list[str]) -> pa.Table:

@@ -301,9 +301,9 @@ def test_a_scan_says_what_it_understood(tmp_path: Path, audio: Path) -> None:
     table = scan(source, clip_seconds=10)
     said = understood(source, table, 4, {"rate": "source_rate"}, ["one note"])
     assert said == [
-        ("source", "4 files, 0.00 hours in 4 clips; 1 cannot be read"),
+        ("source", "4 files, 0.0017 hours in 4 clips; 1 cannot be read"),
         ("columns", "used filename (path), onset (start), offset (end); kept label, rate as source_rate"),
-        ("classes", "the column 'label' has 2 different values: cat, dog big"),
+        ("classes", "the column 'label' has 2 values: cat, dog big"),
         ("note", "one note"),
     ]
 

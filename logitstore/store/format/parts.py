@@ -240,17 +240,16 @@ def _same_column(stored: pa.Array, scanned: pa.Array) -> bool:
     text = scanned
     if pa.types.is_string(scanned.type) and not _is_text(stored.type):
         text = pc.if_else(pc.is_in(scanned, value_set=pa.array(_FORMER_NULLS)), pa.scalar(None, pa.string()), scanned)
-    try:
-        if stored.equals(text.cast(stored.type)):
-            return True
-    except pa.ArrowException:
-        pass
+    for one, other, kind in ((stored, text, stored.type), (text, stored, scanned.type)):
+        with contextlib.suppress(pa.ArrowException):
+            if one.equals(other.cast(kind)):
+                return True
     values = stored.type.value_type if pa.types.is_nested(stored.type) and not pa.types.is_struct(stored.type) else None
     if not pa.types.is_integer(stored.type if values is None else values):
         return False
     number_of: dict[str, str] = {}
-    pairs = zip(scanned.to_pylist(), stored.to_pylist(), strict=True)
-    return all(number_of.setdefault(repr(name), repr(number)) == repr(number) for name, number in pairs)
+    both = zip(scanned.to_pylist(), stored.to_pylist(), strict=True)
+    return all(number_of.setdefault(repr(name), repr(number)) == repr(number) for name, number in both)
 
 
 def _is_text(kind: pa.DataType) -> bool:
