@@ -105,7 +105,9 @@ def understood(
         _listed("kept", [name if name not in new else f"{new[name]} as {name}" for name in names]),
         _listed("ignored", [f"{name} ({why})" for name, why in reading.ignored.items()]),
     ]
-    clips = f"{f'{hours:,.2f}' if hours >= 1 else f'{hours:.2g}'} hours in {table.num_rows:,} clip{'s' * (table.num_rows != 1)}"
+    count = table.num_rows
+    time = f"{hours:,.2f}" if hours >= 1 else f"{hours:.2g}"
+    clips = f"{time} hours in {count:,} clip{'s' * (count != 1)}"
     return [
         ("source", f"{files:,} file{'s' * (files != 1)}, {clips}{f'; {unread:,} cannot be read' if unread else ''}"),
         ("columns", "; ".join(each for each in columns if each) or "none beside the path"),

@@ -42,8 +42,8 @@ Teachers = Annotated[Sequence[str], TEACHER]
 Source = Annotated[
     str | Sequence[str],
     Option(
-        "The audio: a folder, audio files, a table of them (CSV, TSV, JSON lines or Parquet), label files of Audacity or "
-        "Raven, tar shards, Parquet with audio bytes, or HDF5. Several are read as one.",
+        "The audio: a folder, audio files, a table of them (CSV, TSV, JSON lines or Parquet), label files of Audacity "
+        "or Raven, tar shards, Parquet with audio bytes, or HDF5. Several are read as one.",
         argument=True, metavar="SOURCE...", names="source", many=True,
     ),
 ]  # fmt: skip

@@ -411,31 +411,48 @@ def test_side_files_belong_to_the_audio_of_their_whole_name(tmp_path: Path) -> N
     write_tar(
         tmp_path / "s.tar",
         {
-            "a.b.wav": wav, "a.b.json": b'{"label": "b"}', "a.c.wav": wav, "a.c.json": b'{"label": "c"}',
-            "a.json": b'{"both": 1, "label": "neither"}', "1.5s.dog.wav": wav, "1.5s.dog.cls": b"007", "d.wav": wav,
-            "d.caption.txt": b"a dog", "d.json": b'\xef\xbb\xbf{"tags": ["x"], "deep": {"k": 1}, "id": "1e5", "none": null}',
-            "e.wav": wav, "e.cls": b"3", "sub/a.b.wav": wav, "sub/a.b.cls": b"4",
+            "a.b.wav": wav,
+            "a.b.json": b'{"label": "b"}',
+            "a.c.wav": wav,
+            "a.c.json": b'{"label": "c"}',
+            "a.json": b'{"both": 1, "label": "neither"}',
+            "1.5s.dog.wav": wav,
+            "1.5s.dog.cls": b"007",
+            "d.wav": wav,
+            "d.caption.txt": b"a dog",
+            "d.json": b'\xef\xbb\xbf{"tags": ["x"], "deep": {"k": 1}, "id": "1e5", "none": null}',
+            "e.wav": wav,
+            "e.cls": b"3",
+            "sub/a.b.wav": wav,
+            "sub/a.b.cls": b"4",
         },
-    )  # fmt: skip
+    )
     source = open_source(str(tmp_path / "s.tar"))
     rows = {
         row.pop("path")[6:]: {k: v for k, v in row.items() if v is not None} for row in source.listing().to_pylist()
     }
     assert rows == {
-        "a.b.wav": {"label": "b", "both": 1}, "a.c.wav": {"label": "c", "both": 1}, "1.5s.dog.wav": {"cls": "007"},
-        "d.wav": {"txt": "a dog", "tags": ["x"], "id": "1e5"}, "e.wav": {"cls": "3"}, "sub/a.b.wav": {"cls": "4"},
-    }  # fmt: skip
+        "a.b.wav": {"label": "b", "both": 1},
+        "a.c.wav": {"label": "c", "both": 1},
+        "1.5s.dog.wav": {"cls": "007"},
+        "d.wav": {"txt": "a dog", "tags": ["x"], "id": "1e5"},
+        "e.wav": {"cls": "3"},
+        "sub/a.b.wav": {"cls": "4"},
+    }
     assert source.reading.ignored == {"deep": "nested"}
 
 
 @pytest.mark.parametrize(
     ("members", "match"),
     [
-        ({"a.wav": b"", "a.x.json": b'{"n": 1}', "a.y.json": b'{"n": 2}'}, "'a.x.json' and 'a.y.json' both say 'n' of 'a.wav'"),
+        (
+            {"a.wav": b"", "a.x.json": b'{"n": 1}', "a.y.json": b'{"n": 2}'},
+            "'a.x.json' and 'a.y.json' both say 'n' of 'a.wav'",
+        ),
         ({"a.wav": b"", "a.x.txt": b"1", "a.y.txt": b"2"}, "'a.x.txt' and 'a.y.txt' both say 'txt'"),
         ({"a.b.wav": b"", "a.c.json": b'{"n": 1}', "a.json": b'{"n": true}'}, "both say 'n' of 'a.b.wav', and differ"),
     ],
-)  # fmt: skip
+)
 def test_side_files_that_contradict_each_other(tmp_path: Path, members: dict[str, bytes], match: str) -> None:
     write_tar(tmp_path / "s.tar", members)
     with pytest.raises(SourceError, match=match):
@@ -449,9 +466,15 @@ def test_columns_of_side_files_with_our_own_names(tmp_path: Path) -> None:
     )
     [row] = scan(open_source(str(tmp_path)), clip_seconds=10).to_pylist()
     assert row == {
-        "path": "a.tar/a.wav", "start": 0, "length": RATE, "rate": RATE, "source_path": "b", "source_start": 3,
-        "source_rate_2": 5, "source_rate": 6,
-    }  # fmt: skip
+        "path": "a.tar/a.wav",
+        "start": 0,
+        "length": RATE,
+        "rate": RATE,
+        "source_path": "b",
+        "source_start": 3,
+        "source_rate_2": 5,
+        "source_rate": 6,
+    }
 
 
 def test_members_that_are_left_out_are_named(tmp_path: Path) -> None:
@@ -489,25 +512,49 @@ def test_shards_whose_columns_are_of_several_types(tmp_path: Path) -> None:
 
 def test_bytes_in_parquet_that_are_not_the_audio_are_named(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary_view()), ("path", pa.string())])
-    table = pa.table({
-        "audio": pa.array([{"bytes": encoded(1), "path": "a.flac"}], kind), "image": pa.array([b"x"]),
-        "thumb": pa.array([b"x"], pa.large_binary()), "start": [3.0], "half": pa.array([np.float16(1)]),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "audio": pa.array([{"bytes": encoded(1), "path": "a.flac"}], kind),
+            "image": pa.array([b"x"]),
+            "thumb": pa.array([b"x"], pa.large_binary()),
+            "start": [3.0],
+            "half": pa.array([np.float16(1)]),
+        }
+    )
     pq.write_table(table, tmp_path / "x.parquet")
     source = open_source(str(tmp_path / "x.parquet"))
     [row] = scan(source, clip_seconds=10).to_pylist()
     assert row == {
-        "path": "x.parquet/000000000", "start": 0, "length": RATE, "rate": RATE, "source_start": 3.0, "half": 1.0,
+        "path": "x.parquet/000000000",
+        "start": 0,
+        "length": RATE,
+        "rate": RATE,
+        "source_start": 3.0,
+        "half": 1.0,
         "audio_path": "a.flac",
-    }  # fmt: skip
+    }
     assert source.reading.ignored == {"image": "binary", "thumb": "large_binary"}
 
 
 RATES = [
-    (np.array([8000]), 8000), (np.array([[8000.0]]), 8000), (np.float32(8000), 8000), ("8000", 8000), (b"8000", 8000),
-    (np.array([b"8000"]), 8000), ("16 kHz", None), (0, None), (-8000, None), (float("nan"), None), (float("inf"), None),
-    (np.array([], np.int64), None), (np.array([8000, 16000]), None), (8000.5, None), ("", None), (16, None), (2**40, None),
-]  # fmt: skip
+    (np.array([8000]), 8000),
+    (np.array([[8000.0]]), 8000),
+    (np.float32(8000), 8000),
+    ("8000", 8000),
+    (b"8000", 8000),
+    (np.array([b"8000"]), 8000),
+    ("16 kHz", None),
+    (0, None),
+    (-8000, None),
+    (float("nan"), None),
+    (float("inf"), None),
+    (np.array([], np.int64), None),
+    (np.array([8000, 16000]), None),
+    (8000.5, None),
+    ("", None),
+    (16, None),
+    (2**40, None),
+]
 
 
 @pytest.mark.parametrize(("stated", "rate"), RATES)

@@ -138,13 +138,37 @@ def test_a_stated_nan_of_parquet_is_no_empty_cell(tmp_path: Path, values: list[f
 @pytest.mark.parametrize(
     "cells",
     [
-        ["007", "12"], ["1e5", "2"], ["NA", "1"], ["null", "NULL"], ["True", "false"], ["nan", "0.5"], ["inf", "1"],
-        ["2020-01-02", "2020-01-03"], ["12:30:00", "1"], ["+1", "2"], ["1_000", "2"], ["0x1F", "1"], ["-0", "1"],
-        ["12345678901234567890", "1"], ["0.12345678901234567890", "1"], [".5", "1"], ["1.", "2"], ["N/A", "-"], ["#N/A", "1"],
-        [" 1", "2"], ["1,5", "2"], ["٣", "1"], ["1\n2", "3"], ["", "NA"], ["None", "1"], ["-nan", "1"], ["１", "2"],
-        ["1 ", "2"], ["=1+1", "2"],
+        ["007", "12"],
+        ["1e5", "2"],
+        ["NA", "1"],
+        ["null", "NULL"],
+        ["True", "false"],
+        ["nan", "0.5"],
+        ["inf", "1"],
+        ["2020-01-02", "2020-01-03"],
+        ["12:30:00", "1"],
+        ["+1", "2"],
+        ["1_000", "2"],
+        ["0x1F", "1"],
+        ["-0", "1"],
+        ["12345678901234567890", "1"],
+        ["0.12345678901234567890", "1"],
+        [".5", "1"],
+        ["1.", "2"],
+        ["N/A", "-"],
+        ["#N/A", "1"],
+        [" 1", "2"],
+        ["1,5", "2"],
+        ["٣", "1"],
+        ["1\n2", "3"],
+        ["", "NA"],
+        ["None", "1"],
+        ["-nan", "1"],
+        ["１", "2"],
+        ["1 ", "2"],
+        ["=1+1", "2"],
     ],
-)  # fmt: skip
+)
 def test_text_stays_as_it_is_written(tmp_path: Path, cells: list[str]) -> None:
     rows = "".join(f'{name}.wav,"{cell}"\n' for name, cell in zip("ab", cells, strict=True))
     source = read(tmp_path, "path,x\n" + rows)
@@ -154,11 +178,15 @@ def test_text_stays_as_it_is_written(tmp_path: Path, cells: list[str]) -> None:
 @pytest.mark.parametrize(
     ("cells", "values"),
     [
-        (["1", "-2"], [1, -2]), (["0", ""], [0, None]), (["0.5", "1"], [0.5, 1.0]), (["0.50", "-1.25"], [0.5, -1.25]),
-        (["1e-05", "0.30000000000000004"], [1e-05, 0.30000000000000004]), (["", ""], [None, None]),
+        (["1", "-2"], [1, -2]),
+        (["0", ""], [0, None]),
+        (["0.5", "1"], [0.5, 1.0]),
+        (["0.50", "-1.25"], [0.5, -1.25]),
+        (["1e-05", "0.30000000000000004"], [1e-05, 0.30000000000000004]),
+        (["", ""], [None, None]),
         (["999999999999999999", "1"], [999999999999999999, 1]),
     ],
-)  # fmt: skip
+)
 def test_columns_of_numbers_are_numbers(tmp_path: Path, cells: list[str], values: list[Any]) -> None:
     rows = "".join(f"{name}.wav,{cell}\n" for name, cell in zip("ab", cells, strict=True))
     assert read(tmp_path, "path,x\n" + rows).listing()["x"].to_pylist() == values
@@ -204,12 +232,19 @@ PLAIN = "path,label\na.wav,Gerät\nb.wav,cat\n"
         (pa.compress(PLAIN.encode(), "zstd", asbytes=True), "m.csv.zst", "unpacked from zstd"),
         (gzip.compress(PLAIN.encode("utf-8-sig")), "m.csv", "unpacked from gzip"),
         (b'{"path": "a.wav", "label": "Ger\xc3\xa4t"}\n\n{"path": "b.wav", "label": "cat"}', "m.jsonl", None),
-        (b'\xef\xbb\xbf{"path": "a.wav", "label": "Ger\\u00e4t"}\r\n{"path": "b.wav", "label": "cat"}\r\n', "m.ndjson", None),
+        (
+            b'\xef\xbb\xbf{"path": "a.wav", "label": "Ger\\u00e4t"}\r\n{"path": "b.wav", "label": "cat"}\r\n',
+            "m.ndjson",
+            None,
+        ),
         (b'[{"path": "a.wav", "label": "Ger\xc3\xa4t"}, {"path": "b.wav", "label": "cat"}]', "m.json", None),
-        (gzip.compress(b'{"path": "a.wav", "label": "Ger\xc3\xa4t"}\n{"path": "b.wav", "label": "cat"}'), "m.jsonl.gz",
-         "unpacked from gzip"),
+        (
+            gzip.compress(b'{"path": "a.wav", "label": "Ger\xc3\xa4t"}\n{"path": "b.wav", "label": "cat"}'),
+            "m.jsonl.gz",
+            "unpacked from gzip",
+        ),
     ],
-)  # fmt: skip
+)
 def test_forms_of_one_table(tmp_path: Path, content: bytes, name: str, note: str | None) -> None:
     source = read(tmp_path, content, name)
     assert source.listing().to_pydict() == {"path": ["a.wav", "b.wav"], "label": ["Gerät", "cat"]}
@@ -241,7 +276,7 @@ def test_forms_of_one_table(tmp_path: Path, content: bytes, name: str, note: str
         (b'["a.wav"]', "m.json", "item 1: not an object"),
         (b"[" * 100000, "m.json", "not readable as JSON: it is nested too deeply"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_table_is_one_line_that_says_where(tmp_path: Path, content: bytes, name: str, match: str) -> None:
     with pytest.raises(SourceError, match=match) as caught:
         read(tmp_path, content, name).listing()
@@ -270,9 +305,14 @@ def test_json_keeps_lists_and_names_what_is_nested(tmp_path: Path) -> None:
     ]
     source = read(tmp_path, "\n".join(map(json.dumps, rows)), "m.jsonl")
     assert source.listing().to_pydict() == {
-        "path": ["a.wav", "b.wav"], "tags": [["x", "y"], ["z"]], "n": [1.0, 2.5], "mixed": ["1", "one"],
-        "ok": [True, None], "id": ["007", None], "big": [None, str(10**30)],
-    }  # fmt: skip
+        "path": ["a.wav", "b.wav"],
+        "tags": [["x", "y"], ["z"]],
+        "n": [1.0, 2.5],
+        "mixed": ["1", "one"],
+        "ok": [True, None],
+        "id": ["007", None],
+        "big": [None, str(10**30)],
+    }
     assert source.reading.ignored == {"meta": "nested"}
 
 
@@ -284,8 +324,13 @@ def test_columns_that_are_called_like_our_own_are_kept_under_another_name(tmp_pa
     source = ManifestSource(source.path, open_source(str(audio)), source.columns)
     table = scan(source, clip_seconds=10, taken={"view"})
     assert {name: table[name][0].as_py() for name in table.column_names[4:]} == {
-        "source_path": "x", "source_Rate": 1, "source_clip_2": 2, "source_failed": 3, "source_length": 4, "source_clip": 5,
-    }  # fmt: skip
+        "source_path": "x",
+        "source_Rate": 1,
+        "source_clip_2": 2,
+        "source_failed": 3,
+        "source_length": 4,
+        "source_clip": 5,
+    }
 
 
 def test_names_that_are_kept_do_not_depend_on_anything_else() -> None:
@@ -295,7 +340,7 @@ def test_names_that_are_kept_do_not_depend_on_anything_else() -> None:
 
 
 def test_a_scan_says_what_it_understood(tmp_path: Path, audio: Path) -> None:
-    text = "filename,onset,offset,label,rate\na.wav,1,3,dog\u0020big,1\nsub/c.wav,0,9,cat,1\nb.wav,5,6,,1\nz.wav,0,1,cat,1\n"
+    text = "filename,onset,offset,label,rate\na.wav,1,3,dog big,1\nsub/c.wav,0,9,cat,1\nb.wav,5,6,,1\nz.wav,0,1,cat,1\n"
     source = read(tmp_path, text)
     source = ManifestSource(source.path, open_source(str(audio)), source.columns)
     table = scan(source, clip_seconds=10)
@@ -351,11 +396,25 @@ def test_every_type_of_parquet_is_kept_or_named(tmp_path: Path, audio: Path) -> 
     table = scan(source, clip_seconds=10)
     first = {name: table[name][0].as_py() for name in table.column_names[4:]}
     assert first == {
-        "half": 1.0, "decimal": two[0], "wide": two[0], "widest": 1.1, "when": datetime.datetime(2020, 1, 1),
-        "day": datetime.date(2020, 1, 1), "view": "x", "fixed": b"xy", "dictionary": "x", "large": "x", "struct": {"a": 1},
-        "half struct": {"a": 1.0}, "list": ["x"], "list view": ["x"], "large list": ["x"], "null": None, "big": 2**64 - 1,
+        "half": 1.0,
+        "decimal": two[0],
+        "wide": two[0],
+        "widest": 1.1,
+        "when": datetime.datetime(2020, 1, 1),
+        "day": datetime.date(2020, 1, 1),
+        "view": "x",
+        "fixed": b"xy",
+        "dictionary": "x",
+        "large": "x",
+        "struct": {"a": 1},
+        "half struct": {"a": 1.0},
+        "list": ["x"],
+        "list view": ["x"],
+        "large list": ["x"],
+        "null": None,
+        "big": 2**64 - 1,
         "class": "x",
-    }  # fmt: skip
+    }
     assert set(source.reading.ignored) == {"bytes view", "list of bytes"}
     import duckdb
 
@@ -376,13 +435,21 @@ NAMES = {"names": ["Dog", "Rain", "Music"], "_type": "ClassLabel"}
     [
         (NAMES, pa.array([0, 2, None, -1]), ["Dog", "Music", None, None]),
         (NAMES, pa.array([0, 2, 1, 1], pa.int8()), ["Dog", "Music", "Rain", "Rain"]),
-        ({"feature": NAMES, "_type": "Sequence"}, pa.array([[0, 1], [], None, [2]]), [["Dog", "Rain"], [], None, ["Music"]]),
-        ({"feature": NAMES, "_type": "List"}, pa.array([[0], [1], [2], [0]], pa.large_list(pa.int64())), [["Dog"], ["Rain"], ["Music"], ["Dog"]]),
+        (
+            {"feature": NAMES, "_type": "Sequence"},
+            pa.array([[0, 1], [], None, [2]]),
+            [["Dog", "Rain"], [], None, ["Music"]],
+        ),
+        (
+            {"feature": NAMES, "_type": "List"},
+            pa.array([[0], [1], [2], [0]], pa.large_list(pa.int64())),
+            [["Dog"], ["Rain"], ["Music"], ["Dog"]],
+        ),
         ([NAMES], pa.array([[0], [1], [2], [0]], pa.list_(pa.int64(), 1)), [["Dog"], ["Rain"], ["Music"], ["Dog"]]),
         ({"_type": "Value", "dtype": "int64"}, pa.array([0, 1, 2, 3]), [0, 1, 2, 3]),
         (NAMES, pa.array(["Dog", "Rain", "a", "b"]), ["Dog", "Rain", "a", "b"]),
     ],
-)  # fmt: skip
+)
 def test_class_labels_are_their_names(tmp_path: Path, feature: Any, values: pa.Array, expected: list[Any]) -> None:
     table = pa.table({"label": values}).replace_schema_metadata(hub({"label": feature, "gone": NAMES}))
     sound = pa.array([{"bytes": b"x", "path": "a.wav"}] * 4)
@@ -435,13 +502,21 @@ ccccccccccc, 30.000, 32.000, "/m/03l9g"
         # whole recordings; the third is not there
         ({"--aaaaaaaaa.wav": 4, "-bbbbbbbbbb.wav": 4}, [("--aaaaaaaaa.wav", 0, 2), ("-bbbbbbbbbb.wav", 1, 2)]),
         # cut out already, and in folders
-        ({"x/--aaaaaaaaa.flac": 2, "y/-bbbbbbbbbb.flac": 2, "y/ccccccccccc.flac": 2},
-         [("x/--aaaaaaaaa.flac", 0, 2), ("y/-bbbbbbbbbb.flac", 0, 2), ("y/ccccccccccc.flac", 0, 2)]),
+        (
+            {"x/--aaaaaaaaa.flac": 2, "y/-bbbbbbbbbb.flac": 2, "y/ccccccccccc.flac": 2},
+            [("x/--aaaaaaaaa.flac", 0, 2), ("y/-bbbbbbbbbb.flac", 0, 2), ("y/ccccccccccc.flac", 0, 2)],
+        ),
         ({"Y--aaaaaaaaa.wav": 2}, [("Y--aaaaaaaaa.wav", 0, 2)]),
-        ({"-bbbbbbbbbb_1000.wav": 2, "ccccccccccc_30.000.wav": 2}, [("-bbbbbbbbbb_1000.wav", 0, 2), ("ccccccccccc_30.000.wav", 0, 2)]),
-        ({"ccccccccccc_30000_32000.wav": 2, "-bbbbbbbbbb_1.wav": 2}, [("-bbbbbbbbbb_1.wav", 0, 2), ("ccccccccccc_30000_32000.wav", 0, 2)]),
+        (
+            {"-bbbbbbbbbb_1000.wav": 2, "ccccccccccc_30.000.wav": 2},
+            [("-bbbbbbbbbb_1000.wav", 0, 2), ("ccccccccccc_30.000.wav", 0, 2)],
+        ),
+        (
+            {"ccccccccccc_30000_32000.wav": 2, "-bbbbbbbbbb_1.wav": 2},
+            [("-bbbbbbbbbb_1.wav", 0, 2), ("ccccccccccc_30000_32000.wav", 0, 2)],
+        ),
     ],
-)  # fmt: skip
+)
 def test_audiosets_segments(tmp_path: Path, files: dict[str, int], clips: list[Any]) -> None:
     for name, seconds in files.items():
         path = tmp_path / "audio" / name

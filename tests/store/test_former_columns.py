@@ -66,5 +66,5 @@ def test_columns_under_their_former_names() -> None:
     _, fresh = plan_extension([old], more, "store", skip_known=False)
     assert fresh is not None
     assert fresh.column_names == old.table.column_names
-    with pytest.raises(MismatchError, match="have the columns .* source now gives"):
+    with pytest.raises(MismatchError, match=r"have the columns .* source now gives"):
         parts_of_source([part(clips(**{"Class": ["x", "y", "z"]}))], clips(source_class=["x", "y", "z"]), "store")
