@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from logitstore.evaluation.results import Evaluation
 
 _MOST_NAMED = 10
+_CLIPS = "labelled clips"
 _LEAST_NAME = 12  # columns of a name that are kept in however narrow a terminal
 
 
@@ -92,9 +93,10 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
     lines = _table(("teacher", "mAP", "micro AUPRC", "macro AUPRC", "AUC", "d-prime", "ECE"), rows, width)
     metrics = named[0][1]
     over = f"{found.clip_seconds:g} s at {found.sample_rate} Hz" if found.members else f"{found.clip_seconds:g} s"
+    clips = "" if _unit(found) == _CLIPS else f" in {found.clips:,} clips"
     lines += [
         "",
-        f"{found.rows:,} {_unit(found)}, {found.clips:,} clips of {over}; "
+        f"{found.rows:,} {_unit(found)}{clips} of {over}; "
         f"{metrics.classes} classes, {metrics.left_out} left out for having no positives",
         "AUPRC is average precision (no interpolation), so the macro AUPRC is the mAP",
     ]
@@ -118,7 +120,7 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
 
 def _unit(found: Evaluation) -> str:
     """What was scored: rows of the manifest, or the clips of a store that has the labels itself."""
-    return "labelled rows" if found.members or found.rows != found.clips else "labelled clips"
+    return "labelled rows" if found.members or found.rows != found.clips else _CLIPS
 
 
 def _about_store(found: Evaluation) -> list[str]:

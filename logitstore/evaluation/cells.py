@@ -82,10 +82,17 @@ def read_cells(
 def _value(cell: Any, known: Callable[[str], bool], where: str) -> tuple[str, ...] | str | None:
     """A cell as a tuple of labels, as text that may hold several, or as None."""
     if isinstance(cell, list | tuple):
-        items = [_value(item, known, where) for item in cell]
-        if any(isinstance(item, tuple) and item for item in items):
+        if any(isinstance(item, list | tuple) for item in cell):
             raise SourceError(f"{where}: {_short(cell)} is a list of lists; a cell may be a label or a list of labels")
-        return tuple(item for item in items if isinstance(item, str))
+        return tuple(text for item in cell if (text := _text(item, known, where)))
+    text = _text(cell, known, where)
+    if not text or known(text):
+        return None if text is None else (text,) if text else ()
+    return text if (listed := _listed(text, known, where)) is None else listed
+
+
+def _text(cell: Any, known: Callable[[str], bool], where: str) -> str | None:
+    """One value as text, None where it says nothing."""
     if isinstance(cell, bytes):
         try:
             cell = cell.decode()
@@ -98,13 +105,7 @@ def _value(cell: Any, known: Callable[[str], bool], where: str) -> tuple[str, ..
     if isinstance(cell, float) and cell.is_integer():  # a column of whole numbers in which some are missing
         return str(int(cell))
     text = str(cell).strip(" \t\r\n\ufeff\xa0")
-    if not text:
-        return ()
-    if known(text):
-        return (text,)
-    if text.lower() in _NOTHING:
-        return None
-    return text if (listed := _listed(text, known, where)) is None else listed
+    return None if text.lower() in _NOTHING and not known(text) else text
 
 
 def _listed(text: str, known: Callable[[str], bool], where: str) -> tuple[str, ...] | None:
@@ -129,7 +130,7 @@ def _listed(text: str, known: Callable[[str], bool], where: str) -> tuple[str, .
     if found == {}:
         return ()
     if isinstance(found, list | tuple):
-        items = _value(list(found), lambda _: True, where)
+        items = _value(list(found), known, where)
         return items if isinstance(items, tuple) else ()
     bare = [part.strip() for part in text[1:-1].split(",") if part.strip()]
     return tuple(bare) if bare and all(map(known, bare)) else None
@@ -146,14 +147,16 @@ def _split(
     pieces = [_cut(text, SEPARATOR) for text in texts]
     every = {piece: None for several in pieces for piece in several}
     names = {each.display_name for each in audioset()} if any("," in piece for piece in every) else set()
-    whole = (lambda piece: piece in names) if find is None else (lambda piece: find(piece) is not None)
-    meant = {piece: (piece,) for piece in every}
+    meant: dict[str, tuple[str, ...]] = {piece: (piece,) for piece in every}
     for mark in _GUESSED:
-        doubtful = [piece for piece in every if mark in piece and not whole(piece)]
+        doubtful = [
+            piece for piece in every if mark in piece and (piece not in names if find is None else find(piece) is None)
+        ]
         if not doubtful:
             continue
         if find is None:
-            alone = {piece: 0 for piece in every if not any(other in piece for other in _GUESSED)}
+            alone = {each.mid: 0 for each in audioset()}
+            alone |= {piece: 0 for piece in every if not any(other in piece for other in _GUESSED)}
             cut = {piece: _parts(piece, mark, alone.get) for piece in doubtful}
         else:
             cut = {piece: _parts(piece, mark, find) for piece in doubtful}

@@ -30,13 +30,16 @@ SUFFIX = ".onnx"
 #: Clips that ranges are measured on, evenly over all that are given; and how many a batch.
 _CALIBRATION_CLIPS = 128
 _CALIBRATION_BATCH = 8
+#: What is said aloud: fewer clips with the same first class, or a probability that is farther away.
+_LEAST_AGREEMENT, _MOST_DIFFERENCE = 0.95, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
     """One file: its size, how far it is from the run, and its mAP where labels were given.
 
-    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on.
+    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on. Of an 8-bit file,
+    ``weights`` says how many have 8 bits and how many do not, and ``warning`` that it lost much, where it did.
     """
 
     path: str
@@ -44,6 +47,8 @@ class Exported:
     method: str | None
     agreement: Agreement
     heard: str
+    weights: int8.Weights | None = None
+    warning: str | None = None
     mAP: float | None = None  # noqa: N815 - its name everywhere
 
 
@@ -100,7 +105,8 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
         found = [metrics.mAP for _, metrics in measured.members]
     files = tuple(
         Exported(
-            path=str(target), bytes=len(part), method=method, agreement=agreed, heard=heard, mAP=mean_ap
+            path=str(target), bytes=len(part), method=method, agreement=agreed, heard=heard, mAP=mean_ap,
+            weights=None if method is None else int8.weights_of(part), warning=method and _warning(agreed),
         )
         for (target, part, method, agreed, heard), mean_ap in zip(parts, found[1:], strict=True)
     )  # fmt: skip
@@ -108,6 +114,17 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
         run=options.run, classes=len(run.classes), scores=run.scores, sample_rate=run.sample_rate,
         least_samples=shortest(run.model), files=files, mAP=found[0],
     )  # fmt: skip
+
+
+def _warning(found: Agreement) -> str | None:
+    """Why an 8-bit file is not what the run is; None for one that is near."""
+    if found.top1 >= _LEAST_AGREEMENT and found.largest <= _MOST_DIFFERENCE:
+        return None
+    return (
+        f"8 bits cost much here: another first class for {1 - found.top1:.1%} of the clips, probabilities up to "
+        f"{found.largest:.2g} away; measure it with --eval MANIFEST before it is used, and try --activation-bits 16 or "
+        "more and other audio for --calibrate"
+    )
 
 
 def _check(options: ExportOptions) -> None:
