@@ -13,6 +13,7 @@ import torch
 from logitstore.arrays import F32, I64
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples, samples_at
+from logitstore.audio.source import ColumnNames
 from logitstore.classes import read_classes
 from logitstore.digests import derived_seed
 from logitstore.errors import AudioError, RunError, SourceError
@@ -55,6 +56,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     read = partial(
         read_labelled, options.manifest, options.audio_root, options.label_column,
         label_separator=options.label_separator, clip_seconds=options.clip_seconds, workers=workers,
+        columns=ColumnNames.of(options),
     )  # fmt: skip
     labelled = read(where=options.where, classes=named)
     classes = classes_from(labelled.labels, options.manifest) if named is None else named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ _MOST_NAMED = 3
 _MOST_TRIED = 64  # folders beside a wrong audio root
 
 
-def require_found(source: Source, clip_table: pa.Table, name: str, audio_root: str | None) -> list[str]:
+def require_found(source: Source, clip_table: pa.Table, name: str | Sequence[str], audio_root: str | None) -> list[str]:
     """A line on the files that cannot be read, going by their headers; none where all can.
 
     :param clip_table: of :func:`logitstore.audio.scan.scan`. :param name: what the user calls the source.
@@ -38,7 +39,12 @@ def require_found(source: Source, clip_table: pa.Table, name: str, audio_root: s
     total = len(pc.unique(paths))
     if len(unread) < total:
         return [f"{len(unread):,} of {total:,} files cannot be read, and are recorded as failures ({some})"]
-    raise _nothing(source, reasons, unread, name, audio_root, some)
+    raise _nothing(source, reasons, unread, named(name), audio_root, some)
+
+
+def named(source: str | Sequence[str]) -> str:
+    """What the user gave as a source, or as several, in a message."""
+    return source if isinstance(source, str) else ", ".join(source)
 
 
 def _nothing(

@@ -19,6 +19,7 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.found import require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
+from logitstore.audio.source import ColumnNames
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
 from logitstore.jobs.build.trial import Answer, alike, try_out
@@ -102,6 +103,7 @@ def prepare(options: BuildOptions) -> Job:
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
     from logitstore.audio.sources import open_source
+    from logitstore.store.sql.tables import joined_names
 
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
@@ -116,8 +118,11 @@ def prepare(options: BuildOptions) -> Job:
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     storage = open_storage(options.out)
     stored = _stored_manifest(storage)
-    source = open_source(options.source, options.audio_root)
-    clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
+    source = open_source(options.source, options.audio_root, ColumnNames.of(options))
+    clip_table = scan(
+        source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers),
+        taken=joined_names(recipe),
+    )  # fmt: skip
     notes = require_found(source, clip_table, options.source, options.audio_root)
 
     import torch  # takes seconds, so only now that the audio is what it should be

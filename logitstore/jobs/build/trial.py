@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.found import named
 from logitstore.errors import AudioError, LogitstoreError
 from logitstore.jobs.build.block import BlockPlan, block_draws, naming, view_batches
 from logitstore.jobs.options import BuildOptions, Extension
@@ -84,7 +85,9 @@ def try_out(
                             )  # fmt: skip
                         return Answer(batch.waveforms, batch.masks, outputs)
                     done += len(batch.waveforms)
-    raise none_decodes([(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())], options.source)
+    raise none_decodes(
+        [(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())], named(options.source)
+    )
 
 
 def none_decodes(reasons: list[tuple[str, str]], where: str) -> LogitstoreError:

@@ -35,6 +35,7 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
+from logitstore.views.recipe import Recipe
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -54,6 +55,13 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     if not store.manifest.keep_members:
         del makers["members"]
     return makers
+
+
+def joined_names(recipe: Recipe) -> frozenset[str]:
+    """The columns, in lower case, of the tables that ``clip`` joins: beside one of these a user's is ambiguous."""
+    keys = {"clip", "view", "rank", "member", "entropy", "top1", "top1_probability", "reason"}
+    drawn = {column.name for column in recipe.sql_columns}
+    return frozenset(name.lower() for name in {*keys, *drawn, *(name for name, _ in _TOPK)})
 
 
 def clips_table(store: Pieces) -> LazyTable:
