@@ -445,6 +445,32 @@ Out = Annotated[str, OUT]
 
 
 @dataclass(frozen=True, kw_only=True)
+class ColumnOptions(Options):
+    """Which columns of a table say which file a clip is of, and from where to where."""
+
+    path_column: Annotated[
+        str | None,
+        Option("The column of audio files in a table.", group="Audio", metavar="NAME",
+               default="path, or the one that is called like it, as filename"),
+    ] = None  # fmt: skip
+    start_column: Annotated[
+        str | None,
+        Option("The column of a clip's start in its file, in seconds; '' for none.", group="Audio", metavar="NAME",
+               default="start, or onset and the like beside an end"),
+    ] = None  # fmt: skip
+    end_column: Annotated[
+        str | None,
+        Option("The column of a clip's end in its file, in seconds; '' for none.", group="Audio", metavar="NAME",
+               default="end, or offset and the like beside a start"),
+    ] = None  # fmt: skip
+    duration_column: Annotated[
+        str | None,
+        Option("The column of a clip's duration in seconds; '' for none.", group="Audio", metavar="NAME",
+               default="duration"),
+    ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
     """Where models run."""
 

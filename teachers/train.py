@@ -13,9 +13,10 @@ import torch
 from logitstore.arrays import F32, I64
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples, samples_at
+from logitstore.audio.source import ColumnNames
 from logitstore.classes import read_classes
 from logitstore.digests import derived_seed
-from logitstore.errors import RunError, SourceError
+from logitstore.errors import AudioError, RunError, SourceError
 from logitstore.evaluation.labelled import Labelled, classes_from, label_matrix, read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.losses import bce, kl
@@ -38,6 +39,7 @@ from teachers.options import TeacherOptions
 #: Without --epochs or --steps: at least so many steps, and at least so many epochs.
 DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
 _EVALUATIONS = 5
+_MOST_NAMED = 3
 
 
 def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
@@ -45,6 +47,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
 
     :raises RunError: options that cannot be right, an unknown model or argument, a folder of another run.
     :raises SourceError: no labelled clips.
+    :raises AudioError: not one of them can be decoded.
     :raises TeacherError: labels that are none of the classes.
     """
     _check(options)
@@ -53,6 +56,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     read = partial(
         read_labelled, options.manifest, options.audio_root, options.label_column,
         label_separator=options.label_separator, clip_seconds=options.clip_seconds, workers=workers,
+        columns=ColumnNames.of(options),
     )  # fmt: skip
     labelled = read(where=options.where, classes=named)
     classes = classes_from(labelled.labels, options.manifest) if named is None else named
@@ -95,7 +99,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
 
         def left_out() -> tuple[str, ...]:
             return tuple(
-                f"left out, cannot be decoded: {labelled.name(clip)}: {reason}"
+                f"left out, cannot be decoded: {audio.place(clip)}: {reason}"
                 for clip, reason in sorted(replayer.failures.items())
             )
 
@@ -120,7 +124,12 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
             every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
             notes=left_out,
         )
-        return train(training, progress or FitProgress(), group)
+        try:
+            return train(training, progress or FitProgress(), group)
+        except RunError as error:
+            if len(replayer.failures) < len(audio):
+                raise
+            raise AudioError(f"{error} ({'; '.join(left_out()[:_MOST_NAMED])})") from error
 
 
 def _supervised(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., Loss]:

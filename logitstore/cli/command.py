@@ -59,7 +59,7 @@ class _Notes(logging.Handler):
         message = record.getMessage()
         if message not in self._said:
             self._said.add(message)
-            stderr.print(f"note       {message}", markup=False, soft_wrap=True)
+            stderr.print(f"{getattr(record, 'kind', 'note'):<10} {message}", markup=False, soft_wrap=True)
 
 
 def command(name: str, options: type[Asked]) -> Callable[[Callable[[Asked], None]], OptionsCommand]:
@@ -94,6 +94,7 @@ class OptionsCommand(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         stderr.quiet, _talk.verbose = ctx.params["quiet"], ctx.params["verbose"]
         LOGGER.handlers = [_Notes()]
+        LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)
         if _talk.verbose:
             stderr.print(dump(asked), end="", markup=False, soft_wrap=True)

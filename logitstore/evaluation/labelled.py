@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.found import require_found
 from logitstore.audio.scan import listed, scan
-from logitstore.audio.source import Source
+from logitstore.audio.source import ROW, ColumnNames, Source
 from logitstore.audio.sources import open_source
 from logitstore.digests import hasher
 from logitstore.errors import SourceError, TeacherError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 #: Length of a clip where neither the user nor the data says otherwise.
 DEFAULT_CLIP_SECONDS = 10.0
 
-_ROW = "manifest row"
+_ROW = ROW
 _MOST_NAMED = 3
 
 
@@ -99,6 +100,7 @@ def read_labelled(
     classes: Sequence[str] | None = None,
     clip_seconds: float | None = None,
     workers: int = 1,
+    columns: ColumnNames | None = None,
 ) -> Labelled:
     """Scan a manifest and read its labels, as :func:`logitstore.evaluation.cells.read_cells` does.
 
@@ -108,13 +110,18 @@ def read_labelled(
     :param classes: the names that labels will be matched to, where they are known.
     :param where, where_option: see :func:`logitstore.audio.scan.scan`.
     :param clip_seconds: longer rows become several clips; by default 10 s, or the longest row where that is shorter.
-    :raises SourceError: no such manifest or column, or no rows; see also :func:`logitstore.audio.scan.scan`.
+    :param columns: which columns of the manifest say what; by their usual names by default.
+    :raises SourceError: no such manifest or column, no rows, or none of its files is there; see also
+        :func:`logitstore.audio.scan.scan`.
+    :raises AudioError: not one of the files can be read.
     """
-    source = _Numbered(open_source(manifest, audio_root), label_column, manifest)
+    source = _Numbered(open_source(manifest, audio_root, columns), label_column, manifest)
     seconds = DEFAULT_CLIP_SECONDS if clip_seconds is None else clip_seconds
     table = scan(
-        source, clip_seconds=seconds, where=where, where_option=where_option, workers=workers, join=source.join
-    )
+        source, clip_seconds=seconds, where=where, where_option=where_option, workers=workers, join=source.join,
+        label_column=label_column,
+    )  # fmt: skip
+    require_found(source, table, manifest, audio_root)
     if clip_seconds is None:
         lengths, rates = (table[name].to_numpy().astype(np.float64) for name in ("length", "rate"))
         longest = float((lengths / np.maximum(rates, 1)).max())
@@ -131,13 +138,14 @@ def read_listing(
     where: str | None = None,
     label_separator: str | None = None,
     classes: Sequence[str] | None = None,
+    columns: ColumnNames | None = None,
 ) -> tuple[pa.Table, tuple[tuple[str, ...], ...], I64]:
     """The rows of a manifest and their labels as :func:`read_labelled` reads them, but no audio is looked at.
 
     :returns: ``path`` and, where the manifest has them, ``start`` and ``duration`` (s) of every row; labels; numbers.
     :raises SourceError: no such manifest or column, or no rows.
     """
-    source = _Numbered(open_source(manifest), label_column, manifest)
+    source = _Numbered(open_source(manifest, None, columns), label_column, manifest)
     listing, own = listed(source, where, join=source.join)
     numbers = listing[_ROW].to_numpy().astype(np.int64)
     return listing.select(own), source.labels(numbers, label_separator, classes), numbers
@@ -230,6 +238,11 @@ class _Numbered:
             )
         self._cells = listing[self.label_column].to_pylist()
         return listing.append_column(_ROW, pa.array(np.arange(listing.num_rows)))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("reading", "notes", "cut_already"):  # what a source may also say
+            return getattr(self.source, name)
+        raise AttributeError(name)
 
     def join(self, listing: pa.Table, own: list[str]) -> pa.Table:
         """The first of the rows that name the same segment; :meth:`labels` gives it those of all."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from logitstore.arrays import F64, I64, Bool
 from logitstore.audio.scan import keep_where
+from logitstore.audio.source import ColumnNames, kept_name
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation.cells import read_cells
 from logitstore.evaluation.labelled import label_matrix, read_listing
@@ -151,7 +152,13 @@ class StoredRows:
 
 
 def join_manifest(
-    store: Store, manifest: str, label_column: str, *, where: str | None = None, separator: str | None = None
+    store: Store,
+    manifest: str,
+    label_column: str,
+    *,
+    where: str | None = None,
+    separator: str | None = None,
+    columns: ColumnNames | None = None,
 ) -> StoredRows:
     """The rows of a manifest and the clips of a store that lie in them.
 
@@ -163,7 +170,7 @@ def join_manifest(
     :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
     """
     listing, labels, numbers = read_listing(
-        manifest, label_column, where=where, label_separator=separator, classes=store.manifest.classes
+        manifest, label_column, where=where, label_separator=separator, classes=store.manifest.classes, columns=columns
     )
     targets, failed = _with_targets(store)
     row, clip = _pairs(listing, store.clips, targets, store.manifest.clip_seconds)
@@ -193,6 +200,7 @@ def join_own(store: Store, label_column: str, *, where: str | None = None, separ
 
     table = store.clips
     columns = [name for name in table.column_names if name not in ("clip", "path", "start", "length", "rate")]
+    label_column = kept_name(label_column, columns)
     if label_column not in columns:
         raise SourceError(
             f"the store {store.location} has no column {label_column!r} to take labels from; found "
