@@ -11,6 +11,12 @@ from logitstore.errors import TeacherError
 from logitstore.views.recipe import Masks
 
 
+#: Keys of a contract in a manifest that only some members have: arguments of the net that its weights do not show; the
+#: digest of the names of its classes, where they are not the ensemble's; the digest of code of the user's own; what
+#: the member's digest does not cover.
+ARGUMENTS, CLASSES, CODE, NOT_COVERED = "arguments", "classes", "code", "not_covered"
+
+
 class Teacher(ABC):
     """One model. An adapter sets the attributes and defines :meth:`probabilities`.
 
@@ -22,7 +28,8 @@ class Teacher(ABC):
         trained_seconds: length of the clips that it learnt from; None where that is not known.
         takes_masks: whether it has a front end of its own that masks can act on.
         has_features: whether :meth:`features` and :meth:`outputs` can be called.
-        digest: BLAKE2b-128 of the weights, hex.
+        digest: BLAKE2b-128, hex, of the weights and whatever else decides what it says.
+        not_covered: what its digest cannot tell apart, in words; such as a library that it asks.
         contract: front end, stage and value of the fill, as plain JSON values.
     """
 
@@ -37,6 +44,7 @@ class Teacher(ABC):
     has_features: bool = False
     max_seconds: float | None = None
     trained_seconds: float | None = None
+    not_covered: tuple[str, ...] = ()
 
     @abstractmethod
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -55,6 +63,10 @@ class Teacher(ABC):
         :raises TeacherError: a teacher that has no features.
         """
         return self.probabilities(waveforms, masks), self.features(waveforms, masks)
+
+    def earlier_digests(self) -> tuple[str, ...]:
+        """The digests by which earlier releases, whose rule covered less, knew this very teacher."""
+        return ()
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
@@ -26,7 +24,7 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import columns_for
-from logitstore.store.format.manifest import ROOT, Manifest, Member, decode_root, version_for
+from logitstore.store.format.manifest import ROOT, Manifest, decode_root, version_for
 from logitstore.store.format.parts import Part
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces
@@ -35,7 +33,7 @@ from logitstore.store.storage import Storage, open_storage
 from logitstore.store.summary import BuildSummary, summarise
 from logitstore.store.writer import StoreWriter
 from logitstore.views.ops import Place
-from logitstore.views.recipe import Recipe, load_recipe
+from logitstore.views.recipe import AUTO, Recipe, fitting, load_recipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
 PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
 DEFAULT_TOPK = 20
+_ANY_RATE = 16_000
 
 
 @dataclass
@@ -100,9 +99,9 @@ def prepare(options: BuildOptions) -> Job:
         from logitstore.jobs.build.relate import relation_spec
 
         relations = relation_spec(options.relations, options.similarity_frames)
-    recipe = options.recipe if isinstance(options.recipe, Recipe) else load_recipe(options.recipe)
-    samples = clip_samples(options.clip_seconds, options.sample_rate)
-    recipe.check(Place(samples, options.sample_rate))
+    asked = options.recipe if isinstance(options.recipe, Recipe) else _named_recipe(options.recipe)
+    if asked is not None:  # of any rate: what is known of the views is their length
+        asked.check(Place(clip_samples(options.clip_seconds, _ANY_RATE), _ANY_RATE))
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     storage = open_storage(options.out)
     stored = _stored_manifest(storage)
@@ -112,7 +111,7 @@ def prepare(options: BuildOptions) -> Job:
     import torch  # takes seconds, so only now that the audio is what it should be
 
     from logitstore.training.precision import stored_precision
-    from teachers.ensemble import load_ensemble
+    from teachers.ensemble import load_ensemble, members_as_stored
 
     device = pick_device(options.device)
     ensemble = load_ensemble(
@@ -120,11 +119,16 @@ def prepare(options: BuildOptions) -> Job:
         options.weights,
         options.average,
         options.classes,
-        sample_rate=options.sample_rate,
+        sample_rate=options.sample_rate or (stored.sample_rate if stored is not None else None),
         device=device,
         precision=options.precision,
         scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
     )
+    sample_rate = ensemble.sample_rate
+    samples = clip_samples(options.clip_seconds, sample_rate)
+    notes = _rate_notes(options, ensemble, stored)
+    recipe, why = _recipe(asked, ensemble, stored, Place(samples, sample_rate))
+    notes += why
     ensemble.check(recipe, options.clip_seconds)
     if relations is not None:
         ensemble.require_features()
@@ -136,19 +140,21 @@ def prepare(options: BuildOptions) -> Job:
         )
     quantizer(ensemble.scores, options.value_bits)
     shard_clips = options.shard_clips or (stored.shard_clips if stored else default_shard_clips(clip_table.num_rows))
-    place = Place(samples, options.sample_rate, shard_clips)
+    place = Place(samples, sample_rate, shard_clips)
+    teachers, earlier = members_as_stored(ensemble, () if stored is None else stored.teachers)
+    notes += earlier
     manifest = Manifest(
         format_version=version_for(relations),
         classes=tuple(ensemble.classes),
         scores=ensemble.scores,
-        teachers=tuple(msgspec.convert(member, Member) for member in ensemble.describe()),
+        teachers=teachers,
         average=options.average,
         recipe_document=recipe.to_dict(),
         draw_columns=tuple(
             {"name": c.name, "low": c.low, "planes": c.planes} for c in columns_for(recipe.ranges(place))
         ),
         seed=options.seed,
-        sample_rate=options.sample_rate,
+        sample_rate=sample_rate,
         clip_seconds=options.clip_seconds,
         topk=topk,
         value_bits=options.value_bits,
@@ -160,7 +166,6 @@ def prepare(options: BuildOptions) -> Job:
         relations=relations,
         made_by=versions(),
     )
-    notes = []
     if stored is not None and stored.made_by != manifest.made_by:
         changed = [
             f"{name} {stored.made_by.get(name)} -> {version}"
@@ -169,6 +174,45 @@ def prepare(options: BuildOptions) -> Job:
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
     return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes)
+
+
+def _named_recipe(name: str) -> Recipe | None:
+    """The recipe that was asked for; None where the teachers, or the store, decide."""
+    return None if name == AUTO else load_recipe(name)
+
+
+def _recipe(
+    asked: Recipe | None, ensemble: Ensemble, stored: Manifest | None, place: Place
+) -> tuple[Recipe, list[str]]:
+    """The recipe of a store, with no bound left that depends on the length of its views, and what is to be said of it.
+
+    A store that was begun keeps its own: of its views of less than 10 s, earlier releases bounded no mask by a share.
+    """
+    if asked is None and stored is not None:
+        return stored.recipe, [f"recipe {stored.recipe.name}, which the store was begun with"]
+    notes = []
+    if asked is None:
+        deaf = [repr(teacher.spec) for teacher in ensemble.members if not teacher.takes_masks]
+        asked = fitting(not deaf)
+        who = ", ".join(deaf)
+        reason = f"{who} take{'s' * (len(deaf) == 1)} only waveforms" if deaf else "every teacher takes masks"
+        notes.append(f"recipe {asked.name}, for {reason}")
+    fixed = asked.unshared()
+    if stored is not None and stored.recipe_document == fixed.to_dict():
+        return fixed, notes
+    return asked.fitted(place), notes
+
+
+def _rate_notes(options: BuildOptions, ensemble: Ensemble, stored: Manifest | None) -> list[str]:
+    """What is to be said of teachers that would hear more than views of this rate hold."""
+    rate = ensemble.sample_rate
+    reason = "which the store was begun with" if stored is not None else "as --sample-rate asks"
+    return [
+        f"teacher {teacher.spec!r} takes {teacher.sample_rate:,} Hz and views have {rate:,} Hz, {reason}: it hears "
+        f"nothing above {rate / 2:,.0f} Hz"
+        for teacher in ensemble.members
+        if teacher.sample_rate > rate and not isinstance(options, Extension)
+    ]
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> BuildSummary:

@@ -185,9 +185,18 @@ def _brief(value: Any, other: Any) -> str:
         detail = f", among them {', '.join(map(repr, here[:3]))}" if here else ""
         return f"{len(value)} values{detail}"
     if isinstance(value, tuple) and value and isinstance(value[0], Member):
-        return "[" + ", ".join(f"{m.name} x{m.weight:g} ({m.digest[:12]})" for m in value) + "]"
+        return "[" + ", ".join(_member(m, other) for m in value) + "]"
     if isinstance(value, RelationSpec):
         return f"{value.names} of {value.pooled} frames"
     if isinstance(value, dict | tuple):
         return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
     return repr(value)
+
+
+def _member(member: Member, others: Any) -> str:
+    """A member in a list of differences: its contract too where the other list has all but that of it."""
+    shown = f"{member.name} x{member.weight:g} ({member.digest[:12]})"
+    alike = [each for each in others if (each.name, each.digest) == (member.name, member.digest)]
+    if not alike or member in alike:
+        return shown
+    return f"{shown} {json.dumps(member.contract, ensure_ascii=False)}"
