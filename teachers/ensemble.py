@@ -15,12 +15,12 @@ from logitstore.digests import digest
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.models.machine import pick_device
 from logitstore.plugins import OWN_ERRORS
-from logitstore.store.format.manifest import Member
+from logitstore.store.format.manifest import ARGUMENTS, CLASSES, CODE, NOT_COVERED, Member
 from logitstore.training.precision import pass_dtype
 from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
 from teachers import registry
-from teachers.teacher import ARGUMENTS, CLASSES, CODE, NOT_COVERED, Teacher
+from teachers.teacher import Teacher
 
 #: How far outside [0, 1] rounding may put a probability; it is clipped. Anything further is an error.
 _SLACK = 1e-5
@@ -370,8 +370,8 @@ def members_as_stored(ensemble: Ensemble, stored: Sequence[Member]) -> tuple[tup
         if now != before and as_before == before and before.digest in known:
             members.append(before)
             notes.append(
-                f"the store knows teacher {teacher.spec!r} by the digest {before.digest[:12]}, which an earlier release "
-                "made of its weights alone; whether all else of it is as it was cannot be told"
+                f"the store knows teacher {teacher.spec!r} by the digest {before.digest[:12]}, which an earlier "
+                "release made of its weights alone; whether all else of it is as it was cannot be told"
             )
         else:
             members.append(now)

@@ -241,9 +241,11 @@ class _Content:
             self._open.pop()
 
     def _data(self, where: str, value: Any) -> bool:
-        if isinstance(value, enum.Enum):
-            self.add(where, repr(value).encode())
-        elif value is None or isinstance(value, bool | int | float | complex | bytes | torch.dtype | torch.Size):
+        if (
+            isinstance(value, enum.Enum)
+            or value is None
+            or isinstance(value, bool | int | float | complex | bytes | torch.dtype | torch.Size)
+        ):
             self.add(where, repr(value).encode())
         elif isinstance(value, str | Path):
             self.add(where, _of_text(value))

@@ -11,12 +11,6 @@ from logitstore.errors import TeacherError
 from logitstore.views.recipe import Masks
 
 
-#: Keys of a contract in a manifest that only some members have: arguments of the net that its weights do not show; the
-#: digest of the names of its classes, where they are not the ensemble's; the digest of code of the user's own; what
-#: the member's digest does not cover.
-ARGUMENTS, CLASSES, CODE, NOT_COVERED = "arguments", "classes", "code", "not_covered"
-
-
 class Teacher(ABC):
     """One model. An adapter sets the attributes and defines :meth:`probabilities`.
 

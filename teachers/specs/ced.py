@@ -14,10 +14,10 @@ from typing import Any
 from logitstore.errors import TeacherError, UsageError
 from logitstore.models.ced import PATCH, TARGET_FRAMES, Ced
 from logitstore.models.published import HEAD, classes_of, read_checkpoint
+from logitstore.store.format.manifest import ARGUMENTS
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
 from teachers.specs.run_folder import TaggerTeacher
-from teachers.teacher import ARGUMENTS
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
 SPEC = ("ced:FILE", "a published CED checkpoint; ced:FILE?heads=N where the number of heads cannot be inferred")

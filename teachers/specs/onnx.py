@@ -139,7 +139,7 @@ def external_files(path: Path, spec: str) -> list[Path]:
         import onnx
     except ImportError as error:
         raise MissingExtraError("onnx", "onnx", f"teacher {spec!r}") from error
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
@@ -153,8 +153,8 @@ def external_files(path: Path, spec: str) -> list[Path]:
         inside = named.is_relative_to(Path(os.path.normpath(path.parent))) and not Path(location).is_absolute()
         if not inside or not any(named.resolve().is_relative_to(home) for home in homes):
             raise TeacherError(
-                f"teacher {spec!r} keeps tensors in {location!r}, outside of its folder {str(path.parent)!r}; only files "
-                "beside the model are read: save it anew with its tensors beside it"
+                f"teacher {spec!r} keeps tensors in {location!r}, outside of its folder {str(path.parent)!r}; only "
+                "files beside the model are read: save it anew with its tensors beside it"
             )
         if not named.is_file():
             raise TeacherError(

@@ -8,10 +8,11 @@ import torch
 
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.plugins import PYTHON
+from logitstore.store.format.manifest import ARGUMENTS, CODE
 from logitstore.training.runs import load_run
 from logitstore.views.recipe import Masks
 from teachers.identity import code_digest
-from teachers.teacher import ARGUMENTS, CODE, Teacher
+from teachers.teacher import Teacher
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
 SPEC = ("FOLDER", "a run folder of train-teacher or train-student; of your own architecture, FOLDER?student=python:…")

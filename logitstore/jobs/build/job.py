@@ -18,6 +18,7 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
@@ -188,19 +189,17 @@ def _recipe(
 
     A store that was begun keeps its own: of its views of less than 10 s, earlier releases bounded no mask by a share.
     """
-    if asked is None and stored is not None:
+    deaf = [repr(teacher.spec) for teacher in ensemble.members if not teacher.takes_masks]
+    recipe = fitting(not deaf) if asked is None else asked
+    fitted, fixed = recipe.fitted(place), recipe.unshared()
+    if stored is not None and stored.recipe_document in (fitted.to_dict(), fixed.to_dict()):
+        return stored.recipe, []
+    if asked is not None:
+        return fitted, []
+    if stored is not None:
         return stored.recipe, [f"recipe {stored.recipe.name}, which the store was begun with"]
-    notes = []
-    if asked is None:
-        deaf = [repr(teacher.spec) for teacher in ensemble.members if not teacher.takes_masks]
-        asked = fitting(not deaf)
-        who = ", ".join(deaf)
-        reason = f"{who} take{'s' * (len(deaf) == 1)} only waveforms" if deaf else "every teacher takes masks"
-        notes.append(f"recipe {asked.name}, for {reason}")
-    fixed = asked.unshared()
-    if stored is not None and stored.recipe_document == fixed.to_dict():
-        return fixed, notes
-    return asked.fitted(place), notes
+    takes = f"{', '.join(deaf)} take{'s' * (len(deaf) == 1)} only waveforms" if deaf else "every teacher takes masks"
+    return fitted, [f"recipe {recipe.name}, for {takes}"]
 
 
 def _rate_notes(options: BuildOptions, ensemble: Ensemble, stored: Manifest | None) -> list[str]:
@@ -250,6 +249,8 @@ def run(job: Job, progress: Progress) -> BuildSummary:
             job.relator = make_relator(
                 manifest.relations, job.ensemble, writer, audio, pool, strict=options.strict, note=progress.note
             )
+        begun = Piece(job.storage, manifest, writer.root_digest)
+        heard = Heard(begun, audio, job.ask, pool, options.source)
         waiting = set(chosen)
         while waiting:
             moved = False
@@ -261,6 +262,8 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 if not claimer.take(shard):
                     continue
                 try:
+                    for commit in commits.read_all(job.storage, shard)[:1]:
+                        heard.check(commit)
                     for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
                         plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
                         content = make_block(
@@ -279,7 +282,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
-            made += _retry_failed(job, writer, chosen, audio, pool, claimer, progress)
+            made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
     store = Pieces([Piece(job.storage, manifest, writer.root_digest)])
     missing = unfinished_shards(store.commits, writer.shards, max(options.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
@@ -298,6 +301,7 @@ def _retry_failed(
     writer: StoreWriter,
     chosen: set[int],
     audio: ClipAudio,
+    heard: Heard,
     pool: ThreadPoolExecutor,
     claimer: claims.Claimer,
     progress: Progress,
@@ -311,6 +315,7 @@ def _retry_failed(
         if not mended or not claimer.take(commit.shard):
             continue
         try:
+            heard.check(commit)
             clips = range(commit.first_clip, commit.first_clip + commit.clips)
             plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
             content = make_block(

@@ -23,6 +23,10 @@ FORMAT_VERSION = 1
 RELATIONS_VERSION = 2
 ROOT = "zarr.json"
 _ATTRIBUTE = "logitstore"
+#: Keys of a contract that only some members have: arguments of the net that its weights do not show; the digest of the
+#: names of its classes, where they are not the ensemble's; the digest of code of the user's own; what the member's
+#: digest does not cover.
+ARGUMENTS, CLASSES, CODE, NOT_COVERED = "arguments", "classes", "code", "not_covered"
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

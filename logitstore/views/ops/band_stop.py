@@ -50,7 +50,9 @@ class BandStop(Band, WaveformOp):
 
     def sql_columns(self) -> tuple[SqlColumn, ...]:
         return (
-            SqlColumn("stop_low_step", "lower end of the band in steps of its axis", lambda draws: self.steps(draws)[0]),
+            SqlColumn(
+                "stop_low_step", "lower end of the band in steps of its axis", lambda draws: self.steps(draws)[0]
+            ),
             SqlColumn(
                 "stop_high_step",
                 "its upper end; equal to the lower where nothing is filtered out",
@@ -65,8 +67,8 @@ def without_band(clip: F32, low: float, high: float, sample_rate: int) -> F32:
     """A clip, float32 (n,), less what it holds between two frequencies (Hz); a new array.
 
     Its spectrum, all n samples at once in float64, is multiplied by 0 in the band and by 1 outside. Between, over 1 %
-    of the edge's frequency to either side and at most a quarter of the band's width, lies the slope 3 t² - 2 t³. An edge
-    at 0 Hz or from half of the rate on has none.
+    of the edge's frequency to either side and at most a quarter of the band's width, lies the slope 3 t² - 2 t³. An
+    edge at 0 Hz or from half of the rate on has none.
     """
     hz = np.arange(len(clip) // 2 + 1, dtype=np.float64) * sample_rate / len(clip)
     below = _rising(low - hz, min(_SLOPE * low, (high - low) / 4)) if low > 0 else np.zeros(len(hz))

@@ -155,7 +155,7 @@ class Op(ABC):
         return cls(**{key: int(value) if key in whole else float(value) for key, value in parameters.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"op": name, parameter: value, …}`` with every parameter, given or default; those that are None left out."""
+        """``{"op": name, parameter: value, …}`` with every parameter, given or default, but for those that are None."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {"op": self.name} | {name: value for name, value in values.items() if value is not None}
 

@@ -37,13 +37,13 @@ class TimeSpan(Op):
             self._in_range("max_share", 0.0, 1.0, open_low=True)
         ticks = self.max_seconds * TICKS_PER_SECOND
         if abs(ticks - round(ticks)) > 1e-6:
-            raise RecipeError(
-                f"op {self.name!r}: max_seconds is {self.max_seconds:g}; it must be a multiple of 0.01 s"
-            )
+            raise RecipeError(f"op {self.name!r}: max_seconds is {self.max_seconds:g}; it must be a multiple of 0.01 s")
 
     @classmethod
     def parse(cls, recipe: str, parameters: dict[str, Any]) -> Self:
-        return super().parse(recipe, {"max_seconds": _LONGEST} | parameters if "max_share" in parameters else parameters)
+        return super().parse(
+            recipe, {"max_seconds": _LONGEST} | parameters if "max_share" in parameters else parameters
+        )
 
     def fitted(self, place: Place) -> Self:
         return self if self.max_share is None else replace(
@@ -68,8 +68,8 @@ class TimeSpan(Op):
         if self._most(place) > place.ticks:
             raise RecipeError(
                 f"op {self.name!r}: max_seconds {self.max_seconds:g} is longer than a view of "
-                f"{place.ticks / TICKS_PER_SECOND:g} s; make it shorter, bound it by a share of the view (max_share), or "
-                "make --clip-seconds longer"
+                f"{place.ticks / TICKS_PER_SECOND:g} s; make it shorter, bound it by a share of the view (max_share), "
+                "or make --clip-seconds longer"
             )
 
     def ranges(self, place: Place) -> dict[str, tuple[int, int]]:
