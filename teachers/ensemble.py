@@ -114,6 +114,12 @@ class Ensemble:
                     f"teacher {teacher.spec!r} hears at most {teacher.max_seconds:.2f} s and a view has "
                     f"{clip_seconds:g} s; choose a shorter --clip-seconds"
                 )
+            exact = teacher.exact_seconds
+            if clip_seconds is not None and exact is not None and abs(clip_seconds - exact) * teacher.sample_rate >= 1:
+                raise TeacherError(
+                    f"teacher {teacher.spec!r} takes views of exactly {exact:g} s and these have {clip_seconds:g} s; "
+                    f"choose --clip-seconds {exact:g}"
+                )
 
     def to(self, device: str | torch.device) -> Self:
         """Move every member to a device.

@@ -19,6 +19,7 @@ class Teacher(ABC):
         name: kind and architecture, free of paths; stored.
         classes: names, in the order of its outputs. scores: "sigmoid" or "softmax".
         sample_rate: Hz of the waveforms it takes. max_seconds: the longest view that it hears whole; None for any.
+        exact_seconds: the only length of a view that it takes; None for any.
         trained_seconds: length of the clips that it learnt from; None where that is not known.
         takes_masks: whether it has a front end of its own that masks can act on.
         has_features: whether :meth:`features` and :meth:`outputs` can be called.
@@ -37,6 +38,7 @@ class Teacher(ABC):
     contract: dict[str, Any]
     has_features: bool = False
     max_seconds: float | None = None
+    exact_seconds: float | None = None
     trained_seconds: float | None = None
     not_covered: tuple[str, ...] = ()
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CED_RATE = 16000
+_MOST_PACKED = 1 << 14  # how many times shorter a filter makes silence
+_SPARE_BYTES = 1 << 20
 _RATE_NAMES = ("sample_rate", "sampling_rate", "sr", "rate")
 
 _hdf5_files: dict[tuple[int, Path], Any] = {}  # by process: a handle does not survive a fork, nor may a child close it
@@ -45,17 +47,17 @@ class Hdf5Source(packed.Packed):
             if encoded is None:
                 keys = [text_key(key, str(file)) for key in _int16_names(handle)]
                 if not keys:
-                    found = ", ".join(
-                        f"{key} {handle[key].dtype}" for key in list(handle)[:3] if hasattr(handle[key], "dtype")
-                    )
+                    own = [key for key in list(handle)[:3] if _lies_within(handle, key)]
+                    found = ", ".join(f"{key} {handle[key].dtype}" for key in own)
                     raise SourceError(
                         f"{file}: neither int16 data sets (CED) nor audio_name and mp3 (PaSST); found {found or 'none'}"
                     )
                 return pa.table({"path": pa.array([f"{name}/{key}" for key in keys], pa.string())})
-            keys = _texts(handle["audio_name"])
+            keys = _texts(data_set(handle, "audio_name", SourceError, f"{file}: "))
+            items = {key: handle[key] for key in sorted(handle) if _lies_within(handle, key)}
             columns = {
                 key: column_of(_texts(item) if item.dtype.kind in "SO" else item[...].tolist())
-                for key, item in sorted(handle.items())
+                for key, item in items.items()
                 if key not in ("audio_name", encoded) and _is_column(item, len(keys))
             }
         check_columns(columns, str(file))
@@ -73,12 +75,12 @@ class Hdf5Source(packed.Packed):
                 if place is None:
                     raise AudioError("no such audio_name in the HDF5 file")
                 try:
-                    return InMemory(np.asarray(handle[encoded][place[0]]).tobytes())
+                    return InMemory(np.asarray(data_set(handle, encoded, AudioError)[place[0]]).tobytes())
                 except OSError:
                     raise AudioError("the HDF5 file cannot be read at this row") from None
-            if key not in handle or not _is_int16(handle[key]):
+            if not _is_int16(item := data_set(handle, key, AudioError)):
                 raise AudioError("no int16 data set of this name in the HDF5 file")
-            frames, rate = len(handle[key]), _rate(handle, key)
+            frames, rate = len(item), _rate(handle, key)
 
         def samples(start: int, stop: int) -> npt.NDArray[np.int16]:
             with packed.lock:
@@ -105,14 +107,60 @@ def _hdf5(file: Path, error_type: type[SourceError] | type[AudioError], prefix: 
     return _hdf5_files[place]
 
 
+def data_set(handle: Any, name: str, error_type: type[SourceError] | type[AudioError], prefix: str = "") -> Any:
+    """A data set whose data lie in the file itself, all of them.
+
+    HDF5 lets a link, a data set's storage, or a view of other data sets name any file of the machine, and a size stand
+    for data that were never written.
+
+    :raises SourceError, AudioError: the data lie elsewhere, or are not there; ``prefix`` comes before the message.
+    """
+    import h5py
+
+    def refuse(what: str) -> SourceError | AudioError:
+        return error_type(f"{prefix}the HDF5 data set {name!r} {what}; copy the data into the file")
+
+    group, parts = handle, [part for part in name.split("/") if part]
+    for number, part in enumerate(parts):
+        link = group.get(part, getlink=True)
+        if link is None:
+            raise error_type(f"{prefix}no data set {name!r} in the HDF5 file")
+        if not isinstance(link, h5py.HardLink):
+            raise refuse("is a link to somewhere else")
+        group = group[part]
+        if number + 1 < len(parts) and not isinstance(group, h5py.Group):
+            raise error_type(f"{prefix}no data set {name!r} in the HDF5 file")
+    if not isinstance(group, h5py.Dataset):
+        raise error_type(f"{prefix}{name!r} is no data set in the HDF5 file")
+    if group.external:
+        raise refuse(f"has its data in another file, {group.external[0][0]!r}")
+    if group.is_virtual:
+        raise refuse("is a view of other files")
+    claimed, there = group.size * group.dtype.itemsize, group.id.get_storage_size()
+    if claimed > _MOST_PACKED * there + _SPARE_BYTES:
+        raise refuse(f"claims {claimed:,} bytes, of which {there:,} are there")
+    return group
+
+
+def _lies_within(handle: Any, key: str) -> bool:
+    """Whether an entry is in the file itself; what is not is left alone, and never opened."""
+    import h5py
+
+    if not isinstance(handle.get(key, getlink=True), h5py.HardLink):
+        return False
+    item = handle[key]
+    return isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual
+
+
 def _encoded(handle: Any) -> str | None:
     """The data set of encoded bytes beside ``audio_name``: ``mp3``, or the first one of uint8 of varying length."""
     import h5py
 
     if "audio_name" not in handle:
         return None
-    candidates = [key for key in handle if h5py.check_vlen_dtype(getattr(handle[key], "dtype", None)) == np.uint8]
-    return "mp3" if "mp3" in handle else next(iter(sorted(candidates)), None)
+    own = [key for key in sorted(handle) if _lies_within(handle, key)]
+    candidates = [key for key in own if h5py.check_vlen_dtype(handle[key].dtype) == np.uint8]
+    return "mp3" if "mp3" in handle else next(iter(candidates), None)
 
 
 def _is_int16(item: Any) -> bool:
@@ -140,7 +188,7 @@ def _texts(item: Any) -> list[str]:
 
 def _names_index(handle: Any) -> Callable[[str], Index]:
     def build(_name: str) -> Index:
-        names = _texts(handle["audio_name"])
+        names = _texts(data_set(handle, "audio_name", AudioError))
         return Index.of(names, list(range(len(names))), [0] * len(names))
 
     return build

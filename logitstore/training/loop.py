@@ -185,7 +185,7 @@ def fit(
         checkpoints = Checkpoints(run)
         found = _newest(checkpoints, group, report)
         if found is not None:
-            accept(found.values["about"])
+            accept(found.values.get("about", {}))
         loop = _Loop(model, options, objective, run, checkpoints, group, about or {}, report, found)
         with closing(loop):
             report.start(options.steps, loop.done)
@@ -504,19 +504,25 @@ class _Loop:
     def _restore(self, found: Checkpoint) -> dict[str, Any]:
         """Take over a checkpoint; returns the place in the log that it was taken at."""
         values, tensors = json.loads(json.dumps(found.values)), found.tensors
-        _load(self.model, tensors["model"])
-        if self.averaged is not None:
-            _load(self.averaged, tensors["averaged"])
-        self.optimizer.load_state_dict(tensors["optimizer"])
-        self.scaler.load_state_dict(tensors["scaler"])
-        torch.set_rng_state(tensors["random"][self.group.rank])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["gpu_random"][self.group.rank], self.device)
-        self.selection.restore(values["selection"])
-        for name in _COUNTERS:
-            setattr(self, name, values[name])
-        self.before = values["seconds"]
-        place: dict[str, Any] = values["log"]
+        try:
+            _load(self.model, tensors["model"])
+            if self.averaged is not None:
+                _load(self.averaged, tensors["averaged"])
+            self.optimizer.load_state_dict(tensors["optimizer"])
+            self.scaler.load_state_dict(tensors["scaler"])
+            torch.set_rng_state(tensors["random"][self.group.rank])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["gpu_random"][self.group.rank], self.device)
+            self.selection.restore(values["selection"])
+            for name in _COUNTERS:
+                setattr(self, name, values[name])
+            self.before = values["seconds"]
+            place: dict[str, Any] = values["log"]
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(
+                f"the newest checkpoint in {str(self.checkpoints.folder)!r} is not one of this training "
+                f"({' '.join(str(error).split())[:200]}); remove the run folder, or give another --out"
+            ) from error
         return place
 
     def _parallel(self) -> DistributedDataParallel:

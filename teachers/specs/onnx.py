@@ -62,6 +62,7 @@ class OnnxTeacher(Teacher):
         batch, samples = inputs[0].shape
         self.batch = batch if isinstance(batch, int) else None
         self.samples = samples if isinstance(samples, int) else None
+        self.exact_seconds = None if self.samples is None else self.samples / self.sample_rate
         self.digest = _digest(self._files)
         self.contract: dict[str, Any] = {"output": self.output}
 
