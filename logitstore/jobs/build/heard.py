@@ -86,11 +86,8 @@ class Heard:
 
     def _other_answers(self, commit: Commit, draws: Draws) -> Iterator[str]:
         """Clips of which the teachers say otherwise than the store; none if they do not say the same twice."""
-        rows = commit.readable
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(self._batch, len(rows))).astype(int))]
-        at = rows * commit.views + np.arange(len(rows)) % commit.views
-        if not len(at):
-            return
+        at = (commit.readable[:, None] * commit.views + np.arange(commit.views)).reshape(-1)
+        at = at[np.unique(np.linspace(0, len(at) - 1, min(self._batch, len(at))).astype(int))]
         now, kept = self._said(commit, draws, at)
         classes, probabilities = (stored.reshape(-1, stored.shape[2])[at[kept]] for stored in self._stored(commit))
         apart = self._apart(now, classes, probabilities)
@@ -114,11 +111,13 @@ class Heard:
         return self.store.block_targets(commit)
 
     def _apart(self, said: F32, classes: np.ndarray, probabilities: F32) -> F32:
-        """The largest difference of each view's probabilities at its stored classes, through the store's quantiser."""
-        quantizer = self.store.manifest.quantizer
-        picked = np.take_along_axis(said, classes.astype(np.int64), axis=1)
-        apart: F32 = np.abs(quantizer.table()[quantizer.encode(picked)] - probabilities).max(axis=1, initial=0.0)
-        return apart
+        """By how much each view's probabilities are others: at its stored classes, or above them at any other class."""
+        quantizer, stored = self.store.manifest.quantizer, classes.astype(np.int64)
+        now = quantizer.table()[quantizer.encode(said)]
+        apart = np.abs(np.take_along_axis(now, stored, axis=1) - probabilities).max(axis=1, initial=0.0)
+        np.put_along_axis(now, stored, 0.0, axis=1)
+        least: F32 = probabilities.min(axis=1, initial=1.0)
+        return np.maximum(apart, now.max(axis=1, initial=0.0) - least)
 
     def _said(self, commit: Commit, draws: Draws, at: I64) -> tuple[F32, I64]:
         """What the teachers say of some views of a block, float32 (n, C), and which could be rendered, int64 (n,)."""
