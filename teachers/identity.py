@@ -59,10 +59,10 @@ def python_identity(
     content = _Content(sources)
     content.add("weights", weights_digest(module.state_dict()).encode())
     content.add("arguments", json.dumps(dict(arguments), sort_keys=True).encode())
-    for name, text in sorted(sources.texts.items()):
+    for name, text in sources.named():
         content.add(f"code {sources.short(name)}", text)
     content.module("teacher", module)
-    for name in sorted(sources.texts):
+    for name, _ in sources.named():
         content.globals(name)
     return content.digest(), tuple(sorted({*sources.not_covered, *content.not_covered}))
 
@@ -71,7 +71,7 @@ def code_digest(module_name: str) -> tuple[str, tuple[str, ...]]:
     """The digest of the user's own code behind a module that is imported, and what it does not cover, in words."""
     sources = Sources(module_name)
     content = _Content(sources)
-    for name, text in sorted(sources.texts.items()):
+    for name, text in sources.named():
         content.add(f"code {sources.short(name)}", text)
     return content.digest(), tuple(sorted(sources.not_covered))
 
@@ -98,6 +98,10 @@ class Sources:
     def short(self, name: str) -> str:
         """A module's name, the same whatever the file of the main one is called."""
         return "" if name == self.main else name
+
+    def named(self) -> list[tuple[str, bytes]]:
+        """The modules and their texts, the main one first."""
+        return sorted(self.texts.items(), key=lambda item: self.short(item[0]))
 
     def owns(self, kind: type) -> bool:
         """Whether a class is of the user's own code."""

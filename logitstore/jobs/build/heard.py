@@ -117,7 +117,8 @@ class Heard:
         apart = np.abs(np.take_along_axis(now, stored, axis=1) - probabilities).max(axis=1, initial=0.0)
         np.put_along_axis(now, stored, 0.0, axis=1)
         least: F32 = probabilities.min(axis=1, initial=1.0)
-        return np.maximum(apart, now.max(axis=1, initial=0.0) - least)
+        more: F32 = np.maximum(apart, now.max(axis=1, initial=0.0) - least)
+        return more
 
     def _said(self, commit: Commit, draws: Draws, at: I64) -> tuple[F32, I64]:
         """What the teachers say of some views of a block, float32 (n, C), and which could be rendered, int64 (n,)."""
