@@ -147,7 +147,7 @@ def read_classes(path: str | Path, *, outputs: bool = False) -> tuple[str, ...]:
         if rows is None and Path(path).suffix.lower() == ".json":
             raise ValueError("is not readable as JSON; give a list of names")
         if rows is None:
-            rows = _text_rows(text, said)
+            rows = _text_rows(text, said, Path(path).suffix.lower() in (".csv", ".tsv"))
         names = _in_order(rows, outputs, said)
     except ValueError as error:
         raise TeacherError(f"{whose}, {error}") from None
@@ -168,7 +168,7 @@ class _Row:
 #: What columns of class lists are called, plainly written: the name that people read, the index, the MID.
 _NAME_WORDS = (
     *("displayname", "name", "names", "classname", "class", "classes", "label", "labels", "labelname", "classlabel"),
-    *("category", "title", "tag"),
+    *("category", "title", "tag", "labelnames", "classnames", "species", "event", "eventlabel", "soundclass"),
 )
 _INDEX_WORDS = ("index", "idx", "classindex", "classidx", "classid", "labelid", "labelindex", "number", "id", "target")
 _MID_WORDS = ("mid", "mids", "machineid", "ontologyid")
@@ -181,9 +181,10 @@ def _plain(word: str) -> str:
     return re.sub(r"[^0-9a-z]+", "", word.casefold())
 
 
-def _text_rows(text: str, said: list[str]) -> list[_Row]:
+def _text_rows(text: str, said: list[str], table: bool) -> list[_Row]:
     """The classes of a text file.
 
+    :param table: whether its name says that it is a table.
     :raises ValueError: naming the line.
     """
     numbered = [
@@ -204,6 +205,13 @@ def _text_rows(text: str, said: list[str]) -> list[_Row]:
                 f"line {number} is {line!r}: a tab, and no header or index says which column has the names; "
                 "give one name a line, or a header such as index,name"
             )
+    for separator in ",;|":
+        widths = {len(_cells(line, separator)) for _, line in lines}
+        if len(lines) > 2 and len(widths) == 1 and min(widths) > 1 and not lines[0][1].endswith(separator):
+            what = f"every line has {min(widths)} parts separated by {separator!r}, as {lines[0][1]!r}"
+            if table:
+                raise ValueError(f"{what}, and which has the names is not clear; give a header such as index,name")
+            said.append(f"{what}; each line is taken for one name")
     if len(lines) > 1 and all(line.endswith(",") for _, line in lines):  # a table of one column, and nothing after it
         lines = [(number, line.rstrip(", ")) for number, line in lines]
     names = [_Row(f"line {number}", _unquoted(line)) for number, line in lines]
@@ -213,6 +221,7 @@ def _text_rows(text: str, said: list[str]) -> list[_Row]:
             word in _NAME_WORDS
             or (word in _MID_WORDS and below == "mid")
             or (word in _INDEX_WORDS and below == "index")
+            or {row.name for row in names[1:]} == {each.display_name for each in audioset()}
         ):
             said.append(f"{names[0].place}, {names[0].name!r}, is taken for a header, not for a class")
             return names[1:]

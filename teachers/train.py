@@ -16,7 +16,7 @@ from logitstore.audio.lengths import clip_samples, samples_at
 from logitstore.audio.source import ColumnNames
 from logitstore.classes import read_classes
 from logitstore.digests import derived_seed
-from logitstore.errors import RunError, SourceError
+from logitstore.errors import AudioError, RunError, SourceError
 from logitstore.evaluation.labelled import Labelled, classes_from, label_matrix, read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.losses import bce, kl
@@ -39,6 +39,7 @@ from teachers.options import TeacherOptions
 #: Without --epochs or --steps: at least so many steps, and at least so many epochs.
 DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
 _EVALUATIONS = 5
+_MOST_NAMED = 3
 
 
 def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
@@ -46,6 +47,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
 
     :raises RunError: options that cannot be right, an unknown model or argument, a folder of another run.
     :raises SourceError: no labelled clips.
+    :raises AudioError: not one of them can be decoded.
     :raises TeacherError: labels that are none of the classes.
     """
     _check(options)
@@ -67,7 +69,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     model = initialised(make, options.seed)
     rate = model.front_end.sample_rate
     place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
-    recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe)
+    recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe).fitted(place)
     recipe.check(place)
     per_epoch = steps_of(labelled.table.num_rows, options)
     steps = options.steps or per_epoch * (options.epochs or max(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // per_epoch)))
@@ -97,7 +99,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
 
         def left_out() -> tuple[str, ...]:
             return tuple(
-                f"left out, cannot be decoded: {labelled.name(clip)}: {reason}"
+                f"left out, cannot be decoded: {audio.place(clip)}: {reason}"
                 for clip, reason in sorted(replayer.failures.items())
             )
 
@@ -122,7 +124,12 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
             every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
             notes=left_out,
         )
-        return train(training, progress or FitProgress(), group)
+        try:
+            return train(training, progress or FitProgress(), group)
+        except RunError as error:
+            if len(replayer.failures) < len(audio):
+                raise
+            raise AudioError(f"{error} ({'; '.join(left_out()[:_MOST_NAMED])})") from error
 
 
 def _supervised(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., Loss]:

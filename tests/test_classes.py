@@ -11,6 +11,7 @@ import pytest
 
 from logitstore.classes import ClassIndex, audioset, audioset_indices, positions, read_classes
 from logitstore.errors import TeacherError
+from logitstore.models.sidecar import read_sidecar
 
 
 def test_the_audioset_table_is_whole() -> None:
@@ -128,12 +129,13 @@ def test_a_class_file_is_understood_as_it_was_published(
         ('["a", 3]', "item 2 of its JSON list has no name"),
         ("index,name\n0,a\n72,b\n", "line 3: 2 classes have indices from 0 to 72; .* without a gap"),
         ("name\n", None),
+        ("Apus apus,Common Swift\nParus major,Great Tit\nPica pica,Magpie\n", "every line has 2 parts .* not clear"),
     ],
 )
 def test_a_class_file_that_is_not_understood_is_refused_with_the_line(
     tmp_path: Path, content: str, message: str | None
 ) -> None:
-    file = tmp_path / "classes"
+    file = tmp_path / "classes.csv"
     file.write_text(content, encoding="utf-8")
     if message is None:
         assert read_classes(file) == ("name",)
@@ -161,6 +163,8 @@ def test_what_was_understood_of_a_class_file_is_said(tmp_path: Path, caplog: pyt
         ("index,name\n72,Dog\n0,Cat\n", r"the indices have gaps \(0 to 72\); the classes are in their order"),
         ("index,name\n2,Dog\n1,Cat\n", "the indices count from 1; class 1, 'Cat', is the first"),
         ("#a\nDog\n", "1 lines that begin with '#'"),
+        ("a,b\nc,d\ne,f\n", "every line has 2 parts separated by ','.* each line is taken for one name"),
+        ("\n".join(["What it is", *(each.display_name for each in audioset())]), "line 1, 'What it is', is taken"),
         ("index,mid,display_name\n0,/m/09x0r,Speech\n", "its column 'display_name' has the names, such as 'Speech'"),
     ):
         file.write_text(content)
@@ -177,3 +181,11 @@ def test_a_label_in_another_unicode_form_is_the_same_label() -> None:
     index = ClassIndex(["caf\u00e9", "Dog"])
     assert index.find("cafe\u0301") == 0
     assert index.find("dog") is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_side_file_that_another_system_wrote_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "m.onnx.json").write_bytes('{"classes": ["Dog", "caf\u00e9"]}\r\n'.encode(encoding))
+    sidecar = read_sidecar(tmp_path / "m.onnx")
+    assert sidecar is not None
+    assert sidecar.classes == ("Dog", "caf\u00e9")

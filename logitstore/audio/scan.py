@@ -360,4 +360,7 @@ def _refuse_duplicates(keys: pa.Table) -> None:
             for row in double.slice(0, 3).to_pylist()
         ]
         more = f" and {double.num_rows - 3} more" if double.num_rows > 3 else ""
-        raise SourceError(f"duplicate clips, {double.num_rows} in all: {', '.join(names)}{more}; keep one row of each")
+        raise SourceError(
+            f"duplicate clips, {double.num_rows} in all: {', '.join(names)}{more}; keep one row of each (several "
+            "labels of a clip go into one cell, as in Dog;Bark)"
+        )

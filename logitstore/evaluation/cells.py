@@ -104,14 +104,16 @@ def _text(cell: Any, known: Callable[[str], bool], where: str) -> str | None:
         return None
     if isinstance(cell, float) and cell.is_integer():  # a column of whole numbers in which some are missing
         return str(int(cell))
-    text = str(cell).strip(" \t\r\n\ufeff\xa0")
+    text = str(cell).strip().strip("\ufeff").strip()
     return None if text.lower() in _NOTHING and not known(text) else text
 
 
 def _listed(text: str, known: Callable[[str], bool], where: str) -> tuple[str, ...] | None:
     """The labels of text that is a list: of JSON, or as Python and NumPy print one; None where it is none."""
+    text = re.sub(r"^array\((\[.*\])(, dtype=\S+)?\)$", r"\1", text)
     if text[0] + text[-1] not in ("[]", "()", "{}") or len(text) > _LONGEST_LIST:
         return None
+    text = re.sub(r"np\.str_\(('[^']*'|\"[^\"]*\")\)", r"\1", text)
     found: Any = None
     numpy = re.fullmatch(r"\[((?:'[^']*'|\"[^\"]*\"|\d+)(?:\s+(?:'[^']*'|\"[^\"]*\"|\d+))+)\]", text)
     if numpy:
@@ -132,6 +134,10 @@ def _listed(text: str, known: Callable[[str], bool], where: str) -> tuple[str, .
     if isinstance(found, list | tuple):
         items = _value(list(found), known, where)
         return items if isinstance(items, tuple) else ()
+    if re.match(r"[\[({]\s*['\"]", text):
+        raise SourceError(
+            f'{where}: {_short(text)} looks like a list and is none of JSON\'s or Python\'s; write it as ["a", "b"]'
+        )
     bare = [part.strip() for part in text[1:-1].split(",") if part.strip()]
     return tuple(bare) if bare and all(map(known, bare)) else None
 
@@ -162,15 +168,16 @@ def _split(
             cut = {piece: _parts(piece, mark, find) for piece in doubtful}
         if all(cut.values()):
             meant |= {piece: parts for piece, parts in cut.items() if parts is not None}
+            why = "a label of its own" if find is None else "a class"
             note(
-                f"{where}: {doubtful[0]!r} is read as {len(cut[doubtful[0]] or ())} labels, separated by {mark!r}, for "
-                f"each part is {'a label of its own' if find is None else 'a class'}; --label-separator "
-                f"{SEPARATOR!r} makes it one"
+                f"{where}: {_short(doubtful[0])} is read as {len(cut[doubtful[0]] or ())} labels, separated by "
+                f"{mark!r}, for each part is {why}; --label-separator {SEPARATOR!r} makes it one"
             )
         elif find is None:
             note(
-                f"{where}: {doubtful[0]!r} is taken for one label, as are {len(doubtful)} with {mark!r} in all; if it "
-                f"is several, say --label-separator {mark!r}; only {SEPARATOR!r} separates labels unless that is said"
+                f"{where}: {_short(doubtful[0])} is taken for one label, as are {len(doubtful)} with {mark!r} in all; "
+                f"if it is several, say --label-separator {mark!r}; only {SEPARATOR!r} separates labels unless that is "
+                "said"
             )
     return [tuple(label for piece in several for label in meant[piece]) for several in pieces]
 

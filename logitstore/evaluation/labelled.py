@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.found import require_found
 from logitstore.audio.scan import listed, scan
 from logitstore.audio.source import ROW, ColumnNames, Source
 from logitstore.audio.sources import open_source
@@ -110,7 +111,9 @@ def read_labelled(
     :param where, where_option: see :func:`logitstore.audio.scan.scan`.
     :param clip_seconds: longer rows become several clips; by default 10 s, or the longest row where that is shorter.
     :param columns: which columns of the manifest say what; by their usual names by default.
-    :raises SourceError: no such manifest or column, or no rows; see also :func:`logitstore.audio.scan.scan`.
+    :raises SourceError: no such manifest or column, no rows, or none of its files is there; see also
+        :func:`logitstore.audio.scan.scan`.
+    :raises AudioError: not one of the files can be read.
     """
     source = _Numbered(open_source(manifest, audio_root, columns), label_column, manifest)
     seconds = DEFAULT_CLIP_SECONDS if clip_seconds is None else clip_seconds
@@ -118,6 +121,7 @@ def read_labelled(
         source, clip_seconds=seconds, where=where, where_option=where_option, workers=workers, join=source.join,
         label_column=label_column,
     )  # fmt: skip
+    require_found(source, table, manifest, audio_root)
     if clip_seconds is None:
         lengths, rates = (table[name].to_numpy().astype(np.float64) for name in ("length", "rate"))
         longest = float((lengths / np.maximum(rates, 1)).max())

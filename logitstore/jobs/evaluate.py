@@ -119,7 +119,7 @@ def _heard_by_teachers(
         clips=len(audio) - len(failures),
         clip_seconds=labelled.clip_seconds,
         sample_rate=rate,
-        failures=tuple((labelled.name(clip), reason) for clip, reason in sorted(failures.items())),
+        failures=tuple((audio.place(clip), reason) for clip, reason in sorted(failures.items())),
     )
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from logitstore import open_store
 from logitstore.cli.evaluate import evaluate_command
-from logitstore.errors import ModelOutputError, SourceError, TeacherError, UsageError
+from logitstore.errors import AudioError, ModelOutputError, SourceError, TeacherError, UsageError
 from logitstore.evaluation.labelled import classes_from, label_matrix, label_names, read_labelled
 from logitstore.jobs.build.job import BuildOptions, build
 from logitstore.jobs.evaluate import EvaluateOptions, evaluate
@@ -141,7 +141,7 @@ def test_an_unreadable_clip_is_reported(here):
     assert found.rows == 7
     assert found.failures[0][0] == "3.wav"
     assert found.failures[0][1].startswith("not readable as audio")
-    with pytest.raises(SourceError, match=r"none of 1 clips can be decoded, the first \(3.wav\)"):
+    with pytest.raises(AudioError, match=r"not one of the 1 files of .* can be read \(3.wav: not readable as audio"):
         evaluate(asked(here, where="path = '3.wav'"))
 
 

@@ -98,7 +98,7 @@ def test_what_the_audio_root_lacks(tmp_path: Path) -> None:
     audio(tmp_path, samples=2 * RATE)
     (tmp_path / "audio/Ybroken.wav").write_bytes(b"no audio")
     summary = run(tmp_path)
-    assert dict(summary.failures) == {
+    assert {failure.path: failure.reason for failure in summary.failures} == {
         "Ymissing": "missing: the audio root has no file of this name",
         "Ybroken.wav": "unreadable: the header of the file cannot be read",
     }

@@ -8,7 +8,8 @@ views      a view of a clip that has targets: ``clip``, ``view``, every draw par
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 teachers   a member of the ensemble
-failures   a clip that has no targets: clip, path, reason
+failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
+           view_start, view_stop
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
@@ -232,10 +233,13 @@ def teachers_table(store: Pieces) -> pa.Table:
 
 def failures_table(store: Pieces) -> pa.Table:
     """The clips without targets."""
+    types = {
+        "clip": pa.int64(), "path": pa.string(), "start_s": pa.float64(), "reason": pa.string(),
+        "view_start": pa.int32(), "view_stop": pa.int32(),
+    }  # fmt: skip
     failures = store.failures()
-    types = [("clip", pa.int64()), ("path", pa.string()), ("reason", pa.string())]
     return pa.table(
-        {name: pa.array([failure[i] for failure in failures], kind) for i, (name, kind) in enumerate(types)}
+        {name: pa.array([getattr(failure, name) for failure in failures], kind) for name, kind in types.items()}
     )
 
 
