@@ -45,7 +45,7 @@ def read_json(path: Path, ignored: dict[str, str]) -> Rows:
         if odd is not None:
             ignored[name] = "nested"
         else:
-            columns[name.strip()] = column_of(values)
+            columns[name.strip().encode("utf-8", "backslashreplace").decode()] = column_of(values)
     where = (lambda row: f"{path}, line {lines[row]}") if lines else lambda row: f"{path}, item {row + 1}"
     return Rows(pa.table(columns), where, notes)
 

@@ -141,5 +141,6 @@ def column_of(values: list[Any]) -> pa.Array:
         return pa.array([None if value is None else [next(taken) for _ in value] for value in lists], pa.list_(kind))
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):  # the last: half of a character, as JSON can hold
+        texts = [None if value is None else str(value).encode("utf-8", "backslashreplace").decode() for value in values]
+        return pa.array(texts, pa.string())

@@ -103,6 +103,8 @@ def _members(tar: tarfile.TarFile, path: Path, notes: list[str]) -> Iterator[tup
             raise SourceError(f"{path}: the tar breaks off: {first_line(error)}; pack it again") from None
         if member is None:
             break
+        if member.size < 0 or tar.offset <= member.offset:
+            raise SourceError(f"{path}: the member {member.name!r} says that it has {member.size} bytes; pack it again")
         tar.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
         name = posixpath.normpath(member.name)
         parts = name.split("/")
@@ -176,12 +178,17 @@ def _sidecar(content: bytes, suffix: str, what: str, ignored: dict[str, str]) ->
         raise SourceError(f"{what}: not readable as {suffix[1:]}: {first_line(error)}") from None
     if suffix == ".json":
         fields = value.items() if isinstance(value, dict) else [("json", value)]
-        kept = {str(name): field for name, field in fields if field is not None and is_plain(field)}
-        ignored.update({str(name): "nested" for name, field in fields if not is_plain(field)})
+        kept = {_text(name): field for name, field in fields if field is not None and is_plain(field)}
+        ignored.update({_text(name): "nested" for name, field in fields if not is_plain(field)})
         return kept
     if suffix == ".cls" and re.fullmatch(r"-?[1-9][0-9]{0,17}|0", value):
         return {"cls": int(value)}
     return {suffix[1:]: value}
+
+
+def _text(name: str) -> str:
+    """A name as UTF-8 can hold it: JSON may escape half of a character."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _window(path: Path, offset: int, size: int) -> BinaryIO:

@@ -42,6 +42,8 @@ def build_command(options: _Build) -> None:
             say(note)
         from logitstore.jobs.build.dry_run import dry_run
 
+        for note in job.notes:
+            stderr.print(f"note: {note}", soft_wrap=True)
         click.echo(dry_run(job))
         return
     with resumable(), BuildProgress(job.options.views) as progress:

@@ -298,6 +298,37 @@ def test_tar_errors(tmp_path: Path) -> None:
             audio.read(path)
 
 
+@pytest.mark.parametrize("size", [-512, -5, -(1 << 70)])
+def test_a_tar_with_a_negative_size_ends(tmp_path: Path, size: int) -> None:
+    import io
+    import tarfile
+
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.wav"), io.BytesIO())
+    header = bytearray((tmp_path / "a.tar").read_bytes()[:512])
+    header[124:136] = b"\xff" + (size % (1 << 88)).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(2048))
+    with pytest.raises(SourceError, match=f"the member 'a.wav' says that it has {size} bytes|not readable"):
+        open_source(str(tmp_path / "a.tar")).listing()
+
+
+@pytest.mark.parametrize("document", ['{"x": "\\ud800"}', '{"\\ud800": 1}'])
+def test_half_a_character_in_json_is_shown_escaped(tmp_path: Path, document: str) -> None:
+    import io
+    import tarfile
+
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in (("a.wav", b"RIFF"), ("a.json", document.encode())):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    assert "\\ud800" in str(open_source(str(tmp_path / "a.tar")).listing().to_pylist())
+    (tmp_path / "m.jsonl").write_text(document.replace("{", '{"path": "a.wav", ') + "\n")
+    assert "\\ud800" in str(open_source(str(tmp_path / "m.jsonl")).listing().to_pylist())
+
+
 def test_a_tar_that_breaks_off(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"a.wav": encoded(0, "WAV"), "b.wav": encoded(1, "WAV")})
     with tarfile.open(path) as tar:
