@@ -48,8 +48,10 @@ def decode_arrays(
         if name not in planes:
             raise ValueError(f"it has no array {name}")
         found, columns = array_shape(get(f"{name}/{GROUP}"), name)
-        if found != planes[name] or columns > most[name]:
-            raise ValueError(f"{name} is of shape ({found}, {columns}), not ({planes[name]}, at most {most[name]})")
+        if found != planes[name]:
+            raise ValueError(f"{name} is of shape ({found}, {columns}), not of ({planes[name]}, n)")
+        if columns > most[name]:
+            raise ValueError(f"{name} has {columns} columns, not {most[name]}")
         if found * columns > room:
             raise ValueError(f"{name} would take {found * columns:,} bytes for the {stored_bytes:,} that are stored")
         arrays[name] = decode_array(name, found, columns, get)
@@ -63,7 +65,7 @@ def decode_arrays(
 
 def _most_columns(manifest: Manifest, commit: Commit) -> dict[str, int]:
     """The length of each array at most."""
-    targets = commit.stored_views * manifest.topk
+    targets = commit.clips * commit.views * manifest.topk
     pairs = commit.clips * len(manifest.classes)
     entries = min(pairs, targets)
     views = commit.clips * commit.views
