@@ -166,7 +166,7 @@ class LocalStorage:
     def sizes(self, prefix: str = "") -> dict[str, int]:
         found = {}
         for name, path in self._walk(prefix):
-            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+            with contextlib.suppress(OSError):  # gone since it was listed, or a link that leads nowhere
                 found[name] = path.stat().st_size
         return dict(sorted(found.items()))
 

@@ -5,6 +5,7 @@ A mutation is a function of its seed and of the files alone, so that one that fi
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -39,7 +40,7 @@ Changes = dict[str, "bytes | Special | None"]
 
 def value(chance: random.Random) -> Any:
     """A JSON value as nobody should write it."""
-    return chance.choice(chance.choice((NUMBERS, NUMBERS, TEXTS, OTHERS)))
+    return copy.deepcopy(chance.choice(chance.choice((NUMBERS, NUMBERS, TEXTS, OTHERS))))
 
 
 def _places(document: Any, found: list[tuple[Any, Any]] | None = None) -> list[tuple[Any, Any]]:
