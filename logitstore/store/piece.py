@@ -7,6 +7,7 @@ views have the piece's own numbers here; ``pieces.py`` reads one or several piec
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ class Piece:
 
         return open_part(self.storage, name, self._known_content(name))
 
-    def clip_rows(self, name: str, file: pq.ParquetFile, columns: Sequence[str] | None, group: int) -> pa.Table:
+    def clip_group(self, name: str, file: pq.ParquetFile, columns: Sequence[str] | None, group: int) -> pa.Table:
         """Some columns of a group of rows of one file of the clip table."""
         from logitstore.store.format.parts import read_columns
 
@@ -168,6 +169,20 @@ class Piece:
             for name, file in self.clip_files().items()
         ]
         return pa.concat_tables(tables, promote_options="default")
+
+    def clip_rows(self, clips: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of some clips, rising: only the groups of rows that hold them are read."""
+        found: list[dict[str, Any]] = []
+        first = 0
+        for name, file in self.clip_files().items():
+            for group in range(file.num_row_groups):
+                stop = first + file.metadata.row_group(group).num_rows
+                here = [clip - first for clip in clips[bisect_left(clips, first) : bisect_left(clips, stop)]]
+                if here:
+                    rows = self.clip_group(name, file, columns, group)
+                    found += rows.take(here).to_pylist()
+                first = stop
+        return found
 
     @functools.cached_property
     def clips(self) -> pa.Table:

@@ -131,7 +131,9 @@ def _chunk(chance: random.Random, files: dict[str, bytes]) -> Changes:
     if chance.random() < 0.7:
         shape["shape"][1] = len(content)
         shape["chunk_grid"]["configuration"]["chunk_shape"][1] = max(1, len(content))
-        changed |= _object(files | {n: c for n, c in changed.items() if isinstance(c, bytes)}, description, _line(shape))
+        changed |= _object(
+            files | {n: c for n, c in changed.items() if isinstance(c, bytes)}, description, _line(shape)
+        )
     return changed
 
 
@@ -186,7 +188,11 @@ def _renamed(chance: random.Random, files: dict[str, bytes]) -> Changes:
     if name.startswith("clips/"):
         return {f"clips/{chance.choice(numbers):05d}.parquet": files[name]}
     commit = json.loads(files[name])
-    commit |= {"shard": chance.choice(numbers), "view_start": chance.choice(numbers), "view_stop": chance.choice(numbers)}
+    commit |= {
+        "shard": chance.choice(numbers),
+        "view_start": chance.choice(numbers),
+        "view_stop": chance.choice(numbers),
+    }
     block = f"{commit['shard']:06d}-{commit['view_start']}-{commit['view_stop']}"
     return {f"commits/{block}.json"[:200]: signed(commit | {"group": f"blocks/{block}"})}
 
@@ -261,7 +267,9 @@ def fault(operation: Callable[[Path], object], path: Path) -> str | None:
         import traceback
 
         last = traceback.extract_tb(error.__traceback__)[-3:]
-        return f"{type(error).__name__}: {str(error)[:200]} at {', '.join(f'{f.filename[-40:]}:{f.lineno}' for f in last)}"
+        return (
+            f"{type(error).__name__}: {str(error)[:200]} at {', '.join(f'{f.filename[-40:]}:{f.lineno}' for f in last)}"
+        )
     return None
 
 
@@ -281,7 +289,12 @@ def try_all(store: Path, numbers: range) -> Iterator[dict[str, Any]]:
             if found is not None:
                 yield {"number": number, "operation": name, "changed": sorted(changes), "fault": found}
             if _peak() - base > MOST_MIB:
-                yield {"number": number, "operation": name, "changed": sorted(changes), "fault": f"{_peak() - base} MiB"}
+                yield {
+                    "number": number,
+                    "operation": name,
+                    "changed": sorted(changes),
+                    "fault": f"{_peak() - base} MiB",
+                }
                 base = _peak()
         mutate.restore(store, files, changes)
         if number % 50 == 0 and contents(store) != files:

@@ -105,7 +105,11 @@ def change_bytes(chance: random.Random, content: bytes) -> bytes:
     if how == 2:
         return content[:at] + content[max(0, at - 40) :]
     if how == 3:
-        return content[:at] + chance.choice((b"\0" * 8, b"\xff" * 8, b"\x80\x80\x80\x80\x7f", b"\x7f" * 4)) + content[at + 8 :]
+        return (
+            content[:at]
+            + chance.choice((b"\0" * 8, b"\xff" * 8, b"\x80\x80\x80\x80\x7f", b"\x7f" * 4))
+            + content[at + 8 :]
+        )
     changed = bytearray(content or b"\0")
     for _ in range(chance.choice((1, 1, 2, 8))):
         changed[chance.randrange(len(changed))] = chance.randrange(256)
@@ -153,7 +157,10 @@ def _more_rows(chance: random.Random, table: pa.Table) -> pa.Table:
 
 
 def _renamed(chance: random.Random, table: pa.Table) -> pa.Table:
-    names = [name if chance.random() < 0.7 else chance.choice(("path", "clip", "Path", "", "length", "a\nb")) for name in table.column_names]
+    names = [
+        name if chance.random() < 0.7 else chance.choice(("path", "clip", "Path", "", "length", "a\nb"))
+        for name in table.column_names
+    ]
     return table.rename_columns(names)
 
 
