@@ -167,17 +167,19 @@ class LocalStorage:
         found = {}
         for name, path in self._walk(prefix):
             with contextlib.suppress(OSError):  # gone since it was listed, or a link that leads nowhere
-                found[name] = path.stat().st_size
+                found[name] = Path(path).stat().st_size
         return dict(sorted(found.items()))
 
-    def _walk(self, prefix: str) -> Iterator[tuple[str, Path]]:
+    def _walk(self, prefix: str) -> Iterator[tuple[str, str]]:
         """What lies in a folder that is no folder itself; links to folders, and folders too far down, among it."""
-        top = self._place(f"{prefix}/x").parent if prefix else self.root
+        root = os.fspath(self.root)
+        top = self._place(prefix) if prefix else root
         for folder, folders, names in os.walk(top, onerror=self._raise_unlistable):
-            base = Path(folder).relative_to(self.root)
-            deep = len(base.parts) >= _DEEPEST
+            base = os.path.relpath(folder, root).replace(os.sep, "/")
+            base = "" if base == "." else f"{base}/"
+            deep = base.count("/") >= _DEEPEST
             for name in [*names, *(name for name in folders if deep or Path(folder, name).is_symlink())]:
-                yield (base / name).as_posix(), Path(folder, name)
+                yield f"{base}{name}", f"{folder}/{name}"
             if deep:
                 folders.clear()
 
@@ -198,7 +200,7 @@ class LocalStorage:
         :raises FileNotFoundError: there is none. :raises CorruptStoreError: as reading it does.
         """
         os.close(self._open(name))
-        return self._place(name)
+        return Path(self._place(name))
 
     def sweep_scratch(self) -> None:
         for name in list(self.names(SCRATCH)):
@@ -246,7 +248,7 @@ class LocalStorage:
             raise
         except OSError as error:
             if error.errno in (errno.ENXIO, errno.ENODEV):
-                raise self._no_file(name, path.lstat().st_mode) from error
+                raise self._no_file(name, os.lstat(path).st_mode) from error
             raise _cannot_read(self.location, name, error) from error
         found = os.fstat(descriptor)
         wrong = None
@@ -273,7 +275,7 @@ class LocalStorage:
             f"{self.location}: {name} is a {kind}, not a file; remove it, or restore the file from a copy"
         )
 
-    def _place(self, name: str) -> Path:
+    def _place(self, name: str) -> str:
         """Where an object lies; links on the way there are followed, and lead nowhere outside of the store."""
         check_name(name, self.location)
         path = os.fspath(self.root)
@@ -284,7 +286,7 @@ class LocalStorage:
                     path = self._followed(path)
             except (FileNotFoundError, NotADirectoryError):  # which opening it will tell
                 continue
-        return Path(path)
+        return path
 
     def _followed(self, path: str) -> str:
         link = os.path.relpath(path, self.root)

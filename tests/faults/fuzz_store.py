@@ -167,10 +167,13 @@ def _kind(chance: random.Random, files: dict[str, bytes]) -> Changes:
     return {chance.choice(folders): mutate.special(chance)}
 
 
+_STRAYS = ("claims/000000.json", "claims/x.json", "claims/000000/x", "tmp/x", "tmp/a~b~c~d", "commits/x.json",
+           "commits/000009-0-1.json", "commits/000000-0-1.json", "clips/x.parquet", "clips/00007.parquet",
+           "blocks/x", "blocks/000000-0-1/x", "x", "commits/é\x1b.json", "a/b/c/d/e/f/g/h/i/j")  # fmt: skip
+
+
 def _stray(chance: random.Random, files: dict[str, bytes]) -> Changes:
-    name = chance.choice(("claims/000000.json", "claims/x.json", "claims/000000/x", "tmp/x", "tmp/a~b~c~d", "commits/x.json",
-                          "commits/000009-0-1.json", "commits/000000-0-1.json", "clips/x.parquet", "clips/00007.parquet",
-                          "blocks/x", "blocks/000000-0-1/x", "x", "commits/é\x1b.json", "a/b/c/d/e/f/g/h/i/j"))  # fmt: skip
+    name = chance.choice(_STRAYS)
     claim = {"host": "h", "pid": 1, "token": "t", "expires": 9e12}
     content = mutate.json_text(chance, claim) if name.startswith("claims") else mutate.change_bytes(chance, b"x" * 40)
     return {name: mutate.special(chance) if chance.randrange(4) == 0 else content}
@@ -263,7 +266,7 @@ def fault(operation: Callable[[Path], object], path: Path) -> str | None:
             operation(path)
     except LogitstoreError as error:
         return None if str(error) and "\n" not in str(error) else f"an error of several lines: {str(error)!r}"
-    except (Exception, HangsError) as error:
+    except (Exception, HangsError) as error:  # noqa: BLE001 - any is a finding
         import traceback
 
         last = traceback.extract_tb(error.__traceback__)[-3:]

@@ -1,4 +1,4 @@
-"""Stores as a stranger might send them: thousands of mutations, none of which may end in a traceback, a hang or gigabytes.
+"""Stores as a stranger might send them: no mutation may end in a traceback, a hang or gigabytes.
 
 A failing mutation is replayed by ``python -m tests.faults.fuzz_store STORE NUMBER NUMBER+1``.
 """
@@ -26,9 +26,9 @@ from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.recipe import NONE, Draws
 from tests.faults.conftest import size
+from tests.faults.nursery import REPOSITORY
 from tests.fixtures.make_store_v1 import STORE
 from tests.small_store import Spec, make_store
-from tests.faults.nursery import REPOSITORY
 
 
 def _version_1(path: Path) -> None:

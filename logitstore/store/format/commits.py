@@ -32,7 +32,7 @@ FOLDER = COMMITS
 MOST_TARGETS = 1 << 28
 #: What to do about a damaged block, by its name.
 REPAIR = "delete commits/{}.json and build again to make the block anew"
-_MOST_SHARD = 1 << 31
+_MOST_SHARD, _MOST_CLIP = 1 << 31, 1 << 48
 
 
 class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -167,11 +167,17 @@ def decode(content: bytes, name: str) -> Commit:
 
 def _problems(commit: Commit) -> Iterator[str]:
     """What no builder writes, whatever the manifest and the clips; nothing outside of the block is named."""
-    numbers = ("shard", "first_clip", "clips", "view_start", "view_stop")
-    for name, most in zip(numbers, (_MOST_SHARD, 1 << 48, MOST_SHARD_CLIPS, MOST_VIEWS, MOST_VIEWS), strict=True):
-        if not 0 <= (value := getattr(commit, name)) <= most:
-            yield f"{name} is {shown(value)}, and must be 0 to {most}"
-            return
+    whole = (
+        0 <= commit.shard <= _MOST_SHARD
+        and 0 <= commit.first_clip <= _MOST_CLIP
+        and 0 <= commit.clips <= MOST_SHARD_CLIPS
+        and 0 <= commit.view_start <= commit.view_stop <= MOST_VIEWS
+    )
+    if not whole:
+        numbers = ("shard", "first_clip", "clips", "view_start", "view_stop")
+        said = ", ".join(f"{name} {shown(getattr(commit, name))}" for name in numbers)
+        yield f"its numbers are {said}, which no block has"
+        return
     if not commit.clips:
         yield "it has no clips"
     if commit.view_start >= commit.view_stop:

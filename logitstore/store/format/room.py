@@ -124,7 +124,7 @@ def _too_much(taken: int, size: int) -> str:
 
 
 def _longest(source: Source, group: int, path: str) -> int:
-    """Bytes of the longest text in the dictionary of a column's chunk; of a column of another kind, of all its texts."""
+    """Bytes of the longest text in the dictionary of a chunk of a column; endless where that cannot be told."""
     again = pq.ParquetFile(
         pa.BufferReader(source) if isinstance(source, bytes) else source, read_dictionary=[path], pre_buffer=False
     )
