@@ -182,10 +182,11 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
     pieces, committed = store.pieces, store.commits
     pcm, columns = 0, dict[str, None]()
     for piece in pieces:
-        for file in piece.clip_files().values():
+        for name, file in piece.clip_files().items():
             columns |= dict.fromkeys(file.schema_arrow.names)
             if measured:
-                batches = file.iter_batches(columns=["length", "rate"], use_threads=False)
+                groups = range(file.num_row_groups)
+                batches = (piece.clip_group(name, file, ["length", "rate"], group) for group in groups)
                 pcm += pcm_bytes(batches, piece.manifest.sample_rate)
     shards = sum(piece.shards for piece in pieces)
     sizes = [piece.sizes() if measured else {} for piece in pieces]
