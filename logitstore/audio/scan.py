@@ -35,7 +35,8 @@ def scan(
     A file, or what a manifest row asks of it, longer than ``clip_seconds`` becomes several clips; a last piece shorter
     than half of that is dropped unless it is the only one. Cuts are made in the file's own frames, with seconds rounded
     to the nearest frame, halves up. What begins after the file's end keeps a row of length 0, and an unreadable
-    file one row with start, length and rate 0; decoding says why.
+    file one row with start, length and rate 0; decoding says why. Of a file that breaks off, the clip in which it
+    does is the last.
 
     :param clip_seconds: length of a clip in seconds, more than 0.
     :param where: SQL over the listing's columns; rows for which it is not true are left out.
@@ -51,8 +52,8 @@ def scan(
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
     listing, own = listed(source, where, where_option)
     paths, codes = _paths(listing)
-    frames, rates = headers(source, paths, workers, progress)
-    rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
+    frames, rates, promised = lengths(source, paths, workers, progress)
+    rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], promised[codes], clip_seconds)
     return _table(listing, own, rows, start, length, rate)
 
 
@@ -111,23 +112,38 @@ def _paths(listing: pa.Table) -> tuple[pa.Array, I64]:
 def headers(
     source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> tuple[I64, I64]:
-    """Frames and rate in Hz of every path, int64 (n,) each; both 0 where a file cannot be read."""
-    frames, rates = np.zeros(len(paths), dtype=np.int64), np.zeros(len(paths), dtype=np.int64)
+    """Frames and rate in Hz of every path, int64 (n,) each; both 0 where a file cannot be read.
 
-    def measure(path: str) -> tuple[int, int]:
+    Of a file that breaks off, the frames are those that it should have.
+    """
+    _, rates, promised = lengths(source, paths, workers, progress)
+    return promised, rates
+
+
+def lengths(
+    source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None
+) -> tuple[I64, I64, I64]:
+    """Frames that are there, rate in Hz and frames that should be there, of every path: int64 (n,) each.
+
+    All three are 0 where a file cannot be read.
+    """
+    found = np.zeros((len(paths), 3), dtype=np.int64)
+
+    def measure(path: str) -> tuple[int, int, int]:
         try:
             return frame_count(source.read(path))
         except AudioError:
-            return 0, 0
+            return 0, 0, 0
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for low in range(0, len(paths), _CHUNK):  # in pieces: a future for each of a million files is memory
             measured = list(pool.map(measure, paths[low : low + _CHUNK].to_pylist()))
             high = low + len(measured)
-            frames[low:high], rates[low:high] = np.array(measured, dtype=np.int64).T
+            found[low:high] = measured
             if progress is not None:
                 progress(high, len(paths))
-    return frames, rates
+    frames, rates, promised = found.T
+    return frames, rates, promised
 
 
 def holds(source: Source, clips: pa.Table, workers: int) -> bool:
@@ -154,17 +170,21 @@ def holds(source: Source, clips: pa.Table, workers: int) -> bool:
 
 
 def _cut(
-    listing: pa.Table, own: list[str], codes: I64, frames: I64, rates: I64, clip_seconds: float
+    listing: pa.Table, own: list[str], codes: I64, frames: I64, rates: I64, promised: I64, clip_seconds: float
 ) -> tuple[I64, I64, I64, I64]:
-    """Row of the listing, start, length and rate of every clip, int64 (n,) each."""
+    """Row of the listing, start, length and rate of every clip, int64 (n,) each.
+
+    A file that breaks off is cut as it was promised to be, up to the clip in which it does: that one fails, and says so.
+    """
     readable = rates > 0
     first = _round(_seconds(listing, "start", own, 0.0) * rates)
     asked = _seconds(listing, "duration", own, np.inf) * np.maximum(rates, 1)
-    left = np.maximum(0, frames - first)
+    left = np.maximum(0, promised - first)
     span = np.minimum(left, _round(np.minimum(asked, left)))
     clip = np.maximum(1, _round(clip_seconds * np.maximum(rates, 1)))
     whole, rest = span // clip, span % clip
     pieces = np.where((2 * rest >= clip) & (rest > 0) | (whole == 0), whole + 1, whole)
+    pieces = np.minimum(pieces, np.maximum(0, frames - first) // clip + 1)
     unreadable = np.flatnonzero(~readable)  # one row a file, however many spans of it were asked for
     pieces[unreadable] = 0
     pieces[unreadable[np.unique(codes[unreadable], return_index=True)[1]]] = 1
