@@ -24,7 +24,7 @@ import soundfile
 
 from logitstore.arrays import F32
 from logitstore.audio import media
-from logitstore.audio.containers import MP3_SLACK, Anatomy, Stream, examine
+from logitstore.audio.containers import MP3_SLACK, Anatomy, Stream, changes, examine
 from logitstore.audio.sequence import Blocks, from_start
 from logitstore.errors import AudioError
 
@@ -78,11 +78,16 @@ Audio = Path | BinaryIO | Pcm
 
 
 class Length(NamedTuple):
-    """How long a piece of audio is: the frames that are there, its rate in Hz, and how many there should be."""
+    """How long a piece of audio is.
+
+    :param frames: that are there, at ``rate`` Hz. :param promised: that should be there, where that is known.
+    :param breaks_off: whether what follows the last frame is missing, whoever knows how much that is.
+    """
 
     frames: int
     rate: int
     promised: int
+    breaks_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Opened:
 
     :param rate: in Hz.
     :param length: () -> :class:`Length`; may decode the whole. It raises AudioError where the file has no one length.
-    :param breaks_off: an Ogg stream that ends inside a page; its last frames are not there.
+    :param breaks_off: an Ogg file that ends inside a page; its last frames are not there.
     :param read: (start, length) -> float32 (frames read, channels), and what the decoder says of missing ones or "".
     """
 
@@ -122,7 +127,8 @@ def opened(audio: Audio) -> Iterator[Opened]:
         if not size:
             raise AudioError("empty: zero bytes")
         sound = _opened(audio, stream, size, _known(audio, stream, size))
-        yield stack.enter_context(sound).opened()
+        stack.callback(sound.close)
+        yield sound.opened()
 
 
 def _opened(audio: Path | BinaryIO, stream: BinaryIO, size: int, known: _Known) -> _Streams | _Media:
@@ -195,13 +201,10 @@ class _Streams:
         self.most = min(MAX_FRAMES, MAX_FRAMES_A_BYTE * size)
         frames = self._handle(0).frames
         if frames > self.most:
-            self.__exit__()
+            self.close()
             raise AudioError(f"the header promises {frames} frames; of {size} bytes at most {self.most} are believed")
 
-    def __enter__(self) -> _Streams:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for handle in self.handles.values():
             handle.close()
 
@@ -210,7 +213,7 @@ class _Streams:
 
     def length(self) -> Length:
         if self.known.anatomy.fault:
-            raise AudioError(f"changes: {self.known.anatomy.fault}; cut it there")
+            raise AudioError(self.known.anatomy.fault)
         if self.known.length is None:
             last = len(self.parts) - 1
             before = sum(self._count(number) for number in range(last))
@@ -222,7 +225,7 @@ class _Streams:
                 start = max(0, found - _READ)
                 count = start + len(self._read(last, start, found - start)[0])
             promised = max(promised, min(part.promised, self.most))
-            self.known.length = Length(before + count, self.rate, before + promised)
+            self.known.length = Length(before + count, self.rate, before + promised, self.known.anatomy.breaks_off)
         return self.known.length
 
     def _mp3_end(self, part: Stream, found: int) -> tuple[int, int]:
@@ -269,9 +272,7 @@ class _Streams:
             handle = self._handle(number)
             if int(handle.samplerate) != self.rate:
                 after = sum(self._count(one) for one in range(number))
-                raise AudioError(
-                    f"changes: the rate changes from {self.rate} to {handle.samplerate} Hz after {after} frames; cut it there"
-                )
+                raise AudioError(changes(self.rate, int(handle.samplerate), after))
             self.known.counts[number] = int(handle.frames)
         return self.known.counts[number]
 
@@ -328,10 +329,7 @@ class _Media:
             self.fresh = self._sound()
             known.rate = self.fresh[0].rate
 
-    def __enter__(self) -> _Media:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if self.fresh is not None:
             _close(*self.fresh)
 
@@ -341,17 +339,18 @@ class _Media:
     def length(self) -> Length:
         if self.known.length is None:
             sound, owned = self._sound()
-            count = 0
+            count, broken = 0, False
             try:
                 for block in sound.blocks():
                     count += len(block)
             except AudioError:
                 if sound.fault or not count:
                     raise
+                broken = True
             finally:
                 _close(sound, owned)
             enough = sound.promised <= count + media.PADDING
-            self.known.length = Length(count, sound.rate, count if enough else sound.promised)
+            self.known.length = Length(count, sound.rate, count if enough else sound.promised, broken and enough)
         return self.known.length
 
     def read(self, start: int, length: int) -> tuple[F32, str]:

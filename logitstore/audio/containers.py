@@ -115,6 +115,11 @@ def examine(stream: BinaryIO, size: int) -> Anatomy:
     return Anatomy("", (Stream(0, size),))
 
 
+def changes(before: int, after: int, frames: int) -> str:
+    """Why a file whose sound is not of one rate cannot be cut into clips."""
+    return f"changes: its rate goes from {before} to {after} Hz after {frames} frames; cut the file there"
+
+
 def _at(stream: BinaryIO, offset: int, count: int) -> bytes:
     stream.seek(offset)
     return stream.read(count)
@@ -595,7 +600,7 @@ def _mp3(stream: BinaryIO, start: int, size: int) -> Anatomy:
     streams = []
     for number, run in enumerate(runs):
         if run.first.rate != runs[0].first.rate:
-            fault = f"the rate changes from {runs[0].first.rate} to {run.first.rate} Hz after {done} frames"
+            fault = changes(runs[0].first.rate, run.first.rate, done)
             break
         begin, stop = run.at if number else 0, runs[number + 1].at if number + 1 < len(runs) else size
         streams.append(_mp3_stream(stream, run, begin, stop))

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from logitstore.arrays import F32
-from logitstore.audio.containers import after_id3, for_libsndfile
+from logitstore.audio.containers import after_id3, changes, for_libsndfile
 from logitstore.errors import AudioError
 
 #: The usual endings of such files.
@@ -121,7 +121,7 @@ class Sound:
         if not self.rate:
             raise AudioError("empty: there is no frame of sound in it")
         exact = self._length(kind)
-        self._limit = exact if exact is not None and exact.denominator == 1 else None
+        self._limit = int(exact) if exact is not None and exact.denominator == 1 and kind == "mov" else None
         #: How many frames there should be; 0 where the container does not say.
         self.promised = 0 if exact is None else int(exact)
 
@@ -152,9 +152,7 @@ class Sound:
                     told = now
                     yield told
                 if now[0] != told[0]:
-                    self.fault = (
-                        f"changes: the rate changes from {told[0]} to {now[0]} Hz after {count} frames; cut it there"
-                    )
+                    self.fault = changes(told[0], now[0], count)
                     raise AudioError(self.fault)
                 count += frame.samples
                 samples = _floats(frame, now[1])
@@ -215,11 +213,11 @@ def _floats(frame: Any, channels: int) -> F32:
     samples = frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
     if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
-    if samples.dtype.kind == "i":
-        scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
-        return (samples / scale).astype(np.float32)
-    return np.ascontiguousarray(samples, dtype=np.float32)
+        samples = (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
+    elif samples.dtype.kind == "i":
+        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    floats: F32 = np.ascontiguousarray(samples, dtype=np.float32)
+    return floats
 
 
 def _as_many(samples: F32, channels: int) -> F32:

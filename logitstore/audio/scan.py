@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.arrays import F64, I64
-from logitstore.audio.audiofile import frame_count
+from logitstore.audio.audiofile import Length, frame_count
 from logitstore.audio.source import Source
 from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
 
@@ -52,8 +52,8 @@ def scan(
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
     listing, own = listed(source, where, where_option)
     paths, codes = _paths(listing)
-    frames, rates, promised = lengths(source, paths, workers, progress)
-    rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], promised[codes], clip_seconds)
+    found = lengths(source, paths, workers, progress)
+    rows, start, length, rate = _cut(listing, own, codes, found[:, codes], clip_seconds)
     return _table(listing, own, rows, start, length, rate)
 
 
@@ -116,24 +116,19 @@ def headers(
 
     Of a file that breaks off, the frames are those that it should have.
     """
-    _, rates, promised = lengths(source, paths, workers, progress)
+    _, rates, promised, _ = lengths(source, paths, workers, progress)
     return promised, rates
 
 
-def lengths(
-    source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None
-) -> tuple[I64, I64, I64]:
-    """Frames that are there, rate in Hz and frames that should be there, of every path: int64 (n,) each.
+def lengths(source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None) -> I64:
+    """What :func:`logitstore.audio.audiofile.frame_count` finds of every path, int64 (4, n); 0 of an unreadable file."""
+    found = np.zeros((len(paths), 4), dtype=np.int64)
 
-    All three are 0 where a file cannot be read.
-    """
-    found = np.zeros((len(paths), 3), dtype=np.int64)
-
-    def measure(path: str) -> tuple[int, int, int]:
+    def measure(path: str) -> Length:
         try:
             return frame_count(source.read(path))
         except AudioError:
-            return 0, 0, 0
+            return Length(0, 0, 0)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for low in range(0, len(paths), _CHUNK):  # in pieces: a future for each of a million files is memory
@@ -142,8 +137,7 @@ def lengths(
             found[low:high] = measured
             if progress is not None:
                 progress(high, len(paths))
-    frames, rates, promised = found.T
-    return frames, rates, promised
+    return found.T
 
 
 def holds(source: Source, clips: pa.Table, workers: int) -> bool:
@@ -169,13 +163,13 @@ def holds(source: Source, clips: pa.Table, workers: int) -> bool:
     return True
 
 
-def _cut(
-    listing: pa.Table, own: list[str], codes: I64, frames: I64, rates: I64, promised: I64, clip_seconds: float
-) -> tuple[I64, I64, I64, I64]:
+def _cut(listing: pa.Table, own: list[str], codes: I64, lengths: I64, clip_seconds: float) -> tuple[I64, I64, I64, I64]:
     """Row of the listing, start, length and rate of every clip, int64 (n,) each.
 
-    A file that breaks off is cut as it was promised to be, up to the clip in which it does: that one fails, and says so.
+    A file that breaks off is cut as it was promised to be, up to the clip in which it does: that one fails, and is
+    kept however short it is where nobody knows what is missing.
     """
+    frames, rates, promised, breaks_off = lengths
     readable = rates > 0
     first = _round(_seconds(listing, "start", own, 0.0) * rates)
     asked = _seconds(listing, "duration", own, np.inf) * np.maximum(rates, 1)
@@ -183,7 +177,8 @@ def _cut(
     span = np.minimum(left, _round(np.minimum(asked, left)))
     clip = np.maximum(1, _round(clip_seconds * np.maximum(rates, 1)))
     whole, rest = span // clip, span % clip
-    pieces = np.where((2 * rest >= clip) & (rest > 0) | (whole == 0), whole + 1, whole)
+    broken = (breaks_off > 0) & (first + span >= frames)
+    pieces = np.where(((2 * rest >= clip) | broken) & (rest > 0) | (whole == 0), whole + 1, whole)
     pieces = np.minimum(pieces, np.maximum(0, frames - first) // clip + 1)
     unreadable = np.flatnonzero(~readable)  # one row a file, however many spans of it were asked for
     pieces[unreadable] = 0

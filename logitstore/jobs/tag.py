@@ -163,13 +163,17 @@ def cut(frames: int, rate: int, seconds: float, hop: float) -> tuple[I64, I64]:
 
 def _opened(path: str) -> Tagged:
     try:
-        frames, rate, promised = frame_count(Path(path))
+        frames, rate, promised, broken = frame_count(Path(path))
     except AudioError as error:
         return Tagged(path, error=str(error))
     if not frames:
         return Tagged(path, sample_rate=rate, error="empty: the file has no frames")
-    short = f"from {frames / rate:g} s on: truncated: {frames} of {promised} frames" if frames < promised else None
-    return Tagged(path, frames / rate, rate, error=short)
+    error = None
+    if frames < promised or broken:
+        error = (
+            f"from {frames / rate:g} s on: truncated: {frames}{f' of {promised}' if frames < promised else ''} frames"
+        )
+    return Tagged(path, frames / rate, rate, error=error)
 
 
 def _table(source: _Files, files: Sequence[Tagged], cuts: Sequence[tuple[I64, I64]]) -> pa.Table:
