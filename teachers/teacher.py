@@ -24,6 +24,8 @@ class Teacher(ABC):
         has_features: whether :meth:`features` and :meth:`outputs` can be called.
         digest: BLAKE2b-128 of the weights, hex.
         contract: front end, stage and value of the fill, as plain JSON values.
+        own_code: whether it runs somebody's own code, of which nothing is known.
+        if_logits: what to do where its scores are no probabilities; for messages.
     """
 
     spec: str
@@ -37,6 +39,11 @@ class Teacher(ABC):
     has_features: bool = False
     max_seconds: float | None = None
     trained_seconds: float | None = None
+    own_code: bool = False
+    if_logits: str = (
+        "let its forward end with torch.sigmoid (scores = 'sigmoid') or with torch.softmax over the classes (scores = "
+        "'softmax')"
+    )
 
     @abstractmethod
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -54,7 +61,8 @@ class Teacher(ABC):
 
         :raises TeacherError: a teacher that has no features.
         """
-        return self.probabilities(waveforms, masks), self.features(waveforms, masks)
+        said = self.probabilities(waveforms.clone(), None if masks is None else masks.copy())
+        return said, self.features(waveforms, masks)
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

@@ -28,14 +28,16 @@ from logitstore.audio.containers import MP3_SLACK, Anatomy, Stream, changes, exa
 from logitstore.audio.sequence import Blocks, from_start
 from logitstore.errors import AudioError
 
-#: What libsndfile reads by header, by the usual endings of its files; searched for in folders and archives.
-AUDIO_SUFFIXES = frozenset(
+#: What libsndfile reads by header, by the usual endings of its files.
+SNDFILE_SUFFIXES = frozenset(
     f".{ending}"
     for ending in (
         *("wav", "wave", "w64", "rf64", "flac", "ogg", "oga", "opus", "mp3"),
         *("aif", "aiff", "aifc", "au", "snd", "caf", "nist", "sph"),
     )
 )
+#: What is searched for in folders and archives; some of it needs the extra ``media``.
+AUDIO_SUFFIXES = SNDFILE_SUFFIXES | media.SUFFIXES
 
 #: More frames than this are not believed: 18 days at 44.1 kHz.
 MAX_FRAMES = 1 << 36
@@ -44,11 +46,6 @@ MAX_FRAMES_A_BYTE = 1 << 14
 
 _READ = 1 << 16  # frames at a time where a stream is read from its start on
 _MOST_KNOWN = 4096  # files of whose bytes this process remembers what they say
-
-
-def heard_suffixes() -> frozenset[str]:
-    """Endings of the files that can be opened here: those of the extra ``media`` only where it is installed."""
-    return AUDIO_SUFFIXES | media.SUFFIXES if media.installed() else AUDIO_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -168,12 +168,11 @@ def _opened(path: str) -> Tagged:
         return Tagged(path, error=str(error))
     if not frames:
         return Tagged(path, sample_rate=rate, error="empty: the file has no frames")
-    error = None
+    short = None
     if frames < promised or broken:
-        error = (
-            f"from {frames / rate:g} s on: truncated: {frames}{f' of {promised}' if frames < promised else ''} frames"
-        )
-    return Tagged(path, frames / rate, rate, error=error)
+        whole = f" of {promised}" if frames < promised else ""
+        short = f"from {frames / rate:g} s on: truncated: {frames}{whole} frames"
+    return Tagged(path, frames / rate, rate, error=short)
 
 
 def _table(source: _Files, files: Sequence[Tagged], cuts: Sequence[tuple[I64, I64]]) -> pa.Table:

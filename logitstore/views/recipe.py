@@ -76,6 +76,10 @@ class Masks:
 
         return Masks(*(torch.as_tensor(ends, dtype=torch.float64).to(device) for ends in vars(self).values()))
 
+    def copy(self) -> Masks:
+        """The same masks in arrays of their own."""
+        return Masks(*(ends.copy() if isinstance(ends, np.ndarray) else ends.clone() for ends in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class Recipe:

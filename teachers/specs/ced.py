@@ -11,9 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from logitstore.errors import TeacherError, UsageError
 from logitstore.models.ced import PATCH, TARGET_FRAMES, Ced
-from logitstore.models.published import HEAD, classes_of, read_checkpoint
+from logitstore.models.published import HEAD, check_shapes, classes_of, read_checkpoint
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
 from teachers.specs.run_folder import TaggerTeacher
@@ -50,6 +52,8 @@ def load(spec: str, rest: str) -> TaggerTeacher:
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
     }
     try:
+        with torch.device("meta"):
+            check_shapes(Ced(outputs, **arguments), state, whose=whose)
         model = Ced(outputs, **arguments)
         model.load_state_dict(state)
     except (RuntimeError, UsageError) as error:

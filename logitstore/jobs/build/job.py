@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.found import require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
+from logitstore.audio.source import ColumnNames
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from logitstore.arrays import Bool
     from logitstore.audio.source import Source
     from logitstore.jobs.build.relate import Relator
     from logitstore.views.recipe import Masks
@@ -75,10 +79,17 @@ class Job:
     device: str
     notes: list[str] = field(default_factory=list)
     relator: Relator | None = None  # of a store that keeps relations, once its basis is known
+    tried: Answer | None = None  # of the first batch, until that is asked about
 
-    def ask(self, waveforms: torch.Tensor, masks: Masks | None) -> Said:
-        """What the ensemble says; each member, and the relations of their features, where the store keeps them."""
-        said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None)
+    def ask(self, waveforms: torch.Tensor, masks: Masks | None, heard: Bool | None = None) -> Said:
+        """What the ensemble says; each member, and the relations of their features, where the store keeps them.
+
+        :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
+        """
+        said = None if self.tried is None else self.tried.of(waveforms, masks)
+        self.tried = None
+        if said is None:
+            said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None, heard=heard)
         return Said(
             said.probabilities,
             said.members if self.manifest.keep_members else None,
@@ -92,6 +103,7 @@ def prepare(options: BuildOptions) -> Job:
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
     from logitstore.audio.sources import open_source
+    from logitstore.store.sql.tables import joined_names
 
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
@@ -106,8 +118,12 @@ def prepare(options: BuildOptions) -> Job:
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     storage = open_storage(options.out)
     stored = _stored_manifest(storage)
-    source = open_source(options.source, options.audio_root)
-    clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
+    source = open_source(options.source, options.audio_root, ColumnNames.of(options))
+    clip_table = scan(
+        source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers),
+        taken=joined_names(recipe),
+    )  # fmt: skip
+    notes = require_found(source, clip_table, options.source, options.audio_root)
 
     import torch  # takes seconds, so only now that the audio is what it should be
 
@@ -160,7 +176,7 @@ def prepare(options: BuildOptions) -> Job:
         relations=relations,
         made_by=versions(),
     )
-    notes = []
+    notes += [*ensemble.notes, *([said] if (said := alike(manifest, clip_table, options.views)) else [])]
     if stored is not None and stored.made_by != manifest.made_by:
         changed = [
             f"{name} {stored.made_by.get(name)} -> {version}"
@@ -175,7 +191,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildSumma
     """Make a store, or finish one that the same options began.
 
     :raises MismatchError: the store at ``out`` was made otherwise; the differences are shown.
-    :raises AudioError: with ``strict``, the first clip that cannot be decoded.
+    :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name; not one clip can.
+    :raises ModelOutputError: a teacher gave no probabilities; nothing is written where it is its first batch.
     """
     return run(prepare(options), progress or Progress())
 
@@ -184,9 +201,12 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
     options = job.options
+    told = len(job.ensemble.notes)
+    begun = not isinstance(options, Extension) and bool(commits.spans(job.storage))
+    job.tried = try_out(options, job.manifest, job.source, job.clip_table, job.ensemble, begun=begun)
     writer = _open(job)
     manifest = writer.manifest
-    for note in job.notes:
+    for note in (*job.notes, *job.ensemble.notes[told:]):
         progress.note(note)
     chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
     cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
@@ -242,7 +262,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
         writer.sweep(store.commits)
     return BuildSummary(
         **vars(summarise(store)),
-        failures=[(path, reason) for _, path, reason in store.failures()],
+        failures=store.failures(),
         made_views=made,
         seconds=time.monotonic() - began,
         missing=len(missing),
