@@ -256,7 +256,7 @@ def headers(
 
 
 def lengths(source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None) -> I64:
-    """What :func:`~logitstore.audio.audiofile.frame_count` finds of every path, int64 (4, n); 0 of an unreadable one."""
+    """A :class:`~logitstore.audio.audiofile.Length` of every path, int64 (4, n); all 0 of one that cannot be read."""
     found = np.zeros((len(paths), 4), dtype=np.int64)
 
     def measure(path: str) -> Length:
