@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import logitstore.audio
-from logitstore.audio.audiofile import AUDIO_SUFFIXES
+from logitstore.audio.audiofile import AUDIO_SUFFIXES, SNDFILE_SUFFIXES
 from logitstore.audio.folder import FolderSource, walk
 from logitstore.audio.labelfiles import SUFFIX, LabelFiles, is_label_file
 from logitstore.audio.manifest import SUFFIXES, ManifestSource, is_manifest, table_suffix
@@ -241,8 +241,8 @@ def _root_above(folder: Path, audio_root: str | None) -> Path:
 def _packed_below(folder: Path) -> list[Path]:
     """The packed files of a folder that has no audio files of its own; none where it has some."""
     found = []
-    for key in walk(folder, folder, AUDIO_SUFFIXES | KINDS.keys()):
-        if posixpath.splitext(key)[1].lower() in AUDIO_SUFFIXES:
+    for key in walk(folder, folder, SNDFILE_SUFFIXES | KINDS.keys()):
+        if posixpath.splitext(key)[1].lower() in SNDFILE_SUFFIXES:
             return []
         found.append(folder / key)
     return found
