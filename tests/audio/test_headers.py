@@ -125,7 +125,7 @@ def test_what_cannot_be_sought_is_read_from_its_start(tmp_path: Path, subtype: s
     [
         *(("WAV", s) for s in ("PCM_16", "FLOAT", "GSM610")),
         *((kind, "PCM_16") for kind in ("AIFF", "AU", "W64", "CAF", "RF64", "NIST", "FLAC")),
-        *((("OGG", s) for s in ("VORBIS", "OPUS"))),
+        *(("OGG", s) for s in ("VORBIS", "OPUS")),
         ("MP3", None),
     ],
 )
