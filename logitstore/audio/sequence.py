@@ -6,6 +6,7 @@ the same bits as one that begins anew, so neither threads nor the order of clips
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Generator, Hashable
 from threading import Lock
@@ -31,6 +32,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _close_all() -> None:
+    while _kept:
+        _kept.pop()[1].blocks.close()
 
 
 class Pass:

@@ -216,7 +216,8 @@ def _label_files(folder: Path) -> list[Path]:
 def _unread(folder: Path) -> list[str]:
     """A note of the tables and label files that lie in a folder of audio, and are not read."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+        names = sorted(entry.name for entry in seen if os.path.isfile(entry.path))  # noqa: PTH113  # loops are none
     tables = [name for name in names if table_suffix(Path(name)) in SUFFIXES]
     labels = [name for name in names if _ending(Path(name)) == SUFFIX and is_label_file(folder / name)]
     notes = [f"{folder / name} is not read; give it as the source to use what it says" for name in tables[:1]]
