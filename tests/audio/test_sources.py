@@ -114,6 +114,7 @@ def test_a_name_that_is_not_utf8_is_an_error_that_shows_it(tmp_path: Path) -> No
     ("make", "match"),
     [
         (lambda root: root / "nowhere", "no such file or folder"),
+        (lambda root: os.mkfifo(root / "f.csv") or root / "f.csv", "neither a regular file nor a folder"),
         (lambda root: root, "no audio found"),
         (lambda root: put(root / "model.pt", b"x"), "unknown kind of source '.pt'"),
         (lambda root: root / "*.tar", "no file matches"),
