@@ -33,6 +33,7 @@ from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import columns_for
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root, version_for
 from logitstore.store.format.parts import Part
+from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces
 from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
@@ -307,7 +308,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 waiting.discard(shard)
                 moved = True
             if waiting and not moved:
-                progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
+                progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
@@ -352,8 +353,7 @@ def _retry_failed(
             continue
         try:
             heard.check(commit)
-            clips = range(commit.first_clip, commit.first_clip + commit.clips)
-            plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
+            plan = BlockPlan(commit.shard, writer.clips_of(commit.shard), commit.view_start, commit.view_stop)
             content = make_block(
                 writer.manifest,
                 writer.part_of(commit.shard),
@@ -363,11 +363,11 @@ def _retry_failed(
                 pool=pool,
                 strict=job.options.strict,
             )
-            base, _, attempt = commit.group.partition(".r")
+            attempt = group_attempt(commit.group, commit.name) or 1
             renewed = writer.write_block(
-                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}"
+                commit.shard, commit.view_start, commit.view_stop, content, group_name(commit.name, attempt + 1)
             )
-            writer.drop_group(commit.group)
+            writer.drop_group(group_name(commit.name, attempt))
         finally:
             claimer.drop(commit.shard)
         made += len(mended) * commit.views
