@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from logitstore.cli.command import answer, command, resumable, stderr
+from logitstore.cli.command import answer, command, note, resumable, stderr
 from logitstore.jobs.options import BuildOptions
 from logitstore.options import JsonOptions, Option
 
@@ -36,6 +36,8 @@ def build_command(options: _Build) -> None:
     with stderr.status("scanning the source and loading the teachers"):
         job = prepare(options)
     if options.dry_run:
+        for each in job.notes:
+            note(each)
         from logitstore.jobs.build.dry_run import dry_run
 
         said = dry_run(job)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from logitstore.errors import LogitstoreError, UsageError
+from logitstore.notes import LOGGER
 from logitstore.options import Field, Options, dump, fields_of, read_config
 from logitstore.texts import in_json, one_line, printable
 
@@ -79,7 +81,7 @@ def echo(text: str, *, err: bool = False) -> None:
 
 def note(message: str) -> None:
     """Print a line to stderr that a user should know; ``--quiet`` leaves it out."""
-    stderr.print(one_line(f"note: {message}"), soft_wrap=True)
+    stderr.print(one_line(f"{'note':<10} {message}"), soft_wrap=True)
 
 
 def answer(options: Options, document: Mapping[str, Any], text: str, error: LogitstoreError | None = None) -> None:
@@ -121,6 +123,20 @@ def _headed(code: int, error: object) -> dict[str, Any]:
     return {"command": _talk.command, "exit_code": code, "error": None if error is None else str(error)}
 
 
+class _Notes(logging.Handler):
+    """Prints the notes of one command, each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            stderr.print(one_line(f"{getattr(record, 'kind', 'note'):<10} {message}"), soft_wrap=True)
+
+
 def command(name: str, options: type[Asked]) -> Callable[[Callable[[Asked], None]], OptionsCommand]:
     """Makes a click command of a function that takes an object of options; its docstring is the help text."""
 
@@ -153,6 +169,8 @@ class OptionsCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         stderr.quiet, _talk.verbose = ctx.params["quiet"], ctx.params["verbose"]
+        LOGGER.handlers = [_Notes()]
+        LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)
         _talk.json = bool(getattr(asked, "json", False))
         if _talk.verbose:

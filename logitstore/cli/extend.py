@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from logitstore.cli.command import answer, command, resumable, stderr
+from logitstore.cli.command import answer, command, note, resumable, stderr
 from logitstore.jobs.options import ExtendOptions
 from logitstore.options import JsonOptions, Option
 
@@ -36,6 +36,8 @@ def extend_command(options: _Extend) -> None:
     with stderr.status("scanning the source and loading the teachers"):
         job = extend.prepare_extend(options)
     if options.dry_run:
+        for each in job.notes:
+            note(each)
         said = extend.dry_run(job)
         answer(options, {"dry_run": said.splitlines()}, said)
         return

@@ -63,9 +63,11 @@ def import_npy_command(options: _Npy) -> None:
 
 def import_document(summary: ImportSummary) -> dict[str, Any]:
     """What a finished import prints with ``--json``."""
-    from logitstore.cli.progress import failures_document
-
-    made = {"seconds": summary.seconds, "failures": failures_document(summary.failures), "notes": list(summary.notes)}
+    made = {
+        "seconds": summary.seconds,
+        "failures": [vars(failure) for failure in summary.failures],
+        "notes": list(summary.notes),
+    }
     return summary.to_dict() | made
 
 

@@ -5,7 +5,7 @@ There is no bar where stderr is not a terminal, under ``--quiet``, and on other 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ def of_total(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 def render_build(summary: BuildSummary) -> str:
     """The lines that a finished build prints."""
+    from logitstore.store.summary import failure_lines
+
     per_view = summary.store_bytes / summary.stored_views if summary.stored_views else 0.0
     pcm = summary.pcm_bytes
     share = f" ({100 * summary.store_bytes / pcm:.2f} % of the clips' 16-bit PCM)" if pcm else ""
@@ -59,7 +61,7 @@ def render_build(summary: BuildSummary) -> str:
         f"clips      {summary.clips:,} x {summary.views} views, in {summary.blocks:,} blocks",
         f"made       {summary.made_views:,} views in {summary.seconds:.1f} s{rate}",
         f"size       {summary.store_bytes:,} bytes, {per_view:.1f} bytes a view{share}",
-        f"failures   {len(summary.failures):,}",
+        *failure_lines(summary.failures, summary.location),
     ]
     if summary.manifest.relations is not None:
         from logitstore.store.format.relations import relation_sizes
@@ -67,21 +69,13 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
-    lines += [f"           {path}: {reason}" for path, reason in summary.failures[:10]]
-    if len(summary.failures) > 10:
-        lines.append(f'           … all of them: logitstore inspect {summary.location} "FROM failures"')
     return in_lines(lines)
 
 
 def build_document(summary: BuildSummary) -> dict[str, Any]:
     """What a finished build prints with ``--json``."""
     made = {"views_made": summary.made_views, "seconds": summary.seconds, "shards_missing": summary.missing}
-    return summary.to_dict() | made | {"failures": failures_document(summary.failures)}
-
-
-def failures_document(failures: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    """Clips that could not be read, as JSON."""
-    return [{"path": path, "reason": reason} for path, reason in failures]
+    return summary.to_dict() | made | {"failures": [vars(failure) for failure in summary.failures]}
 
 
 class _Rate(ProgressColumn):
@@ -163,12 +157,12 @@ class TrainingProgress:
         self._bar = Progress(
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} clips/s  left"),
+            TextColumn("{task.fields[loss]}{task.fields[rate]:,.0f} clips/s  left"),
             TimeRemainingColumn(),
             console=stderr,
             disable=not (stderr.is_terminal and self.first),
         )
-        self._task = self._bar.add_task("training", total=0, loss=float("nan"), rate=0.0)
+        self._task = self._bar.add_task("training", total=0, loss="", rate=0.0)
         self._clips = 0
 
     def __enter__(self) -> TrainingProgress:
@@ -187,10 +181,11 @@ class TrainingProgress:
         self._bar.start()
         self._bar.reset(self._task, total=steps, completed=done)
 
-    def _step(self, step: int, clips: int, loss: float) -> None:
+    def _step(self, step: int, clips: int, loss: float | None) -> None:
         self._clips += clips
         elapsed = self._bar.tasks[0].elapsed or 1e-9
-        self._bar.update(self._task, completed=step, loss=loss, rate=self._clips / elapsed)
+        shown = "" if loss is None else f"loss {loss:.4f}  "
+        self._bar.update(self._task, completed=step, loss=shown, rate=self._clips / elapsed)
 
     def _epoch(self, record: dict[str, Any]) -> None:
         shown = [f"{label} {record[name]:.4f}" for name, label in _SHOWN.items() if name in record]
@@ -231,7 +226,7 @@ def render_training(trained: Trained) -> str:
     if "mAP" in metrics:
         lines.append(
             f"mAP        {metrics['mAP']:.4f}, micro AUPRC {metrics['micro_auprc']:.4f} (average precision), on "
-            f"{metrics['eval_rows']:,} files and {metrics['eval_classes']} classes; "
+            f"{metrics['eval_rows']:,} rows and {metrics['eval_classes']} classes; "
             f"{metrics['eval_classes_left_out']} classes left out for having no positives"
         )
         if metrics["eval_clips_failed"]:
