@@ -364,9 +364,7 @@ def key_values(texts: Sequence[str]) -> dict[str, Any]:
         try:
             pairs[key] = parse_yaml(value)
         except DocumentError as error:
-            raise ValueError(
-                f"{shown(text)}: the value is not YAML; quote it, as in NAME='\"[\"' ({error})"
-            ) from error
+            raise ValueError(f"{shown(text)}: the value is not YAML; quote it, as in NAME='\"[\"' ({error})") from error
     return pairs
 
 
