@@ -173,8 +173,8 @@ def _followed(name: str, option: str) -> str:
     """Where symbolic links lead, up to a stream of this process."""
     target = os.path.abspath(name)  # noqa: PTH100
     for _ in range(40):
-        if _OWN_STREAM.fullmatch(target) or not Path(target).is_symlink():
+        if _OWN_STREAM.fullmatch(target) or not os.path.islink(target):  # noqa: PTH114 - false where it cannot be told
             return target
         there = Path(target).parent.joinpath(Path(target).readlink())
-        target = str(Path(os.path.realpath(there.parent)) / there.name)
+        target = str(Path(os.path.realpath(there.parent)) / there.name).replace(f"/proc/{os.getpid()}/", "/proc/self/")
     raise UsageError(f"{option} {name!r} is a symbolic link that leads in a circle; give another place")

@@ -8,7 +8,6 @@ stderr as text (warnings, logs, click's own messages) does so through a stream t
 from __future__ import annotations
 
 import difflib
-import io
 import logging
 import os
 import signal
@@ -18,7 +17,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, NoReturn, TextIO, TypeVar
+from pathlib import Path
+from typing import IO, Any, NoReturn, TextIO, TypeVar, cast
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -427,7 +427,8 @@ def _escaping() -> Iterator[None]:
     for stream in before[:2]:
         with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.stdout, sys.stderr = (_Escaping(stream or io.StringIO()) for stream in before[:2])
+    nowhere = None if all(before[:2]) else Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout, sys.stderr = (_Escaping(cast(TextIO, stream or nowhere)) for stream in before[:2])
     warnings.formatwarning = lambda message, *_, **__: f"Warning: {one_line(str(message))}\n"
     try:
         yield
