@@ -352,7 +352,7 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            fail(interrupted, INTERRUPTED)
+            fail(GOES_ON if _talk.command.startswith("train-") else interrupted, INTERRUPTED)
         except (_ReaderGoneError, BrokenPipeError):
             _print_no_more()
             sys.exit(READER_GONE)
