@@ -131,6 +131,8 @@ def _files(source: str) -> tuple[list[Path], Path]:
         return [path], path.parent
     if any(mark in source for mark in "*?[{"):
         return _expand(source)
+    if path.exists():
+        raise SourceError(f"{source}: neither a regular file nor a folder; save what it gives as a file")
     raise SourceError(
         f"{source}: no such file or folder; give a folder of audio, a manifest ({', '.join(SUFFIXES)}, .parquet) "
         "or packed audio (.tar, .parquet, .h5)"

@@ -166,6 +166,7 @@ def test_one_name_in_two_unicode_forms_is_two_files_and_said(tmp_path: Path) -> 
     ("make", "match"),
     [
         (lambda root: root / "nowhere", "no such file or folder"),
+        (lambda root: os.mkfifo(root / "f.csv") or root / "f.csv", "neither a regular file nor a folder"),
         (lambda root: root, "no audio found"),
         (lambda root: put(root / "model.pt", b"x"), "unknown kind of source '.pt'"),
         (lambda root: root / "*.tar", "no file matches"),

@@ -126,7 +126,7 @@ def test_the_figure_shows_every_curve(tmp_path):
     for name, drawn in (("C0", True), ("C1", True), ("C2", True), ("C3", False)):
         near = np.abs(pixels - colors.to_rgb(name)).max(axis=2) < 0.02
         assert bool(near.sum() > 500) is drawn, name
-    with pytest.raises(UsageError, match="cannot be written: Is a directory; give another place"):
+    with pytest.raises(UsageError, match="is a folder; give the name of a file"):
         draw(named, str(tmp_path), "three teachers")
 
 
