@@ -198,6 +198,13 @@ def test_a_wrong_audio_root_is_named(tmp_path, root, said):
         read_labelled(str(labels), wrong["audio_root"], "label")
 
 
+def test_a_wrong_audio_root_of_several_tables_is_named(tmp_path):
+    given = [manifest(tmp_path / name, {f"{name}.wav": sound(1)})[0]["source"] for name in "xy"]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(SourceError, match=r"none of the 2 files that .*x.clips.csv, .*y.clips.csv .* root .*other"):
+        prepare(asked(tmp_path, {"source": given, "audio_root": str(tmp_path / "other")}))
+
+
 def test_some_files_under_the_root_are_enough(tmp_path):
     given, keys = manifest(tmp_path, {"a.wav": sound(1), "b.wav": sound(2), "c.wav": sound(3)})
     for name in keys[1:]:
