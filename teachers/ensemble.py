@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, overload
 
+import msgspec
 import torch
 
 from logitstore.arrays import Bool
 from logitstore.classes import positions, read_classes
+from logitstore.digests import digest
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.models.machine import pick_device
+from logitstore.store.format.manifest import ARGUMENTS, CLASSES, CODE, NOT_COVERED, Member
 from logitstore.training.precision import pass_dtype
 from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks, Recipe
@@ -111,13 +114,19 @@ class Ensemble:
             if recipe.spectrogram_ops and not teacher.takes_masks:
                 raise TeacherError(
                     f"teacher {teacher.spec!r} takes only waveforms and the recipe {recipe.name!r} has the spectrogram "
-                    f"op {recipe.spectrogram_ops[0].name!r}, which it would not hear; use a recipe of waveform ops or "
-                    "another teacher"
+                    f"op {recipe.spectrogram_ops[0].name!r}, which it would not hear; use --recipe wave, whose ops "
+                    "it hears, another recipe of waveform ops, or another teacher"
                 )
             if clip_seconds is not None and teacher.max_seconds is not None and clip_seconds > teacher.max_seconds:
                 raise TeacherError(
                     f"teacher {teacher.spec!r} hears at most {teacher.max_seconds:.2f} s and a view has "
                     f"{clip_seconds:g} s; choose a shorter --clip-seconds"
+                )
+            exact = teacher.exact_seconds
+            if clip_seconds is not None and exact is not None and abs(clip_seconds - exact) * teacher.sample_rate >= 1:
+                raise TeacherError(
+                    f"teacher {teacher.spec!r} takes views of exactly {exact:g} s and these have {clip_seconds:g} s; "
+                    f"choose --clip-seconds {exact:g}"
                 )
 
     def to(self, device: str | torch.device) -> Self:
@@ -253,7 +262,11 @@ class Ensemble:
             ) from error
 
     def describe(self) -> list[dict[str, Any]]:
-        """Each member for a manifest, without its path: name, digest, scores, sample_rate, weight, contract."""
+        """Each member for a manifest, without its path: name, digest, scores, sample_rate, weight, contract.
+
+        The contract of a member whose classes are not those of the ensemble, in their order, says by a digest which
+        they are; that of one whose digest cannot cover all that it is says what it leaves out.
+        """
         return [
             {
                 "name": teacher.name,
@@ -261,7 +274,9 @@ class Ensemble:
                 "scores": teacher.scores,
                 "sample_rate": teacher.sample_rate,
                 "weight": weight,
-                "contract": teacher.contract,
+                "contract": teacher.contract
+                | ({CLASSES: digest("\n".join(teacher.classes).encode())} if teacher.classes != self.classes else {})
+                | ({NOT_COVERED: list(teacher.not_covered)} if teacher.not_covered else {}),
             }
             for teacher, weight in zip(self.members, self.weights, strict=True)
         ]
@@ -448,3 +463,34 @@ def _weighted(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.T
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + value * weight
     return total
+
+
+#: What :meth:`Ensemble.describe` says in a contract only of members that need it, and earlier releases did not.
+_ADDED = (ARGUMENTS, CLASSES, CODE, NOT_COVERED)
+
+
+def members_as_stored(ensemble: Ensemble, stored: Sequence[Member]) -> tuple[tuple[Member, ...], list[str]]:
+    """The members for a manifest, each as it stands in a store that an earlier release began, and what to say of that.
+
+    Such a store's digests cover less than today's; a member that has that digest, and is the same in all else that the
+    store says, is taken for the store's.
+
+    :param stored: the members of the store; none where there is no store.
+    """
+    asked = [msgspec.convert(member, Member) for member in ensemble.describe()]
+    if len(stored) != len(asked):
+        return tuple(asked), []
+    members, notes = [], []
+    for teacher, now, before in zip(ensemble.members, asked, stored, strict=True):
+        plain = {key: value for key, value in now.contract.items() if key not in _ADDED}
+        known = now.digest, *(teacher.earlier_digests() if now.digest != before.digest else ())
+        as_before = msgspec.structs.replace(now, digest=before.digest, contract=plain)
+        if now != before and as_before == before and before.digest in known:
+            members.append(before)
+            notes.append(
+                f"the store knows teacher {teacher.spec!r} by the digest {before.digest[:12]}, which an earlier "
+                "release made of its weights alone; whether all else of it is as it was cannot be told"
+            )
+        else:
+            members.append(now)
+    return tuple(members), notes

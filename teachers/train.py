@@ -69,7 +69,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     model = initialised(make, options.seed)
     rate = model.front_end.sample_rate
     place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
-    recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe)
+    recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe).fitted(place)
     recipe.check(place)
     per_epoch = steps_of(labelled.table.num_rows, options)
     steps = options.steps or per_epoch * (options.epochs or max(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // per_epoch)))

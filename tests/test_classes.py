@@ -11,6 +11,7 @@ import pytest
 
 from logitstore.classes import ClassIndex, audioset, audioset_indices, positions, read_classes
 from logitstore.errors import TeacherError
+from logitstore.models.sidecar import read_sidecar
 
 
 def test_the_audioset_table_is_whole() -> None:
@@ -180,3 +181,11 @@ def test_a_label_in_another_unicode_form_is_the_same_label() -> None:
     index = ClassIndex(["caf\u00e9", "Dog"])
     assert index.find("cafe\u0301") == 0
     assert index.find("dog") is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_side_file_that_another_system_wrote_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "m.onnx.json").write_bytes('{"classes": ["Dog", "caf\u00e9"]}\r\n'.encode(encoding))
+    sidecar = read_sidecar(tmp_path / "m.onnx")
+    assert sidecar is not None
+    assert sidecar.classes == ("Dog", "caf\u00e9")

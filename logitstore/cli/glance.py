@@ -51,13 +51,15 @@ def _source(place: str, _: Field) -> None:
 def _classes(file: str, _: Field) -> None:
     from logitstore.classes import read_classes
 
-    read_classes(file)
+    if Path(file).is_file() or not Path(file).exists():  # a pipe can be read once
+        read_classes(file)
 
 
 def _recipe(name: str, _: Field) -> None:
-    from logitstore.views.recipe import load_recipe
+    from logitstore.views.recipe import AUTO, load_recipe
 
-    load_recipe(name)
+    if name != AUTO:
+        load_recipe(name)
 
 
 def _file(name: str, each: Field) -> None:

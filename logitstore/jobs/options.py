@@ -31,7 +31,7 @@ from logitstore.options import (
     WorkerOptions,
 )
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
-from logitstore.views.recipe import BUILT_IN, Recipe
+from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
 from teachers.registry import forms
 
 TEACHER = Option(
@@ -106,12 +106,17 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
     recipe: Annotated[
         str | Recipe,
         Option(
-            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file.", group="Views", metavar="NAME|FILE",
-               names="recipe"),
-    ] = "ced"  # fmt: skip
+            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file; {AUTO} is ced where every teacher takes "
+            "masks, wave otherwise.",
+            group="Views", metavar="NAME|FILE", names="recipe"),
+    ] = AUTO  # fmt: skip
     seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
     clip_seconds: ViewSeconds = 10.0
-    sample_rate: SampleRate = 16000
+    sample_rate: Annotated[
+        int | None,
+        Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
+               default="the highest of the teachers"),
+    ] = None  # fmt: skip
     topk: TopK = None
     keep_members: Annotated[
         bool, Option("Keep what each teacher says of the stored classes, beside their average.", group="What is stored")

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitstore.store import claims
+from logitstore.store.format.manifest import NOT_COVERED, member_names
 from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
 from logitstore.store.summary import Summary, failure_lines, summarise
+from logitstore.texts import in_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,16 @@ class Status(Summary):
         """Number of shards that are not done."""
         return self.shards - self.shards_finished
 
+    @property
+    def not_covered(self) -> list[tuple[str, str]]:
+        """(teacher, what): what the digest of a teacher cannot tell apart, as the manifest says."""
+        names = member_names(self.manifest)
+        return [
+            (name, str(what))
+            for name, member in zip(names, self.manifest.teachers, strict=True)
+            for what in member.contract.get(NOT_COVERED, ())
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
@@ -37,6 +49,7 @@ class Status(Summary):
             "done": self.shards_finished,
             "claimed": list(self.claimed),
             "missing": self.missing,
+            "not_covered": [{"teacher": name, "what": what} for name, what in self.not_covered],
             "failures": [vars(failure) for failure in self.failures],
         }
 
@@ -50,7 +63,11 @@ class Status(Summary):
             f"{self.missing:,} missing",
             *failure_lines(self.failures, self.location, 20),
         ]
-        return "\n".join(lines)
+        lines[3:3] = [
+            f"teachers   the digest of {name} does not cover {what}: a change of it is not noticed"
+            for name, what in self.not_covered
+        ]
+        return in_lines(lines)
 
 
 def status(location: str) -> Status:

@@ -17,6 +17,7 @@ from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.relations import relation_bytes, relation_sizes
 from logitstore.store.pieces import Failure, Pieces, failed_clips
 from logitstore.store.shards import unfinished_shards
+from logitstore.texts import in_lines
 
 _SHOWN = 3  # failures
 _KEYS = ("path", "start", "length", "rate")
@@ -154,7 +155,7 @@ class Summary:
 
     def render(self) -> str:
         """The lines that ``logitstore inspect STORE`` prints."""
-        return "\n".join(f"{name:<11}{text}" for name, text in self.lines())
+        return in_lines(f"{name:<11}{text}" for name, text in self.lines())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,14 @@ import numpy as np
 
 from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.digests import small_digest
+from logitstore.documents import DocumentError, load_yaml
 from logitstore.errors import RecipeError, UsageError
+from logitstore.texts import shown
 from logitstore.views.ops import OPS, Clips, Op, Place, SpectrogramOp, SqlColumn, Words, find_op
+from logitstore.views.ops.band_stop import BandStop
 from logitstore.views.ops.frequency_mask import FrequencyMask
 from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.silence import Silence
 from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.philox import philox4x32, split64
 
@@ -28,8 +32,7 @@ if TYPE_CHECKING:
 
 AnOp = TypeVar("AnOp", bound=Op)
 
-#: What PyYAML lets out besides its own errors: of impossible dates and numbers, wrong tags, deep nesting.
-_YAML_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,20 @@ class Recipe:
         for op in self.ops:
             op.check(place)
 
+    def fitted(self, place: Place) -> Recipe:
+        """The recipe for views of one length, with no bound left that is a share of it; what a manifest holds."""
+        return Recipe(self.name, tuple(op.fitted(place) for op in self.ops))
+
+    def unshared(self) -> Recipe:
+        """The recipe without its bounds that are shares of the view."""
+        return Recipe(self.name, tuple(op.unshared() for op in self.ops))
+
     def to_dict(self) -> dict[str, Any]:
         """Name and every parameter of every op, as plain JSON values; the inverse of :func:`parse_recipe`."""
         return {"name": self.name, "ops": [op.to_dict() for op in self.ops]}
 
 
+#: As published, for clips of 10 s. What recipes are called ``ced`` bounds its masks by shares of the view as well.
 CED = Recipe(
     "ced",
     (
@@ -209,17 +221,41 @@ CED = Recipe(
     ),
 )
 NONE = Recipe("none", ())
-BUILT_IN = {recipe.name: recipe for recipe in (CED, NONE)}
+_SHARE = 0.192
+#: ``wave`` is ``ced`` for teachers that take no masks: of the same seed, view and clip it hides the same.
+BUILT_IN = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("ced", (CED.ops[0], TimeMask(max_seconds=1.92, max_share=_SHARE), CED.ops[2])),
+        Recipe(
+            "wave",
+            (
+                CED.ops[0],
+                Silence(max_seconds=1.92, max_share=_SHARE),
+                BandStop(max_steps=24, min_hz=0.0, max_hz=8000.0),
+            ),
+        ),
+        NONE,
+    )
+}
+#: The choice between ``ced`` and ``wave`` by what the teachers take; see :func:`fitting`.
+AUTO = "auto"
+
+
+def fitting(takes_masks: bool) -> Recipe:
+    """The built-in recipe whose ops everybody hears.
+
+    :param takes_masks: whether every teacher does.
+    """
+    return BUILT_IN["ced" if takes_masks else "wave"]
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A built-in recipe by its name (``ced``, ``none``), or one read from a YAML file.
+    """A built-in recipe by its name (``ced``, ``wave``, ``none``), or one read from a YAML file.
 
     :raises RecipeError: unknown name, unreadable file, unknown op or parameter, a range upside down.
     """
     from pathlib import Path
-
-    import yaml
 
     if name_or_path in BUILT_IN:
         return BUILT_IN[name_or_path]
@@ -227,9 +263,9 @@ def load_recipe(name_or_path: str) -> Recipe:
     if not path.is_file():
         raise RecipeError(f"no recipe {name_or_path!r}: give a YAML file or one of {', '.join(sorted(BUILT_IN))}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, *_YAML_ERRORS) as error:
-        raise RecipeError(f"recipe {name_or_path!r} is not readable YAML: {' '.join(str(error).split())}") from error
+        document = load_yaml(path)
+    except (OSError, DocumentError) as error:
+        raise RecipeError(f"recipe {name_or_path!r} is not readable YAML: {error}") from error
     return parse_recipe(document, default_name=path.stem)
 
 
@@ -245,14 +281,18 @@ def parse_recipe(document: Any, default_name: str = "recipe") -> Recipe:
     unknown = sorted(str(key) for key in set(document) - {"name", "ops"})
     if unknown:
         raise RecipeError(f"recipe {default_name!r}: unknown key {unknown[0]!r}; allowed are name, ops")
-    name = str(document.get("name", default_name))
+    name = document.get("name", default_name)
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        raise RecipeError(
+            f"recipe {default_name!r}: its name is {shown(name)}; give a text of up to {_LONGEST_NAME:,} characters"
+        )
     ops = []
     for position, item in enumerate(document["ops"]):
         if not isinstance(item, dict) or "op" not in item:
             raise RecipeError(f"recipe {name!r}: entry {position + 1} of ops is not of the form `- op: NAME`")
-        kind = find_op(str(item["op"]))
+        kind = find_op(item["op"]) if isinstance(item["op"], str) else None
         if kind is None:
-            raise RecipeError(f"recipe {name!r}: unknown op {item['op']!r}; allowed are {', '.join(sorted(OPS))}")
+            raise RecipeError(f"recipe {name!r}: unknown op {shown(item['op'])}; allowed are {', '.join(sorted(OPS))}")
         ops.append(kind.parse(name, {key: value for key, value in item.items() if key != "op"}))
     return Recipe(name, tuple(ops))
 

@@ -227,10 +227,10 @@ PLAIN = "path,label\na.wav,Gerät\nb.wav,cat\n"
         (("# made by hand\n" + PLAIN).encode(), "m.csv", "1 lines of comment skipped"),
         (PLAIN.replace(",", ", ").encode(), "m.csv", None),
         (PLAIN.replace("Gerät", '"Gerät"').encode(), "m.csv", None),
-        (gzip.compress(PLAIN.encode()), "m.csv.gz", "unpacked from gzip"),
+        (gzip.compress(PLAIN.encode(), mtime=0), "m.csv.gz", "unpacked from gzip"),
         (bz2.compress(PLAIN.encode()), "m.csv.bz2", "unpacked from bz2"),
         (pa.compress(PLAIN.encode(), "zstd", asbytes=True), "m.csv.zst", "unpacked from zstd"),
-        (gzip.compress(PLAIN.encode("utf-8-sig")), "m.csv", "unpacked from gzip"),
+        (gzip.compress(PLAIN.encode("utf-8-sig"), mtime=0), "m.csv", "unpacked from gzip"),
         (b'{"path": "a.wav", "label": "Ger\xc3\xa4t"}\n\n{"path": "b.wav", "label": "cat"}', "m.jsonl", None),
         (
             b'\xef\xbb\xbf{"path": "a.wav", "label": "Ger\\u00e4t"}\r\n{"path": "b.wav", "label": "cat"}\r\n',
@@ -239,7 +239,7 @@ PLAIN = "path,label\na.wav,Gerät\nb.wav,cat\n"
         ),
         (b'[{"path": "a.wav", "label": "Ger\xc3\xa4t"}, {"path": "b.wav", "label": "cat"}]', "m.json", None),
         (
-            gzip.compress(b'{"path": "a.wav", "label": "Ger\xc3\xa4t"}\n{"path": "b.wav", "label": "cat"}'),
+            gzip.compress(b'{"path": "a.wav", "label": "Ger\xc3\xa4t"}\n{"path": "b.wav", "label": "cat"}', mtime=0),
             "m.jsonl.gz",
             "unpacked from gzip",
         ),
@@ -274,6 +274,9 @@ def test_forms_of_one_table(tmp_path: Path, content: bytes, name: str, note: str
         (b'{"path": "a.wav", "path": "b.wav"}\n', "m.jsonl", "line 1: the key 'path' is there twice"),
         (b'{"path": "a.wav"}\n{"label": "x"}\n', "m.jsonl", "line 2: the path is empty"),
         (b'["a.wav"]', "m.json", "item 1: not an object"),
+        (b"[]", "m.json", "no rows"),
+        (b"\n", "m.jsonl", "no rows"),
+        (b'{"path": ["a.wav"]}', "m.json", "line 1: the column 'path' must hold paths as text; it is list"),
         (b"[" * 100000, "m.json", "not readable as JSON: it is nested too deeply"),
     ],
 )

@@ -21,10 +21,14 @@ from logitstore.jobs.status import status
 from logitstore.store import claims
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
+from logitstore.views.ops.time_mask import TimeMask
+from logitstore.views.recipe import Recipe
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 from tests.rendered import compared, rendered_view
 from tests.stores import contents, options, write_audio
+
+LONG = Recipe("long", (TimeMask(max_seconds=1.5),))
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -249,8 +253,12 @@ def test_a_folder_that_is_no_store_is_left_alone(audio):
     [
         ({"topk": 9}, UsageError, "--topk 9 is more than the 8 classes"),
         ({"views": 0}, UsageError, "--views is 0; it must be at least 1"),
-        ({"clip_seconds": 1.0}, RecipeError, "longer than a view of 1 s"),
-        ({"teachers": ["python:tones:deaf"]}, UsageError, "'python:tones:deaf' takes only waveforms.*'time_mask'"),
+        ({"clip_seconds": 1.0, "recipe": LONG}, RecipeError, r"longer than a view of 1 s; .* \(max_share\)"),
+        (
+            {"recipe": "ced", "teachers": ["python:tones:plain", "python:tones:deaf"]},
+            UsageError,
+            "'python:tones:deaf' takes only waveforms.*'time_mask'.*--recipe wave",
+        ),
         ({"teachers": ["python:tones:plain", "python:tones:others"]}, UsageError, "a siren"),
         ({"teachers": ["python:tones:plain", "python:tones:softmax"]}, UsageError, "softmax.*sigmoid"),
         ({"value_bits": 9}, UsageError, "9 bits"),

@@ -432,7 +432,7 @@ def test_the_commands_say_it_on_stderr_and_exit_with_1(tmp_path):
     for dry in ([], ["--dry-run"]):
         said = CliRunner().invoke(cli, [*given, "--out", "store", *dry])
         assert said.exit_code == 0, said.output
-        assert "note: all 2 views of a clip are alike, for the recipe 'none' has no op" in said.stderr.replace(
+        assert "note       all 2 views of a clip are alike, for the recipe 'none' has no op" in said.stderr.replace(
             "\n", " "
         )
     shutil.rmtree(tmp_path / "audio")

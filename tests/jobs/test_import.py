@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -21,7 +22,7 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.cli.import_ import import_group
 from logitstore.errors import LogitstoreError, MismatchError, MissingExtraError, SourceError, UsageError
-from logitstore.jobs.imports.ced import CedImport, import_ced
+from logitstore.jobs.imports.ced import CedImport, _Gathered, import_ced
 from logitstore.jobs.imports.ced_seeds import ced_draws
 from logitstore.jobs.imports.shared import ImportSummary
 from logitstore.jobs.verify.job import VerifyOptions, verify
@@ -476,3 +477,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert re.fullmatch(r"Error: logits/chunk_5 is not a folder; .*\n", refused.stderr)
     assert sorted(import_group.commands) == ["ced", "npy"]
+
+
+def test_a_list_whose_last_classes_never_occur_is_doubted():
+    """As one would with a header for its first class: all are shifted, and the last one is in no row."""
+    many = SimpleNamespace(highest=29, classes=np.zeros(31 * 20))
+    assert _Gathered.unheard_of(many, 30, "c.txt") == []
+    assert "no row names a class after 29, and c.txt names 31" in _Gathered.unheard_of(many, 31, "c.txt")[0]
+    assert _Gathered.unheard_of(SimpleNamespace(highest=2, classes=np.zeros(60)), 30, "c.txt") == []

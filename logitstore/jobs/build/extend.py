@@ -18,6 +18,7 @@ from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store
 from logitstore.store.shards import number_ranges
 from logitstore.store.summary import BuildSummary
+from logitstore.texts import in_lines
 
 
 def prepare_extend(options: ExtendOptions) -> Job:
@@ -41,7 +42,7 @@ def prepare_extend(options: ExtendOptions) -> Job:
             "give --teacher SPEC for each in this order"
         )
     relations = manifest.relations
-    return prepare(
+    job = prepare(
         Extension(
             source=options.source,
             out=options.store,
@@ -75,6 +76,8 @@ def prepare_extend(options: ExtendOptions) -> Job:
             skip_known=options.skip_known,
         )
     )
+    _require_same_files(store, job)
+    return job
 
 
 def extend(options: ExtendOptions, progress: Progress | None = None) -> BuildSummary:
@@ -96,13 +99,47 @@ def dry_run(job: Job) -> str:
     if fresh is not None:
         own = (*own, next_part(parts, fresh, "", shard_clips))
     if not own:
-        return f"clips      none that {job.storage.location} does not have"
+        return in_lines([f"clips      none that {job.storage.location} does not have"])
     shards = number_ranges([shard for part in own for shard in part.shards(shard_clips)])
     told = dataclasses.replace(job, clip_table=own[-1].table)
-    return f"shards     {shards}, in {', '.join(part.name for part in own)}\n{describe(told)}"
+    return in_lines([f"shards     {shards}, in {', '.join(part.name for part in own)}", *describe(told).split("\n")])
 
 
 def _views(store: Store) -> int:
     if not store.views:
         raise UsageError(f"{store.location} has no finished block yet, so no number of views; give --views")
     return store.views
+
+
+def _require_same_files(store: Store, job: Job) -> None:
+    """Refuse a source whose files have another rate, or another length, than those of their names in the store.
+
+    A source that lists segments may well list others of a file; one that lists files lists them whole.
+
+    :raises MismatchError: naming the first such file.
+    """
+    if not store.commits:
+        return
+    columns = ("path", "start", "length", "rate")
+    given = set(job.clip_table["path"].to_pylist())
+    rates: dict[str, int] = {}
+    lengths: dict[tuple[str, int], int] = {}
+    for path, start, length, rate in zip(*(store.clips[name].to_pylist() for name in columns), strict=True):
+        if rate and path in given:
+            rates[path] = rate
+            lengths[path, start] = length
+    for path, start, length, rate in zip(*(job.clip_table[name].to_pylist() for name in columns), strict=True):
+        if not rate:
+            continue
+        was = rates.get(path, rate)
+        if was != rate:
+            raise MismatchError(
+                f"{path!r} is at {rate} Hz and was at {was} Hz when {store.location} was made; it is another file now: "
+                "give it another name, or the audio that was heard"
+            )
+        before = lengths.get((path, start), length)
+        if before != length and not job.source.segmented:
+            raise MismatchError(
+                f"{path!r} has {length} frames from frame {start} on and had {before} when {store.location} was made; "
+                "it is another file now: give it another name, or the audio that was heard"
+            )

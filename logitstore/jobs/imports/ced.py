@@ -67,7 +67,7 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
     :param advance: told how many views were just written.
     :raises UsageError: anything in the options or the files that cannot be right.
     """
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe).unshared()  # CED's code knows no shares
     require_ced(recipe)
     classes = read_classes(options.classes, outputs=True)
     files = CedFiles(options.folder, options.chunk_seconds, options.epochs)

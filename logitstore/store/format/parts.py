@@ -267,6 +267,15 @@ def require_same_clips(stored: pa.Table, scanned: pa.Table, location: str) -> No
             f"are not as they were (as {examples}); give the same source, or another --out"
         )
     if old == new:
+        was, now = (
+            dict(zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True)) for table in (stored, scanned)
+        )
+        other = sorted(path for path, rate in was.items() if now[path] != rate)
+        if other:
+            raise MismatchError(
+                f"the source is not the one that {location} was made from: {other[0]} was at {was[other[0]]} Hz and is "
+                f"at {now[other[0]]} Hz ({len(other)} such files); give the same source, or another --out"
+            )
         raise MismatchError(
             f"the clips of {location} are the same and their other columns differ; give the manifest that the store "
             "was made from, or another --out"

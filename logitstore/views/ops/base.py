@@ -15,11 +15,14 @@ import numpy as np
 
 from logitstore.arrays import F32, F64, I64, U32, Bool
 from logitstore.errors import RecipeError
+from logitstore.texts import shown
 
 if TYPE_CHECKING:
     import torch
 
 TICKS_PER_SECOND = 100
+TICK_MS = 1000 // TICKS_PER_SECOND
+_LARGEST = 1e15  # that a parameter may be
 MEL_STEPS = 64
 WEIGHT_UNIT = 1024
 DB_UNIT = 100
@@ -147,15 +150,28 @@ class Op(ABC):
                     f"recipe {recipe!r}: op {cls.name!r} has no parameter {key!r}; allowed are {', '.join(allowed)}"
                 )
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise RecipeError(f"recipe {recipe!r}: {cls.name}.{key} is {value!r}; it must be a number")
+                raise RecipeError(f"recipe {recipe!r}: {cls.name}.{key} is {shown(value)}; it must be a number")
+            if not abs(value) <= _LARGEST:
+                raise RecipeError(
+                    f"recipe {recipe!r}: {cls.name}.{key} is {shown(value)}; it must be a number up to {_LARGEST:g}"
+                )
             if allowed[key] in ("int", int) and value != int(value):
                 raise RecipeError(f"recipe {recipe!r}: {cls.name}.{key} is {value!r}; it must be a whole number")
         whole = {key for key, kind in allowed.items() if kind in ("int", int)}
         return cls(**{key: int(value) if key in whole else float(value) for key, value in parameters.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"op": name, parameter: value, …}`` with every parameter, given or default."""
-        return {"op": self.name} | {field.name: getattr(self, field.name) for field in fields(self)}
+        """``{"op": name, parameter: value, …}`` with every parameter, given or default, but for those that are None."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"op": self.name} | {name: value for name, value in values.items() if value is not None}
+
+    def fitted(self, place: Place) -> Self:
+        """The same op for views of one length, with no parameter left that depends on it; what a manifest holds."""
+        return self
+
+    def unshared(self) -> Self:
+        """The same op without its bounds that are shares of the view."""
+        return self
 
     @abstractmethod
     def ranges(self, place: Place) -> dict[str, tuple[int, int]]:
@@ -227,7 +243,17 @@ class WaveformOp(Op):
 
     spectrogram: ClassVar[bool] = False
 
-    @abstractmethod
+    def apply_at(
+        self,
+        waveforms: torch.Tensor,
+        lengths: I64,
+        draws: Columns,
+        partners: Sequence[F32 | None] | None,
+        sample_rate: int,
+    ) -> None:
+        """As :meth:`apply`, which it calls; an op that needs the rate of the views, in Hz, has this instead."""
+        self.apply(waveforms, lengths, draws, partners)
+
     def apply(
         self, waveforms: torch.Tensor, lengths: I64, draws: Columns, partners: Sequence[F32 | None] | None
     ) -> None:
@@ -240,6 +266,7 @@ class WaveformOp(Op):
         :param lengths: int64 (B,), the clips' own lengths in samples. :param draws: int64 (B,) a column.
         :param partners: the decoded clip that each is mixed with, or None where it is mixed with none.
         """
+        raise NotImplementedError(f"the op {self.name!r} needs the sample rate of the views")
 
 
 @dataclass(frozen=True, kw_only=True)
