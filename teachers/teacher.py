@@ -26,6 +26,8 @@ class Teacher(ABC):
         digest: BLAKE2b-128, hex, of the weights and whatever else decides what it says.
         not_covered: what its digest cannot tell apart, in words; such as a library that it asks.
         contract: front end, stage and value of the fill, as plain JSON values.
+        own_code: whether it runs somebody's own code, of which nothing is known.
+        if_logits: what to do where its scores are no probabilities; for messages.
     """
 
     spec: str
@@ -40,6 +42,11 @@ class Teacher(ABC):
     max_seconds: float | None = None
     exact_seconds: float | None = None
     trained_seconds: float | None = None
+    own_code: bool = False
+    if_logits: str = (
+        "let its forward end with torch.sigmoid (scores = 'sigmoid') or with torch.softmax over the classes (scores = "
+        "'softmax')"
+    )
     not_covered: tuple[str, ...] = ()
 
     @abstractmethod
@@ -58,7 +65,8 @@ class Teacher(ABC):
 
         :raises TeacherError: a teacher that has no features.
         """
-        return self.probabilities(waveforms, masks), self.features(waveforms, masks)
+        said = self.probabilities(waveforms.clone(), None if masks is None else masks.copy())
+        return said, self.features(waveforms, masks)
 
     def earlier_digests(self) -> tuple[str, ...]:
         """The digests by which earlier releases, whose rule covered less, knew this very teacher."""

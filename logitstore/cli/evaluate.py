@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import click
-
-from logitstore.cli.command import command
+from logitstore.cli.command import answer, command
 from logitstore.jobs.options import EvaluateOptions
-from logitstore.options import JsonOptions, Option
+from logitstore.options import JsonOptions, Option, SpreadsheetOptions
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.evaluation.metrics import Metrics
     from logitstore.evaluation.results import Evaluation
 
 _MOST_NAMED = 10
+_CLIPS = "labelled clips"
 _LEAST_NAME = 12  # columns of a name that are kept in however narrow a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Evaluate(JsonOptions, EvaluateOptions):
+class _Evaluate(JsonOptions, SpreadsheetOptions, EvaluateOptions):
     per_class: Annotated[
         bool, Option("Show a table of classes too, of the average where there are several.", group="Output")
     ] = False
@@ -42,8 +41,9 @@ def evaluate_command(options: _Evaluate) -> None:
     """Score teachers, students and their ensemble, or a store's targets, on the labels of MANIFEST.
 
     Labels are matched to classes by name, or by any of index, MID and display name where the classes are AudioSet's.
-    The scores of a file that is cut into several clips are averaged. --stored scores the mean over the stored views; it
-    needs no MANIFEST where the store's own clip table has the column of labels. Beside --teacher, both are scored on
+    What is scored is a row of MANIFEST, a segment of a file where it has `start` and `duration`; the scores of a row
+    that is cut into several clips are averaged. --stored scores the mean over the stored views; without MANIFEST it
+    scores each clip of the store, with the labels in the store's own clip table. Beside --teacher, both are scored on
     the rows that both have.
 
     \b
@@ -68,17 +68,14 @@ def evaluate_command(options: _Evaluate) -> None:
     if options.csv is not None:
         from logitstore.evaluation.results import write_csv
 
-        write_csv(found, options.csv)
+        write_csv(found, options.csv, spreadsheet=options.spreadsheet_safe)
     if options.png is not None:
         from logitstore.evaluation.calibration import draw
 
         calibrations = [(name, metrics.calibration) for name, metrics in found.named()]
-        draw(calibrations, options.png, f"Calibration on {found.rows:,} files x {len(found.classes)} classes")
-    if options.json:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
-        return
+        draw(calibrations, options.png, f"Calibration on {found.rows:,} {_unit(found)} x {len(found.classes)} classes")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo(render(found, per_class=options.per_class, width=width))
+    answer(options, found.to_dict(), render(found, per_class=options.per_class, width=width))
 
 
 def render(found: Evaluation, *, per_class: bool = False, width: int | None = None) -> str:
@@ -91,9 +88,10 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
     lines = _table(("teacher", "mAP", "micro AUPRC", "macro AUPRC", "AUC", "d-prime", "ECE"), rows, width)
     metrics = named[0][1]
     over = f"{found.clip_seconds:g} s at {found.sample_rate} Hz" if found.members else f"{found.clip_seconds:g} s"
+    clips = "" if _unit(found) == _CLIPS else f" in {found.clips:,} clips"
     lines += [
         "",
-        f"{found.rows:,} files in {found.clips:,} clips of {over}; "
+        f"{found.rows:,} {_unit(found)}{clips} of {over}; "
         f"{metrics.classes} classes, {metrics.left_out} left out for having no positives",
         "AUPRC is average precision (no interpolation), so the macro AUPRC is the mAP",
     ]
@@ -112,13 +110,23 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
         models = [each for each in named if each[0] not in dict(found.members)] if found.ensemble else named
         for name, metrics in models:
             lines += ["", f"classes, {name}:", *_class_table(found, metrics, width)]
-    return "\n".join(lines)
+    return in_lines(lines)
+
+
+def _unit(found: Evaluation) -> str:
+    """What was scored: rows of the manifest, or the clips of a store that has the labels itself."""
+    return "labelled rows" if found.members or found.rows != found.clips else _CLIPS
 
 
 def _about_store(found: Evaluation) -> list[str]:
     stored = found.stored
     assert stored is not None
     lines = []
+    if stored.rows_of_several_clips:
+        lines.append(
+            f"targets: {stored.rows_of_several_clips:,} of {stored.rows:,} rows are longer than a clip of the store, "
+            "and scored on the mean of their clips"
+        )
     if stored.spread is not None:
         scores = [view.mAP for view in stored.views]
         lines.append(

@@ -7,8 +7,10 @@ from typing import Any
 
 from logitstore.store import claims
 from logitstore.store.format.manifest import NOT_COVERED, member_names
+from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
-from logitstore.store.summary import Summary, summarise
+from logitstore.store.summary import Summary, failure_lines, summarise
+from logitstore.texts import in_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +18,11 @@ class Status(Summary):
     """Blocks of a store that are done, claimed and missing.
 
     A shard counts as done when it has all views of the store. Before the first commit there is no telling how many
-    views are wanted, and every shard is missing. ``failures`` are (clip, path, reason).
+    views are wanted, and every shard is missing.
     """
 
     claimed: tuple[int, ...]
-    failures: tuple[tuple[int, str, str], ...]
+    failures: tuple[Failure, ...]
 
     @property
     def missing(self) -> int:
@@ -48,7 +50,7 @@ class Status(Summary):
             "claimed": list(self.claimed),
             "missing": self.missing,
             "not_covered": [{"teacher": name, "what": what} for name, what in self.not_covered],
-            "failures": [{"clip": clip, "path": path, "reason": reason} for clip, path, reason in self.failures],
+            "failures": [vars(failure) for failure in self.failures],
         }
 
     def render(self) -> str:
@@ -59,16 +61,13 @@ class Status(Summary):
             f"clips      {self.clips:,} x {self.views} views",
             f"blocks     {self.shards_finished:,} of {self.shards:,} shards done, {len(self.claimed):,} claimed, "
             f"{self.missing:,} missing",
-            f"failures   {len(self.failures):,}",
+            *failure_lines(self.failures, self.location, 20),
         ]
         lines[3:3] = [
             f"teachers   the digest of {name} does not cover {what}: a change of it is not noticed"
             for name, what in self.not_covered
         ]
-        lines += [f"           clip {clip}, {path}: {reason}" for clip, path, reason in self.failures[:20]]
-        if len(self.failures) > 20:
-            lines.append(f'           … all of them: logitstore inspect {self.location} "FROM failures"')
-        return "\n".join(lines)
+        return in_lines(lines)
 
 
 def status(location: str) -> Status:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from logitstore.classes import audioset, check_classes
 from logitstore.errors import TeacherError
+from logitstore.files import read_text
 
 _KEYS = ("classes", "scores", "sample_rate", "output", "clip_seconds")
 
@@ -47,7 +48,7 @@ def read_sidecar(path: Path, *, required: tuple[str, ...] = ()) -> Sidecar | Non
         return None
     whose = f"sidecar {str(file)!r}"
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(read_text(file))
     except (ValueError, OSError, RecursionError) as error:
         raise TeacherError(f"{whose} is not readable JSON: {error}") from error
     if not isinstance(document, dict):

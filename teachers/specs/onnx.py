@@ -27,6 +27,7 @@ class OnnxTeacher(Teacher):
     """A session of onnxruntime; its one input is float32 (B, S), its first output (B, C)."""
 
     takes_masks = False
+    if_logits = 'say "output": "logits" in its sidecar, and "scores" of the right kind'
 
     def __init__(self, spec: str, file: str) -> None:
         path = Path(file)

@@ -30,9 +30,12 @@ class ModuleTeacher(Teacher):
     A module with a parameter ``masks`` is always handed masks: float64 tensors (B,) on the waveforms' device, with
     equal ends where there is none. A module with a method ``features(waveforms, masks)``, which gives (B, T, D), can
     teach the similarity losses; that is a call beside the module's own, so a module whose two share work keeps it.
+    It is put into eval mode before every batch; what it keeps out of its children, it must see to itself.
 
     What it is known by is said by :mod:`teachers.identity`, or by the module itself in a text ``digest``.
     """
+
+    own_code = True
 
     def __init__(self, spec: str) -> None:
         whose = f"teacher {spec!r}"
@@ -72,6 +75,7 @@ class ModuleTeacher(Teacher):
 
     @torch.inference_mode()
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        self.module.eval()
         if self.takes_masks:
             output: torch.Tensor = self.module(waveforms, masks=_masks(waveforms, masks))
         else:

@@ -161,7 +161,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
     soundfile.write(folder / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
     summary = build(options(audio))
-    failed = dict(summary.failures)
+    failed = {failure.path: failure.reason for failure in summary.failures}
     assert set(failed) == {"text.wav", "empty.flac", "truncated.wav", "nan.wav"}
     assert str(audio) not in "".join(failed.values())
     store = open_store(audio / "store")
@@ -170,7 +170,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     clip = store.clips["path"].to_pylist().index("nan.wav")
     with pytest.raises(UsageError, match=f"clip {clip} has no targets, it failed: .*finite"):
         store.targets(0, [clip])
-    with pytest.raises(AudioError, match=r"."):
+    with pytest.raises(AudioError, match=r"^empty.flac: empty: zero bytes"):
         build(options(audio, out=str(audio / "strict"), strict=True))
 
     assert build(options(audio, retry_failed=True)).made_views == 0
@@ -179,7 +179,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     assert build(options(audio, retry_failed=True)).made_views == 3
     mended = open_store(audio / "store")
     assert mended.targets(0, [clip])[0].shape == (1, 4)
-    assert "nan.wav" not in dict(build(options(audio)).failures)
+    assert "nan.wav" not in [failure.path for failure in build(options(audio)).failures]
     assert len([name for name in contents(audio / "store") if name.endswith("classes/zarr.json")]) == 3
 
 
@@ -189,7 +189,7 @@ def test_a_clip_deleted_between_scan_and_decode_is_recorded(audio):
     from logitstore.jobs.build.job import Progress, run
 
     summary = run(job, Progress())
-    assert [path for path, _ in summary.failures] == ["a/004.wav"]
+    assert [failure.path for failure in summary.failures] == ["a/004.wav"]
     assert build(options(audio)).made_views == 0
 
 

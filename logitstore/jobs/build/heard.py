@@ -130,5 +130,5 @@ class Heard:
         if not len(kept):
             return np.zeros((0, len(self.store.manifest.classes)), np.float32), kept
         masks = None if rendered.masks is None else rendered.masks[kept]
-        said = self.ask(rendered.waveforms[torch.from_numpy(kept)], masks)
+        said = self.ask(rendered.waveforms[torch.from_numpy(kept)], masks, np.ones(len(kept), dtype=bool))
         return said.probabilities.cpu().numpy(), kept

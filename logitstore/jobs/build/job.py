@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
+from logitstore.audio.source import ColumnNames
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
 from logitstore.jobs.build.heard import Heard
+from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
@@ -30,6 +33,7 @@ from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import columns_for
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root, version_for
 from logitstore.store.format.parts import Part
+from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces
 from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from logitstore.arrays import Bool
     from logitstore.audio.source import Source
     from logitstore.jobs.build.relate import Relator
     from logitstore.views.recipe import Masks
@@ -79,10 +84,17 @@ class Job:
     device: str
     notes: list[str] = field(default_factory=list)
     relator: Relator | None = None  # of a store that keeps relations, once its basis is known
+    tried: Answer | None = None  # of the first batch, until that is asked about
 
-    def ask(self, waveforms: torch.Tensor, masks: Masks | None) -> Said:
-        """What the ensemble says; each member, and the relations of their features, where the store keeps them."""
-        said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None)
+    def ask(self, waveforms: torch.Tensor, masks: Masks | None, heard: Bool | None = None) -> Said:
+        """What the ensemble says; each member, and the relations of their features, where the store keeps them.
+
+        :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
+        """
+        said = None if self.tried is None else self.tried.of(waveforms, masks)
+        self.tried = None
+        if said is None:
+            said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None, heard=heard)
         return Said(
             said.probabilities,
             said.members if self.manifest.keep_members else None,
@@ -96,6 +108,7 @@ def prepare(options: BuildOptions) -> Job:
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
     from logitstore.audio.sources import open_source
+    from logitstore.store.sql.tables import joined_names
 
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
@@ -110,8 +123,12 @@ def prepare(options: BuildOptions) -> Job:
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     storage = open_storage(options.out)
     stored = _stored_manifest(storage)
-    source = open_source(options.source, options.audio_root)
-    clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
+    source = open_source(options.source, options.audio_root, ColumnNames.of(options))
+    clip_table = scan(
+        source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers),
+        taken=frozenset().union(*map(joined_names, [fitting(True), fitting(False), *([asked] if asked else [])])),
+    )  # fmt: skip
+    notes = require_found(source, clip_table, options.source, options.audio_root)
 
     import torch  # takes seconds, so only now that the audio is what it should be
 
@@ -131,7 +148,7 @@ def prepare(options: BuildOptions) -> Job:
     )
     sample_rate = ensemble.sample_rate
     samples = clip_samples(options.clip_seconds, sample_rate)
-    notes = _rate_notes(options, ensemble, stored)
+    notes += _rate_notes(options, ensemble, stored)
     recipe, why = _recipe(asked, ensemble, stored, Place(samples, sample_rate))
     notes += why
     ensemble.check(recipe, options.clip_seconds)
@@ -171,6 +188,7 @@ def prepare(options: BuildOptions) -> Job:
         relations=relations,
         made_by=versions(),
     )
+    notes += [*ensemble.notes, *([said] if (said := alike(manifest, clip_table, options.views)) else [])]
     if stored is not None and stored.made_by != manifest.made_by:
         changed = [
             f"{name} {stored.made_by.get(name)} -> {version}"
@@ -222,7 +240,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildSumma
     """Make a store, or finish one that the same options began.
 
     :raises MismatchError: the store at ``out`` was made otherwise; the differences are shown.
-    :raises AudioError: with ``strict``, the first clip that cannot be decoded.
+    :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name; not one clip can.
+    :raises ModelOutputError: a teacher gave no probabilities; nothing is written where it is its first batch.
     """
     return run(prepare(options), progress or Progress())
 
@@ -231,9 +250,12 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
     options = job.options
+    told = len(job.ensemble.notes)
+    begun = not isinstance(options, Extension) and bool(commits.spans(job.storage))
+    job.tried = try_out(options, job.manifest, job.source, job.clip_table, job.ensemble, begun=begun)
     writer = _open(job)
     manifest = writer.manifest
-    for note in job.notes:
+    for note in (*job.notes, *job.ensemble.notes[told:]):
         progress.note(note)
     chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
     cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
@@ -253,8 +275,8 @@ def run(job: Job, progress: Progress) -> BuildSummary:
             job.relator = make_relator(
                 manifest.relations, job.ensemble, writer, audio, pool, strict=options.strict, note=progress.note
             )
-        begun = Piece(job.storage, manifest, writer.root_digest)
-        heard = Heard(begun, audio, job.ask, pool, options.source)
+        stored_views = Piece(job.storage, manifest, writer.root_digest)
+        heard = Heard(stored_views, audio, job.ask, pool, named(options.source))
         if isinstance(options, Extension):
             for commit in _given_again(job, writer):
                 heard.check(commit)
@@ -286,7 +308,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                 waiting.discard(shard)
                 moved = True
             if waiting and not moved:
-                progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
+                progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
@@ -296,7 +318,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
         writer.sweep(store.commits)
     return BuildSummary(
         **vars(summarise(store)),
-        failures=[(path, reason) for _, path, reason in store.failures()],
+        failures=store.failures(),
         made_views=made,
         seconds=time.monotonic() - began,
         missing=len(missing),
@@ -331,8 +353,7 @@ def _retry_failed(
             continue
         try:
             heard.check(commit)
-            clips = range(commit.first_clip, commit.first_clip + commit.clips)
-            plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
+            plan = BlockPlan(commit.shard, writer.clips_of(commit.shard), commit.view_start, commit.view_stop)
             content = make_block(
                 writer.manifest,
                 writer.part_of(commit.shard),
@@ -342,11 +363,11 @@ def _retry_failed(
                 pool=pool,
                 strict=job.options.strict,
             )
-            base, _, attempt = commit.group.partition(".r")
+            attempt = group_attempt(commit.group, commit.name) or 1
             renewed = writer.write_block(
-                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}"
+                commit.shard, commit.view_start, commit.view_stop, content, group_name(commit.name, attempt + 1)
             )
-            writer.drop_group(commit.group)
+            writer.drop_group(group_name(commit.name, attempt))
         finally:
             claimer.drop(commit.shard)
         made += len(mended) * commit.views

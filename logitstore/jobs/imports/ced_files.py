@@ -162,7 +162,11 @@ class CedFiles:
             raise SourceError(f"{path}: rows {low} to {high - 1} cannot be read: {_first_line(error)}") from error
         for wrong, found, allowed in (
             (~((values >= 0) & (values <= 1)), values, "probabilities from 0 to 1"),
-            (~((classes >= 0) & (classes < class_count)), classes, f"classes from 0 to {class_count - 1}"),
+            (
+                ~((classes >= 0) & (classes < class_count)),
+                classes,
+                f"classes from 0 to {class_count - 1}, as --classes names {class_count}",
+            ),
             (~((seeds >= 0) & (seeds < 1 << 32)), seeds, "seeds from 0 to 2**32 - 1"),
         ):
             if wrong.any():
