@@ -116,6 +116,7 @@ class LocalStorage:
                 yield None
 
     def put(self, name: str, content: bytes) -> None:
+        self._target(name)
         scratch = self._write_scratch(name, content)
         try:
             self._in_parent(name, lambda target: scratch.replace(target))
@@ -128,6 +129,7 @@ class LocalStorage:
             list(pool.map(self.put, contents, contents.values()))
 
     def create(self, name: str, content: bytes) -> bool:
+        self._target(name)
         scratch = self._write_scratch(name, content)
         try:
             self._in_parent(name, lambda target: os.link(scratch, target))
