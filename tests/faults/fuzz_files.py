@@ -146,7 +146,9 @@ def mutation(files: dict[str, bytes], number: int) -> Changes:
     name = chance.choice(sorted(files))
     content = files[name]
     if chance.randrange(12) == 0:
-        return {name: mutate.special(chance)}
+        special = mutate.special(chance)
+        folder = special.kind == "link" and special.target in (".", "..", "/")  # a folder that is a user's to search
+        return {name: mutate.Special("link", "nowhere") if folder else special}
     if name.endswith(".json") and chance.random() < 0.8:
         return {name: mutate.json_text(chance, json.loads(content))}
     if name.endswith(".yaml") and chance.random() < 0.8:
