@@ -25,6 +25,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MOST_TEXT = 1 << 26
+_HANDED_OVER = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 _MOST_HOLE, _HOLE_SHARE = 1 << 26, 16  # bytes, and the share of a file that must be on the disk
 
 
@@ -36,6 +37,7 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
     :param most: bytes that it may have.
     :raises OSError: it cannot be read. :raises ValueError: it is too large, or in another encoding; the line is named.
     """
+    require_end(path)
     with Path(path).open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -62,6 +64,17 @@ def read_whole(path: Path) -> bytes:
     """
     require_no_hole(path)
     return path.read_bytes()
+
+
+def require_end(path: str | os.PathLike[str]) -> None:
+    """Refuse what may never end, or never begin: a pipe that nobody writes to, a device.
+
+    What the shell itself hands over, as ``<(command)``, is somebody's to write, and may be read.
+
+    :raises OSError: it is neither that nor a regular file.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode) and not os.fspath(path).startswith(_HANDED_OVER):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
 def require_no_hole(path: Path) -> None:

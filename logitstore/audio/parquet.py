@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROW_GROUP_BYTES = 256 << 20
-_row_groups: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+_row_groups: OrderedDict[tuple[tuple[Path, int, int, int], int], Any] = OrderedDict()
 
 
 def bytes_columns(schema: pa.Schema) -> list[str]:
@@ -141,6 +141,8 @@ def _audio_column(schema: pa.Schema, file: Path) -> str:
 def _parquet_value(file: Path, row: int) -> Any:
     import pyarrow.parquet as pq
 
+    found = file.stat()
+    identity = (file, found.st_ino, found.st_size, found.st_mtime_ns)  # what is replaced meanwhile is read anew
     with packed.lock:
         parquet = pq.ParquetFile(file)
         with parquet:
@@ -151,13 +153,14 @@ def _parquet_value(file: Path, row: int) -> Any:
                 row -= rows
             else:
                 raise AudioError("no such row in the Parquet file")
-            if (file, group) not in _row_groups:
+            if (identity, group) not in _row_groups:
                 column = _audio_column(parquet.schema_arrow, file)
                 table = parquet.read_row_group(group, columns=[column], use_threads=False)
+                table.validate(full=True)
                 if table.num_rows != rows:
                     raise AudioError(f"the Parquet file holds {table.num_rows} rows where it says {rows}")
-                _row_groups[file, group] = table.column(0)
+                _row_groups[identity, group] = table.column(0)
                 while len(_row_groups) > 1 and sum(kept.nbytes for kept in _row_groups.values()) > _ROW_GROUP_BYTES:
                     _row_groups.popitem(last=False)
-            _row_groups.move_to_end((file, group))
-            return _row_groups[file, group][row].as_py()
+            _row_groups.move_to_end((identity, group))
+            return _row_groups[identity, group][row].as_py()

@@ -40,6 +40,7 @@ def make(folder: Path) -> dict[str, Callable[[Path], object]]:
     from logitstore.audio.scan import scan
     from logitstore.audio.sources import open_source
     from logitstore.classes import read_classes
+    from logitstore.files import read_whole
     from logitstore.jobs.build.job import BuildOptions
     from logitstore.models.ced import Ced
     from logitstore.models.registry import build
@@ -59,9 +60,9 @@ def make(folder: Path) -> dict[str, Callable[[Path], object]]:
 
     def checkpoint(path: Path) -> None:
         try:
-            decode(path.read_bytes() if path.is_file() else b"")
-        except DamagedCheckpoint as error:
-            assert str(error)
+            decode(read_whole(path))
+        except (DamagedCheckpoint, OSError):
+            return
 
     def options(path: Path) -> None:
         read_config(str(path), BuildOptions)
@@ -99,7 +100,8 @@ def make(folder: Path) -> dict[str, Callable[[Path], object]]:
     )
     put(
         "audioset.csv",
-        '# made\n# num=1\n# YTID, start_seconds, end_seconds, positive_labels\nabcdefghijk, 0.000, 1.500, "/m/09x0r,/m/05zppz"\n',
+        "# made\n# num=1\n# YTID, start_seconds, end_seconds, positive_labels\n"
+        'abcdefghijk, 0.000, 1.500, "/m/09x0r,/m/05zppz"\n',
         scanned,
     )
     table = pa.table({"path": ["a.wav", "b.wav"], "label": [["Dog"], []], "fold": [1, 2]})
