@@ -6,15 +6,16 @@ A folder is served here; a URL (``s3://…``, ``gs://…``, ``memory://…``) by
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from logitstore.errors import StoreError, UsageError
 
@@ -48,13 +49,17 @@ class Storage(Protocol):
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         """Write some objects, in no order, at once where that helps; each as :meth:`put` does."""
 
+    def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
+        """Create some objects as :meth:`create` does; the names of those that were there, which stay as they are."""
+
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one of that name, in one step; whether it was written."""
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
         """Write an object over one that holds ``expected``; whether it was written.
 
-        One step on object stores. In a folder, two that replace the same bytes at the same moment may both be told so.
+        One step on object stores, and in a folder whose file system has locks; where it has none, two that replace the
+        same bytes at the same moment may both be told so.
         """
 
     def delete(self, name: str) -> None:
@@ -94,34 +99,41 @@ class LocalStorage:
                 yield None
 
     def put(self, name: str, content: bytes) -> None:
-        scratch = self._write_scratch(name, content)
-        try:
-            self._in_parent(name, lambda target: scratch.replace(target))
-        except OSError as error:
-            scratch.unlink(missing_ok=True)
-            raise _cannot_write(self.location, name, error) from error
+        self._put(name, content)
+        self._sync_folders([name])
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         with ThreadPoolExecutor(_SYNCED_AT_ONCE, "put") as pool:  # a disk flushes many for the price of one
-            list(pool.map(self.put, contents, contents.values()))
+            list(pool.map(self._put, contents, contents.values()))
+        self._sync_folders(contents)
+
+    def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
+        with ThreadPoolExecutor(_SYNCED_AT_ONCE, "put") as pool:
+            made = list(pool.map(self._create, contents, contents.values()))
+        self._sync_folders(contents)
+        return [name for name, new in zip(contents, made, strict=True) if not new]
 
     def create(self, name: str, content: bytes) -> bool:
-        scratch = self._write_scratch(name, content)
-        try:
-            self._in_parent(name, lambda target: os.link(scratch, target))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise _cannot_write(self.location, name, error) from error
-        finally:
-            scratch.unlink(missing_ok=True)
-        return True
+        made = self._create(name, content)
+        self._sync_folders([name])
+        return made
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
-        if next(self.get_many([name])) != expected:
+        try:
+            file = self._open_to_lock(name)
+        except FileNotFoundError:
             return False
-        self.put(name, content)
-        return next(self.get_many([name])) == content
+        with file:
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another is replacing it at this moment
+                return False
+            except OSError:  # a file system without locks
+                pass
+            if next(self.get_many([name])) != expected:
+                return False
+            self.put(name, content)
+            return next(self.get_many([name])) == content
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
@@ -181,17 +193,47 @@ class LocalStorage:
             raise _cannot_write(self.location, name, error) from error
         return scratch
 
-    def _in_parent(self, name: str, place: Callable[[Path], object]) -> None:
-        target = self.root / name
-        _in_folder(target, place)
+    def _put(self, name: str, content: bytes) -> None:
+        scratch = self._write_scratch(name, content)
         try:
-            descriptor = os.open(target.parent, os.O_RDONLY)
-        except FileNotFoundError:  # another builder has removed the object since
-            return
+            _in_folder(self.root / name, lambda target: scratch.replace(target))
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise _cannot_write(self.location, name, error) from error
+
+    def _create(self, name: str, content: bytes) -> bool:
+        scratch = self._write_scratch(name, content)
         try:
-            os.fsync(descriptor)
+            _in_folder(self.root / name, lambda target: os.link(scratch, target))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _cannot_write(self.location, name, error) from error
         finally:
-            os.close(descriptor)
+            scratch.unlink(missing_ok=True)
+        return True
+
+    def _open_to_lock(self, name: str) -> BinaryIO:
+        try:
+            return (self.root / name).open("r+b")  # a network file system locks only what is open for writing
+        except PermissionError:  # another user's
+            return (self.root / name).open("rb")
+
+    def _sync_folders(self, names: Iterable[str]) -> None:
+        """Flush the folders that objects have been put in, and those that hold these, to the disk: a name is there
+        after a failure of the power only if all of them are."""
+        folders = {parent for name in names for parent in (self.root / name).parents if parent.is_relative_to(self.root)}
+        if any("/" not in name for name in names):  # the root, with which a store begins
+            folders.add(self.root.parent)
+        for folder in sorted(folders, reverse=True):
+            try:
+                descriptor = os.open(folder, os.O_RDONLY)
+            except (FileNotFoundError, PermissionError):  # another builder has removed the object since; not ours
+                continue
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def open_storage(location: str | os.PathLike[str]) -> Storage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -184,8 +184,23 @@ class StoreWriter:
             raise CorruptStoreError(f"{self.storage.location}: {BASIS} has gone since it was written; build again")
         return stored
 
-    def write_block(self, shard: int, view_start: int, view_stop: int, content: BlockContent, group: str) -> Commit:
-        """Write a block's objects, then its commit."""
+    def write_block(
+        self,
+        shard: int,
+        view_start: int,
+        view_stop: int,
+        content: BlockContent,
+        group: str,
+        *,
+        keep: Callable[[], bool] = lambda: True,
+        anew: bool = False,
+    ) -> Commit | None:
+        """Write a block's objects, then its commit.
+
+        :param keep: whether the shard is still claimed; asked before anything that another builder may have written is
+            written over, and before the commit. None is returned where it is not.
+        :param anew: whether the block has a commit, which this one takes the place of.
+        """
         manifest = self.manifest
         arrays = encode_targets(
             content.targets, len(manifest.classes), manifest.quantizer.code_bytes, content.members
@@ -195,7 +210,13 @@ class StoreWriter:
         if manifest.relations is not None and content.relations is not None:
             arrays |= to_arrays(manifest.relations, content.relations)
         objects = encode_group(arrays, {})
-        self.storage.put_many({f"{group}/{name}": data for name, data in objects.items()})
+        named = {f"{group}/{name}": data for name, data in objects.items()}
+        there = self.storage.create_many(named)  # written by a builder that was interrupted, mostly the same
+        for name, found in zip(there, self.storage.get_many(there), strict=True):
+            if found != named[name]:
+                if not keep():
+                    return None
+                self.storage.put(name, named[name])
         rows, part = self.clips_of(shard), self.part_of(shard)
         commit = Commit(
             shard=shard,
@@ -212,12 +233,20 @@ class StoreWriter:
             fingerprints=tuple(content.fingerprints),
             basis=self._basis_digest,
         )
-        self.storage.put(commits.object_name(commit.name), commits.encode(commit))
+        where, encoded = commits.object_name(commit.name), commits.encode(commit)
+        if not keep():
+            return None
+        if anew:
+            self.storage.put(where, encoded)
+        elif not self.storage.create(where, encoded):  # the answer to our own request was lost, or another was first
+            return commits.decode(self.storage.get(where), where)
         return commit
 
-    def drop_group(self, group: str) -> None:
-        """Remove the objects of a group that no commit names any more."""
+    def drop_group(self, group: str, keep: Callable[[], bool]) -> None:
+        """Remove the objects of a group that no commit names any more; :meth:`sweep` does it where the claim is lost."""
         for name in list(self.storage.names(group)):
+            if not keep():
+                return
             self.storage.delete(name)
 
     def sweep(self, committed: Sequence[Commit]) -> None:
@@ -242,6 +271,8 @@ class StoreWriter:
                     for name in names:
                         match = _OF_SHARD.match(name)
                         if match and match["group"].startswith(_BLOCKS) and match["group"] not in kept:
+                            if not claimer.keep(shard):
+                                break
                             self.storage.delete(name)
                 finally:
                     claimer.drop(shard)

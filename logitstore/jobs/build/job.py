@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
+_LOST = "the claim of shard {} was lost: this process stood still for longer than it lasts"
 DEFAULT_TOPK = 20
 
 
@@ -183,6 +185,18 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildSumma
 def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
+    store, made, missing = fill(job, progress)
+    return BuildSummary(
+        **vars(summarise(store)),
+        failures=[(path, reason) for _, path, reason in store.failures()],
+        made_views=made,
+        seconds=time.monotonic() - began,
+        missing=missing,
+    )
+
+
+def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
+    """Make what a store lacks: the store, how many views were made, and how many blocks are still missing."""
     options = job.options
     writer = _open(job)
     manifest = writer.manifest
@@ -216,6 +230,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                     continue
                 if not claimer.take(shard):
                     continue
+                lost = False
                 try:
                     for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
                         plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
@@ -224,12 +239,19 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                             pool=pool, strict=options.strict, advance=progress.advance,
                         )  # fmt: skip
                         name = commits.block_name(shard, start, stop)
-                        commit = writer.write_block(shard, start, stop, content, f"blocks/{name}")
+                        commit = writer.write_block(
+                            shard, start, stop, content, f"blocks/{name}", keep=partial(claimer.keep, shard)
+                        )
+                        if commit is None:
+                            progress.note(f"{_LOST.format(shard)}; what is missing of it is made again")
+                            lost = True
+                            break
                         made += (commit.clips - len(commit.failed)) * commit.views
                         progress.failures(len(commit.failed))
                 finally:
                     claimer.drop(shard)
-                waiting.discard(shard)
+                if not lost:
+                    waiting.discard(shard)
                 moved = True
             if waiting and not moved:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
@@ -240,13 +262,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     missing = unfinished_shards(store.commits, writer.shards, max(options.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
-    return BuildSummary(
-        **vars(summarise(store)),
-        failures=[(path, reason) for _, path, reason in store.failures()],
-        made_views=made,
-        seconds=time.monotonic() - began,
-        missing=len(missing),
-    )
+    return store, made, len(missing)
 
 
 def _retry_failed(
@@ -267,6 +283,8 @@ def _retry_failed(
         if not mended or not claimer.take(commit.shard):
             continue
         try:
+            if commit not in commits.read_all(job.storage, commit.shard):  # another builder has made it anew meanwhile
+                continue
             clips = range(commit.first_clip, commit.first_clip + commit.clips)
             plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
             content = make_block(
@@ -279,10 +297,15 @@ def _retry_failed(
                 strict=job.options.strict,
             )
             base, _, attempt = commit.group.partition(".r")
+            keep = partial(claimer.keep, commit.shard)
             renewed = writer.write_block(
-                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}"
-            )
-            writer.drop_group(commit.group)
+                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}",
+                keep=keep, anew=True,
+            )  # fmt: skip
+            if renewed is None:
+                progress.note(f"{_LOST.format(commit.shard)}; run the same command again to retry its clips")
+                continue
+            writer.drop_group(commit.group, keep)
         finally:
             claimer.drop(commit.shard)
         made += len(mended) * commit.views
