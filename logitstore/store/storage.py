@@ -222,7 +222,9 @@ class LocalStorage:
     def _sync_folders(self, names: Iterable[str]) -> None:
         """Flush the folders that objects have been put in, and those that hold these, to the disk: a name is there
         after a failure of the power only if all of them are."""
-        folders = {parent for name in names for parent in (self.root / name).parents if parent.is_relative_to(self.root)}
+        folders = {
+            parent for name in names for parent in (self.root / name).parents if parent.is_relative_to(self.root)
+        }
         if any("/" not in name for name in names):  # the root, with which a store begins
             folders.add(self.root.parent)
         for folder in sorted(folders, reverse=True):

@@ -303,7 +303,7 @@ class World:
             self._whole(f"{commits.FOLDER}/{block}.json", name)
 
     def _whole(self, commit: str, changed: str | None = None) -> None:
-        content = self.place.objects().get(commit)
+        content = self.place.object(commit)
         if content is None:
             return
         found = _decoded(content, commit)
@@ -313,11 +313,11 @@ class World:
         group, named = found
         if changed is not None and not changed.startswith(f"{group}/"):
             return
-        objects = self.place.objects()
-        for name, expected in named.items():
-            if name not in objects:
+        for name, expected in named.items() if changed is None else [(changed, named.get(changed))]:
+            held = self.place.object(name)
+            if held is None:
                 self.scheduler.fail(f"{commit} is there and {name} is not")
-            elif _digest(objects[name]) != expected:
+            elif expected is None or _digest(held) != expected:
                 self.scheduler.fail(f"{commit} is there and {name} is another object")
 
     def see_all(self) -> None:
@@ -404,6 +404,23 @@ class Disk:
 
     def storage(self) -> LocalStorage:
         return LocalStorage(ROOT)
+
+    def fill(self, objects: dict[str, bytes]) -> None:
+        """Begin with some objects, all of them safe."""
+        for name, content in objects.items():
+            *folders, last = name.split("/")
+            at = self.root
+            for folder in (ROOT, *folders):
+                inside = at.kept[folder] = at.entries.setdefault(folder, Folder())
+                at = inside
+            at.kept[last] = at.entries[last] = File(content, content)
+
+    def object(self, name: str) -> bytes | None:
+        """An object's bytes, if it is there."""
+        at: Any = self.root.entries.get(ROOT)
+        for part in name.split("/"):
+            at = at.entries.get(part) if isinstance(at, Folder) else None
+        return at.content if isinstance(at, File) else None
 
     def objects(self) -> dict[str, bytes]:
         """Every object of the store, scratch included."""
@@ -541,7 +558,12 @@ class SimulatedPath(PurePosixPath):
             return False
         return True
 
+    def __truediv__(self, name: Any) -> SimulatedPath:
+        return _joined(self, name)
+
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+        if exist_ok and self.exists():
+            return None
         for path in [*reversed(self.parents[:-1]), self] if parents else [self]:
             try:
                 folder = _disk().find(path.parent)
@@ -593,6 +615,11 @@ class SimulatedPath(PurePosixPath):
     @property
     def _scratch(self) -> bool:
         return len(self.parts) > 1 and self.parts[1] == storage.SCRATCH
+
+
+@functools.lru_cache(maxsize=4096)
+def _joined(path: PurePosixPath, name: Any) -> SimulatedPath:
+    return PurePosixPath.__truediv__(path, name)  # type: ignore[return-value]
 
 
 class SimulatedOs:
@@ -711,6 +738,15 @@ class Bucket:
         made._errors = SimpleNamespace(BaseError=RequestError)
         made._unmet = (AlreadyExistsError, AlreadyExistsError)
         return made
+
+    def fill(self, objects: dict[str, bytes]) -> None:
+        """Begin with some objects."""
+        for name in sorted(objects, key=lambda name: name.startswith(commits.FOLDER)):
+            self._put(name, objects[name], "create")
+
+    def object(self, name: str) -> bytes | None:
+        """An object's bytes, if it is there."""
+        return self.held.get(name)
 
     def objects(self) -> dict[str, bytes]:
         return self.held
@@ -1153,9 +1189,9 @@ last: list[Scheduler] = []
 def _disturbed(world: World) -> None:
     scheduler, chance = world.scheduler, world.scheduler.random
     first = chance.randrange(len(PHASES))
-    for command, mends in PHASES[:first]:
-        world.mended = world.mended or mends
-        _finish(world, command, "first")
+    if first:
+        world.place.fill(undisturbed(first))
+        world.mended = any(mends for _, mends in PHASES[:first])
     chosen = PHASES[first : first + 1 + (chance.random() < 0.4)]
     _mend(world, chosen[0][1])
     number = 0
@@ -1169,7 +1205,9 @@ def _disturbed(world: World) -> None:
     def later() -> None:
         """The next command is run while builders of the one before may still be there."""
         if len(chosen) > 1:
-            scheduler.wait(lambda: len([one for one in world.living.values() if one.alive]) == 1, LEASE * chance.random())
+            scheduler.wait(
+                lambda: len([one for one in world.living.values() if one.alive]) == 1, LEASE * chance.random()
+            )
             _mend(world, chosen[1][1])
             start(chosen[1][0])
 
@@ -1185,8 +1223,7 @@ def _disturbed(world: World) -> None:
     world.place.settle()
     world.see_all()
     scheduler.now += 2 * 3600  # claims have expired, and other hosts' scratch is old
-    for command, _ in chosen:
-        _finish(world, command, "last")
+    _finish(world, chosen[-1][0], "last")
     world.see_all()
     if len(chosen) == 1:
         _compare(scheduler, world.place.objects(), undisturbed(first + 1))
@@ -1216,7 +1253,9 @@ def _possible(world: World, command: Command) -> None:
     """Where one command began before another had ended: is every block one that an undisturbed builder makes, every
     view there once, and nothing too much?"""
     found = dict(world.place.objects())
-    expected = {name: content for name, content in found.items() if name.partition("/")[0] in ("zarr.json", parts.CLIPS)}
+    expected = {
+        name: content for name, content in found.items() if name.partition("/")[0] in ("zarr.json", parts.CLIPS)
+    }
     if not expected.items() <= undisturbed(len(PHASES)).items():
         world.scheduler.fail("the manifest or the clip table of the finished store is not the undisturbed one")
     views: list[tuple[int, int]] = []
@@ -1248,9 +1287,7 @@ def _block(shard: int, view_start: int, view_stop: int, failed: bool, group: str
     """A commit and its objects, as the writer writes them with nobody else and nothing wrong."""
     with _calm() as world:
         held = undisturbed(len(PHASES))
-        for name, content in held.items():
-            if name.partition("/")[0] in ("zarr.json", parts.CLIPS):
-                world.place._put(name, content, "create")
+        world.place.fill({name: held[name] for name in held if name.partition("/")[0] in ("zarr.json", parts.CLIPS)})
 
         def write() -> None:
             target = world.place.storage()
@@ -1262,7 +1299,11 @@ def _block(shard: int, view_start: int, view_stop: int, failed: bool, group: str
 
         world.scheduler.start(_builder(world, "writer", "one"), "writer", write)
         world.scheduler.run()
-        return {name: content for name, content in world.place.objects().items() if name.partition("/")[0] in ("blocks", commits.FOLDER)}
+        return {
+            name: content
+            for name, content in world.place.objects().items()
+            if name.partition("/")[0] in ("blocks", commits.FOLDER)
+        }
 
 
 @contextlib.contextmanager
