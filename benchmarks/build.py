@@ -105,10 +105,10 @@ def one(root: Path, seconds: float, views: int, teacher: str, batch_size: int) -
     inside, answer = 0.0, prepared.ask
     batches: list[tuple[torch.Tensor, Any]] = []
 
-    def ask(waveforms: torch.Tensor, masks: Any) -> Any:
+    def ask(waveforms: torch.Tensor, masks: Any, heard: Any = None) -> Any:
         nonlocal inside
         started = time.perf_counter()
-        said = answer(waveforms, masks)
+        said = answer(waveforms, masks, heard)
         inside += time.perf_counter() - started
         if teacher == "real" and len(batches) < 8:
             batches.append((waveforms, masks))

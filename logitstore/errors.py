@@ -88,4 +88,8 @@ class CorruptStoreError(StoreError):
 
 
 class ModelOutputError(LogitstoreError, ValueError):
-    """A model's output is not an array of probabilities of the promised shape."""
+    """A model's output is not an array of probabilities of the promised shape; ``row`` says where in its batch."""
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row

@@ -411,8 +411,13 @@ CLIP_SECONDS = Option(
 )  # fmt: skip
 ClipSeconds = Annotated[float | None, CLIP_SECONDS]
 LabelColumn = Annotated[
-    str, Option("The column of labels; several labels are joined by ';'.", group="Audio", metavar="NAME")
+    str, Option("The column of labels: text, numbers, or lists of them.", group="Audio", metavar="NAME")
 ]
+LABEL_SEPARATOR = Option(
+    "What separates several labels in one cell.",
+    group="Audio", metavar="TEXT", default="';', or ',' or '|' where each part is a known class",
+)  # fmt: skip
+LabelSeparator = Annotated[str | None, LABEL_SEPARATOR]
 CLASSES = Option(
     "Keep only the classes that are named in this file, one a line.",
     group="Teachers", metavar="FILE", names="classes", default="all",
@@ -437,6 +442,32 @@ EVAL_WHERE = Option(
 Store = Annotated[str, Option("The store: a folder, or a URL.", argument=True, metavar="STORE", names="store")]
 OUT = Option("The folder or URL of the store to write.", group="Output", short="o", metavar="STORE")
 Out = Annotated[str, OUT]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions(Options):
+    """Which columns of a table say which file a clip is of, and from where to where."""
+
+    path_column: Annotated[
+        str | None,
+        Option("The column of audio files in a table.", group="Audio", metavar="NAME",
+               default="path, or the one that is called like it, as filename"),
+    ] = None  # fmt: skip
+    start_column: Annotated[
+        str | None,
+        Option("The column of a clip's start in its file, in seconds; '' for none.", group="Audio", metavar="NAME",
+               default="start, or onset and the like beside an end"),
+    ] = None  # fmt: skip
+    end_column: Annotated[
+        str | None,
+        Option("The column of a clip's end in its file, in seconds; '' for none.", group="Audio", metavar="NAME",
+               default="end, or offset and the like beside a start"),
+    ] = None  # fmt: skip
+    duration_column: Annotated[
+        str | None,
+        Option("The column of a clip's duration in seconds; '' for none.", group="Audio", metavar="NAME",
+               default="duration"),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

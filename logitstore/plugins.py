@@ -14,11 +14,14 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
 from logitstore.errors import LogitstoreError, UsageError
@@ -67,7 +70,10 @@ def offered(group: str) -> dict[str, EntryPoint]:
 
 
 def own_factory(spec: str, *, whose: str, error: type[UsageError]) -> Callable[..., Any]:
-    """The factory that ``python:MODULE:FACTORY`` names; modules of the current folder can be imported.
+    """The factory that ``python:MODULE:FACTORY`` names; the module may lie in the current folder.
+
+    That folder is asked last, for this module and for what modules of the folder import: a file ``soxr.py`` in a data
+    set is never taken for the package of that name.
 
     :param whose: what names it, for messages; ``error``: what they are raised as.
     :raises UsageError: as ``error``: another form, no such module or factory, or a module that cannot be imported.
@@ -75,10 +81,7 @@ def own_factory(spec: str, *, whose: str, error: type[UsageError]) -> Callable[.
     module_name, _, factory_name = spec.removeprefix(PYTHON).partition(":")
     if not (spec.startswith(PYTHON) and module_name and factory_name):
         raise error(f"{whose} is not of the form python:MODULE:FACTORY, as in python:my_models:factory")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-        importlib.invalidate_caches()
+    _look_here(module_name)
     try:
         module = importlib.import_module(module_name)
     except OWN_ERRORS as reason:
@@ -89,6 +92,43 @@ def own_factory(spec: str, *, whose: str, error: type[UsageError]) -> Callable[.
         raise error(f"{whose}: the module {module_name!r} {found} {factory_name!r}; name a factory in it")
     made: Callable[..., Any] = factory
     return made
+
+
+class _CurrentFolder(MetaPathFinder):
+    """Finds modules of a user's own in the folder where the command was started, after everything that is installed.
+
+    :param folder: absolute. ``modules``: the top-level names that the command line named.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.modules: set[str] = set()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or not (fullname in self.modules or self._asked_from_here()):
+            return None
+        return PathFinder.find_spec(fullname, [str(self.folder)], target)
+
+    def _asked_from_here(self) -> bool:
+        """Whether a module of the folder itself asks: it may import its neighbours."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename.startswith(("<frozen importlib", importlib.__file__)):
+            frame = frame.f_back
+        asker = Path(frame.f_code.co_filename if frame is not None else "")
+        return asker.is_absolute() and asker.is_relative_to(self.folder) and "site-packages" not in asker.parts
+
+
+def _look_here(module_name: str) -> None:
+    """Let a module be found in the current folder, where it is nowhere else."""
+    here = Path.cwd()
+    finder = next((each for each in sys.meta_path if isinstance(each, _CurrentFolder) and each.folder == here), None)
+    if finder is None:
+        finder = _CurrentFolder(here)
+        sys.meta_path.append(finder)
+    finder.modules.add(module_name.partition(".")[0])
+    importlib.invalidate_caches()
 
 
 @contextmanager

@@ -349,7 +349,7 @@ def fresh_draws(store: Store, clips: I64, seed: int, number: int) -> Draws:
     partners = store.partners(clips, draws)
     if partners is None:
         return draws
-    failed = np.array([clip for clip, _, _ in store.failures()], dtype=np.int64)
+    failed = np.array([failure.clip for failure in store.failures()], dtype=np.int64)
     return recipe.without_partner(draws, np.isin(partners, failed))
 
 

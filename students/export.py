@@ -37,11 +37,13 @@ _CLIPS = (1, 3, 2)
 class Agreement:
     """How far two models are apart: the largest and the mean difference of probabilities, and what they heard.
 
+    :param top1: the share of clips of which both say the same class before all others, in [0, 1].
     :param batches: (clips, samples) of every batch.
     """
 
     largest: float
     mean: float
+    top1: float
     batches: tuple[tuple[int, int], ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def compare(content: bytes, model: Tagger, batches: list[F32]) -> Agreement:
     :raises RunError: the file cannot be run, or gives something that is no probability.
     """
     session = open_session(content)
-    differences = []
+    differences, same = [], []
     for waveforms in batches:
         try:
             (found,) = session.run([OUTPUT], {INPUT: waveforms})
@@ -126,9 +128,10 @@ def compare(content: bytes, model: Tagger, batches: list[F32]) -> Agreement:
                 f"{waveforms.shape[1]} samples, or some that are not finite; {expected.shape} probabilities were due"
             )
         differences.append(np.abs(found - expected).ravel())
+        same.append(found.argmax(axis=1) == expected.argmax(axis=1))
     joined = np.concatenate(differences)
     shapes = tuple((int(batch.shape[0]), int(batch.shape[1])) for batch in batches)
-    return Agreement(float(joined.max()), float(joined.mean()), shapes)
+    return Agreement(float(joined.max()), float(joined.mean()), float(np.concatenate(same).mean()), shapes)
 
 
 def checked(run: Run) -> tuple[bytes, Agreement]:

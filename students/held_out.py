@@ -15,10 +15,13 @@ from logitstore.arrays import I64, Bool
 from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, ModelOutputError
 from logitstore.models.tagger import Tagger
+from logitstore.notes import note
 from logitstore.store.reader import Store
 from logitstore.training.batches import Replayer
 from students.data import stored_views
 from students.objective import Objective
+
+_FAR = 1.25  # times the share that was asked for, or a part of it: said
 
 
 def held_out(paths: Sequence[str], share: float) -> Bool:
@@ -36,13 +39,28 @@ def held_out(paths: Sequence[str], share: float) -> Bool:
 
 
 def split(store: Store, by_view: list[I64], share: float) -> tuple[list[I64], list[I64]]:
-    """The clips of each view to learn from, and those held out.
+    """The clips of each view to learn from, and those held out; a share that is far from the one asked for is said.
 
     :raises MismatchError: no clip is left to learn from in some view.
     """
     clips = np.unique(np.concatenate(by_view))
     names = store.clips["path"].take(clips).to_pylist()
-    apart = clips[held_out(names, share)]
+    chosen = held_out(names, share)
+    apart = clips[chosen]
+    files = len(set(names))
+    files_apart = len({name for name, out in zip(names, chosen.tolist(), strict=True) if out})
+    if files_apart == files:
+        raise MismatchError(
+            f"--hold-out {share:g} leaves nothing to learn from: it holds out {files_apart} of {files} files of "
+            f"{store.location}, all {len(clips)} clips (a file's clips stay together); "
+            + ("hold out less" if files > 1 else "leave it out, for there is one file")
+        )
+    found = len(apart) / len(clips)
+    if not share / _FAR <= found <= share * _FAR:
+        note(
+            f"--hold-out {share:g} holds out {files_apart} of {files} files, {len(apart)} of {len(clips)} clips "
+            f"({found:.0%} of the clips, {share:.0%} was asked for): a file's clips stay together"
+        )
     learned = [rows[~np.isin(rows, apart)] for rows in by_view]
     for view, rows in enumerate(learned):
         if not len(rows):

@@ -6,7 +6,9 @@ import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.errors import RunError, SourceError
-from logitstore.evaluation.labelled import label_matrix, split_labels
+from logitstore.evaluation.cells import read_cells
+from logitstore.evaluation.labelled import label_matrix
+from logitstore.notes import note
 from logitstore.store.reader import Store
 
 _UNLABELLED = -1
@@ -32,10 +34,10 @@ class ClipLabels:
         return labels, labelled
 
 
-def clip_labels(store: Store, column: str) -> ClipLabels:
-    """The labels in a column of a store's clip table: text or numbers, several separated by ``;`` or as a list.
+def clip_labels(store: Store, column: str, separator: str | None = None) -> ClipLabels:
+    """The labels in a column of a store's clip table, as :func:`logitstore.evaluation.cells.read_cells` reads them.
 
-    A cell that is NULL says nothing of the clip. An empty one says that it has none of the classes, as for
+    A cell that is NULL (or NaN) says nothing of the clip. An empty one says that it has none of the classes, as for
     ``train-teacher`` and ``evaluate``; a CSV's empty cells are NULL in a column of numbers and empty in one of text.
     The clips that a longer file was cut into all have its labels.
 
@@ -49,10 +51,13 @@ def clip_labels(store: Store, column: str) -> ClipLabels:
         )
     numbers: dict[tuple[str, ...], int] = {}
     codes = np.full(store.clips.num_rows, _UNLABELLED, dtype=np.int64)
-    for clip, cell in enumerate(store.clips[column].to_pylist()):
-        if cell is None:
+    cells = read_cells(
+        store.clips[column].to_pylist(), column=column, source=f"the store {store.location}", separator=separator,
+        classes=store.manifest.classes,
+    )  # fmt: skip
+    for clip, names in enumerate(cells.labels):
+        if names is None:
             continue
-        names = split_labels(cell)
         if not names and store.manifest.scores == "softmax":
             path = store.clips["path"][clip].as_py()
             raise RunError(
@@ -63,6 +68,12 @@ def clip_labels(store: Store, column: str) -> ClipLabels:
     if not numbers:
         raise RunError(
             f"no clip of {store.location} has labels in the column {column!r}, it is all NULL; leave --label-weight out"
+        )
+    unknown, empty = int((codes == _UNLABELLED).sum()), cells.empty - int((codes == _UNLABELLED).sum())
+    if unknown or empty:
+        note(
+            f"the store {store.location}: of {len(codes)} clips, {unknown} have no label in the column {column!r} "
+            f"(NULL) and add nothing to the loss; {empty} have an empty cell, which says none of the classes"
         )
     sets = label_matrix(
         list(numbers), store.manifest.classes, whose=f"the store {store.location}", source=f"the column {column!r}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from logitstore.errors import RunError
-from logitstore.options import EVAL, EVAL_WHERE, Option, Store
+from logitstore.options import EVAL, EVAL_WHERE, LABEL_SEPARATOR, Option, Store
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
 from students.terms import SIMILARITIES, names, selected
 
@@ -88,6 +88,7 @@ class StudentOptions(LoopOptions):
         Option("The column of labels, in the table of --eval and in the store's table `clips`.", group="Evaluation",
                metavar="NAME"),
     ] = None  # fmt: skip
+    label_separator: Annotated[str | None, LABEL_SEPARATOR.but(group="Evaluation")] = None
     mixup: Annotated[
         float | None,
         Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix.",
@@ -181,6 +182,8 @@ def check_student(options: StudentOptions) -> None:
 
 def _check_evaluation(options: StudentOptions) -> None:
     selecting = options.patience is not None or options.average_best is not None
+    if options.label_separator is not None and options.label_column is None:
+        raise RunError("--label-separator says how to read --label-column NAME, and there is none")
     held_out = options.hold_out is not None or (selecting and options.select_by == "loss")
     if options.select_by == "mAP" and not selecting:
         raise RunError("--select-by mAP says what --patience and --average-best go by, and neither is given")

@@ -61,7 +61,9 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     store = open_store([options.store, *options.also])
     manifest = store.manifest
     setting, objective = _objective(options, store)
-    labels = clip_labels(store, options.label_column) if objective.needs_labels and options.label_column else None
+    labels = None
+    if objective.needs_labels and options.label_column is not None:
+        labels = clip_labels(store, options.label_column, options.label_separator)
     make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
     model = initialised(make, options.seed)
     init = None
@@ -191,7 +193,8 @@ def _replayer(
     """What replays the store's views, its audio checked."""
     sources = open_sources(store, options.audio_root)
     replayer = open_replayer(store, sources, options.cache_bytes, heard_at=heard_at, pool=pool)
-    _check_files(store, sources, by_view)
+    roots = options.audio_roots
+    _check_files(store, sources, by_view, roots if len(roots) == len(sources) else [roots[0]] * len(sources))
     check_audio(store, replayer.audio)
     return replayer
 
@@ -246,11 +249,11 @@ def _smallest(views: int, options: LoopOptions) -> int:
     return options.batch_size if options.epoch_steps is not None else views // steps_of(views, options)
 
 
-def _check_files(store: Store, sources: Sequence[Source], by_view: list[I64]) -> None:
+def _check_files(store: Store, sources: Sequence[Source], by_view: list[I64], roots: Sequence[str]) -> None:
     """Refuse a folder that lacks files of the store's clips, before hours of training meet the first of them."""
     clips = np.unique(np.concatenate(by_view))
     first = 0
-    for source, table in zip(sources, clip_tables(store, sources), strict=True):
+    for source, table, root in zip(sources, clip_tables(store, sources), roots, strict=True):
         own = clips[(clips >= first) & (clips < first + table.num_rows)] - first
         first += table.num_rows
         if source.kind != "folder":
@@ -261,7 +264,8 @@ def _check_files(store: Store, sources: Sequence[Source], by_view: list[I64]) ->
             more = ", …" if len(missing) > _MOST_NAMED else ""
             raise MismatchError(
                 f"{len(missing)} of {len(paths)} files of {store.location} are not under the audio root: "
-                f"{', '.join(missing[:_MOST_NAMED])}{more}; give the audio root that the store was built from"
+                f"{', '.join(missing[:_MOST_NAMED])}{more}; give the audio root that the store was built from, "
+                f"not {root}"
             )
 
 
@@ -280,6 +284,8 @@ def _evaluator(options: StudentOptions, store: Store, heard_at: int, pool: Threa
         str(options.label_column),
         where=options.eval_where,
         where_option="--eval-where",
+        label_separator=options.label_separator,
+        classes=store.manifest.classes,
         clip_seconds=store.manifest.clip_seconds,
         workers=options.workers or os.cpu_count() or 1,
     )

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, overload
 
+import msgspec
 import torch
 
+from logitstore.arrays import Bool
 from logitstore.classes import positions, read_classes
+from logitstore.digests import digest
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.models.machine import pick_device
-from logitstore.plugins import OWN_ERRORS
+from logitstore.store.format.manifest import ARGUMENTS, CLASSES, CODE, NOT_COVERED, Member
 from logitstore.training.precision import pass_dtype
+from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
 from teachers import registry
@@ -24,6 +28,11 @@ _SLACK = 1e-5
 #: Probabilities are clamped to [_EPSILON, 1 - _EPSILON] before their logit, to [_TINY, 1] before their logarithm.
 _EPSILON = 1e-7
 _TINY = 1e-30
+#: How far from 1 the softmax scores of a view may sum, in float32 and of teachers that compute with 16 bits.
+_SUM_SLACK, _SUM_SLACK_16 = 1e-3, 1e-2
+#: How far apart the answers to the same batch may be for rounding: it depends on the device's kernels.
+_REPEAT_SLACK = 1e-3
+_SIGMOID_OF_1 = 1 / (1 + math.exp(-1)) + _SLACK
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class Ensemble:
         :mod:`logitstore.training.precision`; results are float32.
     :raises TeacherError: no teachers, bad weights, other classes or score kinds.
 
-    Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``scores``; ``device``.
+    Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``scores``; ``device``;
+    ``notes``, lines on what is allowed and perhaps not meant, such as a teacher that is there twice.
     """
 
     def __init__(
@@ -92,6 +102,7 @@ class Ensemble:
             at = positions(teacher.classes, self.classes, whose=f"teacher {teacher.spec!r}", subset=classes is not None)
             in_order = len(at) == len(teacher.classes) and bool((at[1:] > at[:-1]).all())
             self._positions.append(None if in_order else torch.from_numpy(at))
+        self.notes = _twins(self.members)
 
     def check(self, recipe: Recipe, clip_seconds: float | None = None) -> None:
         """Refuse a recipe that a member cannot hear.
@@ -103,13 +114,19 @@ class Ensemble:
             if recipe.spectrogram_ops and not teacher.takes_masks:
                 raise TeacherError(
                     f"teacher {teacher.spec!r} takes only waveforms and the recipe {recipe.name!r} has the spectrogram "
-                    f"op {recipe.spectrogram_ops[0].name!r}, which it would not hear; use a recipe of waveform ops or "
-                    "another teacher"
+                    f"op {recipe.spectrogram_ops[0].name!r}, which it would not hear; use --recipe wave, whose ops "
+                    "it hears, another recipe of waveform ops, or another teacher"
                 )
             if clip_seconds is not None and teacher.max_seconds is not None and clip_seconds > teacher.max_seconds:
                 raise TeacherError(
                     f"teacher {teacher.spec!r} hears at most {teacher.max_seconds:.2f} s and a view has "
                     f"{clip_seconds:g} s; choose a shorter --clip-seconds"
+                )
+            exact = teacher.exact_seconds
+            if clip_seconds is not None and exact is not None and abs(clip_seconds - exact) * teacher.sample_rate >= 1:
+                raise TeacherError(
+                    f"teacher {teacher.spec!r} takes views of exactly {exact:g} s and these have {clip_seconds:g} s; "
+                    f"choose --clip-seconds {exact:g}"
                 )
 
     def to(self, device: str | torch.device) -> Self:
@@ -147,18 +164,48 @@ class Ensemble:
         :raises ModelOutputError: a member failed, or gave a wrong shape, NaN, or values outside [0, 1]; the message
             names it.
         """
-        said, _ = self._asked(waveforms, masks, features=False)
+        said, _ = self._asked(waveforms, masks, features=False, heard=None)
         mean = _mean(said, self.weights, self.average, self.scores)
         return (mean, torch.stack(said)) if members else mean
 
     @torch.inference_mode()
-    def outputs(self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = True) -> Outputs:
+    def outputs(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = True, heard: Bool | None = None
+    ) -> Outputs:
         """As :meth:`probabilities`, with each member's probabilities and, of the same pass, its features over time.
 
+        :param heard: bool (B,), which views hold a clip, the others standing in for clips that cannot be decoded: what
+            is said of those is not looked at, and comes back as zeros. All of them by default.
         :raises ModelOutputError: as there; or features that are not finite numbers of shape (B, T, D).
         """
-        said, frames = self._asked(waveforms, masks, features=features)
+        said, frames = self._asked(waveforms, masks, features=features, heard=heard)
         return Outputs(_mean(said, self.weights, self.average, self.scores), torch.stack(said), tuple(frames))
+
+    @torch.inference_mode()
+    def try_out(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = True, heard: Bool | None = None
+    ) -> Outputs:
+        """:meth:`outputs` of a first batch, with a look at what no single answer can be refused for.
+
+        ``notes`` gets a line for each member whose sigmoid scores look like a distribution, or like a sigmoid of
+        probabilities, and for one of somebody's own that answers the same batch otherwise when it is asked again.
+        """
+        said = self.outputs(waveforms, masks, features=features, heard=heard)
+        rows = torch.ones(len(waveforms), dtype=torch.bool) if heard is None else torch.from_numpy(heard)
+        kept = said.members[:, rows.to(self.device)]
+        for teacher, first in zip(self.members, kept, strict=True):
+            self.notes += _remarks(teacher, first)
+        own = [number for number, teacher in enumerate(self.members) if teacher.own_code]
+        again, _ = self._asked(waveforms, masks, features=False, heard=heard, whom=own)
+        for number, second in zip(own, again, strict=True):
+            apart = float((second[rows.to(self.device)] - kept[number]).abs().max()) if kept[number].numel() else 0.0
+            if apart > _REPEAT_SLACK:
+                self.notes.append(
+                    f"teacher {self.members[number].spec!r} was asked the same batch twice, and its answers are up to "
+                    f"{apart:.3g} apart: a dropout that is always on, or a state that it keeps? what is stored then "
+                    "depends on what it was asked before"
+                )
+        return said
 
     def require_features(self) -> None:
         """Refuse members that give no features over time.
@@ -174,25 +221,52 @@ class Ensemble:
             )
 
     def _asked(
-        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool
+        self,
+        waveforms: torch.Tensor,
+        masks: Masks | None,
+        *,
+        features: bool,
+        heard: Bool | None,
+        whom: Sequence[int] | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         at_rate: dict[int, torch.Tensor] = {}
         said: list[torch.Tensor] = []
         frames: list[torch.Tensor] = []
-        for teacher, at in zip(self.members, self._positions, strict=True):
+        for number in range(len(self.members)) if whom is None else whom:
+            teacher, at = self.members[number], self._positions[number]
             if teacher.sample_rate not in at_rate:
-                heard = resample(waveforms, self.sample_rate, teacher.sample_rate)
-                at_rate[teacher.sample_rate] = heard.to(self.device)
-            with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-                output, activations = _ask(teacher, at_rate[teacher.sample_rate], masks, features)
-            checked = check_output(teacher, output, len(waveforms)).to(self.device)
+                own = resample(waveforms, self.sample_rate, teacher.sample_rate)
+                at_rate[teacher.sample_rate] = own.to(self.device)
+            output, activations = self._ask(teacher, at_rate[teacher.sample_rate], masks, features)
+            checked = check_output(teacher, output, len(waveforms), heard, self._dtype is not None).to(self.device)
             said.append(checked if at is None else checked[:, at])
             if features:
-                frames.append(check_features(teacher, activations, len(waveforms)).to(self.device))
+                frames.append(check_features(teacher, activations, len(waveforms), heard).to(self.device))
         return said, frames
 
+    def _ask(
+        self, teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, features: bool
+    ) -> tuple[object, object]:
+        """What a member gives, unchecked. It gets copies to work on, so that it changes nothing that others hear."""
+        own, own_masks = waveforms.clone(), None if masks is None else masks.copy()
+        try:
+            with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+                return teacher.outputs(own, own_masks) if features else (teacher.probabilities(own, own_masks), None)
+        except LogitstoreError:
+            raise
+        except (Exception, SystemExit) as error:
+            said = (str(error).strip().splitlines() or ["without a word"])[0]
+            raise ModelOutputError(
+                f"teacher {teacher.spec!r} failed: {type(error).__name__}: {said}; mend it, or what it needs, and run "
+                "the same command again"
+            ) from error
+
     def describe(self) -> list[dict[str, Any]]:
-        """Each member for a manifest, without its path: name, digest, scores, sample_rate, weight, contract."""
+        """Each member for a manifest, without its path: name, digest, scores, sample_rate, weight, contract.
+
+        The contract of a member whose classes are not those of the ensemble, in their order, says by a digest which
+        they are; that of one whose digest cannot cover all that it is says what it leaves out.
+        """
         return [
             {
                 "name": teacher.name,
@@ -200,7 +274,9 @@ class Ensemble:
                 "scores": teacher.scores,
                 "sample_rate": teacher.sample_rate,
                 "weight": weight,
-                "contract": teacher.contract,
+                "contract": teacher.contract
+                | ({CLASSES: digest("\n".join(teacher.classes).encode())} if teacher.classes != self.classes else {})
+                | ({NOT_COVERED: list(teacher.not_covered)} if teacher.not_covered else {}),
             }
             for teacher, weight in zip(self.members, self.weights, strict=True)
         ]
@@ -238,52 +314,65 @@ def load_ensemble(
     return ensemble.to(pick_device(device))
 
 
-def _ask(
-    teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, features: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    try:
-        return teacher.outputs(waveforms, masks) if features else (teacher.probabilities(waveforms, masks), None)
-    except LogitstoreError:
-        raise
-    except (AssertionError, *OWN_ERRORS) as error:  # out of memory too is a RuntimeError
-        said = (str(error).strip().splitlines() or ["without a word"])[0]
-        raise ModelOutputError(
-            f"teacher {teacher.spec!r} failed: {type(error).__name__}: {said}; mend it, or what it needs, and run the "
-            "same command again"
-        ) from error
+def check_output(
+    teacher: Teacher, output: object, clips: int, heard: Bool | None = None, reduced: bool = False
+) -> torch.Tensor:
+    """A teacher's output as float32 (clips, C) in [0, 1]; softmax scores of a clip sum to 1.
 
-
-def check_output(teacher: Teacher, output: object, clips: int) -> torch.Tensor:
-    """A teacher's output as float32 (clips, C) in [0, 1].
-
+    :param heard: bool (clips,), the rows to look at; the others are given as zeros.
+    :param reduced: whether it was computed in a 16-bit type.
     :raises ModelOutputError: not such a tensor; a value may be outside [0, 1] by rounding only, and is then clipped.
     """
     wanted = (clips, len(teacher.classes))
+    whose = f"teacher {teacher.spec!r}"
     if not isinstance(output, torch.Tensor) or not output.is_floating_point():
         kind = output.dtype if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ModelOutputError(f"teacher {teacher.spec!r} gave {kind}; it must give a float tensor of shape {wanted}")
+        raise ModelOutputError(f"{whose} gave {kind}; it must give a float tensor of shape {wanted}")
     if tuple(output.shape) != wanted:
-        raise ModelOutputError(
-            f"teacher {teacher.spec!r} gave the shape {tuple(output.shape)}; it must be (clips, classes) = {wanted}"
-        )
+        raise ModelOutputError(f"{whose} gave the shape {tuple(output.shape)}; it must be (clips, classes) = {wanted}")
     values = output.float()
     if not clips:
         return values
+    if heard is not None and not heard.all():
+        values = values.masked_fill(~torch.from_numpy(heard).to(values.device)[:, None], 0.0)
     low, high = (float(bound) for bound in values.aminmax())  # NaN where any value is
     if math.isnan(low) or math.isnan(high):
-        row = int(values.isnan().any(dim=1).nonzero()[0])
-        raise ModelOutputError(f"teacher {teacher.spec!r} gave NaN for clip {row} of a batch of {clips}")
-    if low < -_SLACK or high > 1 + _SLACK:
+        row, column = (int(at) for at in values.isnan().nonzero()[0])
+        count = int(values.isnan().sum())
         raise ModelOutputError(
-            f"teacher {teacher.spec!r} gave values from {low:g} to {high:g}; probabilities lie in [0, 1]; are these "
-            "logits?"
+            f"{whose} gave NaN for clip {row} of a batch of {clips}, class {teacher.classes[column]!r} ({count} of "
+            f"{values.numel()} values); mend it, or leave such clips out with --where",
+            row,
         )
+    if low < -_SLACK or high > 1 + _SLACK:
+        worst = values.argmax() if high - 1 > -low else values.argmin()
+        row, column = divmod(int(worst), wanted[1])
+        raise ModelOutputError(
+            f"{whose} gave values from {low:g} to {high:g}; probabilities lie in [0, 1]; are these logits? "
+            f"({float(values[row, column]):g} is for clip {row} of a batch of {clips}, class "
+            f"{teacher.classes[column]!r}); {teacher.if_logits}",
+            row,
+        )
+    if teacher.scores == "softmax":
+        slack = _SUM_SLACK_16 if reduced or output.dtype in (torch.float16, torch.bfloat16) else _SUM_SLACK
+        rows = torch.arange(clips) if heard is None else torch.from_numpy(heard.nonzero()[0])
+        sums = values.double().sum(dim=1).cpu()[rows]
+        off = (sums - 1).abs()
+        if len(off) and float(off.max()) > slack:
+            at = int(off.argmax())
+            raise ModelOutputError(
+                f"{whose} states softmax scores, and those of clip {int(rows[at])} of a batch of {clips} sum to "
+                f"{float(sums[at]):.4g} (of all: {float(sums.min()):.4g} to {float(sums.max()):.4g}); the "
+                f"probabilities of one clip sum to 1; {teacher.if_logits}",
+                int(rows[at]),
+            )
     return values.clamp(0.0, 1.0)
 
 
-def check_features(teacher: Teacher, features: object, clips: int) -> torch.Tensor:
+def check_features(teacher: Teacher, features: object, clips: int, heard: Bool | None = None) -> torch.Tensor:
     """A teacher's features over time as float32 (clips, T, D).
 
+    :param heard: bool (clips,), the rows to look at; the others are given as zeros.
     :raises ModelOutputError: not such a tensor, or one with values that are not finite.
     """
     wanted = f"(clips, frames, features) = ({clips}, T, D)"
@@ -297,13 +386,51 @@ def check_features(teacher: Teacher, features: object, clips: int) -> torch.Tens
             f"teacher {teacher.spec!r} gave features of the shape {tuple(features.shape)}; it must be {wanted}"
         )
     values = features.float()
+    if heard is not None and not heard.all():
+        values = values.masked_fill(~torch.from_numpy(heard).to(values.device)[:, None, None], 0.0)
     finite = values.isfinite().flatten(1).all(dim=1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         raise ModelOutputError(
-            f"teacher {teacher.spec!r} gave features that are not finite for clip {row} of a batch of {clips}"
+            f"teacher {teacher.spec!r} gave features that are not finite for clip {row} of a batch of {clips}", row
         )
     return values
+
+
+def _remarks(teacher: Teacher, said: torch.Tensor) -> list[str]:
+    """What is odd in sigmoid scores (B, C) that are each allowed."""
+    if teacher.scores != "sigmoid" or not said.numel() or said.shape[1] < 2:
+        return []
+    if float((said.double().sum(dim=1) - 1).abs().max()) <= _SUM_SLACK:
+        return [
+            f"teacher {teacher.spec!r} states sigmoid scores, and those of every clip of its first batch sum to 1, as "
+            "a softmax's do; students learn them as independent probabilities; if they are a distribution, let it "
+            "state scores = 'softmax'"
+        ]
+    if float(said.min()) >= 0.5 and float(said.max()) <= _SIGMOID_OF_1:
+        return [
+            f"teacher {teacher.spec!r}: all scores of its first batch lie between 0.5 and 0.7311, as those of a "
+            "sigmoid that was applied to probabilities; apply it once"
+        ]
+    return []
+
+
+def _twins(members: Sequence[Teacher]) -> list[str]:
+    """A line for each member that is another one over again: the same spec, or the same weights."""
+    empty = weights_digest({})
+    notes = []
+    for number, teacher in enumerate(members):
+        for other in members[:number]:
+            if teacher.spec == other.spec:
+                what = "is given twice"
+            elif teacher.digest == other.digest != empty:
+                what = f"has the same weights as {other.spec!r}"
+            else:
+                continue
+            cost = "an ensemble of both costs twice the time, and weighs that one twice"
+            notes.append(f"teacher {teacher.spec!r} {what}; {cost}")
+            break
+    return notes
 
 
 def _normalised(weights: Sequence[float] | None, members: int) -> tuple[float, ...]:
@@ -336,3 +463,34 @@ def _weighted(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.T
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + value * weight
     return total
+
+
+#: What :meth:`Ensemble.describe` says in a contract only of members that need it, and earlier releases did not.
+_ADDED = (ARGUMENTS, CLASSES, CODE, NOT_COVERED)
+
+
+def members_as_stored(ensemble: Ensemble, stored: Sequence[Member]) -> tuple[tuple[Member, ...], list[str]]:
+    """The members for a manifest, each as it stands in a store that an earlier release began, and what to say of that.
+
+    Such a store's digests cover less than today's; a member that has that digest, and is the same in all else that the
+    store says, is taken for the store's.
+
+    :param stored: the members of the store; none where there is no store.
+    """
+    asked = [msgspec.convert(member, Member) for member in ensemble.describe()]
+    if len(stored) != len(asked):
+        return tuple(asked), []
+    members, notes = [], []
+    for teacher, now, before in zip(ensemble.members, asked, stored, strict=True):
+        plain = {key: value for key, value in now.contract.items() if key not in _ADDED}
+        known = now.digest, *(teacher.earlier_digests() if now.digest != before.digest else ())
+        as_before = msgspec.structs.replace(now, digest=before.digest, contract=plain)
+        if now != before and as_before == before and before.digest in known:
+            members.append(before)
+            notes.append(
+                f"the store knows teacher {teacher.spec!r} by the digest {before.digest[:12]}, which an earlier "
+                "release made of its weights alone; whether all else of it is as it was cannot be told"
+            )
+        else:
+            members.append(now)
+    return tuple(members), notes

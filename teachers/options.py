@@ -5,21 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from logitstore.options import CLASSES, EVAL_WHERE, AudioRoot, ClipSeconds, LabelColumn, Option, Where
+from logitstore.options import (
+    CLASSES,
+    EVAL_WHERE,
+    AudioRoot,
+    ClipSeconds,
+    ColumnOptions,
+    LabelColumn,
+    LabelSeparator,
+    Option,
+    Where,
+)
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherOptions(LoopOptions):
+class TeacherOptions(LoopOptions, ColumnOptions):
     """What ``train-teacher`` is asked; None means the default that the data or the model suggests."""
 
     manifest: Annotated[
         str,
-        Option("A table of labelled audio: CSV, TSV or Parquet with a column `path`.", argument=True, names="source"),
+        Option("A table of labelled audio: CSV, TSV, JSON lines or Parquet.", argument=True, names="source"),
     ]
     model: Net
     out: Run
     label_column: LabelColumn
+    label_separator: LabelSeparator = None
     audio_root: AudioRoot = None
     model_args: ModelArgs = field(default_factory=dict)
     where: Where = None

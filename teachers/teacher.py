@@ -19,11 +19,15 @@ class Teacher(ABC):
         name: kind and architecture, free of paths; stored.
         classes: names, in the order of its outputs. scores: "sigmoid" or "softmax".
         sample_rate: Hz of the waveforms it takes. max_seconds: the longest view that it hears whole; None for any.
+        exact_seconds: the only length of a view that it takes; None for any.
         trained_seconds: length of the clips that it learnt from; None where that is not known.
         takes_masks: whether it has a front end of its own that masks can act on.
         has_features: whether :meth:`features` and :meth:`outputs` can be called.
-        digest: BLAKE2b-128 of the weights, hex.
+        digest: BLAKE2b-128, hex, of the weights and whatever else decides what it says.
+        not_covered: what its digest cannot tell apart, in words; such as a library that it asks.
         contract: front end, stage and value of the fill, as plain JSON values.
+        own_code: whether it runs somebody's own code, of which nothing is known.
+        if_logits: what to do where its scores are no probabilities; for messages.
     """
 
     spec: str
@@ -36,7 +40,14 @@ class Teacher(ABC):
     contract: dict[str, Any]
     has_features: bool = False
     max_seconds: float | None = None
+    exact_seconds: float | None = None
     trained_seconds: float | None = None
+    own_code: bool = False
+    if_logits: str = (
+        "let its forward end with torch.sigmoid (scores = 'sigmoid') or with torch.softmax over the classes (scores = "
+        "'softmax')"
+    )
+    not_covered: tuple[str, ...] = ()
 
     @abstractmethod
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -54,7 +65,12 @@ class Teacher(ABC):
 
         :raises TeacherError: a teacher that has no features.
         """
-        return self.probabilities(waveforms, masks), self.features(waveforms, masks)
+        said = self.probabilities(waveforms.clone(), None if masks is None else masks.copy())
+        return said, self.features(waveforms, masks)
+
+    def earlier_digests(self) -> tuple[str, ...]:
+        """The digests by which earlier releases, whose rule covered less, knew this very teacher."""
+        return ()
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

@@ -13,13 +13,15 @@ import torch
 from logitstore.arrays import F32, I64
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples, samples_at
+from logitstore.audio.source import ColumnNames
 from logitstore.classes import read_classes
 from logitstore.digests import derived_seed
-from logitstore.errors import RunError, SourceError
-from logitstore.evaluation.labelled import Labelled, label_matrix, label_names, read_labelled
+from logitstore.errors import AudioError, RunError, SourceError
+from logitstore.evaluation.labelled import Labelled, classes_from, label_matrix, read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.losses import bce, kl
 from logitstore.models.registry import build, initialised
+from logitstore.notes import note
 from logitstore.training.batches import Batch, Replayer, Views
 from logitstore.training.loop import Epoch, FitProgress, Loss
 from logitstore.training.options import check_loop, steps_of
@@ -37,6 +39,7 @@ from teachers.options import TeacherOptions
 #: Without --epochs or --steps: at least so many steps, and at least so many epochs.
 DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
 _EVALUATIONS = 5
+_MOST_NAMED = 3
 
 
 def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
@@ -44,16 +47,19 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
 
     :raises RunError: options that cannot be right, an unknown model or argument, a folder of another run.
     :raises SourceError: no labelled clips.
+    :raises AudioError: not one of them can be decoded.
     :raises TeacherError: labels that are none of the classes.
     """
     _check(options)
     workers = options.workers or os.cpu_count() or 1
+    named = None if options.classes is None else read_classes(options.classes)
     read = partial(
         read_labelled, options.manifest, options.audio_root, options.label_column,
-        clip_seconds=options.clip_seconds, workers=workers,
+        label_separator=options.label_separator, clip_seconds=options.clip_seconds, workers=workers,
+        columns=ColumnNames.of(options),
     )  # fmt: skip
-    labelled = read(where=options.where)
-    classes = label_names(labelled.labels) if options.classes is None else read_classes(options.classes)
+    labelled = read(where=options.where, classes=named)
+    classes = classes_from(labelled.labels, options.manifest) if named is None else named
     if not classes:
         raise SourceError(f"no row of {options.manifest} has a label in the column {options.label_column!r}")
     labels = label_matrix(labelled.labels, classes, whose=options.classes or options.manifest, source=options.manifest)
@@ -63,7 +69,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     model = initialised(make, options.seed)
     rate = model.front_end.sample_rate
     place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
-    recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe)
+    recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe).fitted(place)
     recipe.check(place)
     per_epoch = steps_of(labelled.table.num_rows, options)
     steps = options.steps or per_epoch * (options.epochs or max(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // per_epoch)))
@@ -71,9 +77,11 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     with workplace(resolved) as (pool, group):
         measures = []
         if options.eval_where is not None:
+            measured = read(where=options.eval_where, where_option="--eval-where", classes=classes)
+            _say_shared(labelled, measured)
             measures.append(
                 Evaluator(
-                    read(where=options.eval_where, where_option="--eval-where"), classes,
+                    measured, classes,
                     whose=f"the rows with {options.where or 'any label'}",
                     sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
                     cache_bytes=options.cache_bytes,
@@ -91,7 +99,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
 
         def left_out() -> tuple[str, ...]:
             return tuple(
-                f"left out, cannot be decoded: {labelled.name(clip)}: {reason}"
+                f"left out, cannot be decoded: {audio.place(clip)}: {reason}"
                 for clip, reason in sorted(replayer.failures.items())
             )
 
@@ -116,7 +124,12 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
             every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
             notes=left_out,
         )
-        return train(training, progress or FitProgress(), group)
+        try:
+            return train(training, progress or FitProgress(), group)
+        except RunError as error:
+            if len(replayer.failures) < len(audio):
+                raise
+            raise AudioError(f"{error} ({'; '.join(left_out()[:_MOST_NAMED])})") from error
 
 
 def _supervised(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., Loss]:
@@ -184,6 +197,17 @@ class _Clips:
             return (1 - w) * self.labels[positions] + w * self.labels[others[positions]]
 
         return Views(clips, draws, partners, mixed)
+
+
+def _say_shared(learnt: Labelled, measured: Labelled) -> None:
+    """Say where the rows that are measured are of files that are learnt from, so that the mAP is too good."""
+    paths = [set(each.table["path"].to_pylist()) for each in (learnt, measured)]
+    both = paths[0] & paths[1]
+    if both:
+        note(
+            f"{len(both)} of {len(paths[1])} files that are measured with --eval-where are learnt from too, as "
+            f"{min(both)!r}; the mAP says nothing of new audio: leave them out with --where"
+        )
 
 
 def _check(options: TeacherOptions) -> None:

@@ -40,6 +40,10 @@ class ClipAudio:
     def __len__(self) -> int:
         return len(self._starts)
 
+    def place(self, clip: int) -> str:
+        """Where a clip is: its path, and where in that file it starts."""
+        return clip_place(self._paths[clip].as_py(), int(self._starts[clip]), int(self._rates[clip]))
+
     def __getitem__(self, clip: int) -> F32:
         """A clip's own samples, float32 (n,), mono.
 
@@ -81,9 +85,21 @@ class JoinedClips(ClipAudio):
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
+    def place(self, clip: int) -> str:
+        number = int(np.searchsorted(self._firsts, clip, side="right")) - 1
+        return self._clips[number].place(clip - int(self._firsts[number]))
+
     def __getitem__(self, clip: int) -> F32:
         number = int(np.searchsorted(self._firsts, clip, side="right")) - 1
         return self._clips[number][clip - int(self._firsts[number])]
+
+
+def clip_place(path: str, start: int, rate: int) -> str:
+    """A clip for people: its path and, unless it begins with its file, the second that it starts at.
+
+    :param start: in frames at ``rate`` (Hz); 0 where the file could not be read.
+    """
+    return f"{path} from {start / rate:g} s" if start and rate else path
 
 
 def joined_clips(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logitstore.audio.audiofile import AUDIO_SUFFIXES, Audio
-from logitstore.audio.source import normal_path, text_key
+from logitstore.audio.source import Reading, normal_path, text_key
 from logitstore.errors import AudioError, SourceError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class FolderSource:
     def __init__(self, root: Path, below: Path | None = None) -> None:
         self.root = root
         self.below = below or root
+        self.reading = Reading()
 
     def listing(self) -> pa.Table:
         import pyarrow as pa

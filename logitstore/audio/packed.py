@@ -20,7 +20,7 @@ import numpy as np
 
 from logitstore.arrays import I64
 from logitstore.audio.audiofile import Audio
-from logitstore.audio.source import first_line
+from logitstore.audio.source import Reading, join_tables
 from logitstore.errors import AudioError, SourceError
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ if hasattr(os, "register_at_fork"):
 
 #: The kinds of packed audio by the endings of their files; :mod:`logitstore.audio.sources` loads them all.
 KINDS: dict[str, type[Packed]] = {}
+
+
+_SCALARS = (str, int, float, bool)
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,14 @@ class Packed(ABC):
         self.names = names
         self._known = frozenset(names)
         self._indexes: dict[str, Index] = {}
+        self.reading = Reading()
 
     def listing(self) -> pa.Table:
-        import pyarrow as pa
-
+        self.reading = Reading()
         tables = [table for name in self.names if (table := self._list(name)).num_rows]
         if not tables:
             raise SourceError(f"{self.root}: no audio found in {len(self.names)} packed files, such as {self.names[0]}")
-        try:
-            return pa.concat_tables(tables, promote_options="permissive")
-        except pa.ArrowException as error:
-            raise SourceError(f"{self.root}: the packed files' columns do not fit: {first_line(error)}") from None
+        return join_tables(tables, str(self.root))
 
     @abstractmethod
     def read(self, path: str) -> Audio:
@@ -122,11 +122,25 @@ class Packed(ABC):
             return self._indexes[name]
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value of JSON is a scalar or a list of scalars."""
+    if isinstance(value, list):
+        return all(each is None or isinstance(each, _SCALARS) for each in value)
+    return value is None or isinstance(value, _SCALARS)
+
+
 def column_of(values: list[Any]) -> pa.Array:
-    """Scalars of one column as the type they share, or as text."""
+    """Plain values of one column as the type they share, or as text; as lists where one of them is a list."""
     import pyarrow as pa
 
+    if any(isinstance(value, list) for value in values):
+        lists = [value if isinstance(value, list) or value is None else [value] for value in values]
+        inner = column_of([each for value in lists for each in value or ()])
+        kind = pa.string() if pa.types.is_null(inner.type) else inner.type
+        taken = iter(inner.cast(kind).to_pylist())
+        return pa.array([None if value is None else [next(taken) for _ in value] for value in lists], pa.list_(kind))
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):  # the last: half of a character, as JSON can hold
+        texts = [None if value is None else str(value).encode("utf-8", "backslashreplace").decode() for value in values]
+        return pa.array(texts, pa.string())

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from logitstore.audio import packed
 from logitstore.audio.audiofile import Audio, InMemory
-from logitstore.audio.source import check_columns, first_line
+from logitstore.audio.classlabel import with_names
+from logitstore.audio.source import first_line, user_columns
 from logitstore.errors import AudioError, SourceError
 
 if TYPE_CHECKING:
@@ -25,15 +26,20 @@ def bytes_columns(schema: pa.Schema) -> list[str]:
     """Columns that can hold audio: structs with a binary field ``bytes``, or, where there is none, binary columns."""
     import pyarrow as pa
 
-    def binary(kind: pa.DataType) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
     structs = [
         field.name
         for field in schema
-        if pa.types.is_struct(field.type) and any(inner.name == "bytes" and binary(inner.type) for inner in field.type)
+        if pa.types.is_struct(field.type)
+        and any(inner.name == "bytes" and is_binary(inner.type) for inner in field.type)
     ]
-    return structs or [field.name for field in schema if binary(field.type)]
+    return structs or [field.name for field in schema if is_binary(field.type)]
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a type is of bytes of any length."""
+    import pyarrow as pa
+
+    return any(each(kind) for each in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 class ParquetSource(packed.Packed):
@@ -59,7 +65,10 @@ class ParquetSource(packed.Packed):
             named = f"{column}_path"
             inner = pa.types.is_struct(kind) and any(field.name == "path" for field in kind)
             others = [other for other in schema.names if other not in (column, *bytes_columns(schema))]
-            others = [other for other in others if not pa.types.is_binary(schema.field(other).type)]
+            left = {each.name: str(each.type) for each in schema if each.name in others and is_binary(each.type)}
+            self.reading.ignored.update({each: str(schema.field(each).type) for each in bytes_columns(schema)} | left)
+            self.reading.ignored.pop(column, None)
+            others = [other for other in others if other not in left]
             table = pq.read_table(file, columns=others)
             if "path" in others:
                 names = table.column("path")
@@ -72,7 +81,8 @@ class ParquetSource(packed.Packed):
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{file}: not readable as Parquet: {first_line(error)}") from None
         keys = pa.array([f"{name}/{row:09d}" for row in range(rows)], pa.string())
-        check_columns(table.column_names, str(file))
+        table = user_columns(with_names(table, str(file)), str(file), self.reading)
+        self.reading.used["audio"] = column
         if names is not None and named not in table.column_names:
             table = table.append_column(named, names)
         return pa.table([keys, *table.columns], names=["path", *table.column_names])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,21 @@ import numpy as np
 
 from logitstore.arrays import F64, I64
 from logitstore.audio.audiofile import frame_count
-from logitstore.audio.source import Source
+from logitstore.audio.source import OWN, RESERVED, Reading, Source, kept_name, kept_names
 from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
+from logitstore.notes import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 _CHUNK = 4096
+_KEYS = 4  # columns of a clip table before the user's: path, start, length, rate
+_CUT_SLACK = 0.5  # seconds by which a file that holds a segment alone may be longer
+_END_SLACK = 0.1  # seconds by which a row may leave its file without a word: ends are rounded
+_MOST_SHOWN, _MOST_COLUMNS = 5, 20
+_LABELS = {"label", "labels", "class", "classes", "category", "categories", "tag", "tags", "target", "positive_labels",
+           "event_label", "event_labels", "species"}  # fmt: skip
 
 
 def scan(
@@ -29,8 +36,11 @@ def scan(
     where_option: str = "--where",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    join: Callable[[pa.Table, list[str]], pa.Table] | None = None,
+    taken: Collection[str] = (),
+    label_column: str | None = None,
 ) -> pa.Table:
-    """List the clips of a source.
+    """List the clips of a source, and say what was understood of it.
 
     A file, or what a manifest row asks of it, longer than ``clip_seconds`` becomes several clips; a last piece shorter
     than half of that is dropped unless it is the only one. Cuts are made in the file's own frames, with seconds rounded
@@ -42,6 +52,10 @@ def scan(
     :param where_option: what messages call it.
     :param workers: threads that open headers; the result does not depend on it.
     :param progress: called with (files opened, files) from time to time.
+    :param join: see :func:`listed`.
+    :param taken: names, in lower case, that a user's column may not have in the store; it is kept under another, as is
+        one that is called like the clip table's own.
+    :param label_column: what the user calls the column of labels, for the summary.
     :returns: ``path`` string, ``start`` and ``length`` int64 frames, ``rate`` int32 Hz, then the user's columns; sorted
         by (path as UTF-8 bytes, start, length), which is unique.
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
@@ -49,15 +63,134 @@ def scan(
     """
     if not clip_seconds > 0:
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
-    listing, own = listed(source, where, where_option)
+    listing, own = listed(source, where, where_option, join)
     paths, codes = _paths(listing)
     frames, rates = headers(source, paths, workers, progress)
+    notes: list[str] = []
+    listing = _settled(source, listing, own, frames[codes], rates[codes], notes)
     rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
-    return _table(listing, own, rows, start, length, rate)
+    table = _table(listing, own, rows, start, length, rate)
+    renamed = kept_names(table.column_names[_KEYS:], {*RESERVED, *taken})
+    table = table.rename_columns(
+        [*table.column_names[:_KEYS], *(renamed.get(n, n) for n in table.column_names[_KEYS:])]
+    )
+    for kind, message in understood(source, table, len(paths), renamed, notes, label_column):
+        say(kind, message)
+    return table
 
 
-def listed(source: Source, where: str | None = None, where_option: str = "--where") -> tuple[pa.Table, list[str]]:
+def understood(
+    source: Source,
+    table: pa.Table,
+    files: int,
+    renamed: dict[str, str],
+    notes: list[str],
+    label_column: str | None = None,
+) -> list[tuple[str, str]]:
+    """What a scan understood of a source: three lines of files, columns and classes, and one for every surprise.
+
+    :param files: how many the source names. :param renamed: columns of the listing that the clip table calls otherwise.
+    :param notes: of the scan. :param label_column: what the user calls the column of labels, if any.
+    :returns: pairs of a word and what there is to say.
+    """
+    reading: Reading = getattr(source, "reading", None) or Reading()
+    rates = table["rate"].to_numpy()
+    hours = float((table["length"].to_numpy() / np.maximum(rates, 1)).sum()) / 3600
+    unread = len(set(table["path"].filter(rates == 0).to_pylist()))
+    names = [name for name in table.column_names[_KEYS:] if not name.startswith("\n")]
+    new = {renamed.get(name, name): old for old, name in reading.renamed.items()}
+    new |= {name: old for old, name in renamed.items() if name not in new}
+    columns = [
+        _listed("used", [old if name == old else f"{old} ({name})" for name, old in reading.used.items()]),
+        _listed("kept", [name if name not in new else f"{new[name]} as {name}" for name in names]),
+        _listed("ignored", [f"{name} ({why})" for name, why in reading.ignored.items()]),
+    ]
+    count = table.num_rows
+    time = f"{hours:,.2f}" if hours >= 1 else f"{hours:.2g}"
+    clips = f"{time} hours in {count:,} clip{'s' * (count != 1)}"
+    return [
+        ("source", f"{files:,} file{'s' * (files != 1)}, {clips}{f'; {unread:,} cannot be read' if unread else ''}"),
+        ("columns", "; ".join(each for each in columns if each) or "none beside the path"),
+        ("classes", _classes(table, label_column)),
+        *(("note", each) for each in dict.fromkeys([*getattr(source, "notes", ()), *reading.notes, *notes])),
+    ]
+
+
+def _listed(what: str, names: list[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > _MOST_COLUMNS else ""
+    return f"{what} {', '.join(names[:_MOST_COLUMNS])}{more}" if names else ""
+
+
+def _classes(table: pa.Table, label_column: str | None) -> str:
+    """What a column of labels holds: that of the user, or what is called like one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = table.column_names[_KEYS:]
+    if label_column is not None:
+        likely = [name for name in [kept_name(label_column, names)] if name in names]
+    else:
+        likely = [name for name in names if name.lower().removeprefix("source_") in _LABELS]
+    if not likely:
+        return "no column of labels is known; a store needs none"
+    column = table[likely[0]].combine_chunks()
+    kind = column.type
+    cells = pc.list_flatten(column) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else column
+    if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
+        return f"the column {likely[0]!r} holds {cells.type}"
+    values = [str(value) for value in pc.unique(cells).to_pylist() if value is not None and value != ""]
+    shown = ", ".join(sorted(values)[:_MOST_SHOWN]) + (", …" if len(values) > _MOST_SHOWN else "")
+    what = "label" if cells is not column else "value"
+    return (
+        f"the column {likely[0]!r} has {len(values):,} {what}{'s' * (len(values) != 1)}{f': {shown}' if values else ''}"
+    )
+
+
+def _settled(source: Source, listing: pa.Table, own: list[str], frames: I64, rates: I64, notes: list[str]) -> pa.Table:
+    """The listing, where files may be the very spans that were asked for, with those starting at 0.
+
+    :param frames, rates: of the file of every row. :param notes: told of that, and of rows that leave their files.
+    """
+    import pyarrow as pa
+
+    if "start" not in own and "duration" not in own:
+        return listing
+    start, asked = _seconds(listing, "start", own, 0.0), _seconds(listing, "duration", own, np.nan)
+    seconds = frames / np.maximum(rates, 1)
+    if getattr(source, "cut_already", False):
+        whole = (rates > 0) & (start > 0) & (seconds <= asked + _CUT_SLACK)
+        if whole.any():
+            notes.append(
+                f"{int(whole.sum()):,} files are no longer than their segment, and are taken for the segment itself"
+            )
+            start = np.where(whole, 0.0, start)
+            listing = listing.set_column(listing.schema.get_field_index("start"), "start", pa.array(start))
+    beyond = (rates > 0) & (start >= seconds) & (start > 0)
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        notes.append(
+            f"{int(beyond.sum()):,} rows begin after the end of their file and will be failures, such as "
+            f"{listing['path'][row].as_py()!r} at {start[row]:g} s of {seconds[row]:g} s"
+        )
+    past = (rates > 0) & ~beyond & (start + asked > seconds + _END_SLACK)
+    if past.any():
+        row = int(np.argmax(past))
+        notes.append(
+            f"{int(past.sum()):,} rows end after their file does and are cut there, such as "
+            f"{listing['path'][row].as_py()!r}, to {start[row] + asked[row]:g} s of {seconds[row]:g} s"
+        )
+    return listing
+
+
+def listed(
+    source: Source,
+    where: str | None = None,
+    where_option: str = "--where",
+    join: Callable[[pa.Table, list[str]], pa.Table] | None = None,
+) -> tuple[pa.Table, list[str]]:
     """The rows of a source that are asked for, and which of ``path``, ``start`` and ``duration`` tell them apart.
+
+    :param join: makes one row of those that are alike in these; without it they are refused.
 
     :raises SourceError: nothing to list, nothing left, or duplicates, which it names.
     :raises QueryError: ``where`` is not one SQL expression over the columns.
@@ -65,8 +198,10 @@ def listed(source: Source, where: str | None = None, where_option: str = "--wher
     listing = source.listing()
     if where is not None:
         listing = keep_where(listing, where, where_option)
-    own = [name for name in ("path", "start", "duration") if name == "path" or source.segmented]
+    own = [name for name in OWN if name == "path" or source.segmented]
     own = [name for name in own if name in listing.column_names]
+    if join is not None:
+        listing = join(listing, own)
     _refuse_duplicates(listing.select(own))
     return listing, own
 
@@ -84,7 +219,7 @@ def keep_where(listing: pa.Table, where: str, option: str = "--where") -> pa.Tab
     from logitstore.sql.limits import Limits
     from logitstore.sql.sandbox import Sandbox
 
-    row = "row of the listing"
+    row = "\nkept"
     with Sandbox(Limits.of()) as sandbox:
         sandbox.register("clips", listing.append_column(row, pa.array(np.arange(listing.num_rows))))
         sql = f'SELECT "{row}" FROM clips WHERE (\n{where}\n)'
@@ -225,4 +360,7 @@ def _refuse_duplicates(keys: pa.Table) -> None:
             for row in double.slice(0, 3).to_pylist()
         ]
         more = f" and {double.num_rows - 3} more" if double.num_rows > 3 else ""
-        raise SourceError(f"duplicate clips, {double.num_rows} in all: {', '.join(names)}{more}; keep one row of each")
+        raise SourceError(
+            f"duplicate clips, {double.num_rows} in all: {', '.join(names)}{more}; keep one row of each (several "
+            "labels of a clip go into one cell, as in Dog;Bark)"
+        )

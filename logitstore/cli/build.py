@@ -32,14 +32,18 @@ def build_command(options: _Build) -> None:
       logitstore build audio/ --out store --teacher ced:ced_base.pt --views 10
       logitstore build clips.csv --audio-root audio --where "fold < 5" --out store --teacher runs/t1 --teacher runs/t2
     """  # fmt: skip
-    from logitstore.cli.progress import BuildProgress, render_build
+    from logitstore.cli.progress import BuildProgress, render_build, say
     from logitstore.jobs.build.job import prepare, run
 
     with stderr.status("scanning the source and loading the teachers"):
         job = prepare(options)
     if options.dry_run:
+        for note in job.notes:
+            say(note)
         from logitstore.jobs.build.dry_run import dry_run
 
+        for note in job.notes:
+            stderr.print(f"note: {note}", soft_wrap=True)
         click.echo(dry_run(job))
         return
     with resumable(), BuildProgress(job.options.views) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import click
 from rich.console import Console
 
 from logitstore.errors import LogitstoreError, UsageError
+from logitstore.notes import LOGGER
 from logitstore.options import Field, Options, dump, fields_of, read_config
 
 #: Progress and notes; results are printed with ``click.echo``.
@@ -44,6 +46,20 @@ class _Talk:
 
 
 _talk = _Talk()
+
+
+class _Notes(logging.Handler):
+    """Prints the notes of one command, each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            stderr.print(f"{getattr(record, 'kind', 'note'):<10} {message}", markup=False, soft_wrap=True)
 
 
 def command(name: str, options: type[Asked]) -> Callable[[Callable[[Asked], None]], OptionsCommand]:
@@ -77,6 +93,8 @@ class OptionsCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         stderr.quiet, _talk.verbose = ctx.params["quiet"], ctx.params["verbose"]
+        LOGGER.handlers = [_Notes()]
+        LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)
         if _talk.verbose:
             stderr.print(dump(asked), end="", markup=False, soft_wrap=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from logitstore.evaluation.results import Evaluation
 
 _MOST_NAMED = 10
+_CLIPS = "labelled clips"
 _LEAST_NAME = 12  # columns of a name that are kept in however narrow a terminal
 
 
@@ -42,8 +43,9 @@ def evaluate_command(options: _Evaluate) -> None:
     """Score teachers, students and their ensemble, or a store's targets, on the labels of MANIFEST.
 
     Labels are matched to classes by name, or by any of index, MID and display name where the classes are AudioSet's.
-    The scores of a file that is cut into several clips are averaged. --stored scores the mean over the stored views; it
-    needs no MANIFEST where the store's own clip table has the column of labels. Beside --teacher, both are scored on
+    What is scored is a row of MANIFEST, a segment of a file where it has `start` and `duration`; the scores of a row
+    that is cut into several clips are averaged. --stored scores the mean over the stored views; without MANIFEST it
+    scores each clip of the store, with the labels in the store's own clip table. Beside --teacher, both are scored on
     the rows that both have.
 
     \b
@@ -73,7 +75,7 @@ def evaluate_command(options: _Evaluate) -> None:
         from logitstore.evaluation.calibration import draw
 
         calibrations = [(name, metrics.calibration) for name, metrics in found.named()]
-        draw(calibrations, options.png, f"Calibration on {found.rows:,} files x {len(found.classes)} classes")
+        draw(calibrations, options.png, f"Calibration on {found.rows:,} {_unit(found)} x {len(found.classes)} classes")
     if options.json:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
         return
@@ -91,9 +93,10 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
     lines = _table(("teacher", "mAP", "micro AUPRC", "macro AUPRC", "AUC", "d-prime", "ECE"), rows, width)
     metrics = named[0][1]
     over = f"{found.clip_seconds:g} s at {found.sample_rate} Hz" if found.members else f"{found.clip_seconds:g} s"
+    clips = "" if _unit(found) == _CLIPS else f" in {found.clips:,} clips"
     lines += [
         "",
-        f"{found.rows:,} files in {found.clips:,} clips of {over}; "
+        f"{found.rows:,} {_unit(found)}{clips} of {over}; "
         f"{metrics.classes} classes, {metrics.left_out} left out for having no positives",
         "AUPRC is average precision (no interpolation), so the macro AUPRC is the mAP",
     ]
@@ -115,10 +118,20 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
     return "\n".join(lines)
 
 
+def _unit(found: Evaluation) -> str:
+    """What was scored: rows of the manifest, or the clips of a store that has the labels itself."""
+    return "labelled rows" if found.members or found.rows != found.clips else _CLIPS
+
+
 def _about_store(found: Evaluation) -> list[str]:
     stored = found.stored
     assert stored is not None
     lines = []
+    if stored.rows_of_several_clips:
+        lines.append(
+            f"targets: {stored.rows_of_several_clips:,} of {stored.rows:,} rows are longer than a clip of the store, "
+            "and scored on the mean of their clips"
+        )
     if stored.spread is not None:
         scores = [view.mAP for view in stored.views]
         lines.append(

@@ -56,6 +56,10 @@ def render(found: Export) -> str:
     ]
     for file in found.files:
         lines += [f"wrote {_size(file, found.files[0])}", f"  {_difference(file, found.sample_rate)}"]
+        if file.weights is not None:
+            kept = "; ".join(f"{count:,} {why}" for why, count in file.weights.floating.items())
+            lines.append(f"  {file.weights.eight_bits:,} weights of 8 bits; floats: {kept or 'none'}")
+        lines += [f"  warning: {file.warning}"] if file.warning else []
     if found.mAP is not None:
         named = [("run", found.mAP), *(("float" if file.method is None else "int8", file.mAP) for file in found.files)]
         lines += [f"mAP of the {name:<5}  {value:.4f}" for name, value in named if value is not None]
@@ -67,7 +71,7 @@ def _size(file: Exported, first: Exported) -> str:
         return f"{file.path}: {file.bytes / _MB:.2f} MB"
     ways = {
         "static": "8-bit weights, ranges of the activations measured on audio",
-        "dynamic": "8-bit weights of matrix products, ranges found as it runs",
+        "dynamic": "8-bit weights, ranges of matrix products found as it runs",
     }
     return f"{file.path}: {file.bytes / _MB:.2f} MB, {file.bytes / first.bytes:.0%} of it; {ways[file.method]}"
 
@@ -77,7 +81,8 @@ def _difference(file: Exported, rate: int) -> str:
     clips = sorted({clips for clips, _ in found.batches})
     seconds = sorted(samples / rate for _, samples in found.batches)
     return (
-        f"differs from the run by at most {found.largest:.2g} (mean {found.mean:.2g}) on {file.heard}: "
+        f"differs from the run by at most {found.largest:.2g} (mean {found.mean:.2g}), with the same first class "
+        f"for {found.top1:.1%} of the clips, on {file.heard}: "
         f"{len(found.batches)} batches of {_span(clips, '')} clips, {_span(seconds, '.2f')} s"
     )
 

@@ -31,13 +31,15 @@ def extend_command(options: _Extend) -> None:
       logitstore extend store more-audio/ --teacher ced:ced_base.pt
       logitstore extend store audio/ --skip-known --teacher ced:ced_base.pt
     """  # fmt: skip
-    from logitstore.cli.progress import BuildProgress, render_build
+    from logitstore.cli.progress import BuildProgress, render_build, say
     from logitstore.jobs.build import extend
     from logitstore.jobs.build.job import run
 
     with stderr.status("scanning the source and loading the teachers"):
         job = extend.prepare_extend(options)
     if options.dry_run:
+        for note in job.notes:
+            say(note)
         click.echo(extend.dry_run(job))
         return
     with resumable(), BuildProgress(job.options.views) as progress:

@@ -55,9 +55,10 @@ def _classes(file: str, _: Field) -> None:
 
 
 def _recipe(name: str, _: Field) -> None:
-    from logitstore.views.recipe import load_recipe
+    from logitstore.views.recipe import AUTO, load_recipe
 
-    load_recipe(name)
+    if name != AUTO:
+        load_recipe(name)
 
 
 def _file(name: str, each: Field) -> None:

@@ -46,8 +46,15 @@ def of_total(unit: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def say(note: str) -> None:
+    """A line on stderr beside the progress."""
+    stderr.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
 def render_build(summary: BuildSummary) -> str:
     """The lines that a finished build prints."""
+    from logitstore.store.summary import failure_lines
+
     per_view = summary.store_bytes / summary.stored_views if summary.stored_views else 0.0
     pcm = summary.pcm_bytes
     share = f" ({100 * summary.store_bytes / pcm:.2f} % of the clips' 16-bit PCM)" if pcm else ""
@@ -57,7 +64,7 @@ def render_build(summary: BuildSummary) -> str:
         f"clips      {summary.clips:,} x {summary.views} views, in {summary.blocks:,} blocks",
         f"made       {summary.made_views:,} views in {summary.seconds:.1f} s{rate}",
         f"size       {summary.store_bytes:,} bytes, {per_view:.1f} bytes a view{share}",
-        f"failures   {len(summary.failures):,}",
+        *failure_lines(summary.failures, summary.location),
     ]
     if summary.manifest.relations is not None:
         from logitstore.store.format.relations import relation_sizes
@@ -65,9 +72,6 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
-    lines += [f"           {path}: {reason}" for path, reason in summary.failures[:10]]
-    if len(summary.failures) > 10:
-        lines.append(f'           … all of them: logitstore inspect {summary.location} "FROM failures"')
     return "\n".join(lines)
 
 
@@ -133,7 +137,7 @@ class BuildProgress:
 
     def _note(self, message: str) -> None:
         if message != self._last_note:
-            stderr.print(f"note: {message}", soft_wrap=True)
+            say(message)
             self._last_note = message
 
 
@@ -150,12 +154,12 @@ class TrainingProgress:
         self._bar = Progress(
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} clips/s  left"),
+            TextColumn("{task.fields[loss]}{task.fields[rate]:,.0f} clips/s  left"),
             TimeRemainingColumn(),
             console=stderr,
             disable=not (stderr.is_terminal and self.first),
         )
-        self._task = self._bar.add_task("training", total=0, loss=float("nan"), rate=0.0)
+        self._task = self._bar.add_task("training", total=0, loss="", rate=0.0)
         self._clips = 0
 
     def __enter__(self) -> TrainingProgress:
@@ -174,10 +178,11 @@ class TrainingProgress:
         self._bar.start()
         self._bar.reset(self._task, total=steps, completed=done)
 
-    def _step(self, step: int, clips: int, loss: float) -> None:
+    def _step(self, step: int, clips: int, loss: float | None) -> None:
         self._clips += clips
         elapsed = self._bar.tasks[0].elapsed or 1e-9
-        self._bar.update(self._task, completed=step, loss=loss, rate=self._clips / elapsed)
+        shown = "" if loss is None else f"loss {loss:.4f}  "
+        self._bar.update(self._task, completed=step, loss=shown, rate=self._clips / elapsed)
 
     def _epoch(self, record: dict[str, Any]) -> None:
         shown = [f"{label} {record[name]:.4f}" for name, label in _SHOWN.items() if name in record]
@@ -186,7 +191,7 @@ class TrainingProgress:
 
     def _note(self, message: str) -> None:
         if not self._bar.disable:  # it is among the notes at the end too
-            stderr.print(f"note: {message}")
+            say(message)
 
 
 def render_training(trained: Trained) -> str:
@@ -212,7 +217,7 @@ def render_training(trained: Trained) -> str:
     if "mAP" in metrics:
         lines.append(
             f"mAP        {metrics['mAP']:.4f}, micro AUPRC {metrics['micro_auprc']:.4f} (average precision), on "
-            f"{metrics['eval_rows']:,} files and {metrics['eval_classes']} classes; "
+            f"{metrics['eval_rows']:,} rows and {metrics['eval_classes']} classes; "
             f"{metrics['eval_classes_left_out']} classes left out for having no positives"
         )
         if metrics["eval_clips_failed"]:

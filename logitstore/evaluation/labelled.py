@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.found import require_found
 from logitstore.audio.scan import listed, scan
-from logitstore.audio.source import Source
+from logitstore.audio.source import ROW, ColumnNames, Source
 from logitstore.audio.sources import open_source
 from logitstore.digests import hasher
 from logitstore.errors import SourceError, TeacherError
+from logitstore.evaluation.cells import read_cells
+from logitstore.notes import note
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,11 +26,10 @@ if TYPE_CHECKING:
     from logitstore.audio.audiofile import Audio
 
 
-SEPARATOR = ";"
 #: Length of a clip where neither the user nor the data says otherwise.
 DEFAULT_CLIP_SECONDS = 10.0
 
-_ROW = "manifest row"
+_ROW = ROW
 _MOST_NAMED = 3
 
 
@@ -93,47 +96,83 @@ def read_labelled(
     *,
     where: str | None = None,
     where_option: str = "--where",
+    label_separator: str | None = None,
+    classes: Sequence[str] | None = None,
     clip_seconds: float | None = None,
     workers: int = 1,
+    columns: ColumnNames | None = None,
 ) -> Labelled:
-    """Scan a manifest and read its labels: text or numbers, several of them separated by ``;`` or as a Parquet list.
+    """Scan a manifest and read its labels, as :func:`logitstore.evaluation.cells.read_cells` does.
 
-    A row whose cell is empty has no label: none of the classes is there.
+    A row whose cell is empty has no label: none of the classes is there. Rows that name the same segment become one,
+    with the labels of all, as strongly labelled sets have a row for each label. Both are said.
 
+    :param classes: the names that labels will be matched to, where they are known.
     :param where, where_option: see :func:`logitstore.audio.scan.scan`.
     :param clip_seconds: longer rows become several clips; by default 10 s, or the longest row where that is shorter.
-    :raises SourceError: no such manifest or column, or no rows; see also :func:`logitstore.audio.scan.scan`.
+    :param columns: which columns of the manifest say what; by their usual names by default.
+    :raises SourceError: no such manifest or column, no rows, or none of its files is there; see also
+        :func:`logitstore.audio.scan.scan`.
+    :raises AudioError: not one of the files can be read.
     """
-    source = _Numbered(open_source(manifest, audio_root), label_column, manifest)
+    source = _Numbered(open_source(manifest, audio_root, columns), label_column, manifest)
     seconds = DEFAULT_CLIP_SECONDS if clip_seconds is None else clip_seconds
-    table = scan(source, clip_seconds=seconds, where=where, where_option=where_option, workers=workers)
+    table = scan(
+        source, clip_seconds=seconds, where=where, where_option=where_option, workers=workers, join=source.join,
+        label_column=label_column,
+    )  # fmt: skip
+    require_found(source, table, manifest, audio_root)
     if clip_seconds is None:
         lengths, rates = (table[name].to_numpy().astype(np.float64) for name in ("length", "rate"))
         longest = float((lengths / np.maximum(rates, 1)).max())
         seconds = min(seconds, longest) if longest > 0 else seconds
     numbers, row_of = np.unique(table[_ROW].to_numpy(), return_inverse=True)
-    first = np.zeros(len(numbers), dtype=np.int64)
-    first[row_of[::-1]] = np.arange(len(row_of))[::-1]
-    labels = tuple(split_labels(value) for value in table[label_column].take(first).to_pylist())
+    labels = source.labels(numbers, label_separator, classes)
     return Labelled(source, table.drop_columns([_ROW]), row_of.astype(np.int64), labels, seconds, manifest, numbers)
 
 
 def read_listing(
-    manifest: str, label_column: str, *, where: str | None = None
+    manifest: str,
+    label_column: str,
+    *,
+    where: str | None = None,
+    label_separator: str | None = None,
+    classes: Sequence[str] | None = None,
+    columns: ColumnNames | None = None,
 ) -> tuple[pa.Table, tuple[tuple[str, ...], ...], I64]:
     """The rows of a manifest and their labels as :func:`read_labelled` reads them, but no audio is looked at.
 
     :returns: ``path`` and, where the manifest has them, ``start`` and ``duration`` (s) of every row; labels; numbers.
-    :raises SourceError: no such manifest or column, no rows, or the same row twice.
+    :raises SourceError: no such manifest or column, or no rows.
     """
-    listing, own = listed(_Numbered(open_source(manifest), label_column, manifest), where)
-    labels = tuple(split_labels(value) for value in listing[label_column].to_pylist())
-    return listing.select(own), labels, listing[_ROW].to_numpy().astype(np.int64)
+    source = _Numbered(open_source(manifest, None, columns), label_column, manifest)
+    listing, own = listed(source, where, join=source.join)
+    numbers = listing[_ROW].to_numpy().astype(np.int64)
+    return listing.select(own), source.labels(numbers, label_separator, classes), numbers
 
 
 def label_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The distinct labels, sorted."""
     return tuple(sorted({label for row in labels for label in row}))
+
+
+def classes_from(labels: Sequence[tuple[str, ...]], source: str) -> tuple[str, ...]:
+    """The distinct labels, sorted, as the classes of a model.
+
+    :raises SourceError: two of them differ only by case, spaces or the form of their Unicode, so that one is a slip.
+    """
+    names = label_names(labels)
+    alike: dict[str, str] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        other = alike.setdefault(plain, name)
+        if other != name:
+            counts = [sum(each in row for row in labels) for each in (other, name)]
+            raise SourceError(
+                f"{source}: the labels {other!r} ({counts[0]} rows) and {name!r} ({counts[1]} rows) differ only by "
+                "case, spaces or the form of their Unicode; write them alike, or name both in a --classes FILE"
+            )
+    return names
 
 
 def label_matrix(
@@ -149,12 +188,25 @@ def label_matrix(
     found, missing = ClassIndex(classes).find_all(label_names(labels))
     if missing:
         total = len(found) + len(missing)
+        several = [label for label in missing if any(mark in label for mark in ",;|")]
+        remedy = (
+            f"rename the labels, or leave their rows out with SQL, or, if {several[0]!r} is several, say "
+            "--label-separator"
+            if several
+            else "rename the labels, or leave their rows out with SQL"
+        )
         unknown = ", ".join(_with_nearest(label, classes) for label in missing[:_MOST_NAMED])
         raise TeacherError(
             f"{'' if source is None else f'{source}: '}{len(missing)} of {total} labels "
             f"{'are' if len(missing) > 1 else 'is'} no class of {whose}: "
             f"{unknown}{', …' if len(missing) > _MOST_NAMED else ''}; its {len(classes)} classes are "
-            f"{_some(classes)}; rename the labels, or leave their rows out with SQL"
+            f"{_some(classes)}; {remedy}"
+        )
+    numbers = [label for label in found if label.isdecimal() and classes[found[label]] != label]
+    if numbers:
+        note(
+            f"{'' if source is None else f'{source}: '}the label {numbers[0]!r} is taken for AudioSet's index "
+            f"{numbers[0]}, {classes[found[numbers[0]]]!r}, as are {len(numbers)} numbers in all"
         )
     matrix = np.zeros((len(labels), len(classes)), dtype=bool)
     for row, names in enumerate(labels):
@@ -171,6 +223,8 @@ class _Numbered:
         self.segmented = source.segmented
         self.label_column = label_column
         self.what = what
+        self._cells: list[Any] = []
+        self._joined: dict[int, list[int]] = {}
 
     def listing(self) -> pa.Table:
         import pyarrow as pa
@@ -182,7 +236,46 @@ class _Numbered:
                 f"{self.what}: no column {self.label_column!r} to take labels from; found "
                 f"{', '.join(map(repr, own)) or 'no columns beside the path'}; name one with --label-column"
             )
+        self._cells = listing[self.label_column].to_pylist()
         return listing.append_column(_ROW, pa.array(np.arange(listing.num_rows)))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("reading", "notes", "cut_already"):  # what a source may also say
+            return getattr(self.source, name)
+        raise AttributeError(name)
+
+    def join(self, listing: pa.Table, own: list[str]) -> pa.Table:
+        """The first of the rows that name the same segment; :meth:`labels` gives it those of all."""
+        import pyarrow as pa
+
+        groups = listing.select([*own, _ROW]).group_by(own, use_threads=False).aggregate([(_ROW, "list")])
+        if groups.num_rows == listing.num_rows:
+            return listing
+        together = groups[f"{_ROW}_list"].to_pylist()
+        self._joined = {min(rows): sorted(rows) for rows in together}
+        several = [rows for rows in together if len(rows) > 1]
+        note(
+            f"{self.what}: {sum(map(len, several))} rows name {len(several)} segments, some of them the same "
+            f"({listing['path'][int(np.flatnonzero(listing[_ROW].to_numpy() == min(several[0]))[0])].as_py()!r}); each "
+            "is one, with the labels of all its rows"
+        )
+        return listing.filter(pa.array(np.isin(listing[_ROW].to_numpy(), list(self._joined))))
+
+    def labels(self, numbers: I64, separator: str | None, classes: Sequence[str] | None) -> tuple[tuple[str, ...], ...]:
+        """The labels of rows of the listing, by their numbers int64 (R,)."""
+        rows = [self._joined.get(number, [number]) for number in numbers.tolist()]
+        cells = [self._cells[number] for several in rows for number in several]
+        read = iter(
+            read_cells(cells, column=self.label_column, source=self.what, separator=separator, classes=classes).labels
+        )
+        labels = tuple(tuple(dict.fromkeys(label for _ in several for label in next(read) or ())) for several in rows)
+        empty = sum(not each for each in labels)
+        if empty:
+            note(
+                f"{self.what}: {empty} of {len(labels)} rows have no label in the column {self.label_column!r}; they "
+                "count as having none of the classes"
+            )
+        return labels
 
     def read(self, path: str) -> Audio:
         return self.source.read(path)
@@ -201,11 +294,3 @@ def _with_nearest(label: str, classes: Sequence[str]) -> str:
     by_plain = {plain(name): name for name in reversed(classes)}
     near = difflib.get_close_matches(plain(label), by_plain, n=1, cutoff=0.75)
     return f"{label!r} (perhaps {by_plain[near[0]]!r})" if near else repr(label)
-
-
-def split_labels(value: Any) -> tuple[str, ...]:
-    """The labels of one cell, without spaces around them, each once."""
-    if value is None:
-        return ()
-    parts = [str(item) for item in value] if isinstance(value, list) else str(value).split(SEPARATOR)
-    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))

@@ -59,7 +59,7 @@ def score_rows(
     if failures and not heard.any():
         clip = min(failures)
         raise SourceError(
-            f"none of {len(audio)} clips can be decoded, the first ({labelled.name(clip)}): {failures[clip]}"
+            f"none of {len(audio)} clips can be decoded, the first ({audio.place(clip)}): {failures[clip]}"
         )
     return *labelled.by_row(scores, heard), failures
 

@@ -10,9 +10,12 @@ import numpy as np
 
 from logitstore.arrays import F64, I64, Bool
 from logitstore.audio.scan import keep_where
+from logitstore.audio.source import ColumnNames, kept_name
 from logitstore.errors import SourceError, UsageError
-from logitstore.evaluation.labelled import label_matrix, read_listing, split_labels
+from logitstore.evaluation.cells import read_cells
+from logitstore.evaluation.labelled import label_matrix, read_listing
 from logitstore.evaluation.metrics import Metrics, areas, measure
+from logitstore.notes import note
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +41,8 @@ class StoredScores:
     """How good a store's targets are.
 
     ``metrics``: of the mean over a row's clips and their views. ``views``: of each view alone. ``rows`` and ``clips``
-    were scored; ``clips_without_labels`` have targets and belong to no row, ``rows_without_clips`` have labels and no
+    were scored, and ``rows_of_several_clips`` of the rows are the mean of more than one clip;
+    ``clips_without_labels`` have targets and belong to no row, ``rows_without_clips`` have labels and no
     clip with targets, ``clips_failed`` have no targets. ``clip_seconds`` and ``sample_rate`` (Hz) are the store's.
     """
 
@@ -47,6 +51,7 @@ class StoredScores:
     views: tuple[ViewScore, ...]
     rows: int
     clips: int
+    rows_of_several_clips: int
     clips_without_labels: int
     rows_without_clips: int
     clips_failed: int
@@ -121,6 +126,7 @@ class StoredRows:
             tuple(views),
             len(self.labels),
             len(np.unique(self.clip)),
+            int((np.bincount(self.row) > 1).sum()),
             self.clips_without_labels,
             self.rows_without_clips,
             self.clips_failed,
@@ -145,17 +151,29 @@ class StoredRows:
         return sums, np.bincount(row, minlength=len(self.labels))
 
 
-def join_manifest(store: Store, manifest: str, label_column: str, *, where: str | None = None) -> StoredRows:
+def join_manifest(
+    store: Store,
+    manifest: str,
+    label_column: str,
+    *,
+    where: str | None = None,
+    separator: str | None = None,
+    columns: ColumnNames | None = None,
+) -> StoredRows:
     """The rows of a manifest and the clips of a store that lie in them.
 
-    A clip belongs to a row of the same path whose span, from ``start`` for ``duration`` seconds where the manifest
-    cuts, holds it to one frame. Paths are compared as they stand: relative to the audio root of either.
+    A row is scored on the clip that is its very segment, from ``start`` for ``duration`` seconds, to one frame. Where
+    the store has none, it is scored on the mean of the clips that it was cut into, and else of all that lie in it; a
+    row without ``start`` and ``duration`` is its whole file. Paths are compared as they stand: relative to the audio
+    root of either.
 
     :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
     """
-    listing, labels, numbers = read_listing(manifest, label_column, where=where)
+    listing, labels, numbers = read_listing(
+        manifest, label_column, where=where, label_separator=separator, classes=store.manifest.classes, columns=columns
+    )
     targets, failed = _with_targets(store)
-    row, clip = _pairs(listing, store.clips, targets)
+    row, clip = _pairs(listing, store.clips, targets, store.manifest.clip_seconds)
     if not len(row):
         raise SourceError(
             f"none of the {len(labels):,} rows of {manifest} is a clip of the store {store.location} with targets: a "
@@ -169,11 +187,11 @@ def join_manifest(store: Store, manifest: str, label_column: str, *, where: str 
     return joined.keep(rows)
 
 
-def join_own(store: Store, label_column: str, *, where: str | None = None) -> StoredRows:
-    """The clips of a store with the labels that its own clip table has; clips of one path and one label are one row.
+def join_own(store: Store, label_column: str, *, where: str | None = None, separator: str | None = None) -> StoredRows:
+    """The clips of a store with the labels that its own clip table has: each clip is a row.
 
-    A clip whose cell is null, as it is where a store was extended by a source without that column, has no labels. An
-    empty cell says that there is none of the classes.
+    A clip whose cell is null (or NaN), as it is where a store was extended by a source without that column, has no
+    labels. An empty cell says that there is none of the classes.
 
     :param where: SQL over the clip table's columns.
     :raises SourceError: no such column, or nothing is left.
@@ -182,6 +200,7 @@ def join_own(store: Store, label_column: str, *, where: str | None = None) -> St
 
     table = store.clips
     columns = [name for name in table.column_names if name not in ("clip", "path", "start", "length", "rate")]
+    label_column = kept_name(label_column, columns)
     if label_column not in columns:
         raise SourceError(
             f"the store {store.location} has no column {label_column!r} to take labels from; found "
@@ -191,31 +210,25 @@ def join_own(store: Store, label_column: str, *, where: str | None = None) -> St
     targets, failed = _with_targets(store)
     if where is not None:
         targets = np.intersect1d(targets, keep_where(table, where)["clip"].to_numpy())
-    chosen = table.take(pa.array(targets))
-    number_of: dict[tuple[str, tuple[str, ...]], int] = {}
-    row, clip = [], []
-    for number, path, cell in zip(
-        targets.tolist(), chosen["path"].to_pylist(), chosen[label_column].to_pylist(), strict=True
-    ):
-        if cell is not None:
-            row.append(number_of.setdefault((path, split_labels(cell)), len(number_of)))
-            clip.append(number)
-    if not row:
+    cells = read_cells(
+        table[label_column].take(pa.array(targets)).to_pylist(), column=label_column,
+        source=f"the store {store.location}", separator=separator, classes=store.manifest.classes,
+    )  # fmt: skip
+    clip = targets[[labels is not None for labels in cells.labels]]
+    labels = tuple(each for each in cells.labels if each is not None)
+    if not len(clip):
         raise SourceError(
             f"none of {len(targets):,} clips with targets of the store {store.location} has a label in the column "
             f"{label_column!r}; give a MANIFEST of labels, or another --label-column or --where"
         )
-    return StoredRows(
-        store,
-        None,
-        tuple(labels for _, labels in number_of),
-        np.arange(len(number_of)),
-        np.array(row, dtype=np.int64),
-        np.array(clip, dtype=np.int64),
-        len(targets) - len(clip),
-        0,
-        failed,
-    )
+    empty = sum(not each for each in labels)
+    if empty:
+        note(
+            f"the store {store.location}: {empty} of {len(labels)} clips have an empty cell in the column "
+            f"{label_column!r}; they count as having none of the classes"
+        )
+    rows = np.arange(len(clip))
+    return StoredRows(store, None, labels, rows, rows, clip, len(targets) - len(clip), 0, failed)
 
 
 def _with_targets(store: Store) -> tuple[I64, int]:
@@ -226,8 +239,11 @@ def _with_targets(store: Store) -> tuple[I64, int]:
     return np.unique(np.concatenate(views)), len(store.failures())
 
 
-def _pairs(listing: pa.Table, clips: pa.Table, targets: I64) -> tuple[I64, I64]:
-    """Which clips belong to which rows of a listing: positions of the rows and clips, int64 (P,) each, by clip."""
+def _pairs(listing: pa.Table, clips: pa.Table, targets: I64, clip_seconds: float) -> tuple[I64, I64]:
+    """Which clips belong to which rows of a listing: positions of the rows and clips, int64 (P,) each, by clip.
+
+    :param clip_seconds: the length that the store's clips were cut to.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -246,12 +262,25 @@ def _pairs(listing: pa.Table, clips: pa.Table, targets: I64) -> tuple[I64, I64]:
     row = by_code[firsts[of_path[place]] + offset]
 
     start, length, rate = (chosen[name].to_numpy().astype(np.int64)[place] for name in ("start", "length", "rate"))
-    inside = np.ones(len(place), dtype=np.bool_)
-    if "start" in listing.column_names or "duration" in listing.column_names:
-        low = np.floor(_seconds(listing, "start", 0.0)[row] * rate + 0.5)
-        high = low + np.floor(_seconds(listing, "duration", np.inf)[row] * rate + 0.5)
-        inside = (start >= low - 1) & (start + length <= high + 1)
-    return row[inside], targets[place[inside]]
+    if "start" not in listing.column_names and "duration" not in listing.column_names:
+        return row, targets[place]
+    low = np.floor(_seconds(listing, "start", 0.0)[row] * rate + 0.5)
+    high = low + np.floor(_seconds(listing, "duration", np.inf)[row] * rate + 0.5)
+    inside = (start >= low - 1) & (start + length <= high + 1)
+    row, clip, start, length, rate, low, high = (
+        each[inside] for each in (row, targets[place], start, length, rate, low, high)
+    )
+    exact = (abs(start - low) <= 1) & (abs(start + length - high) <= 1)
+    whole = np.maximum(1, np.floor(clip_seconds * rate + 0.5))
+    offset = (start - low + 1) % whole <= 2  # a frame either way
+    cut = offset & ((abs(length - whole) <= 1) | (abs(start + length - high) <= 1)) & np.isfinite(high)
+    span = np.bincount(row, weights=np.where(cut, length, 0), minlength=listing.num_rows)[row]
+    cut &= 2 * (high - low - span) <= whole  # the clips that the row was cut into; a short rest was left out
+    best = np.zeros(listing.num_rows, np.int64)
+    rank = np.where(exact, 2, cut)
+    np.maximum.at(best, row, rank)
+    own = rank == best[row]
+    return row[own], clip[own]
 
 
 def _seconds(listing: pa.Table, name: str, missing: float) -> F64:

@@ -10,6 +10,7 @@ import numpy as np
 
 from logitstore.arrays import F32
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.source import ColumnNames
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation.labelled import label_matrix, read_labelled
 from logitstore.evaluation.metrics import measure
@@ -50,8 +51,15 @@ def _stored_rows(options: EvaluateOptions, place: str) -> StoredRows:
 
     store = open_store(place)
     if options.manifest is None:
-        return join_own(store, options.label_column, where=options.where)
-    return join_manifest(store, options.manifest, options.label_column, where=options.where)
+        return join_own(store, options.label_column, where=options.where, separator=options.label_separator)
+    return join_manifest(
+        store,
+        options.manifest,
+        options.label_column,
+        where=options.where,
+        separator=options.label_separator,
+        columns=ColumnNames.of(options),
+    )
 
 
 def _heard_by_teachers(
@@ -77,8 +85,11 @@ def _heard_by_teachers(
         options.audio_root,
         options.label_column,
         where=options.where,
+        label_separator=options.label_separator,
+        classes=ensemble.classes,
         clip_seconds=options.clip_seconds,
         workers=workers,
+        columns=ColumnNames.of(options),
     )
     if stored is not None:
         labelled = labelled.keep(np.isin(labelled.numbers, stored.numbers))
@@ -108,7 +119,7 @@ def _heard_by_teachers(
         clips=len(audio) - len(failures),
         clip_seconds=labelled.clip_seconds,
         sample_rate=rate,
-        failures=tuple((labelled.name(clip), reason) for clip, reason in sorted(failures.items())),
+        failures=tuple((audio.place(clip), reason) for clip, reason in sorted(failures.items())),
     )
 
 

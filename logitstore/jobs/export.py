@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,10 @@ def _lists(items: Any, each: int) -> pa.ListArray:
 
 @contextlib.contextmanager
 def _whole(out: str | Path) -> Iterator[Path]:
-    """A path to write to that becomes ``out`` at the end, and goes away where there is an error."""
+    """A path to write to that becomes ``out`` at the end, and goes away where there is an error.
+
+    It lies in a folder that is made for it alone, beside ``out``: nothing that was there is touched.
+    """
     if is_url(str(out)):
         raise UsageError(f"--out {out} is a URL; exports are written to a file or folder: copy it from there")
     target = Path(out)
@@ -225,22 +228,12 @@ def _whole(out: str | Path) -> Iterator[Path]:
         raise UsageError(f"--out {out} exists; choose another name, or remove it")
     if not target.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {target.parent}; make it")
-    partial = target.with_name(target.name + ".partial")
     try:
-        _remove(partial)
-        yield partial
-        partial.replace(target)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as scratch:
+            partial = Path(scratch) / target.name
+            yield partial
+            partial.replace(target)
     except OSError as error:
-        _remove(partial)
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -30,13 +30,16 @@ SUFFIX = ".onnx"
 #: Clips that ranges are measured on, evenly over all that are given; and how many a batch.
 _CALIBRATION_CLIPS = 128
 _CALIBRATION_BATCH = 8
+#: What is said aloud: fewer clips with the same first class, or a probability that is farther away.
+_LEAST_AGREEMENT, _MOST_DIFFERENCE = 0.95, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
     """One file: its size, how far it is from the run, and its mAP where labels were given.
 
-    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on.
+    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on. Of an 8-bit file,
+    ``weights`` says how many have 8 bits and how many do not, and ``warning`` that it lost much, where it did.
     """
 
     path: str
@@ -44,6 +47,8 @@ class Exported:
     method: str | None
     agreement: Agreement
     heard: str
+    weights: int8.Weights | None = None
+    warning: str | None = None
     mAP: float | None = None  # noqa: N815 - its name everywhere
 
 
@@ -92,6 +97,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
         measured = evaluate(
             EvaluateOptions(
                 manifest=options.eval_manifest, teachers=specs, label_column=options.label_column,
+                label_separator=options.label_separator,
                 audio_root=options.audio_root, where=options.eval_where, clip_seconds=options.clip_seconds,
                 workers=options.workers, device="cpu",
             )
@@ -99,7 +105,8 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
         found = [metrics.mAP for _, metrics in measured.members]
     files = tuple(
         Exported(
-            path=str(target), bytes=len(part), method=method, agreement=agreed, heard=heard, mAP=mean_ap
+            path=str(target), bytes=len(part), method=method, agreement=agreed, heard=heard, mAP=mean_ap,
+            weights=None if method is None else int8.weights_of(part), warning=method and _warning(agreed),
         )
         for (target, part, method, agreed, heard), mean_ap in zip(parts, found[1:], strict=True)
     )  # fmt: skip
@@ -109,11 +116,22 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
     )  # fmt: skip
 
 
+def _warning(found: Agreement) -> str | None:
+    """Why an 8-bit file is not what the run is; None for one that is near."""
+    if found.top1 >= _LEAST_AGREEMENT and found.largest <= _MOST_DIFFERENCE:
+        return None
+    return (
+        f"8 bits cost much here: another first class for {1 - found.top1:.1%} of the clips, probabilities up to "
+        f"{found.largest:.2g} away; measure it with --eval MANIFEST before it is used, and try --activation-bits 16 or "
+        "more and other audio for --calibrate"
+    )
+
+
 def _check(options: ExportOptions) -> None:
     if Path(options.out).suffix != SUFFIX:
         raise RunError(f"--out is {options.out!r}; give a file that ends in {SUFFIX}")
     if options.eval_manifest is None:
-        for name in ("label_column", "eval_where"):
+        for name in ("label_column", "label_separator", "eval_where"):
             if getattr(options, name) is not None:
                 raise RunError(f"--{name.replace('_', '-')} says how to evaluate, and there is no --eval MANIFEST")
     elif options.label_column is None:
@@ -136,7 +154,7 @@ def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes
         raise RunError(
             f"--activation-bits is for convolutions, and run {options.run!r} is mostly matrix products; leave it out"
         )
-    heard = [] if asked is None else _audio(options, run.sample_rate)
+    heard = [] if asked is None else _audio(options, run)
     small = int8.quantised(content, method, heard, options.activation_bits)
     path = Path(options.out)
     measured_on = f"{sum(len(batch) for batch in heard)} clips of {asked}" if heard else "test signals"
@@ -147,7 +165,7 @@ def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes
     return path.with_suffix(f".int8{SUFFIX}"), small, method, compare(small, run.model, heard), measured_on
 
 
-def _audio(options: ExportOptions, rate: int) -> list[F32]:
+def _audio(options: ExportOptions, run: Run) -> list[F32]:
     """Batches of clips, float32 (B, S), unaugmented and padded, evenly over all that are given.
 
     :raises SourceError: none can be decoded.
@@ -160,12 +178,13 @@ def _audio(options: ExportOptions, rate: int) -> list[F32]:
     else:
         labelled = read_labelled(
             str(options.eval_manifest), options.audio_root, str(options.label_column), where=options.eval_where,
-            clip_seconds=options.clip_seconds, workers=workers,
+            label_separator=options.label_separator, classes=run.classes, clip_seconds=options.clip_seconds,
+            workers=workers,
         )  # fmt: skip
         source, table, seconds = labelled.source, labelled.table, labelled.clip_seconds
     chosen = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, _CALIBRATION_CLIPS)).round().astype(int))
-    audio = ClipAudio(source, table.take(chosen), rate)
-    samples = max(1, clip_samples(seconds, rate))
+    audio = ClipAudio(source, table.take(chosen), run.sample_rate)
+    samples = max(1, clip_samples(seconds, run.sample_rate))
     failures: dict[int, str] = {}
     with ThreadPoolExecutor(workers, "decode") as pool:
         batches = [

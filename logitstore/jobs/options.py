@@ -13,13 +13,16 @@ from logitstore.options import (
     DEVICE,
     EVAL,
     EVAL_WHERE,
+    LABEL_SEPARATOR,
     OUT,
     AudioRoot,
     BatchSize,
     ClipSeconds,
+    ColumnOptions,
     DeviceOptions,
     EnsembleOptions,
     LabelColumn,
+    LabelSeparator,
     Option,
     Options,
     Out,
@@ -28,7 +31,7 @@ from logitstore.options import (
     WorkerOptions,
 )
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
-from logitstore.views.recipe import BUILT_IN, Recipe
+from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
 from teachers.registry import forms
 
 TEACHER = Option(
@@ -37,11 +40,11 @@ TEACHER = Option(
 )  # fmt: skip
 Teachers = Annotated[Sequence[str], TEACHER]
 Source = Annotated[
-    str,
+    str | Sequence[str],
     Option(
-        "The audio: a folder, a manifest (CSV, TSV or Parquet with a column `path`), tar shards, Parquet with audio "
-        "bytes, or HDF5.",
-        argument=True, names="source",
+        "The audio: a folder, audio files, a table of them (CSV, TSV, JSON lines or Parquet), label files of Audacity "
+        "or Raven, tar shards, Parquet with audio bytes, or HDF5. Several are read as one.",
+        argument=True, metavar="SOURCE...", names="source", many=True,
     ),
 ]  # fmt: skip
 ViewSeconds = Annotated[
@@ -90,7 +93,7 @@ class BuildingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions):
+class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOptions):
     """What ``logitstore build`` is asked; None means the default that the data suggests."""
 
     source: Source
@@ -103,12 +106,17 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions):
     recipe: Annotated[
         str | Recipe,
         Option(
-            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file.", group="Views", metavar="NAME|FILE",
-               names="recipe"),
-    ] = "ced"  # fmt: skip
+            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file; {AUTO} is ced where every teacher takes "
+            "masks, wave otherwise.",
+            group="Views", metavar="NAME|FILE", names="recipe"),
+    ] = AUTO  # fmt: skip
     seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
     clip_seconds: ViewSeconds = 10.0
-    sample_rate: SampleRate = 16000
+    sample_rate: Annotated[
+        int | None,
+        Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
+               default="the highest of the teachers"),
+    ] = None  # fmt: skip
     topk: TopK = None
     keep_members: Annotated[
         bool, Option("Keep what each teacher says of the stored classes, beside their average.", group="What is stored")
@@ -137,7 +145,7 @@ class Extension(BuildOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtendOptions(BuildingOptions, WorkerOptions):
+class ExtendOptions(BuildingOptions, WorkerOptions, ColumnOptions):
     """What ``logitstore extend`` is asked; None means what the store has."""
 
     store: Store
@@ -182,7 +190,7 @@ class VerifyOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(EnsembleOptions):
+class EvaluateOptions(EnsembleOptions, ColumnOptions):
     """What ``logitstore evaluate`` is asked; None means the default that the data or the teachers suggest.
 
     ``manifest`` may be None where only ``stored`` targets are scored, against labels of the store's own clip table.
@@ -190,9 +198,10 @@ class EvaluateOptions(EnsembleOptions):
 
     manifest: Annotated[
         str | None,
-        Option("A table of labelled audio: CSV, TSV or Parquet with a column `path`.", argument=True, names="source"),
+        Option("A table of labelled audio: CSV, TSV, JSON lines or Parquet.", argument=True, names="source"),
     ] = None
     label_column: LabelColumn
+    label_separator: LabelSeparator = None
     audio_root: AudioRoot = None
     where: Where = None
     clip_seconds: ClipSeconds = None
@@ -280,6 +289,7 @@ class ExportOptions(WorkerOptions):
     label_column: Annotated[
         str | None, Option("The column of labels in that table.", group="Evaluation", metavar="NAME")
     ] = None
+    label_separator: Annotated[str | None, LABEL_SEPARATOR.but(group="Evaluation")] = None
     eval_where: Annotated[str | None, EVAL_WHERE] = None
     audio_root: AudioRoot = None
     clip_seconds: Annotated[float | None, CLIP_SECONDS.but(default="as in the run's training")] = None

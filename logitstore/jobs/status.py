@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitstore.store import claims
+from logitstore.store.format.manifest import NOT_COVERED, member_names
+from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
-from logitstore.store.summary import Summary, summarise
+from logitstore.store.summary import Summary, failure_lines, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,16 +17,26 @@ class Status(Summary):
     """Blocks of a store that are done, claimed and missing.
 
     A shard counts as done when it has all views of the store. Before the first commit there is no telling how many
-    views are wanted, and every shard is missing. ``failures`` are (clip, path, reason).
+    views are wanted, and every shard is missing.
     """
 
     claimed: tuple[int, ...]
-    failures: tuple[tuple[int, str, str], ...]
+    failures: tuple[Failure, ...]
 
     @property
     def missing(self) -> int:
         """Number of shards that are not done."""
         return self.shards - self.shards_finished
+
+    @property
+    def not_covered(self) -> list[tuple[str, str]]:
+        """(teacher, what): what the digest of a teacher cannot tell apart, as the manifest says."""
+        names = member_names(self.manifest)
+        return [
+            (name, str(what))
+            for name, member in zip(names, self.manifest.teachers, strict=True)
+            for what in member.contract.get(NOT_COVERED, ())
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -36,7 +48,8 @@ class Status(Summary):
             "done": self.shards_finished,
             "claimed": list(self.claimed),
             "missing": self.missing,
-            "failures": [{"clip": clip, "path": path, "reason": reason} for clip, path, reason in self.failures],
+            "not_covered": [{"teacher": name, "what": what} for name, what in self.not_covered],
+            "failures": [vars(failure) for failure in self.failures],
         }
 
     def render(self) -> str:
@@ -47,11 +60,12 @@ class Status(Summary):
             f"clips      {self.clips:,} x {self.views} views",
             f"blocks     {self.shards_finished:,} of {self.shards:,} shards done, {len(self.claimed):,} claimed, "
             f"{self.missing:,} missing",
-            f"failures   {len(self.failures):,}",
+            *failure_lines(self.failures, self.location, 20),
         ]
-        lines += [f"           clip {clip}, {path}: {reason}" for clip, path, reason in self.failures[:20]]
-        if len(self.failures) > 20:
-            lines.append(f'           … all of them: logitstore inspect {self.location} "FROM failures"')
+        lines[3:3] = [
+            f"teachers   the digest of {name} does not cover {what}: a change of it is not noticed"
+            for name, what in self.not_covered
+        ]
         return "\n".join(lines)
 
 

@@ -86,7 +86,7 @@ class Ced(Tagger):
         self.patch_embed = _Patches(dim)
         self.time_pos_embed = nn.Parameter(torch.randn(1, dim, 1, frames // PATCH) * 0.02)
         self.freq_pos_embed = nn.Parameter(torch.randn(1, dim, bands // PATCH, 1) * 0.02)
-        rates = torch.linspace(0.0, drop_path, depth).tolist()
+        rates = torch.linspace(0.0, drop_path, depth, device="cpu").tolist()
         self.blocks = nn.Sequential(*(_Block(dim, heads, mlp, qkv_bias, rate) for rate in rates))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.outputlayer = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, classes))

@@ -38,6 +38,11 @@ def names() -> tuple[str, ...]:
     return (*_own(), *(name for name in offered(ENTRY_POINTS) if name not in _own()))
 
 
+def is_own(name: str) -> bool:
+    """Whether a net is one of this package, and neither an installed nor a named one of somebody else's."""
+    return name in _own()
+
+
 def default_lr(name: str) -> float:
     """The highest learning rate of a net for a batch of 32, unless another is asked for."""
     own = _own().get(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from logitstore.classes import audioset, check_classes
 from logitstore.errors import TeacherError
+from logitstore.files import read_text
 
 _KEYS = ("classes", "scores", "sample_rate", "output", "clip_seconds")
 
@@ -47,8 +48,8 @@ def read_sidecar(path: Path, *, required: tuple[str, ...] = ()) -> Sidecar | Non
         return None
     whose = f"sidecar {str(file)!r}"
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        document = json.loads(read_text(file))
+    except (ValueError, OSError, RecursionError) as error:
         raise TeacherError(f"{whose} is not readable JSON: {error}") from error
     if not isinstance(document, dict):
         raise TeacherError(f"{whose} is not a JSON object; it needs the keys {', '.join(required) or 'classes'}")
@@ -66,7 +67,7 @@ def read_sidecar(path: Path, *, required: tuple[str, ...] = ()) -> Sidecar | Non
         scores=None if "scores" not in document else check_scores(document["scores"], whose=whose),
         sample_rate=None if "sample_rate" not in document else check_rate(document["sample_rate"], whose=whose),
         output=_check_output(document.get("output", "probabilities"), whose=whose),
-        clip_seconds=_check_seconds(document.get("clip_seconds"), whose=whose),
+        clip_seconds=check_seconds(document.get("clip_seconds"), whose=whose),
     )
 
 
@@ -90,7 +91,11 @@ def check_rate(rate: object, *, whose: str) -> int:
     return rate
 
 
-def _check_seconds(seconds: object, *, whose: str) -> float | None:
+def check_seconds(seconds: object, *, whose: str) -> float | None:
+    """Check a length of clips in seconds, and give it back; None where there is none.
+
+    :raises TeacherError: not a number above 0.
+    """
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:

@@ -6,10 +6,10 @@ read-only, whether it was forked, spawned or started on its own: the file's name
 What is mapped is page cache: the kernel keeps the views in use in memory and gives the rest up when it needs room. The
 rows of one view lie together, so an epoch that uses one view of every clip works on 1/V of the file.
 
-The file lies in ``logitstore-<user id>`` in the temporary folder (``TMPDIR`` chooses another). The last process that
-has the store open removes it; what a killed one left is removed by the next that comes. Where the views do not all
-fit on that disk the file holds as many as do, and where not one does, decoded blocks are kept in this process alone,
-the most recently used, up to :data:`MOST_KEPT_BYTES`.
+The file lies in ``logitstore-<user id>-<secret>`` in the temporary folder (``TMPDIR`` chooses another). The last
+process that has the store open removes it; what a killed one left is removed by the next that comes. Where the views do
+not all fit on that disk the file holds as many as do, and where not one does, decoded blocks are kept in this process
+alone, the most recently used, up to :data:`MOST_KEPT_BYTES`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -40,6 +41,7 @@ from logitstore.store.storage import LocalStorage, Storage
 MOST_KEPT_BYTES = 1 << 29
 _PAGE = 4096
 _VERSION = 1  # of the rows' layout
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 #: Decodes a block: rows of bytes (R, V, width).
 Decode = Callable[[Commit], U8]
@@ -226,12 +228,29 @@ def _folder() -> Path:
 
     :raises OSError: it cannot be made, or is another's.
     """
-    folder = Path(tempfile.gettempdir()) / f"logitstore-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"logitstore-{os.getuid()}{_secret()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{folder} is not a folder of this user alone")
     return folder
+
+
+def _secret() -> str:
+    """What nobody else can guess, so that nobody can take the folder's name before it is made.
+
+    It stands in the user's own cache folder; where there is none that can be written to, the name goes without.
+    """
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "logitstore" / "scratch"
+    try:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            file = os.open(place, _NEW, 0o600)
+            os.write(file, secrets.token_hex(8).encode())
+            os.close(file)
+        return f"-{place.read_text(encoding='ascii')[:16]}"
+    except (OSError, RuntimeError, ValueError):
+        return ""
 
 
 def _lock_file(path: Path) -> Path:

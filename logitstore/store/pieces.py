@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +32,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from logitstore.store.format.basis import Basis
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that has no targets: its number, its path, ``start_s`` in seconds of its file (None where the file could
+    not be read), the reason, and the views [view_start, view_stop) of the blocks that it failed in."""
+
+    clip: int
+    path: str
+    start_s: float | None
+    reason: str
+    view_start: int
+    view_stop: int
+
+    @property
+    def place(self) -> str:
+        """For people: its path and, unless it begins with its file, the second that it starts at."""
+        return f"{self.path} from {self.start_s:g} s" if self.start_s else self.path
 
 
 class Pieces:
@@ -220,15 +239,26 @@ class Pieces:
             found.append(Recorded(clip, self.clips["path"][clip].as_py(), draws, partner, stored))
         return found
 
-    def failures(self) -> list[tuple[int, str, str]]:
-        """(clip, path, reason) of every clip that has no targets, by clip."""
-        return [
-            (int(first) + clip, paths[clip].as_py(), reasons[clip])
-            for piece, first in zip(self.pieces, self.offsets if len(self.pieces) > 1 else [0], strict=False)
-            if (reasons := failed_clips(piece.commits))
-            for paths in [piece.clips["path"]]
-            for clip in sorted(reasons)
-        ]
+    def failures(self, most: int | None = None) -> list[Failure]:
+        """The clips that have no targets, and why, by clip.
+
+        :param most: only the first of them; all by default.
+        """
+        found: list[Failure] = []
+        for piece, first in zip(self.pieces, self.offsets if len(self.pieces) > 1 else [0], strict=False):
+            reasons = failed_clips(piece.commits)
+            if not reasons:
+                continue
+            spans: dict[int, tuple[int, int]] = {}
+            for commit in piece.commits:
+                for row, _ in commit.failed:
+                    low, high = spans.get(clip := commit.first_clip + row, (commit.view_start, commit.view_stop))
+                    spans[clip] = min(low, commit.view_start), max(high, commit.view_stop)
+            clips = sorted(reasons)[: None if most is None else most - len(found)]
+            for clip, key in zip(clips, piece.clip_rows(clips, ["path", "start", "rate"]), strict=True):
+                start_s = key["start"] / key["rate"] if key["rate"] > 0 else None
+                found.append(Failure(int(first) + clip, key["path"], start_s, reasons[clip], *spans[clip]))
+        return found
 
     # relations
 

@@ -6,7 +6,7 @@ builds and imports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy as np
 from logitstore.audio.lengths import samples_at
 from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.relations import relation_bytes, relation_sizes
-from logitstore.store.pieces import Pieces, failed_clips
+from logitstore.store.pieces import Failure, Pieces, failed_clips
 from logitstore.store.shards import unfinished_shards
 
+_SHOWN = 3  # failures
 _KEYS = ("path", "start", "length", "rate")
 
 
@@ -26,11 +27,11 @@ class Summary:
     """What a store is and holds.
 
     ``clips`` counts the clip table, and ``columns`` are those that a user added to it; ``failed`` are the clips of
-    finished blocks that have no targets. ``views`` is one more than the highest view of any block, ``stored_views``
-    those that have targets, summed over clips; ``shards_finished`` of the ``shards`` have all of the views.
-    ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate. ``relation_bytes`` are of the frames, the
-    clips and their basis, where the store keeps them. ``seed``, ``value_bits`` and ``average`` are lists where the
-    pieces of a store differ.
+    finished blocks that have no targets, the first of them in ``first_failures``. ``views`` is one more than the
+    highest view of any block, ``stored_views`` those that have targets, summed over clips; ``shards_finished`` of the
+    ``shards`` have all of the views. ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate.
+    ``relation_bytes`` are of the frames, the clips and their basis, where the store keeps them. ``seed``,
+    ``value_bits`` and ``average`` are lists where the pieces of a store differ.
     """
 
     location: str
@@ -41,6 +42,7 @@ class Summary:
     clips: int
     columns: tuple[str, ...]
     failed: int
+    first_failures: tuple[Failure, ...]
     views: int
     stored_views: int
     blocks: int
@@ -138,12 +140,16 @@ class Summary:
             ("columns", ", ".join(self.columns) or "none but path, start, length, rate"),
             ("tables", ", ".join(["clips", "views", "topk", *members, "teachers", "failures", "blocks"])),
         ]  # fmt: skip
+        if self.first_failures:
+            some = "; ".join(f"clip {each.clip}, {each.place}: {each.reason}" for each in self.first_failures)
+            more = '; …; all of them: "FROM failures"' if self.failed > _SHOWN else ""
+            lines.insert(2, ("failures", f"{self.failed:,}: {some}{more}"))
         spec = manifest.relations
         if spec is not None:
             shown = [f"Gram matrices of {spec.frames} frames"] if spec.frames else []
             shown += [f"vectors of {spec.clips} components"] if spec.clips else []
             each = relation_sizes(self.relation_bytes, self.stored_views)
-            lines.insert(7, ("relations", f"{' and '.join(shown)}; {each}"))
+            lines.insert(-3, ("relations", f"{' and '.join(shown)}; {each}"))
         return lines
 
     def render(self) -> str:
@@ -155,11 +161,11 @@ class Summary:
 class BuildSummary(Summary):
     """What a store holds after a build that made ``made_views`` of its views in ``seconds``.
 
-    ``failures`` are (path, reason) of the clips without targets. ``missing`` of the shards lack some of the views that
+    ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
     were asked for, which only ``--shards`` and sources of other parts leave.
     """
 
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
     made_views: int
     seconds: float
     missing: int
@@ -192,6 +198,7 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
         clips=sum(sum(piece.part_clips) for piece in pieces),
         columns=tuple(name for name in columns if name not in _KEYS),
         failed=len(failed_clips(committed)),
+        first_failures=tuple(store.failures(_SHOWN)),
         views=store.views,
         stored_views=store.view_count(),
         blocks=len(committed),
@@ -201,6 +208,16 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
         pcm_bytes=pcm,
         relation_bytes={name: sum(own[name] for own in relations) for name in (relations or [{}])[0]},
     )
+
+
+def failure_lines(failures: Sequence[Failure], location: str, most: int = 10) -> list[str]:
+    """How many clips failed, and where and why the first of them did: lines for people."""
+    margin = " " * 11
+    lines = [f"failures   {len(failures):,}"]
+    lines += [f"{margin}clip {failure.clip}, {failure.place}: {failure.reason}" for failure in failures[:most]]
+    if len(failures) > most:
+        lines.append(f'{margin}… all of them: logitstore inspect {location} "FROM failures"')
+    return lines
 
 
 def pcm_bytes(batches: Iterable[Any], sample_rate: int) -> int:

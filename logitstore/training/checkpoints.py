@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 from logitstore.digests import digest
 from logitstore.errors import RunError
 from logitstore.files import clear_partials, write_whole
+from logitstore.plugins import OWN_ERRORS
 
 FOLDER = "checkpoints"
 
@@ -70,7 +72,14 @@ def decode(content: bytes) -> Checkpoint:
     if digest(body) != header.get("digest"):
         raise DamagedCheckpoint("its content is not what its digest says")
     line, _, packed = body.partition(b"\n")
-    return Checkpoint(json.loads(line), torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True), content)
+    try:  # the digest is anybody's to compute: what it covers may be another program's
+        values, tensors = json.loads(line), torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
+    except (*OWN_ERRORS, EOFError, RecursionError, pickle.UnpicklingError) as error:
+        raise DamagedCheckpoint(f"it is not one of ours: {type(error).__name__}") from error
+    steps = values.get("weights", []) if isinstance(values, dict) else None
+    if not isinstance(steps, list) or not all(type(step) is int and step >= 0 for step in steps):
+        raise DamagedCheckpoint("it does not say what it is of")
+    return Checkpoint(values, tensors, content)
 
 
 class Checkpoints:
@@ -120,7 +129,7 @@ class Checkpoints:
         for path in reversed(self._paths(_STATE)):
             try:
                 found = decode(path.read_bytes())
-                for step in found.values["weights"]:
+                for step in found.values.get("weights", ()):
                     decode((self.folder / _name(_WEIGHTS, step)).read_bytes())
             except (OSError, DamagedCheckpoint) as error:
                 notes.append(f"checkpoint {path.name} is damaged ({_reason(error)}) and was passed over")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
 _LOG_STEPS = 10  # losses are fetched from the device this often; every step is in the log
+_LEAST_SCALE = 2.0**-16  # of a GradScaler, which begins at 2**16 and halves it at every step that it leaves out
 _CHECKPOINT_SHARE = 0.05  # checkpoints at the ends of epochs take no more than this share of the time
 #: What a loop counts, by the name of its attribute: plain values.
 _COUNTERS = (
@@ -102,7 +103,8 @@ class FitProgress:
     """What a training reports while it runs; every callback may be left as it is."""
 
     start: Callable[[int, int], None] = lambda steps, done: None  # done: by the checkpoint that it goes on from
-    step: Callable[[int, int, float], None] = lambda step, clips, loss: None  # one more step of so many clips
+    #: One more step of so many clips; the loss is None until there is one.
+    step: Callable[[int, int, float | None], None] = lambda step, clips, loss: None
     log: Callable[[dict[str, Any]], None] = lambda record: None  # every record of the log
     epoch: Callable[[dict[str, Any]], None] = lambda record: None  # with ``clips_per_second``, which no log has
     note: Callable[[str], None] = lambda message: None
@@ -174,7 +176,8 @@ def fit(
         if it is another training's.
     :param evaluate: measures the model; see :data:`Evaluate`. Only the first of several processes is asked.
     :param group: the processes that train together; each plans the same batches and makes its share of each.
-    :raises ModelOutputError: the loss is not finite.
+    :raises ModelOutputError: the loss, the gradients of many steps or the weights are not finite; the last checkpoint
+        stays, and is finite.
     :raises RunError: a checkpoint of another training, or one that cannot be written; too little memory for a step.
     """
     report, group = progress or FitProgress(), group or Group()
@@ -185,7 +188,7 @@ def fit(
         checkpoints = Checkpoints(run)
         found = _newest(checkpoints, group, report)
         if found is not None:
-            accept(found.values["about"])
+            accept(found.values.get("about", {}))
         loop = _Loop(model, options, objective, run, checkpoints, group, about or {}, report, found)
         with closing(loop):
             report.start(options.steps, loop.done)
@@ -273,9 +276,10 @@ class _Loop:
         self.metrics: dict[str, Any] = {}
         self.over = False
         self.pending: list[tuple[dict[str, Any], dict[str, torch.Tensor]]] = []
-        self.recent = math.nan  # mean of the losses that were last fetched
+        self.recent: float | None = None  # mean of the losses that were last fetched
         self.before = 0.0  # seconds of the processes that this one goes on from
         self.lines: RunLog | None = None
+        self.kept_step: int | None = None  # of the last checkpoint
         place = None if found is None else self._restore(found)
         if group.first:
             self.lines = RunLog(run / LOG_NAME, place)
@@ -314,7 +318,7 @@ class _Loop:
         self.pending.append((record, terms))
         self.done, self.epoch, self.position = self.done + 1, item.epoch, item.position + 1
         self.clips, self.epoch_clips = self.clips + total, self.epoch_clips + total
-        if len(self.pending) >= _LOG_STEPS:
+        if len(self.pending) >= _LOG_STEPS or self.recent is None:
             self._flush()
         self.report.step(self.done, total, self.recent)
         if options.checkpoint_every is not None and self.done % options.checkpoint_every == 0:
@@ -323,6 +327,7 @@ class _Loop:
     def end_epoch(self, epoch: int, described: dict[str, Any], evaluate: Evaluate) -> bool:
         """Log an epoch and measure the model; whether the training is over."""
         self._flush()
+        self._require_finite()
         seconds = time.monotonic() - self.epoch_began
         self.last = {
             "event": "epoch",
@@ -451,25 +456,51 @@ class _Loop:
         losses: list[float] = []
         for (record, _), values in zip(self.pending, self.group.sum(fetched).tolist(), strict=True):
             found = dict(zip(names, values, strict=True))
-            finite = math.isfinite(found["loss"])
             self._write(record | {name: value if math.isfinite(value) else None for name, value in found.items()})
-            if not finite:
-                other = ", or use --precision float32" if self.dtype is not None else ""
+            if not math.isfinite(found["loss"]):
+                terms = {name: value for name, value in found.items() if name != "loss"}
+                wrong = {name: value for name, value in terms.items() if not math.isfinite(value)}
+                of = ", ".join(f"{name} {value:g}" for name, value in (wrong or terms).items())
                 raise ModelOutputError(
-                    f"the loss is {found['loss']} at step {record['step']}; lower --lr (it was {record['lr']:.2g} "
-                    f"there){other}"
+                    f"the loss is {found['loss']:g} at step {record['step']}; {self._remedy(record['lr'])}; its terms "
+                    f"there: {of}"
                 )
             losses.append(found["loss"])
         if self.lines is not None:
             self.lines.flush()
+        self._require_steps()
         self.epoch_losses += losses
         self.recent = math.fsum(losses) / len(losses)
         self.pending.clear()
 
     def _require_finite(self) -> None:
-        """The loss of a step is that of the weights before it, so the last step's weights are looked at themselves."""
-        if not all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values()):
-            raise ModelOutputError(f"the weights are not finite after step {self.done - 1}; lower --lr")
+        """Refuse weights that are not finite, before they are measured or kept.
+
+        The loss of a step is that of the weights before it, so that it says nothing of those after it.
+        """
+        tensors = self.model.state_dict().values()
+        wrong = torch.stack([~tensor.isfinite().all() for tensor in tensors]).sum()
+        if int(self.group.sum(wrong)):  # of any process, so that all of them stop
+            raise ModelOutputError(f"the weights are not finite after step {self.done - 1}; {self._remedy()}")
+
+    def _require_steps(self) -> None:
+        """Refuse to go on where gradients overflow in 16 bits step after step, each of which is then left out."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _LEAST_SCALE:
+            raise ModelOutputError(
+                f"the gradients are not finite, and steps up to {self.done - 1} were left out for it; {self._remedy()}"
+            )
+
+    def _remedy(self, lr: float | None = None) -> str:
+        """What to do about a training that has come to nothing, and what is left of it.
+
+        :param lr: the learning rate where it did.
+        """
+        was = self.optimizer.param_groups[0]["lr"] if lr is None else lr
+        clip = ["give --clip-norm 1"] if self.options.clip_norm is None else []
+        other = ["use --precision float32"] if self.dtype is not None else []
+        kept = "" if self.kept_step is None else f" (the checkpoint of step {self.kept_step} stays in this one)"
+        what = ", ".join([f"lower --lr (it was {was:.2g} there)", *clip, *other])
+        return f"{what}, and train in another --out{kept}"
 
     def _write(self, record: dict[str, Any]) -> None:
         if self.lines is not None:
@@ -478,6 +509,7 @@ class _Loop:
 
     def _checkpoint(self) -> None:
         self._flush()
+        self._require_finite()
         began = time.monotonic()
         states = self.group.all_of(torch.get_rng_state())
         gpu = self.group.all_of(torch.cuda.get_rng_state(self.device)) if self.device.type == "cuda" else []
@@ -498,25 +530,32 @@ class _Loop:
                 "gpu_random": gpu,
             }
             self.checkpoints.save(self.done, values, tensors, [each.step for each in self.selection.best])
+        self.kept_step = self.done
         self.saved = time.monotonic()
         self.saving = self.saved - began
 
     def _restore(self, found: Checkpoint) -> dict[str, Any]:
         """Take over a checkpoint; returns the place in the log that it was taken at."""
         values, tensors = json.loads(json.dumps(found.values)), found.tensors
-        _load(self.model, tensors["model"])
-        if self.averaged is not None:
-            _load(self.averaged, tensors["averaged"])
-        self.optimizer.load_state_dict(tensors["optimizer"])
-        self.scaler.load_state_dict(tensors["scaler"])
-        torch.set_rng_state(tensors["random"][self.group.rank])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["gpu_random"][self.group.rank], self.device)
-        self.selection.restore(values["selection"])
-        for name in _COUNTERS:
-            setattr(self, name, values[name])
-        self.before = values["seconds"]
-        place: dict[str, Any] = values["log"]
+        try:
+            _load(self.model, tensors["model"])
+            if self.averaged is not None:
+                _load(self.averaged, tensors["averaged"])
+            self.optimizer.load_state_dict(tensors["optimizer"])
+            self.scaler.load_state_dict(tensors["scaler"])
+            torch.set_rng_state(tensors["random"][self.group.rank])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["gpu_random"][self.group.rank], self.device)
+            self.selection.restore(values["selection"])
+            for name in _COUNTERS:
+                setattr(self, name, values[name])
+            self.before, self.kept_step = values["seconds"], self.done
+            place: dict[str, Any] = values["log"]
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(
+                f"the newest checkpoint in {str(self.checkpoints.folder)!r} is not one of this training "
+                f"({' '.join(str(error).split())[:200]}); remove the run folder, or give another --out"
+            ) from error
         return place
 
     def _parallel(self) -> DistributedDataParallel:

@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logitstore.classes import check_classes
 from logitstore.digests import hasher
-from logitstore.errors import RunError
+from logitstore.errors import RunError, TeacherError
 from logitstore.files import write_whole
-from logitstore.models.registry import build
+from logitstore.models.registry import build, is_own
+from logitstore.models.sidecar import check_rate, check_scores, check_seconds
 from logitstore.plugins import PYTHON
 
 if TYPE_CHECKING:
@@ -61,8 +63,7 @@ class Run:
     @property
     def clip_seconds(self) -> float | None:
         """Length of the clips that it learnt from; None where the run does not say."""
-        training = self.config.get("training", {})
-        seconds = (training.get("store") or training.get("options") or {}).get("clip_seconds")
+        seconds = _clip_seconds(self.config)
         return None if seconds is None else float(seconds)
 
 
@@ -160,6 +161,9 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
     """
     import safetensors
     import safetensors.torch
+    import torch
+
+    from logitstore.models.published import check_shapes
 
     place, named = named_run(folder)
     path, student = Path(place), named or student
@@ -171,7 +175,6 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
             f"it, and {given}; if you trust it, give {path!s}{_STUDENT}{config['model']}"
         )
     classes = tuple(config["classes"])
-    model = build(config["model"], len(classes), scores=config["scores"], **config["model_args"])
     weights = path / WEIGHTS_NAME
     try:
         tensors = safetensors.torch.load(weights.read_bytes())
@@ -185,14 +188,22 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
             f"run {str(path)!r}: {WEIGHTS_NAME} has the digest {digest} and run.json says {config['digest']}; "
             "the weights are damaged or of another run; train again or copy both files anew"
         )
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise RunError(
-            f"run {str(path)!r}: {WEIGHTS_NAME} is not of the model {config['model']!r} that run.json names: "
-            f"{len(differing)} tensors differ, the first is {differing[0]!r}"
-        )
+    whose = f"run {str(path)!r}: {WEIGHTS_NAME} is not of the model {config['model']!r} that run.json names"
+
+    def made() -> Tagger:
+        try:
+            return build(config["model"], len(classes), scores=config["scores"], **config["model_args"])
+        except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
+            if isinstance(error, RunError):
+                raise
+            reason = " ".join(str(error).split())[:300]
+            raise RunError(f"run {str(path)!r}: no model has the model_args of run.json: {reason}") from error
+
+    if is_own(config["model"]):
+        with torch.device("meta"):  # its size is what run.json says, so it is held against the file first
+            check_shapes(made(), tensors, whose=whose)
+    model = made()
+    check_shapes(model, tensors, whose=whose)
     if config["sample_rate"] != model.front_end.sample_rate:
         raise RunError(
             f"run {str(path)!r}: run.json says {config['sample_rate']} Hz and its model takes "
@@ -209,16 +220,29 @@ def _config(path: Path) -> dict[str, Any]:
         raise RunError(f"{str(path)!r} is not a run folder: it has no {CONFIG_NAME}, which a finished training writes")
     try:
         config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise RunError(f"run {str(path)!r}: {CONFIG_NAME} is not readable JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise RunError(f"{str(path)!r} is not a run folder of this project: {CONFIG_NAME} has no format {FORMAT!r}")
     if config.get("version") != VERSION:
         raise RunError(f"run {str(path)!r} has the version {config.get('version')!r}; this program reads {VERSION}")
+    whose = f"run {str(path)!r}: {CONFIG_NAME}"
     kinds = {"model": str, "model_args": dict, "classes": list, "scores": str, "sample_rate": int, "digest": str}
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind):
             raise RunError(
                 f"run {str(path)!r}: {key!r} of {CONFIG_NAME} is {config.get(key)!r}; it must be a {kind.__name__}"
             )
+    try:
+        check_classes(config["classes"], whose=whose)
+        check_scores(config["scores"], whose=whose)
+        check_rate(config["sample_rate"], whose=whose)
+        check_seconds(_clip_seconds(config), whose=whose)
+    except (TeacherError, AttributeError) as error:
+        raise RunError(f"{error}; the file is damaged") from error
     return config
+
+
+def _clip_seconds(config: dict[str, Any]) -> Any:
+    training = config.get("training", {})
+    return (training.get("store") or training.get("options") or {}).get("clip_seconds")

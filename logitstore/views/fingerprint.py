@@ -92,10 +92,13 @@ def reference_log_mel(waveform: torch.Tensor, masks: Masks | None, sample_rate: 
 
     :param waveform: float32 (S,) at ``sample_rate`` (Hz). :param masks: of one row, or None.
     """
+    import torch
+
     from logitstore.views.mel import FrontEnd, LogMel, apply_masks
 
     front_end = FrontEnd(sample_rate=sample_rate, hop_length=sample_rate // 100, f_max=min(8000.0, sample_rate / 2))
-    features = LogMel(front_end)(waveform[None].cpu())
+    short = max(0, front_end.n_fft // 2 + 1 - len(waveform))  # of a view: such as 0.1 s at 2 kHz
+    features = LogMel(front_end)(torch.nn.functional.pad(waveform.cpu(), (0, short))[None])
     return apply_masks(features, front_end, None if masks is None else masks.to("cpu"), 0.0)[0]
 
 

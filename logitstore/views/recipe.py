@@ -18,8 +18,10 @@ from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.digests import small_digest
 from logitstore.errors import RecipeError, UsageError
 from logitstore.views.ops import OPS, Clips, Op, Place, SpectrogramOp, SqlColumn, Words, find_op
+from logitstore.views.ops.band_stop import BandStop
 from logitstore.views.ops.frequency_mask import FrequencyMask
 from logitstore.views.ops.roll import Roll
+from logitstore.views.ops.silence import Silence
 from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.philox import philox4x32, split64
 
@@ -75,6 +77,10 @@ class Masks:
         import torch
 
         return Masks(*(torch.as_tensor(ends, dtype=torch.float64).to(device) for ends in vars(self).values()))
+
+    def copy(self) -> Masks:
+        """The same masks in arrays of their own."""
+        return Masks(*(ends.copy() if isinstance(ends, np.ndarray) else ends.clone() for ends in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -191,11 +197,20 @@ class Recipe:
         for op in self.ops:
             op.check(place)
 
+    def fitted(self, place: Place) -> Recipe:
+        """The recipe for views of one length, with no bound left that is a share of it; what a manifest holds."""
+        return Recipe(self.name, tuple(op.fitted(place) for op in self.ops))
+
+    def unshared(self) -> Recipe:
+        """The recipe without its bounds that are shares of the view."""
+        return Recipe(self.name, tuple(op.unshared() for op in self.ops))
+
     def to_dict(self) -> dict[str, Any]:
         """Name and every parameter of every op, as plain JSON values; the inverse of :func:`parse_recipe`."""
         return {"name": self.name, "ops": [op.to_dict() for op in self.ops]}
 
 
+#: As published, for clips of 10 s. What recipes are called ``ced`` bounds its masks by shares of the view as well.
 CED = Recipe(
     "ced",
     (
@@ -205,11 +220,37 @@ CED = Recipe(
     ),
 )
 NONE = Recipe("none", ())
-BUILT_IN = {recipe.name: recipe for recipe in (CED, NONE)}
+_SHARE = 0.192
+#: ``wave`` is ``ced`` for teachers that take no masks: of the same seed, view and clip it hides the same.
+BUILT_IN = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("ced", (CED.ops[0], TimeMask(max_seconds=1.92, max_share=_SHARE), CED.ops[2])),
+        Recipe(
+            "wave",
+            (
+                CED.ops[0],
+                Silence(max_seconds=1.92, max_share=_SHARE),
+                BandStop(max_steps=24, min_hz=0.0, max_hz=8000.0),
+            ),
+        ),
+        NONE,
+    )
+}
+#: The choice between ``ced`` and ``wave`` by what the teachers take; see :func:`fitting`.
+AUTO = "auto"
+
+
+def fitting(takes_masks: bool) -> Recipe:
+    """The built-in recipe whose ops everybody hears.
+
+    :param takes_masks: whether every teacher does.
+    """
+    return BUILT_IN["ced" if takes_masks else "wave"]
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A built-in recipe by its name (``ced``, ``none``), or one read from a YAML file.
+    """A built-in recipe by its name (``ced``, ``wave``, ``none``), or one read from a YAML file.
 
     :raises RecipeError: unknown name, unreadable file, unknown op or parameter, a range upside down.
     """

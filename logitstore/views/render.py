@@ -47,6 +47,7 @@ def render(
     *,
     partners: Sequence[F32 | None] | None = None,
     device: torch.device | str = "cpu",
+    sample_rate: int | None = None,
 ) -> tuple[torch.Tensor, Masks | None]:
     """The waveforms of B views, and what of them is masked.
 
@@ -56,6 +57,7 @@ def render(
     :param clip_samples: length of a view in samples.
     :param partners: for a recipe with mixup, the decoded partner of every view, or None where it has none.
     :param device: where the waveforms are made.
+    :param sample_rate: Hz; only some ops need it.
     :returns: float32 (B, clip_samples), zero after each clip's own length, and masks of NumPy arrays (B,), or None
         under a recipe without spectrogram ops.
     """
@@ -63,7 +65,10 @@ def render(
     waveforms = padded.to(device)
     for op in recipe.ops:
         if isinstance(op, WaveformOp):
-            op.apply(waveforms, lengths, draws.columns, partners)
+            if sample_rate is None:
+                op.apply(waveforms, lengths, draws.columns, partners)
+            else:
+                op.apply_at(waveforms, lengths, draws.columns, partners, sample_rate)
     return waveforms, masks(recipe, draws)
 
 
@@ -152,7 +157,10 @@ class Renderer:
             alone = [partner is None or position in failures for position, partner in enumerate(mixed)]
             draws = self.recipe.without_partner(draws, np.array(alone, dtype=bool))
         own = [_SILENCE if position in failures else sounds[clip] for position, clip in enumerate(clips.tolist())]
-        waveforms, hidden = render(own, draws, self.recipe, self.place.clip_samples, partners=mixed)
+        waveforms, hidden = render(
+            own, draws, self.recipe, self.place.clip_samples, partners=mixed,
+            sample_rate=self.place.sample_rate,
+        )  # fmt: skip
         errors = {
             clip: error for clip in sorted(set(failures.values())) if isinstance(error := heard[clip], AudioError)
         }

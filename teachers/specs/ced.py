@@ -11,9 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from logitstore.errors import TeacherError, UsageError
 from logitstore.models.ced import PATCH, TARGET_FRAMES, Ced
-from logitstore.models.published import HEAD, classes_of, read_checkpoint
+from logitstore.models.published import HEAD, check_shapes, classes_of, read_checkpoint
+from logitstore.store.format.manifest import ARGUMENTS
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
 from teachers.specs.run_folder import TaggerTeacher
@@ -50,12 +53,17 @@ def load(spec: str, rest: str) -> TaggerTeacher:
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
     }
     try:
+        with torch.device("meta"):
+            check_shapes(Ced(outputs, **arguments), state, whose=whose)
         model = Ced(outputs, **arguments)
         model.load_state_dict(state)
     except (RuntimeError, UsageError) as error:
         one_line = " ".join(str(error).split())[:300]
         raise TeacherError(f"{whose} is not a CED checkpoint of a known architecture: {one_line}") from error
-    return TaggerTeacher(spec, "ced", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()))
+    teacher = TaggerTeacher(spec, "ced", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()))
+    if options and arguments["heads"] != _heads(spec, checkpoint.dim, None, strict=False):
+        teacher.contract[ARGUMENTS] = {"heads": arguments["heads"]}
+    return teacher
 
 
 def frames_of(positions: int) -> int:
@@ -63,12 +71,15 @@ def frames_of(positions: int) -> int:
     return TARGET_FRAMES if positions == TARGET_FRAMES // PATCH else positions * PATCH
 
 
-def _heads(spec: str, dim: int, given: str | None) -> int:
+def _heads(spec: str, dim: int, given: str | None, *, strict: bool = True) -> int:
+    """The number of heads; where it can be inferred from nothing, an error or, without ``strict``, 0."""
     if given is not None:
         if not given.isdecimal() or int(given) < 1 or dim % int(given):
             raise TeacherError(f"teacher {spec!r}: heads is {given!r}; it must be a whole number that divides {dim}")
         return int(given)
     width = min(dim & -dim, _WIDEST_HEAD)
+    if width < _NARROWEST_HEAD and not strict:
+        return 0
     if width < _NARROWEST_HEAD:
         raise TeacherError(f"teacher {spec!r}: an embedding of {dim} does not say how many heads; add ?heads=N")
     return dim // width

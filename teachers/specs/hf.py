@@ -12,10 +12,12 @@ sidecar ``PATH.json`` beside a local folder, or ``?scores=`` in the spec, says o
 from __future__ import annotations
 
 import importlib
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any, Self
 
+import safetensors
 import torch
 from torch.nn import functional as F
 
@@ -24,6 +26,7 @@ from logitstore.errors import MissingExtraError, TeacherError
 from logitstore.models.fbank import KaldiFbank, KaldiFrontEnd
 from logitstore.models.sidecar import check_rate, check_scores, read_sidecar
 from logitstore.models.tagger import probabilities
+from logitstore.plugins import OWN_ERRORS
 from logitstore.training.runs import weights_digest
 from logitstore.views.mel import apply_masks
 from logitstore.views.recipe import Masks
@@ -175,6 +178,8 @@ def load(spec: str, rest: str) -> HfTeacher:
     except ImportError as error:
         raise MissingExtraError("transformers", "hf", f"teacher {spec!r}") from error
 
+    hub: Any = importlib.import_module("huggingface_hub.errors")
+    wrong_field: type[Exception] = getattr(hub, "StrictDataclassError", ValueError)  # younger than some of its versions
     source, options = split_options(spec, rest, ("scores",))
     path = Path(source)
     if not path.is_dir() and (path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
@@ -186,21 +191,32 @@ def load(spec: str, rest: str) -> HfTeacher:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        config = transformers.AutoConfig.from_pretrained(source, local_files_only=local)
+        safe = {"local_files_only": local, "trust_remote_code": False}
+        config = transformers.AutoConfig.from_pretrained(source, **safe)
         if config.model_type != AST and config.model_type not in _WAVEFORM_MODELS:
             raise TeacherError(
                 f"teacher {spec!r}: models of type {config.model_type!r} have a front end that is not known; known "
                 f"are {AST}, {', '.join(_WAVEFORM_MODELS)}"
             )
+        if getattr(config, "quantization_config", None) is not None:
+            raise TeacherError(
+                f"teacher {spec!r}: its weights are quantised, by a library that would come with it; give the model "
+                "that was quantised, in float32 or float16"
+            )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=known_noise)
-            extractor = transformers.AutoFeatureExtractor.from_pretrained(source, local_files_only=local)
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **safe)
         model, report = transformers.AutoModelForAudioClassification.from_pretrained(
-            source, config=config, local_files_only=local, output_loading_info=True, dtype=torch.float32
+            source, config=config, output_loading_info=True, dtype=torch.float32, **safe
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (*OWN_ERRORS, EOFError, pickle.UnpicklingError, safetensors.SafetensorError, wrong_field) as error:
         if isinstance(error, TeacherError):
             raise
+        if "trust_remote_code" in str(error):
+            raise TeacherError(
+                f"teacher {spec!r} brings code of its own (auto_map), which is never run; give a model that "
+                "transformers itself implements"
+            ) from error
         raise TeacherError(
             f"teacher {spec!r} is not a transformers audio-classification model that can be loaded: {_one_line(error)}"
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +27,7 @@ class OnnxTeacher(Teacher):
     """A session of onnxruntime; its one input is float32 (B, S), its first output (B, C)."""
 
     takes_masks = False
+    if_logits = 'say "output": "logits" in its sidecar, and "scores" of the right kind'
 
     def __init__(self, spec: str, file: str) -> None:
         path = Path(file)
@@ -41,6 +44,8 @@ class OnnxTeacher(Teacher):
         self.sample_rate = sidecar.sample_rate
         self.output = sidecar.output
         self.trained_seconds = sidecar.clip_seconds
+        usual = path.with_name(path.name + ".data")  # as torch names it; earlier releases knew no other
+        self._files = [path, usual, *(file for file in external_files(path, spec) if file != usual)]
         self.session = self._session("cpu")
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
@@ -58,7 +63,8 @@ class OnnxTeacher(Teacher):
         batch, samples = inputs[0].shape
         self.batch = batch if isinstance(batch, int) else None
         self.samples = samples if isinstance(samples, int) else None
-        self.digest = _digest(path)
+        self.exact_seconds = None if self.samples is None else self.samples / self.sample_rate
+        self.digest = _digest(self._files)
         self.contract: dict[str, Any] = {"output": self.output}
 
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -72,6 +78,9 @@ class OnnxTeacher(Teacher):
         scores = np.concatenate([self._scores(clips[first : first + step]) for first in range(0, len(clips), step)])
         result = torch.from_numpy(scores).to(waveforms.device)
         return probabilities(result, self.scores) if self.output == "logits" else result
+
+    def earlier_digests(self) -> tuple[str, ...]:
+        return (_digest(self._files[:2]),)
 
     def to(self, device: str | torch.device) -> Self:
         self.session = self._session(torch.device(device).type)
@@ -109,12 +118,62 @@ def load(spec: str, rest: str) -> OnnxTeacher:
     return OnnxTeacher(spec, rest)
 
 
-def _digest(path: Path) -> str:
-    """BLAKE2b-128, hex, of the file and of the external weights that torch writes beside it as ``FILE.data``."""
+def _digest(files: Sequence[Path]) -> str:
+    """BLAKE2b-128, hex, of the content of files one after the other; those that are not there are left out."""
     digest = hasher()
-    for part in (path, path.with_name(path.name + ".data")):
+    for part in files:
         if part.is_file():
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
     return digest.hexdigest()
+
+
+def external_files(path: Path, spec: str) -> list[Path]:
+    """The files that hold tensors of a model, in the order of their names; no tensor is read.
+
+    Of a file that is no ONNX model there are none; opening it says so.
+
+    :raises TeacherError: one is missing or lies outside of the model's folder.
+    :raises MissingExtraError: the package onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", "onnx", f"teacher {spec!r}") from error
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except DecodeError:
+        return []
+    found = []
+    for location in sorted({place for place in _locations(model) if place}):
+        named = Path(os.path.normpath(path.parent / location))
+        # a model hub's cache links both, the model and its tensors, to a folder of contents
+        homes = {path.parent.resolve(), path.resolve().parent}
+        inside = named.is_relative_to(Path(os.path.normpath(path.parent))) and not Path(location).is_absolute()
+        if not inside or not any(named.resolve().is_relative_to(home) for home in homes):
+            raise TeacherError(
+                f"teacher {spec!r} keeps tensors in {location!r}, outside of its folder {str(path.parent)!r}; only "
+                "files beside the model are read: save it anew with its tensors beside it"
+            )
+        if not named.is_file():
+            raise TeacherError(
+                f"teacher {spec!r} keeps tensors in {location!r}, and there is no such file in {str(path.parent)!r}; "
+                "put it beside the model"
+            )
+        found.append(named)
+    return found
+
+
+def _locations(message: Any) -> Iterator[str]:
+    """Where the tensors of a message, and of all messages in it, lie; of those that do not lie in the file itself."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        if message.data_location == message.EXTERNAL:
+            yield next((entry.value for entry in message.external_data if entry.key == "location"), "")
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for each in value if hasattr(value, "__len__") else (value,):
+                yield from _locations(each)

@@ -7,8 +7,11 @@ from typing import Self
 import torch
 
 from logitstore.models.tagger import Tagger, probabilities
+from logitstore.plugins import PYTHON
+from logitstore.store.format.manifest import ARGUMENTS, CODE
 from logitstore.training.runs import load_run
 from logitstore.views.recipe import Masks
+from teachers.identity import code_digest
 from teachers.teacher import Teacher
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
@@ -57,4 +60,8 @@ def load(spec: str, folder: str) -> TaggerTeacher:
     run = load_run(folder)
     teacher = TaggerTeacher(spec, run.config["model"], run.model, run.classes, run.digest)
     teacher.trained_seconds = run.clip_seconds
+    if run.config["model_args"]:
+        teacher.contract[ARGUMENTS] = run.config["model_args"]
+    if run.config["model"].startswith(PYTHON):
+        teacher.contract[CODE], teacher.not_covered = code_digest(run.config["model"].split(":")[1])
     return teacher

@@ -1078,8 +1078,17 @@ class _Piece:
     """The commits of a store in the end. (The cached ones are read under a lock that all threads of Python 3.11 share.)"""
 
     def __init__(self, place: Any, _: Manifest, root_digest: str) -> None:
-        self.commits = commits.read_all(place, root_digest=root_digest, whole=True)
-        self.views = max((commit.view_stop for commit in self.commits), default=0)
+        self.place, self.root_digest = place, root_digest
+        self.views = 0
+
+    @property
+    def commits(self) -> tuple[commits.Commit, ...]:
+        found = commits.read_all(self.place, root_digest=self.root_digest, whole=True)
+        self.views = max((commit.view_stop for commit in found), default=0)
+        return found
+
+
+_QUIET: Any = SimpleNamespace(notes=[])  # an ensemble that has nothing to say
 
 
 @contextlib.contextmanager
@@ -1099,6 +1108,7 @@ def simulated() -> Iterator[None]:
         cloud: {"_pool": _Pool, "_check_process": lambda: None},
         writer: {"encode_group": _group, "encode_clips": _clips, "read_parts": _parts},
         jobs: {
+            "try_out": lambda *_, **__: None, "Heard": lambda *_: SimpleNamespace(check=lambda commit: None),
             "time": _Time, "make_block": _make_block, "ClipAudio": lambda *_: None, "holds": lambda *_: True,
             "_decodes": lambda audio, clip: World.now.mended,
             "ThreadPoolExecutor": lambda *_: contextlib.nullcontext(), "Piece": _Piece, "Pieces": lambda pieces: pieces[0],
@@ -1133,7 +1143,7 @@ def _start(world: World, command: Command, name: str, host: str) -> Builder:
     def work() -> None:
         options = _options(command.views, command.extends, command.retry)
         table = _tables()[command.extends]
-        job = jobs.Job(options, None, table, None, _manifest(), world.place.storage(), 1, "cpu")  # type: ignore[arg-type]
+        job = jobs.Job(options, None, table, _QUIET, _manifest(), world.place.storage(), 1, "cpu")  # type: ignore[arg-type]
         try:
             jobs.fill(job, jobs.Progress())
             builder.ended = "well"

@@ -21,10 +21,14 @@ from logitstore.jobs.status import status
 from logitstore.store import claims
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
+from logitstore.views.ops.time_mask import TimeMask
+from logitstore.views.recipe import Recipe
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 from tests.rendered import compared, rendered_view
 from tests.stores import contents, options, write_audio
+
+LONG = Recipe("long", (TimeMask(max_seconds=1.5),))
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -157,7 +161,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
     soundfile.write(folder / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
     summary = build(options(audio))
-    failed = dict(summary.failures)
+    failed = {failure.path: failure.reason for failure in summary.failures}
     assert set(failed) == {"text.wav", "empty.flac", "truncated.wav", "nan.wav"}
     assert str(audio) not in "".join(failed.values())
     store = open_store(audio / "store")
@@ -166,7 +170,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     clip = store.clips["path"].to_pylist().index("nan.wav")
     with pytest.raises(UsageError, match=f"clip {clip} has no targets, it failed: .*finite"):
         store.targets(0, [clip])
-    with pytest.raises(AudioError, match=r"."):
+    with pytest.raises(AudioError, match=r"^empty.flac: empty: zero bytes"):
         build(options(audio, out=str(audio / "strict"), strict=True))
 
     assert build(options(audio, retry_failed=True)).made_views == 0
@@ -175,7 +179,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     assert build(options(audio, retry_failed=True)).made_views == 3
     mended = open_store(audio / "store")
     assert mended.targets(0, [clip])[0].shape == (1, 4)
-    assert "nan.wav" not in dict(build(options(audio)).failures)
+    assert "nan.wav" not in [failure.path for failure in build(options(audio)).failures]
     assert len([name for name in contents(audio / "store") if name.endswith("classes/zarr.json")]) == 3
 
 
@@ -185,7 +189,7 @@ def test_a_clip_deleted_between_scan_and_decode_is_recorded(audio):
     from logitstore.jobs.build.job import Progress, run
 
     summary = run(job, Progress())
-    assert [path for path, _ in summary.failures] == ["a/004.wav"]
+    assert [failure.path for failure in summary.failures] == ["a/004.wav"]
     assert build(options(audio)).made_views == 0
 
 
@@ -249,8 +253,12 @@ def test_a_folder_that_is_no_store_is_left_alone(audio):
     [
         ({"topk": 9}, UsageError, "--topk 9 is more than the 8 classes"),
         ({"views": 0}, UsageError, "--views is 0; it must be at least 1"),
-        ({"clip_seconds": 1.0}, RecipeError, "longer than a view of 1 s"),
-        ({"teachers": ["python:tones:deaf"]}, UsageError, "'python:tones:deaf' takes only waveforms.*'time_mask'"),
+        ({"clip_seconds": 1.0, "recipe": LONG}, RecipeError, r"longer than a view of 1 s; .* \(max_share\)"),
+        (
+            {"recipe": "ced", "teachers": ["python:tones:plain", "python:tones:deaf"]},
+            UsageError,
+            "'python:tones:deaf' takes only waveforms.*'time_mask'.*--recipe wave",
+        ),
         ({"teachers": ["python:tones:plain", "python:tones:others"]}, UsageError, "a siren"),
         ({"teachers": ["python:tones:plain", "python:tones:softmax"]}, UsageError, "softmax.*sigmoid"),
         ({"value_bits": 9}, UsageError, "9 bits"),

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from logitstore import open_store
 from logitstore.cli.evaluate import evaluate_command
-from logitstore.errors import ModelOutputError, SourceError, TeacherError, UsageError
-from logitstore.evaluation.labelled import label_matrix, label_names, read_labelled
+from logitstore.errors import AudioError, ModelOutputError, SourceError, TeacherError, UsageError
+from logitstore.evaluation.labelled import classes_from, label_matrix, label_names, read_labelled
 from logitstore.jobs.build.job import BuildOptions, build
 from logitstore.jobs.evaluate import EvaluateOptions, evaluate
 
@@ -141,7 +141,7 @@ def test_an_unreadable_clip_is_reported(here):
     assert found.rows == 7
     assert found.failures[0][0] == "3.wav"
     assert found.failures[0][1].startswith("not readable as audio")
-    with pytest.raises(SourceError, match=r"none of 1 clips can be decoded, the first \(3.wav\)"):
+    with pytest.raises(AudioError, match=r"not one of the 1 files of .* can be read \(3.wav: not readable as audio"):
         evaluate(asked(here, where="path = '3.wav'"))
 
 
@@ -199,7 +199,7 @@ def test_the_command_prints_a_table_or_json(here):
     assert lines[0].split() == ["teacher", "mAP", "micro", "AUPRC", "macro", "AUPRC", "AUC", "d-prime", "ECE"]
     assert lines[1].split()[:2] == [f"python:{here}:Loud", "1.0000"]
     assert lines[3].split()[:2] == ["ensemble", "1.0000"]
-    assert "8 files in 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
+    assert "8 labelled rows in 8 clips of 1 s at 8000 Hz; 2 classes, 1 left out for having no positives" in lines[5]
     assert "an AUC of 1 or 0 is taken half a count short of it, in up to 2 classes" in shown.stdout
     document = json.loads(CliRunner().invoke(evaluate_command, [*arguments, "--json"]).stdout)
     assert document["ensemble"]["mAP"] == 1.0
@@ -256,3 +256,90 @@ def test_the_rows_of_a_cut_file_get_the_clips_that_lie_in_them(here):
     Path("part.csv").write_text("path,start,duration,label\nlong.wav,0.5,1.0,loud\nlong.wav,0,1.0,loud\n")
     part = evaluate(EvaluateOptions(manifest="part.csv", stored="store", label_column="label"))
     assert (part.rows, part.clips, part.stored.rows_without_clips, part.stored.clips_without_labels) == (1, 1, 1, 4)
+
+
+def segments(lines):
+    """Audio of one file, a second at each level from 0 to 0.9, and a manifest of segments of it."""
+    wave = np.repeat(np.arange(10) / 10, RATE).astype(np.float32)
+    soundfile.write("audio/survey.wav", wave, RATE, subtype="FLOAT")
+    Path("segments.csv").write_text("path,start,duration,label\n" + "".join(f"survey.wav,{line}\n" for line in lines))
+
+
+def test_stored_targets_of_segments_are_scored_one_by_one(here):
+    """Some with the same label, two of them wrong: a mean over the file's would hide that."""
+    labels = ["quiet", "quiet", "loud", "quiet", "quiet", "loud", "quiet", "loud", "loud", "loud"]
+    segments([f"{number},1,{label}" for number, label in enumerate(labels)])
+    built(here, source="segments.csv", views=1)
+    own = evaluate(EvaluateOptions(manifest=None, stored="store", label_column="label"))
+    told = evaluate(EvaluateOptions(manifest="segments.csv", stored="store", label_column="label"))
+    heard = evaluate(asked(here, manifest="segments.csv"))
+    assert (own.rows, own.clips, told.rows, told.clips, heard.rows) == (10, 10, 10, 10, 10)
+    assert 0.5 < own.stored.metrics.mAP < 0.99
+    assert own.stored.metrics.mAP == told.stored.metrics.mAP == pytest.approx(heard.members[0][1].mAP)
+    assert own.stored.rows_of_several_clips == 0
+
+
+def test_label_rows_of_one_segment_are_one_clip(here, caplog):
+    segments(["0,1,quiet", "0,1,never", "0,1,quiet", "5,1,loud", "8,1,loud"])
+    found = evaluate(asked(here, manifest="segments.csv"))
+    assert found.rows == 3
+    assert {row["class"]: row["positives"] for row in found.by_class(found.members[0][1])} == {
+        "loud": 2, "quiet": 1, "never": 1,
+    }  # fmt: skip
+    assert "segments.csv: 3 rows name 1 segments" in caplog.text.replace("/", " ")
+    Path("one.csv").write_text("path,start,duration\nsurvey.wav,0,1\nsurvey.wav,5,1\nsurvey.wav,8,1\n")
+    built(here, source="one.csv", views=1)
+    stored = evaluate(EvaluateOptions(manifest="segments.csv", stored="store", label_column="label"))
+    assert (stored.rows, stored.clips) == (3, 3)
+    assert stored.stored.metrics.mAP == pytest.approx(found.members[0][1].mAP)
+
+
+def test_a_row_that_is_a_clip_is_scored_on_that_clip_alone(here):
+    """A segment within another is no part of it, unless the store has the other in pieces."""
+    segments(["0,10,quiet", "8,2,loud", "4,1,never"])
+    built(here, source="segments.csv", views=1, clip_seconds=10.0)
+    found = evaluate(EvaluateOptions(manifest="segments.csv", stored="store", label_column="label"))
+    assert (found.rows, found.clips, found.stored.rows_of_several_clips) == (3, 3, 0)
+    Path("pieces.csv").write_text(
+        "path,start,duration,label\n" + "".join(f"survey.wav,{at},1,quiet\n" for at in (0, 3.5, 7))
+    )
+    built(here, source="pieces.csv", views=1, out="pieces")
+    found = evaluate(EvaluateOptions(manifest="segments.csv", stored="pieces", label_column="label"))
+    assert (found.rows, found.clips, found.stored.rows_without_clips) == (1, 3, 2)
+    assert found.stored.rows_of_several_clips == 1
+
+
+def test_a_manifest_of_whole_files_is_scored_on_the_mean_of_their_clips(here):
+    built(here)
+    shown = CliRunner().invoke(
+        evaluate_command, ["labels.csv", "--stored", "store", "--label-column", "label"], catch_exceptions=False
+    )
+    assert "9 labelled rows in 11 clips of 1 s" in shown.stdout
+    assert "targets: 1 of 9 rows are longer than a clip of the store, and scored on the mean of their" in shown.stdout
+    own = CliRunner().invoke(evaluate_command, ["--stored", "store", "--label-column", "label"], catch_exceptions=False)
+    assert "11 labelled clips of 1 s" in own.stdout
+
+
+def test_labels_with_separators_are_guessed_from_the_classes_and_said(here):
+    Path("bars.csv").write_text('path,label\n0.wav,quiet\n5.wav,loud|never\n7.wav,"loud,quiet"\n6.wav,\n')
+    arguments = ["bars.csv", "--audio-root", "audio", "--label-column", "label", "--teacher", f"python:{here}:Loud"]
+    shown = CliRunner().invoke(evaluate_command, [*arguments, "--device", "cpu"], catch_exceptions=False)
+    assert "4 labelled rows" in shown.stdout
+    for said in ("'loud|never' is read as 2 labels", "'loud,quiet' is read as 2", "1 of 4 rows have no label"):
+        assert shown.stderr.count(said) == 1
+    with pytest.raises(TeacherError, match=r"if 'loud,quiet' is several, say --label-separator"):
+        evaluate(asked(here, manifest="bars.csv", label_separator="|"))
+
+
+def test_a_number_that_is_taken_for_an_index_of_audioset_is_said(here, caplog):
+    assert label_matrix([("0",), ("137",)], ["Speech", "Music"], whose="it", source="m.csv").all(axis=0).tolist() == [
+        False, False,
+    ]  # fmt: skip
+    assert "m.csv: the label '0' is taken for AudioSet's index 0, 'Speech', as are 2 numbers in all" in caplog.text
+
+
+def test_labels_that_are_alike_but_for_case_or_unicode_make_no_two_classes():
+    for one, other in (("Dog", "dog"), ("caf\u00e9", "cafe\u0301"), ("Dog bark", "Dog  bark")):
+        with pytest.raises(SourceError, match=r"x\.csv: the labels .* \(1 rows\) differ only by case"):
+            classes_from([(one,), (other, "Cat")], "x.csv")
+    assert classes_from([("Dog", "Cat"), ("Dog",)], "x.csv") == ("Cat", "Dog")

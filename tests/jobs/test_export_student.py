@@ -158,6 +158,10 @@ def test_8_bits_of_convolutions_are_measured_on_audio_and_their_cost_is_said(
     weights = {item.name: item.data_type for item in onnx.load(small["path"]).graph.initializer}
     kinds = [kind for name, kind in weights.items() if "blocks" in name and name.endswith("weight_quantized")]
     assert kinds == [onnx.TensorProto.INT8] * 3
+    assert weights["model.blocks.0.0.weight_int8"] == onnx.TensorProto.INT8  # the first, with its activations
+    assert small["weights"]["eight_bits"] == 4 * 9 * (1 + 8 + 32 + 128) + 3 * 32
+    assert list(small["weights"]["floating"]) == ["of the front end, not learnt", "biases and normalisation"]
+    assert (small["agreement"]["top1"], small["warning"], plain["weights"]) == (1.0, None, None)
     assert 1e-6 < small["agreement"]["largest"] < 0.1
     told = CliRunner().invoke(
         export_student_command, [*arguments, "--activation-bits", "16", "--json"], catch_exceptions=False
@@ -193,8 +197,12 @@ def test_8_bits_of_a_transformer_need_no_audio(tmp_path: Path, exported: Any, mo
         == f"{run}: sigmoid probabilities of 3 classes, of any number of clips at 16000 Hz of 257 samples or more"
     )
     assert lines[1].startswith(f"wrote {out}: 0.")
-    assert "8-bit weights of matrix products" in lines[3]
+    assert "8-bit weights, ranges of matrix products found as it runs" in lines[3]
     assert "on test signals: 10 batches of 1 to 3 clips, 0.02 to 15.00 s" in lines[4]
+    assert " weights of 8 bits; floats: 16,962 of the front end, not learnt; " in lines[5]
+    assert "added or looked up" in lines[5]
+    patches = [node for node in onnx.load(tmp_path / "student.int8.onnx").graph.node if node.op_type == "Conv"]
+    assert [node.input[1].endswith("_from_int8") for node in patches] == [True]
     small = load_teacher(f"onnx:{tmp_path / 'student.int8.onnx'}")
     plain = load_teacher(f"onnx:{out}")
     waveforms = _sounds(4, 40000, 5)  # three pieces

@@ -12,7 +12,7 @@ import pytest
 from logitstore import open_store
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
-from logitstore.errors import MismatchError, NotAStoreError, UsageError
+from logitstore.errors import AudioError, MismatchError, NotAStoreError, UsageError
 from logitstore.jobs.build.extend import ExtendOptions, dry_run, extend, prepare_extend
 from logitstore.jobs.build.job import Progress, build
 from logitstore.jobs.status import status
@@ -166,7 +166,7 @@ def test_one_source_may_give_the_clips_of_several_parts(root):
         build(options(root, source=str(root / "audio"), views=4))
     (root / "audio" / "z.wav").write_text("no audio")
     write_manifest(root / "z.csv", ["z.wav"], **columns)
-    with pytest.raises(MismatchError, match="gives none of the clips"):
+    with pytest.raises(AudioError, match=r"not one of the 1 files of .*z.csv can be read"):
         build(options(root, source=str(root / "z.csv"), audio_root=str(root / "audio"), views=4))
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -21,7 +22,7 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.cli.import_ import import_group
 from logitstore.errors import LogitstoreError, MismatchError, MissingExtraError, SourceError, UsageError
-from logitstore.jobs.imports.ced import CedImport, import_ced
+from logitstore.jobs.imports.ced import CedImport, _Gathered, import_ced
 from logitstore.jobs.imports.ced_seeds import ced_draws
 from logitstore.jobs.imports.shared import ImportSummary
 from logitstore.jobs.verify.job import VerifyOptions, verify
@@ -260,7 +261,7 @@ def test_what_the_audio_root_lacks_is_not_shifted(tmp_path: Path) -> None:
     write_wav(tmp_path / "audio/b/Y03.wav", 39_999)
     (tmp_path / "audio/a/Y04.wav").write_bytes(b"no audio")
     summary = run(tmp_path)
-    assert dict(summary.failures) == {
+    assert {failure.path: failure.reason for failure in summary.failures} == {
         "Y01.wav": "missing: the audio root has no file of this name",
         "a/Y02.wav": "other length: CED's chunk ends at 2.5 s, the file at 2.50006 s (40001 frames at 16000 Hz)",
         "b/Y03.wav": "other length: CED's chunk ends at 2.5 s, the file at 2.49994 s (39999 frames at 16000 Hz)",
@@ -284,7 +285,7 @@ def test_a_file_at_another_rate_may_be_a_sample_off(tmp_path: Path) -> None:
     epochs = make_rows([*clips, ("c.wav", 0.0, 39_998 / RATE), ("d.wav", 0.0, 39_998 / RATE)])
     write_ced(tmp_path / "logits", epochs)
     summary = run(tmp_path)
-    assert [path for path, _ in summary.failures] == ["d.wav"]
+    assert [failure.path for failure in summary.failures] == ["d.wav"]
     assert any("1 clips are one sample longer or shorter" in note for note in summary.notes)
     seed = epochs[0][2].seed
     expected = ced_draws(CED, np.array([seed]), np.array([39_998]), 251).columns(CED)
@@ -476,3 +477,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert re.fullmatch(r"Error: logits/chunk_5 is not a folder; .*\n", refused.stderr)
     assert sorted(import_group.commands) == ["ced", "npy"]
+
+
+def test_a_list_whose_last_classes_never_occur_is_doubted():
+    """As one would with a header for its first class: all are shifted, and the last one is in no row."""
+    many = SimpleNamespace(highest=29, classes=np.zeros(31 * 20))
+    assert _Gathered.unheard_of(many, 30, "c.txt") == []
+    assert "no row names a class after 29, and c.txt names 31" in _Gathered.unheard_of(many, 31, "c.txt")[0]
+    assert _Gathered.unheard_of(SimpleNamespace(highest=2, classes=np.zeros(60)), 30, "c.txt") == []

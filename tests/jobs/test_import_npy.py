@@ -98,7 +98,7 @@ def test_what_the_audio_root_lacks(tmp_path: Path) -> None:
     audio(tmp_path, samples=2 * RATE)
     (tmp_path / "audio/Ybroken.wav").write_bytes(b"no audio")
     summary = run(tmp_path)
-    assert dict(summary.failures) == {
+    assert {failure.path: failure.reason for failure in summary.failures} == {
         "Ymissing": "missing: the audio root has no file of this name",
         "Ybroken.wav": "unreadable: the header of the file cannot be read",
     }
@@ -199,3 +199,30 @@ def test_the_session_of_the_documentation(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert re.match(r"the pickle asks for .*; a dict of texts and numbers needs nothing", done.stderr)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_that_another_system_wrote(tmp_path: Path, ending: str, encoding: str) -> None:
+    write(tmp_path, logits(), NAMES)
+    table = ["index,mid,display_name", *(f'{number},/m/0{number},"class, {number}"' for number in range(CLASSES))]
+    for file, lines in (("names.txt", NAMES), ("classes.txt", table)):
+        (tmp_path / file).write_bytes(ending.join([*lines, ""]).encode(encoding))
+    run(tmp_path, audio_root=None)
+    store = open_store(tmp_path / "store")
+    assert store.clips["path"].to_pylist() == sorted(NAMES)
+    assert store.manifest.classes == tuple(f"class, {number}" for number in range(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("names.txt", "filename", r"has 5 lines and .* has 4 rows \(is line 1, 'filename', a header\? take it out\)"),
+        ("classes.txt", "one more", "has 30 columns and .* names 31 classes"),
+    ],
+)
+def test_lists_of_another_length_are_refused(tmp_path: Path, file: str, line: str, message: str) -> None:
+    write(tmp_path, logits(), NAMES)
+    (tmp_path / file).write_text(f"{line}\n" + (tmp_path / file).read_text())
+    with pytest.raises(LogitstoreError, match=message):
+        run(tmp_path, audio_root=None)

@@ -286,7 +286,7 @@ def test_failed_clips_have_no_relations(root):
     (root / "audio" / "a" / "000.wav").write_text("no audio")
     build(with_relations(root))
     store = open_store(root / "store")
-    ((clip, _, _),) = store.failures()
+    clip = store.failures()[0].clip
     with pytest.raises(UsageError, match=f"clip {clip} has no targets, it failed"):
         store.relations(0, [clip])
     assert not verify(VerifyOptions(store=str(root / "store"))).problems
@@ -300,7 +300,7 @@ def test_a_clip_that_failed_under_the_basis_is_mended_on_it(root):
     assert not (root / "store" / BASIS).exists()
     build(with_relations(root))
     store = open_store(root / "store")
-    ((clip, _, _),) = store.failures()
+    clip = store.failures()[0].clip
     basis = (root / "store" / BASIS).read_bytes()
     soundfile.write(root / "audio" / "a" / "000.wav", *whole, subtype="FLOAT")
     assert build(with_relations(root, retry_failed=True)).made_views == 3
@@ -549,7 +549,7 @@ def test_wrong_features_are_named(root, fault, words):
 def test_a_source_with_nothing_to_fit_a_basis_on_is_refused(tmp_path, own_folder):
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "text.wav").write_text("no audio")
-    with pytest.raises(UsageError, match=r"not one of the .* can be decoded"):
+    with pytest.raises(AudioError, match=r"not one of the 1 files of .*audio can be read \(text.wav: not readable"):
         build(with_relations(tmp_path))
 
 

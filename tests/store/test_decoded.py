@@ -32,7 +32,8 @@ def folder(tmp_path, monkeypatch):
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     monkeypatch.setenv("TMPDIR", str(scratch))
-    return scratch / f"logitstore-{os.getuid()}"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return scratch / f"logitstore-{os.getuid()}{decoded._secret()}"
 
 
 @pytest.fixture
@@ -197,6 +198,18 @@ def test_a_small_disk_holds_some_views_at_a_time(made, folder, decodes):
     assert data.stat().st_size == 4096 + 1 * 37 * 15  # the last view is left alone
     assert len(files(folder)) == 2
     assert decodes[0] == 5 + 10  # views 0-1 in the first blocks; 2-3 and then 4 in the second
+
+
+def test_the_folder_is_private_and_its_name_a_secret(made, folder, tmp_path, monkeypatch):
+    store = open_store(made.path)
+    store.targets(0, [0])
+    assert len(folder.name) == len(f"logitstore-{os.getuid()}-") + 16
+    assert folder.stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    assert decoded._folder() != folder
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert decoded._folder().name == f"logitstore-{os.getuid()}"
 
 
 @pytest.mark.parametrize("reason", ["no bytes", "no folder", "another's folder"])

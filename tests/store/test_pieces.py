@@ -63,7 +63,7 @@ def test_targets_and_draws_are_those_of_the_stores(parts, both):
             assert all(draws.columns[name][place] == values[own, view] for name, values in made.draws.items())
         assert len(both.draws(view)) == len(rows)
     assert both.lengths(np.array([0, 33, 10])).tolist() == [16_000, 16_000, 0]
-    assert [(clip, path) for clip, path, _ in both.failures()] == [
+    assert [(failure.clip, failure.path) for failure in both.failures()] == [
         (10, "folder/clip 000010.wav"), (16, "folder/clip 000003.wav"),
     ]  # fmt: skip
     assert both.clips["clip"].to_pylist() == list(range(34))

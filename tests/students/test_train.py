@@ -365,7 +365,7 @@ def test_the_commands_train_a_teacher_and_a_student(root, tmp_path):
     )  # fmt: skip
     assert taught.exit_code == 0, taught.output
     assert "mAP        0." in taught.stdout
-    assert "on 12 files and 3 classes; 0 classes left out for having no positives" in taught.stdout
+    assert "on 12 rows and 3 classes; 0 classes left out for having no positives" in taught.stdout
     learned = runner.invoke(
         train_student_command,
         [str(root / "store"), "--student", "cnn4", "--out", str(tmp_path / "student"), *shared, "--steps", "5"],

@@ -14,6 +14,7 @@ from logitstore.errors import TeacherError
 from logitstore.views.recipe import load_recipe
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
+from teachers.specs.onnx import external_files
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -115,3 +116,96 @@ def test_files_that_are_not_what_the_spec_says(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="is not an ONNX model that onnxruntime can run") as caught:
         load_teacher(spec)
     assert "\n" not in str(caught.value)
+
+
+def _save_apart(file: Path, factor: float, where: str) -> str:
+    """The model with its weights in another file."""
+    spec = _save(file)
+    model = onnx.load(file)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    weights.CopyFrom(onnx.numpy_helper.from_array(WEIGHTS * np.float32(factor), "weights"))
+    onnx.external_data_helper.set_external_data(weights, where)
+    (file.parent / where).parent.mkdir(parents=True, exist_ok=True)
+    (file.parent / where).unlink(missing_ok=True)
+    onnx.save(model, file)
+    return spec
+
+
+@pytest.mark.parametrize("where", ["model.onnx.data", "weights.bin", "model.onnx_data", "weights", "deep/er/weights"])
+def test_the_digest_follows_tensors_in_other_files(tmp_path: Path, where: str) -> None:
+    found = []
+    for factor in (1, 1, -2):
+        teacher = load_teacher(_save_apart(tmp_path / "model.onnx", factor, where))
+        torch.testing.assert_close(
+            teacher.probabilities(_waveforms(), None),
+            torch.sigmoid(factor * torch.logit(_expected(_waveforms()))),
+        )
+        found.append((teacher.digest, teacher.earlier_digests()[0]))
+    assert found[0] == found[1]
+    assert found[0][0] != found[2][0]
+    assert (found[0][0] == found[0][1]) == (where == "model.onnx.data")  # as earlier releases had it
+
+
+def test_tensors_of_an_inner_graph_are_found(tmp_path: Path) -> None:
+    helper, kinds = onnx.helper, onnx.TensorProto
+    inner = helper.make_tensor("x", kinds.FLOAT, [1], [1.0])
+    inner.ClearField("float_data")
+    inner.data_location = kinds.EXTERNAL
+    inner.external_data.add(key="location", value="inner.bin")
+    node = helper.make_node("Constant", [], ["y"], value=inner)
+    branch = helper.make_graph([node], "branch", [], [helper.make_tensor_value_info("y", kinds.FLOAT, [1])])
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    graph = helper.make_graph([choice], "g", [], [helper.make_tensor_value_info("y", kinds.FLOAT, [1])])
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    (tmp_path / "inner.bin").write_bytes(b"\0\0\0\0")
+    assert external_files(tmp_path / "model.onnx", "onnx:model.onnx") == [tmp_path / "inner.bin"]
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "a/../../weights.bin", "{}/weights.bin", "link.bin"])
+def test_tensors_outside_of_the_models_folder_are_refused(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    spec = _save_apart(folder / "model.onnx", 1, "weights.bin")
+    (folder / "weights.bin").rename(tmp_path / "weights.bin")
+    (folder / "link.bin").symlink_to(tmp_path / "weights.bin")
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    for entry in (entry for tensor in model.graph.initializer for entry in tensor.external_data[:1]):
+        entry.value = location.format(tmp_path)
+    onnx.save(model, folder / "model.onnx")
+    with pytest.raises(TeacherError, match=r"keeps tensors in '.*\.bin', outside of its folder"):
+        load_teacher(spec)
+
+
+def test_tensors_that_are_not_there_are_named(tmp_path: Path) -> None:
+    spec = _save_apart(tmp_path / "model.onnx", 1, "weights.bin")
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(TeacherError, match=r"keeps tensors in 'weights\.bin', and there is no such file"):
+        load_teacher(spec)
+
+
+def test_a_cache_that_links_model_and_tensors_to_one_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "contents").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    _save_apart(tmp_path / "contents" / "model.onnx", 1, "weights.bin")
+    for name in ("model.onnx", "weights.bin", "model.onnx.json"):
+        (tmp_path / "snapshot" / name).symlink_to(tmp_path / "contents" / name)
+    found = external_files(tmp_path / "snapshot" / "model.onnx", "onnx:model.onnx")
+    assert found == [tmp_path / "snapshot" / "weights.bin"]
+
+
+def test_a_fixed_length_is_held_against_the_views(tmp_path: Path) -> None:
+    ensemble = Ensemble([load_teacher(_save(tmp_path / "model.onnx", samples=16000))], sample_rate=16000)
+    ensemble.check(load_recipe("wave"), 1.0)
+    with pytest.raises(TeacherError, match=r"takes views of exactly 1 s and these have 10 s; choose --clip-seconds 1"):
+        ensemble.check(load_recipe("wave"), 10.0)
+
+
+def test_the_order_of_a_members_classes_stands_in_its_contract(tmp_path: Path) -> None:
+    def contracts(*second: str) -> list[dict[str, Any]]:
+        specs = [_save(tmp_path / "1.onnx"), _save(tmp_path / "2.onnx", classes=list(second))]
+        ensemble = Ensemble([load_teacher(spec) for spec in specs], sample_rate=16000)
+        return [member["contract"] for member in ensemble.describe()]
+
+    assert contracts("a", "b", "c") == [{"output": "probabilities"}] * 2
+    assert contracts("b", "a", "c")[0] == {"output": "probabilities"}
+    assert contracts("b", "a", "c")[1] != contracts("c", "a", "b")[1]

@@ -12,8 +12,10 @@ from logitstore.cli.train_teacher import train_teacher_command
 from logitstore.errors import MismatchError, MissingExtraError, RunError, SourceError, UsageError
 from logitstore.options import dump, read_config
 from logitstore.training.runs import load_run
+from logitstore.training.train import identity
 from students.options import StudentOptions
 from students.train import train_student
+from teachers.options import TeacherOptions
 from tests.heard import make_heard, student_values
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -197,7 +199,7 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
         ({"epoch_steps": 0}, RunError, "--epoch-steps is 0; it must be at least 1"),
         ({"checkpoint_every": 0}, RunError, "--checkpoint-every is 0"),
         ({"hold_out": 1.0}, RunError, "--hold-out is 1; it must be more than 0 and less than 1"),
-        ({"hold_out": 0.999999}, MismatchError, "leaves nothing to learn from in view 0"),
+        ({"hold_out": 0.999999}, MismatchError, "leaves nothing to learn from: it holds out 18 of 18 files"),
         ({"patience": 0}, RunError, "--patience is 0; it must be at least 1"),
         ({"average_best": 0}, RunError, "--average-best is 0; it must be at least 1"),
         ({"select_by": "mAP"}, RunError, "--select-by mAP says what --patience and --average-best go by"),
@@ -258,3 +260,11 @@ def test_tensorboard_is_written_when_asked_for_and_missed_in_a_line(root, tmp_pa
     with pytest.raises(MissingExtraError, match=r"--tensorboard needs the package 'tensorboard'; install it with: pip"):
         train_student(StudentOptions(**values | {"out": str(tmp_path / "other")}))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_training_that_was_begun_before_there_was_an_option_goes_on(tmp_path):
+    """What makes a training what it is does not hold --label-separator unless it is given."""
+    values = {"manifest": "m.csv", "label_column": "label", "model": "cnn4", "out": str(tmp_path)}
+    for options, there in ((TeacherOptions(**values), False), (TeacherOptions(**values, label_separator=","), True)):
+        about = identity("train-teacher", options, ("manifest", "audio_root", "out"))
+        assert ("label_separator" in about["options"]) is there

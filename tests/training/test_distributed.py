@@ -139,7 +139,8 @@ def test_two_processes_step_as_one_does(root, tmp_path):
         flags(student_values(root, tmp_path / "one-plain", **(shared | settings["plain"]))),
     ]
     again = student_values(root, tmp_path / "again", **(shared | settings["mixed"] | {"checkpoint_every": 2}))
-    (tmp_path / "asked.json").write_text(json.dumps([*asked, again, flags(again), *refused]))
+    lost = flags(student_values(root, tmp_path / "lost", **(shared | {"lr": 1e30})))
+    (tmp_path / "asked.json").write_text(json.dumps([*asked, again, flags(again), *refused, lost]))
     (tmp_path / "many.py").write_text(MANY)
     done = python(*TORCHRUN, str(tmp_path / "many.py"), str(tmp_path / "asked.json"))
     assert done.returncode == 0, done.stderr
@@ -154,6 +155,7 @@ def test_two_processes_step_as_one_does(root, tmp_path):
         "2 processes share each batch, and the smallest has 2 clips",
         "options.lr: there 0.001, asked 0.002",
         "processes: there 1, asked 2",
+        "lower --lr (it was",  # neither waits for the other when the weights come to nothing
     ):
         assert done.stdout.count(text) == 2, text
 

@@ -20,7 +20,7 @@ from tests.rendered import compared, rendered_view
 from tests.stores import options, write_audio
 
 PLACE = Place(32_000, 16_000, 8)
-BUILT_IN = ("frequency_mask", "gain", "mixup", "noise", "roll", "time_mask")
+BUILT_IN = ("band_stop", "frequency_mask", "gain", "mixup", "noise", "roll", "silence", "time_mask")
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -122,7 +122,9 @@ def test_an_op_of_another_package_is_known_to_recipe_store_sql_and_replay(tmp_pa
 @pytest.mark.usefixtures("polarity")
 def test_an_unknown_op_names_those_of_other_packages_too(tmp_path):
     (tmp_path / "recipe.yaml").write_text("- op: reverb\n")
-    with pytest.raises(RecipeError, match=r"unknown op 'reverb'; allowed are .*, noise, polarity, roll, time_mask"):
+    with pytest.raises(
+        RecipeError, match=r"unknown op 'reverb'; allowed are .*, noise, polarity, roll, silence, time_mask"
+    ):
         load_recipe(str(tmp_path / "recipe.yaml"))
 
 

@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from logitstore.errors import RecipeError, UsageError
 from logitstore.views.ops import OPS, Place, hz_to_mel, mel_step_hz, mel_to_hz
-from logitstore.views.recipe import CED, NONE, Draws, Recipe, clip_key, draw, load_recipe, masks, parse_recipe
+from logitstore.views.recipe import (
+    BUILT_IN,
+    CED,
+    NONE,
+    Draws,
+    Recipe,
+    clip_key,
+    draw,
+    fitting,
+    load_recipe,
+    masks,
+    parse_recipe,
+)
 
 PLACE = Place(clip_samples=160_000, sample_rate=16_000, shard_clips=64)
 EVERYTHING = parse_recipe(
@@ -132,10 +144,11 @@ def test_masks_are_seconds_and_hz():
 
 
 def test_a_recipe_survives_its_document():
-    for recipe in (CED, NONE, EVERYTHING):
+    for recipe in (CED, *BUILT_IN.values(), EVERYTHING):
         assert parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
         for op in recipe.ops:
-            assert set(op.to_dict()) == {"op", *(field.name for field in fields(op))}
+            given = {field.name for field in fields(op) if getattr(op, field.name) is not None}
+            assert set(op.to_dict()) == {"op", *given}
 
 
 def test_a_file_is_a_recipe(tmp_path):
@@ -149,7 +162,7 @@ def test_a_file_is_a_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- op: reverb", "unknown op 'reverb'; allowed are frequency_mask, gain, mixup, noise, roll, time_mask"),
+        ("- op: reverb", f"unknown op 'reverb'; allowed are {', '.join(sorted(OPS))}"),
         ("- op: gain\n  min_db: 6\n  max_db: -6", "upside down, min_db 6 is above max_db -6"),
         ("- op: frequency_mask\n  min_hz: 8000\n  max_hz: 100", "upside down"),
         ("- op: gain\n  db: 6", "no parameter 'db'; allowed are probability, min_db, max_db"),
@@ -174,7 +187,7 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
 
 
 def test_a_missing_recipe_names_the_built_in_ones():
-    with pytest.raises(RecipeError, match="no recipe 'cde': give a YAML file or one of ced, none"):
+    with pytest.raises(RecipeError, match="no recipe 'cde': give a YAML file or one of ced, none, wave"):
         load_recipe("cde")
 
 
@@ -190,3 +203,68 @@ def test_a_seed_out_of_range_is_refused():
 
 def test_a_clip_key_holds_path_start_and_length():
     assert len({clip_key("a", 0, 1), clip_key("b", 0, 1), clip_key("a", 1, 1), clip_key("a", 0, 2)}) == 4
+
+
+def test_at_10_s_the_recipe_ced_is_the_published_one():
+    fitted = load_recipe("ced").fitted(PLACE)
+    assert fitted == CED
+    assert fitted.to_dict()["ops"][1] == {"op": "time_mask", "probability": 1.0, "max_seconds": 1.92}
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("seconds", [0.1, 0.11, 0.5, 1, 3.7, 9.99, 10, 60, 3600])
+@pytest.mark.parametrize("rate", [1000, 16_000, 22_050, 48_000])
+def test_a_built_in_recipe_fits_views_of_any_length(name, seconds, rate):
+    place = Place(round(seconds * rate), rate, 8)
+    recipe = load_recipe(name).fitted(place)
+    recipe.check(place)
+    assert parse_recipe(recipe.to_dict()) == recipe.unshared() == recipe  # nothing is left that depends on the length
+    lengths = np.full(500, place.clip_samples)
+    drawn = draw(recipe, seed=1, keys=keys_of(500), view=0, lengths=lengths, place=place)
+    drawn_before = draw(load_recipe(name), seed=1, keys=keys_of(500), view=0, lengths=lengths, place=place)
+    for column, (low, high) in recipe.ranges(place).items():
+        assert drawn.columns[column].tolist() == drawn_before.columns[column].tolist()
+        assert low <= drawn.columns[column].min()
+        assert drawn.columns[column].max() < high
+        assert len(set(drawn.columns[column].tolist())) > 1
+    if name != "none":
+        longest = next(op for op in recipe.ops if hasattr(op, "max_seconds")).max_seconds
+        assert longest == pytest.approx(min(1.92, 0.192 * seconds), abs=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "longest"),
+    [
+        ("- op: time_mask\n  max_share: 0.5", 30, 15),
+        ("- op: silence\n  max_share: 0.5\n  max_seconds: 2", 30, 2),
+        ("- op: silence\n  max_share: 0.5\n  max_seconds: 2", 3, 1.5),
+        ("- op: time_mask\n  max_share: 1", 0.1, 0.1),
+        ("- op: time_mask\n  max_share: 0.001", 0.1, 0.01),
+    ],
+)
+def test_a_file_may_bound_a_span_by_a_share_of_the_view(tmp_path, text, seconds, longest):
+    (tmp_path / "own.yaml").write_text(text)
+    fitted = load_recipe(str(tmp_path / "own.yaml")).fitted(Place(round(seconds * 16_000), 16_000))
+    assert fitted.ops[0].max_seconds == longest
+    assert "max_share" not in fitted.to_dict()["ops"][0]
+
+
+@pytest.mark.parametrize("share", ["0", "-0.1", "1.01", ".nan"])
+def test_a_share_is_a_share(tmp_path, share):
+    (tmp_path / "own.yaml").write_text(f"- op: time_mask\n  max_share: {share}")
+    with pytest.raises(RecipeError, match=r"op 'time_mask': max_share is .*; allowed is \(0, 1\]"):
+        load_recipe(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("seconds", [1, 10])
+def test_wave_hides_what_ced_hides(seconds):
+    place = Place(seconds * 16_000, 16_000)
+    heard = {"lengths": np.full(300, place.clip_samples), "place": place, "keys": keys_of(300), "view": 3, "seed": 9}
+    ced = draw(fitting(True), **heard).columns
+    wave = draw(fitting(False), **heard).columns
+    assert (wave["roll"] == ced["roll"]).all()
+    for one, other in (("silence_start", "time_start"), ("silence_length", "time_length")):
+        assert (wave[one] == ced[other]).all()
+    for one, other in (("stop_low", "freq_low"), ("stop_steps", "freq_steps")):
+        assert (wave[one] == ced[other]).all()
+    assert masks(fitting(False), draw(fitting(False), **heard)) is None

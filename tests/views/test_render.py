@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore.errors import AudioError
-from logitstore.views.ops import Place
+from logitstore.views.fingerprint import difference, fingerprint
+from logitstore.views.ops import Place, mel_step_hz
 from logitstore.views.ops.noise import noise
 from logitstore.views.recipe import Draws, draw, parse_recipe
 from logitstore.views.render import Renderer, render
@@ -66,9 +67,11 @@ def test_another_process_and_thread_count_gives_the_same_bits():
     assert printed.strip() == hashlib.sha256(views(list(range(24))).numpy().tobytes()).hexdigest()
 
 
-def one(op: dict, clip: np.ndarray, columns: dict[str, int], partner: np.ndarray | None = None) -> np.ndarray:
+def one(
+    op: dict, clip: np.ndarray, columns: dict[str, int], partner: np.ndarray | None = None, rate: int = 16_000
+) -> np.ndarray:
     draws = Draws({name: np.array([value]) for name, value in columns.items()})
-    return render([clip], draws, parse_recipe([op]), SAMPLES, partners=[partner])[0][0].numpy()
+    return render([clip], draws, parse_recipe([op]), SAMPLES, partners=[partner], sample_rate=rate)[0][0].numpy()
 
 
 def test_roll_turns_the_clips_own_samples_before_padding():
@@ -184,3 +187,61 @@ def test_where_draws_are_made_a_partner_that_cannot_be_decoded_is_left_out_of_th
     again = [None if other < 0 else CLIPS[other] for other in ALL.partners(made.draws).tolist()]
     sounds = [clip if number != broken else clip[:0] for number, clip in enumerate(CLIPS)]
     assert torch.equal(made.waveforms, render(sounds, made.draws, ALL, SAMPLES, partners=again)[0])
+
+
+@pytest.mark.parametrize(("start", "length", "rate"), [(3, 7, 16_000), (0, 25, 22_050), (20, 40, 16_000), (5, 3, 8000)])
+def test_silence_is_zero_where_it_was_drawn_and_nowhere_else(start, length, rate):
+    clip = np.ones(3000, np.float32)
+    quiet = one({"op": "silence"}, clip, {"silence_start": start, "silence_length": length}, rate=rate)
+    seconds = np.arange(SAMPLES) / rate
+    inside = (seconds >= start / 100) & (seconds < (start + length) / 100)
+    assert (quiet == np.where(inside | (np.arange(SAMPLES) >= 3000), 0, 1)).all()
+
+
+def test_no_silence_and_no_band_leave_every_bit():
+    for name, columns in (("silence", ("silence_start", "silence_length")), ("band_stop", ("stop_low", "stop_steps"))):
+        assert (one({"op": name}, CLIPS[0], dict.fromkeys(columns, 0), rate=8000)[: len(CLIPS[0])] == CLIPS[0]).all()
+
+
+def spectrum(clip: np.ndarray) -> np.ndarray:
+    return np.abs(np.fft.rfft(clip.astype(np.float64)))
+
+
+@pytest.mark.parametrize("length", [1600, 3001, 4000])
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+@pytest.mark.parametrize(("low", "steps"), [(0, 23), (0, 3), (20, 2), (41, 23), (61, 3), (30, 34)])
+def test_a_band_is_40_db_down_and_the_rest_as_it_was(length, rate, low, steps):
+    clip = np.random.default_rng(5).standard_normal(length).astype(np.float32)
+    less = one({"op": "band_stop"}, clip, {"stop_low": low, "stop_steps": steps}, rate=rate)
+    assert not less[length:].any()
+    bottom, top = mel_step_hz([low, low + steps], 0, 8000)
+    hz = np.arange(length // 2 + 1) * rate / length
+    inside = (hz >= 1.05 * bottom) & (hz <= (0.95 * top if top < rate / 2 else np.inf))
+    outside = (hz < 0.95 * bottom) | (hz > 1.05 * top)
+    before, after = spectrum(clip), spectrum(less[:length])
+    assert (after[inside] <= before[inside] / 100 + 1e-3).all()
+    np.testing.assert_allclose(after[outside], before[outside], rtol=1e-3, atol=1e-3)
+    if bottom < rate / 2:
+        phase = np.fft.rfft(less[:length])[outside] / np.fft.rfft(clip)[outside]
+        assert np.abs(phase.imag).max(initial=0) < 1e-3
+
+
+def test_a_band_beyond_half_of_the_rate_takes_nothing():
+    clip = CLIPS[0]
+    assert (one({"op": "band_stop"}, clip, {"stop_low": 50, "stop_steps": 10}, rate=4000)[: len(clip)] == clip).all()
+
+
+def test_a_band_stop_of_a_batch_is_that_of_each_clip_alone():
+    recipe = parse_recipe([{"op": "silence", "max_seconds": 0.1}, {"op": "band_stop"}])
+    keys = [(str(i), 0, 1) for i in range(24)]
+    drawn = draw(recipe, seed=1, keys=keys, view=0, lengths=LENGTHS, place=PLACE)
+    together = render(CLIPS, drawn, recipe, SAMPLES, sample_rate=16_000)[0]
+    for row, clip in enumerate(CLIPS):
+        assert torch.equal(render([clip], drawn[[row]], recipe, SAMPLES, sample_rate=16_000)[0][0], together[row])
+
+
+@pytest.mark.parametrize(("samples", "rate"), [(100, 1000), (160, 1600), (256, 2560)])
+def test_a_view_shorter_than_a_window_has_a_fingerprint(samples, rate):
+    quiet, loud = (fingerprint(0, 0, torch.full((samples,), level), None, rate) for level in (0.01, 0.5))
+    assert difference(quiet, loud)
+    assert difference(loud, loud) is None

@@ -6,19 +6,20 @@ clip, and a clip that cannot be decoded keeps its place as silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from logitstore.arrays import I64, U8
+from logitstore.arrays import I64, U8, Bool
 from logitstore.audio.ahead import prefetched
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import samples_at
+from logitstore.errors import AudioError, ModelOutputError
 from logitstore.store.format.codec import top_k
 from logitstore.store.format.layout import Targets
 from logitstore.store.format.manifest import Manifest
@@ -42,8 +43,8 @@ class Said:
     relations: U8 | None = None
 
 
-#: What is said of waveforms (B, S) and their masks.
-Ask = Callable[["torch.Tensor", Masks | None], Said]
+#: What is said of waveforms (B, S) and their masks; the third, bool (B,), says which of them hold a clip.
+Ask = Callable[["torch.Tensor", Masks | None, Bool], Said]
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def make_block(
 
     :param ask: the ensemble.
     :param advance: told how many views were just finished.
-    :raises AudioError: with ``strict``, the first clip that cannot be decoded.
-    :raises ModelOutputError: a teacher did not give probabilities.
+    :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
+    :raises ModelOutputError: a teacher did not give probabilities; the clip is named.
     """
     clips, views, k = len(plan.clips), plan.views, manifest.topk
     classes, codes = np.zeros((clips * views, k), np.uint16), np.zeros((clips * views, k), np.uint16)
@@ -110,10 +111,11 @@ def make_block(
     failed: dict[int, str] = {}
     fingerprints: list[Fingerprint] = []
     done = 0
-    with closing(prefetched(_batches(manifest, plan, audio, draws, pool, strict))) as batches:
+    with closing(prefetched(view_batches(manifest, plan, audio, draws, pool, strict))) as batches:
         for batch, heard in batches:
             here = slice(done, done + len(batch.waveforms))
-            said = ask(batch.waveforms, batch.masks)
+            with naming(audio, plan, done):
+                said = ask(batch.waveforms, batch.masks, batch.readable)
             top, values = top_k(said.probabilities.cpu().numpy(), k)
             classes[here], codes[here] = top, manifest.quantizer.encode(values)
             if members is not None and said.members is not None:
@@ -146,10 +148,26 @@ def make_block(
     )
 
 
-def _batches(
+@contextmanager
+def naming(audio: ClipAudio, plan: BlockPlan, done: int) -> Iterator[None]:
+    """Around the asking of a batch that begins after ``done`` views of a block: an error names the clip it is about."""
+    try:
+        yield
+    except ModelOutputError as error:
+        if error.row is None:
+            raise
+        clip, view = divmod(done + error.row, plan.views)
+        place = f"{audio.place(plan.clips.start + clip)}, view {plan.view_start + view}"
+        raise ModelOutputError(f"{place}: {error}") from error
+
+
+def view_batches(
     manifest: Manifest, plan: BlockPlan, audio: ClipAudio, draws: Draws, pool: ThreadPoolExecutor, strict: bool
-) -> Iterator[tuple[Rendered, list[Fingerprint]]]:
-    """The views of a block, clip by clip, in batches; with the first that could be rendered goes its fingerprint."""
+) -> Generator[tuple[Rendered, list[Fingerprint]], None, None]:
+    """The views of a block, clip by clip, in batches; with the first that could be rendered goes its fingerprint.
+
+    :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
+    """
     renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True)
     clips = np.repeat(np.arange(plan.clips.start, plan.clips.stop), plan.views)
     rows = manifest.recipe.partners(draws)
@@ -159,8 +177,7 @@ def _batches(
     with closing(renderer.batches(clips, draws, partners, manifest.batch_size, ahead)) as batches:
         for batch in batches:
             if strict:
-                for error in batch.errors.values():
-                    raise error
+                raise_first(audio, batch.errors)
             fingerprints = []
             if wanted and batch.readable.any():
                 first = int(batch.readable.argmax())
@@ -171,3 +188,14 @@ def _batches(
                 wanted = False
             yield batch, fingerprints
             done += len(batch.waveforms)
+
+
+def raise_first(audio: ClipAudio, errors: dict[int, AudioError]) -> None:
+    """Raise the first of the reasons why clips cannot be decoded, with the clip's place; nothing without any.
+
+    :raises AudioError: there is one.
+    """
+    for clip, error in errors.items():
+        raise AudioError(
+            f"{audio.place(clip)}: {error}; without --strict it is recorded, and the build goes on"
+        ) from error

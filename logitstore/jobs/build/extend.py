@@ -41,12 +41,16 @@ def prepare_extend(options: ExtendOptions) -> Job:
             "give --teacher SPEC for each in this order"
         )
     relations = manifest.relations
-    return prepare(
+    job = prepare(
         Extension(
             source=options.source,
             out=options.store,
             teachers=options.teachers,
             audio_root=options.audio_root,
+            path_column=options.path_column,
+            start_column=options.start_column,
+            end_column=options.end_column,
+            duration_column=options.duration_column,
             weights=[member.weight for member in manifest.teachers],
             average="logit" if manifest.average == "logit" else "probability",
             classes=manifest.classes,
@@ -71,6 +75,8 @@ def prepare_extend(options: ExtendOptions) -> Job:
             skip_known=options.skip_known,
         )
     )
+    _require_same_files(store, job)
+    return job
 
 
 def extend(options: ExtendOptions, progress: Progress | None = None) -> BuildSummary:
@@ -102,3 +108,37 @@ def _views(store: Store) -> int:
     if not store.views:
         raise UsageError(f"{store.location} has no finished block yet, so no number of views; give --views")
     return store.views
+
+
+def _require_same_files(store: Store, job: Job) -> None:
+    """Refuse a source whose files have another rate, or another length, than those of their names in the store.
+
+    A source that lists segments may well list others of a file; one that lists files lists them whole.
+
+    :raises MismatchError: naming the first such file.
+    """
+    if not store.commits:
+        return
+    columns = ("path", "start", "length", "rate")
+    given = set(job.clip_table["path"].to_pylist())
+    rates: dict[str, int] = {}
+    lengths: dict[tuple[str, int], int] = {}
+    for path, start, length, rate in zip(*(store.clips[name].to_pylist() for name in columns), strict=True):
+        if rate and path in given:
+            rates[path] = rate
+            lengths[path, start] = length
+    for path, start, length, rate in zip(*(job.clip_table[name].to_pylist() for name in columns), strict=True):
+        if not rate:
+            continue
+        was = rates.get(path, rate)
+        if was != rate:
+            raise MismatchError(
+                f"{path!r} is at {rate} Hz and was at {was} Hz when {store.location} was made; it is another file now: "
+                "give it another name, or the audio that was heard"
+            )
+        before = lengths.get((path, start), length)
+        if before != length and not job.source.segmented:
+            raise MismatchError(
+                f"{path!r} has {length} frames from frame {start} on and had {before} when {store.location} was made; "
+                "it is another file now: give it another name, or the audio that was heard"
+            )

@@ -14,20 +14,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
+import numpy as np
 
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
+from logitstore.audio.source import ColumnNames
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.jobs.build.heard import Heard
+from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.models.machine import pick_device, versions
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
+from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import columns_for
-from logitstore.store.format.manifest import ROOT, Manifest, Member, decode_root, version_for
+from logitstore.store.format.manifest import ROOT, Manifest, decode_root, version_for
 from logitstore.store.format.parts import Part
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces
@@ -36,12 +41,13 @@ from logitstore.store.storage import Storage, open_storage
 from logitstore.store.summary import BuildSummary, summarise
 from logitstore.store.writer import StoreWriter
 from logitstore.views.ops import Place
-from logitstore.views.recipe import Recipe, load_recipe
+from logitstore.views.recipe import AUTO, Recipe, fitting, load_recipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from logitstore.arrays import Bool
     from logitstore.audio.source import Source
     from logitstore.jobs.build.relate import Relator
     from logitstore.views.recipe import Masks
@@ -51,6 +57,8 @@ PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
 _LOST = "the claim of shard {} was lost: this process stood still for longer than it lasts"
 DEFAULT_TOPK = 20
+_ANY_RATE = 16_000
+_MOST_BLOCKS = 4
 
 
 @dataclass
@@ -77,10 +85,17 @@ class Job:
     device: str
     notes: list[str] = field(default_factory=list)
     relator: Relator | None = None  # of a store that keeps relations, once its basis is known
+    tried: Answer | None = None  # of the first batch, until that is asked about
 
-    def ask(self, waveforms: torch.Tensor, masks: Masks | None) -> Said:
-        """What the ensemble says; each member, and the relations of their features, where the store keeps them."""
-        said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None)
+    def ask(self, waveforms: torch.Tensor, masks: Masks | None, heard: Bool | None = None) -> Said:
+        """What the ensemble says; each member, and the relations of their features, where the store keeps them.
+
+        :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
+        """
+        said = None if self.tried is None else self.tried.of(waveforms, masks)
+        self.tried = None
+        if said is None:
+            said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None, heard=heard)
         return Said(
             said.probabilities,
             said.members if self.manifest.keep_members else None,
@@ -94,6 +109,7 @@ def prepare(options: BuildOptions) -> Job:
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
     from logitstore.audio.sources import open_source
+    from logitstore.store.sql.tables import joined_names
 
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
@@ -102,19 +118,23 @@ def prepare(options: BuildOptions) -> Job:
         from logitstore.jobs.build.relate import relation_spec
 
         relations = relation_spec(options.relations, options.similarity_frames)
-    recipe = options.recipe if isinstance(options.recipe, Recipe) else load_recipe(options.recipe)
-    samples = clip_samples(options.clip_seconds, options.sample_rate)
-    recipe.check(Place(samples, options.sample_rate))
+    asked = options.recipe if isinstance(options.recipe, Recipe) else _named_recipe(options.recipe)
+    if asked is not None:  # of any rate: what is known of the views is their length
+        asked.check(Place(clip_samples(options.clip_seconds, _ANY_RATE), _ANY_RATE))
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     storage = open_storage(options.out)
     stored = _stored_manifest(storage)
-    source = open_source(options.source, options.audio_root)
-    clip_table = scan(source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers))
+    source = open_source(options.source, options.audio_root, ColumnNames.of(options))
+    clip_table = scan(
+        source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers),
+        taken=frozenset().union(*map(joined_names, [fitting(True), fitting(False), *([asked] if asked else [])])),
+    )  # fmt: skip
+    notes = require_found(source, clip_table, options.source, options.audio_root)
 
     import torch  # takes seconds, so only now that the audio is what it should be
 
     from logitstore.training.precision import stored_precision
-    from teachers.ensemble import load_ensemble
+    from teachers.ensemble import load_ensemble, members_as_stored
 
     device = pick_device(options.device)
     ensemble = load_ensemble(
@@ -122,11 +142,16 @@ def prepare(options: BuildOptions) -> Job:
         options.weights,
         options.average,
         options.classes,
-        sample_rate=options.sample_rate,
+        sample_rate=options.sample_rate or (stored.sample_rate if stored is not None else None),
         device=device,
         precision=options.precision,
         scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
     )
+    sample_rate = ensemble.sample_rate
+    samples = clip_samples(options.clip_seconds, sample_rate)
+    notes += _rate_notes(options, ensemble, stored)
+    recipe, why = _recipe(asked, ensemble, stored, Place(samples, sample_rate))
+    notes += why
     ensemble.check(recipe, options.clip_seconds)
     if relations is not None:
         ensemble.require_features()
@@ -138,19 +163,21 @@ def prepare(options: BuildOptions) -> Job:
         )
     quantizer(ensemble.scores, options.value_bits)
     shard_clips = options.shard_clips or (stored.shard_clips if stored else default_shard_clips(clip_table.num_rows))
-    place = Place(samples, options.sample_rate, shard_clips)
+    place = Place(samples, sample_rate, shard_clips)
+    teachers, earlier = members_as_stored(ensemble, () if stored is None else stored.teachers)
+    notes += earlier
     manifest = Manifest(
         format_version=version_for(relations),
         classes=tuple(ensemble.classes),
         scores=ensemble.scores,
-        teachers=tuple(msgspec.convert(member, Member) for member in ensemble.describe()),
+        teachers=teachers,
         average=options.average,
         recipe_document=recipe.to_dict(),
         draw_columns=tuple(
             {"name": c.name, "low": c.low, "planes": c.planes} for c in columns_for(recipe.ranges(place))
         ),
         seed=options.seed,
-        sample_rate=options.sample_rate,
+        sample_rate=sample_rate,
         clip_seconds=options.clip_seconds,
         topk=topk,
         value_bits=options.value_bits,
@@ -162,7 +189,7 @@ def prepare(options: BuildOptions) -> Job:
         relations=relations,
         made_by=versions(),
     )
-    notes = []
+    notes += [*ensemble.notes, *([said] if (said := alike(manifest, clip_table, options.views)) else [])]
     if stored is not None and stored.made_by != manifest.made_by:
         changed = [
             f"{name} {stored.made_by.get(name)} -> {version}"
@@ -173,11 +200,49 @@ def prepare(options: BuildOptions) -> Job:
     return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes)
 
 
+def _named_recipe(name: str) -> Recipe | None:
+    """The recipe that was asked for; None where the teachers, or the store, decide."""
+    return None if name == AUTO else load_recipe(name)
+
+
+def _recipe(
+    asked: Recipe | None, ensemble: Ensemble, stored: Manifest | None, place: Place
+) -> tuple[Recipe, list[str]]:
+    """The recipe of a store, with no bound left that depends on the length of its views, and what is to be said of it.
+
+    A store that was begun keeps its own: of its views of less than 10 s, earlier releases bounded no mask by a share.
+    """
+    deaf = [repr(teacher.spec) for teacher in ensemble.members if not teacher.takes_masks]
+    recipe = fitting(not deaf) if asked is None else asked
+    fitted, fixed = recipe.fitted(place), recipe.unshared()
+    if stored is not None and stored.recipe_document in (fitted.to_dict(), fixed.to_dict()):
+        return stored.recipe, []
+    if asked is not None:
+        return fitted, []
+    if stored is not None:
+        return stored.recipe, [f"recipe {stored.recipe.name}, which the store was begun with"]
+    takes = f"{', '.join(deaf)} take{'s' * (len(deaf) == 1)} only waveforms" if deaf else "every teacher takes masks"
+    return fitted, [f"recipe {recipe.name}, for {takes}"]
+
+
+def _rate_notes(options: BuildOptions, ensemble: Ensemble, stored: Manifest | None) -> list[str]:
+    """What is to be said of teachers that would hear more than views of this rate hold."""
+    rate = ensemble.sample_rate
+    reason = "which the store was begun with" if stored is not None else "as --sample-rate asks"
+    return [
+        f"teacher {teacher.spec!r} takes {teacher.sample_rate:,} Hz and views have {rate:,} Hz, {reason}: it hears "
+        f"nothing above {rate / 2:,.0f} Hz"
+        for teacher in ensemble.members
+        if teacher.sample_rate > rate and not isinstance(options, Extension)
+    ]
+
+
 def build(options: BuildOptions, progress: Progress | None = None) -> BuildSummary:
     """Make a store, or finish one that the same options began.
 
     :raises MismatchError: the store at ``out`` was made otherwise; the differences are shown.
-    :raises AudioError: with ``strict``, the first clip that cannot be decoded.
+    :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name; not one clip can.
+    :raises ModelOutputError: a teacher gave no probabilities; nothing is written where it is its first batch.
     """
     return run(prepare(options), progress or Progress())
 
@@ -188,7 +253,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     store, made, missing = fill(job, progress)
     return BuildSummary(
         **vars(summarise(store)),
-        failures=[(path, reason) for _, path, reason in store.failures()],
+        failures=store.failures(),
         made_views=made,
         seconds=time.monotonic() - began,
         missing=missing,
@@ -198,9 +263,12 @@ def run(job: Job, progress: Progress) -> BuildSummary:
 def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     """Make what a store lacks: the store, how many views were made, and how many blocks are still missing."""
     options = job.options
+    told = len(job.ensemble.notes)
+    begun = not isinstance(options, Extension) and bool(commits.spans(job.storage))
+    job.tried = try_out(options, job.manifest, job.source, job.clip_table, job.ensemble, begun=begun)
     writer = _open(job)
     manifest = writer.manifest
-    for note in job.notes:
+    for note in (*job.notes, *job.ensemble.notes[told:]):
         progress.note(note)
     chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
     cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
@@ -220,6 +288,11 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
             job.relator = make_relator(
                 manifest.relations, job.ensemble, writer, audio, pool, strict=options.strict, note=progress.note
             )
+        stored_views = Piece(job.storage, manifest, writer.root_digest)
+        heard = Heard(stored_views, audio, job.ask, pool, named(options.source))
+        if isinstance(options, Extension):
+            for commit in _given_again(job, writer):
+                heard.check(commit)
         waiting = set(chosen)
         while waiting:
             moved = False
@@ -232,6 +305,8 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                     continue
                 lost = False
                 try:
+                    for commit in commits.read_all(job.storage, shard)[:1]:
+                        heard.check(commit)
                     for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
                         plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
                         content = make_block(
@@ -239,15 +314,15 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                             pool=pool, strict=options.strict, advance=progress.advance,
                         )  # fmt: skip
                         name = commits.block_name(shard, start, stop)
-                        commit = writer.write_block(
+                        written = writer.write_block(
                             shard, start, stop, content, f"blocks/{name}", keep=partial(claimer.keep, shard)
                         )
-                        if commit is None:
+                        if written is None:
                             progress.note(f"{_LOST.format(shard)}; what is missing of it is made again")
                             lost = True
                             break
-                        made += (commit.clips - len(commit.failed)) * commit.views
-                        progress.failures(len(commit.failed))
+                        made += written.stored_views
+                        progress.failures(len(written.failed))
                 finally:
                     claimer.drop(shard)
                 if not lost:
@@ -257,7 +332,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
-            made += _retry_failed(job, writer, chosen, audio, pool, claimer, progress)
+            made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
     store = Pieces([Piece(job.storage, manifest, writer.root_digest)])
     missing = unfinished_shards(store.commits, writer.shards, max(options.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
@@ -265,11 +340,20 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     return store, made, len(missing)
 
 
+def _given_again(job: Job, writer: StoreWriter) -> list[Commit]:
+    """Some blocks of the clips that the store has and that a source gives again, spread over them."""
+    scanned = set(job.clip_table["path"].to_pylist())
+    parts = {part.name for part in writer.parts if scanned.intersection(part.table["path"].to_pylist())}
+    found = [commit for commit in commits.read_all(job.storage) if commit.clip_table in parts]
+    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, min(_MOST_BLOCKS, len(found))).astype(int))]
+
+
 def _retry_failed(
     job: Job,
     writer: StoreWriter,
     chosen: set[int],
     audio: ClipAudio,
+    heard: Heard,
     pool: ThreadPoolExecutor,
     claimer: claims.Claimer,
     progress: Progress,
@@ -285,6 +369,7 @@ def _retry_failed(
         try:
             if commit not in commits.read_all(job.storage, commit.shard):  # another builder has made it anew meanwhile
                 continue
+            heard.check(commit)
             clips = range(commit.first_clip, commit.first_clip + commit.clips)
             plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
             content = make_block(

@@ -17,7 +17,7 @@ import torch
 
 from logitstore.arrays import F32, I64, U8
 from logitstore.errors import ModelOutputError, UsageError
-from logitstore.jobs.build.block import BlockPlan, block_draws
+from logitstore.jobs.build.block import BlockPlan, block_draws, raise_first
 from logitstore.models.grams import gram, pooled, row_normalised
 from logitstore.store.format.basis import Basis, fit
 from logitstore.store.format.manifest import Manifest
@@ -234,8 +234,7 @@ def sample_batches(
         rows = manifest.recipe.partners(draws)
         batch = renderer.batch(clips, draws, None if rows is None else np.where(rows < 0, -1, firsts + rows))
         if strict:
-            for error in batch.errors.values():
-                raise error
+            raise_first(audio, batch.errors)
         kept = np.flatnonzero(batch.readable)
         if len(kept):
             yield batch.waveforms[torch.from_numpy(kept)], None if batch.masks is None else batch.masks[kept]

@@ -45,6 +45,7 @@ from logitstore.views.recipe import Recipe, load_recipe
 TEACHER = "import:ced"
 #: The column of the clip table that holds CED's seeds, one a view, where they were kept.
 SEEDS_COLUMN = "ced_seeds"
+_MANY = 20  # stored classes for each class that there is, of which each should be one somewhere
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
     :param advance: told how many views were just written.
     :raises UsageError: anything in the options or the files that cannot be right.
     """
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe).unshared()  # CED's code knows no shares
     require_ced(recipe)
-    classes = read_classes(options.classes)
+    classes = read_classes(options.classes, outputs=True)
     files = CedFiles(options.folder, options.chunk_seconds, options.epochs)
     if files.topk > len(classes):
         raise UsageError(f"{options.classes} names {len(classes)} classes, and the files hold {files.topk} a row")
@@ -121,7 +122,8 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
         return write_blocks(
             open_storage(options.out), manifest, clip_table, files.epochs, failed, imported,
             audio=ClipAudio(source, clip_table, SAMPLE_RATE), advance=advance,
-            notes=_notes(clips, files, recipe, frames, longest),
+            notes=[*_notes(clips, files, recipe, frames, longest), *gathered.unheard_of(len(classes), options.classes)],
+            strict=options.strict,
         )  # fmt: skip
 
 
@@ -138,12 +140,23 @@ class _Gathered:
         self.probabilities = array("probabilities", "float16", shape)
         self.seeds = array("seeds", "int64", shape[:2])
         self.seeds[:] = -1
+        self.highest = -1
 
     def put(self, rows: I64, view: int, slab: Any) -> None:
         """Rows of one epoch."""
         self.classes[rows, view] = slab.classes
         self.probabilities[rows, view] = slab.probabilities
         self.seeds[rows, view] = slab.seeds
+        self.highest = max(self.highest, int(slab.classes.max(initial=0)))
+
+    def unheard_of(self, classes: int, file: str) -> list[str]:
+        """A note where the last classes of a list are in no row, though rows hold many: it may be another's list."""
+        if self.highest + 1 >= classes or self.classes.size < _MANY * classes:
+            return []
+        return [
+            f"no row names a class after {self.highest}, and {file} names {classes}: is it the list that CED was run "
+            "with?"
+        ]
 
     def seed_lists(self) -> Any:
         """The seeds as a column of lists, one number a view; -1 where an epoch lacks the clip."""

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from logitstore.arrays import F32, I64
+from logitstore.audio.hdf5 import data_set
 from logitstore.digests import file_digest, hasher
 from logitstore.errors import MissingExtraError, SourceError
 from logitstore.jobs.imports.ced_seeds import SAMPLE_RATE
@@ -161,7 +162,11 @@ class CedFiles:
             raise SourceError(f"{path}: rows {low} to {high - 1} cannot be read: {_first_line(error)}") from error
         for wrong, found, allowed in (
             (~((values >= 0) & (values <= 1)), values, "probabilities from 0 to 1"),
-            (~((classes >= 0) & (classes < class_count)), classes, f"classes from 0 to {class_count - 1}"),
+            (
+                ~((classes >= 0) & (classes < class_count)),
+                classes,
+                f"classes from 0 to {class_count - 1}, as --classes names {class_count}",
+            ),
             (~((seeds >= 0) & (seeds < 1 << 32)), seeds, "seeds from 0 to 2**32 - 1"),
         ):
             if wrong.any():
@@ -180,9 +185,8 @@ class CedFiles:
             path = _h5(stem)
             with self._open(path) as file:
                 for name, kinds in DATA_SETS.items():
-                    item = file.get(name)
-                    shape = getattr(item, "shape", ())
-                    if item is None or item.dtype.kind not in kinds or len(shape) != (1 if name == "seeds" else 2):
+                    item = data_set(file, name, SourceError, f"{path}: ") if name in file.keys() else None  # noqa: SIM118
+                    if item is None or item.dtype.kind not in kinds or item.ndim != (1 if name == "seeds" else 2):
                         raise SourceError(
                             f"{path}: no data set {name!r} of the kind that save_logits.py writes "
                             f"(found {', '.join(file) or 'nothing'})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from logitstore.audio.sources import open_audio
 from logitstore.classes import read_classes
 from logitstore.digests import file_digest, hasher
 from logitstore.errors import SourceError, UsageError
+from logitstore.files import read_text
 from logitstore.jobs.build.job import DEFAULT_TOPK
 from logitstore.jobs.imports.shared import (
     AudioNames,
@@ -47,7 +49,7 @@ def import_npy(options: NpyImport, advance: Callable[[int], None] = lambda views
     :raises UsageError: anything in the options or the files that cannot be right.
     """
     array = read_array(options.array)
-    classes = read_classes(options.classes)
+    classes = read_classes(options.classes, outputs=True)
     if array.shape[1] != len(classes):
         raise UsageError(
             f"{options.array} has {array.shape[1]} columns and {options.classes} names {len(classes)} classes; "
@@ -98,7 +100,7 @@ def import_npy(options: NpyImport, advance: Callable[[int], None] = lambda views
         open_storage(options.out), manifest, clip_table, 1,
         {int(row_of[position]): reason for position, reason in failed.items()}, imported,
         audio=None if source is None else ClipAudio(source, clip_table, options.sample_rate),
-        advance=advance, notes=notes,
+        advance=advance, notes=notes, strict=options.strict,
     )  # fmt: skip
 
 
@@ -131,12 +133,16 @@ def read_names(file: str, rows: int, array: str) -> list[str]:
     :raises SourceError: unreadable, too few or too many, an empty line, or a name twice.
     """
     try:
-        names = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, most=1 << 32)
+    except (OSError, ValueError) as error:
         raise SourceError(f"{file} cannot be read as text, one name a line: {error}") from error
+    names = re.split(r"\r\n|\r|\n", text)
+    while names and not names[-1].strip():  # what comes after the last line's end
+        names.pop()
     if len(names) != rows:
+        header = f" (is line 1, {names[0]!r}, a header? take it out)" if len(names) == rows + 1 else ""
         raise SourceError(
-            f"{file} has {len(names)} lines and {array} has {rows} rows; line i must name the clip of row i"
+            f"{file} has {len(names)} lines and {array} has {rows} rows{header}; line i must name the clip of row i"
         )
     lines: dict[str, int] = {}
     for number, name in enumerate(names, start=1):

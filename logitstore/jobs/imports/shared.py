@@ -19,9 +19,9 @@ from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import Targets, columns_for
 from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
 from logitstore.store.piece import Piece
-from logitstore.store.pieces import Pieces
+from logitstore.store.pieces import Failure, Pieces
 from logitstore.store.storage import Storage
-from logitstore.store.summary import Summary, summarise
+from logitstore.store.summary import Summary, failure_lines, summarise
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.fingerprint import Fingerprint, fingerprint
 from logitstore.views.ops import Place
@@ -51,10 +51,10 @@ class ImportedViews:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportSummary(Summary):
-    """What a store holds after an import; ``failures`` are (path, reason), ``notes`` what a user should know."""
+    """What a store holds after an import; ``failures`` the clips without targets, ``notes`` what a user should know."""
 
     seconds: float
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
     notes: Sequence[str] = ()
 
     def render(self) -> str:
@@ -66,11 +66,8 @@ class ImportSummary(Summary):
             f"clips      {self.clips:,} x {self.views} views, in {self.blocks:,} blocks",
             f"imported   {self.stored_views:,} views in {self.seconds:.1f} s{rate}",
             f"size       {self.store_bytes:,} bytes{each}",
-            f"failures   {len(self.failures):,}",
+            *failure_lines(self.failures, self.location),
         ]
-        lines += [f"           {path}: {reason}" for path, reason in self.failures[:10]]
-        if len(self.failures) > 10:
-            lines.append(f'           … all of them: logitstore inspect {self.location} "FROM failures"')
         return "\n".join(lines + [f"note       {note}" for note in self.notes])
 
 
@@ -184,6 +181,7 @@ def write_blocks(
     audio: ClipAudio | None,
     advance: Callable[[int], None] = lambda views: None,
     notes: Sequence[str] = (),
+    strict: bool = False,
 ) -> ImportSummary:
     """Write a store whose targets are known, block by block; an interrupted import goes on where it stopped.
 
@@ -191,6 +189,7 @@ def write_blocks(
     :param imported: gives what is known of a range of clips; called once for each block that is missing.
     :param audio: the clips themselves, for one fingerprint a block; without it there are none.
     :param advance: told how many views were just written.
+    :raises AudioError: not one clip has targets; with ``strict``, one is met that cannot be decoded, by name.
     """
     began = time.monotonic()
     writer = StoreWriter.open(storage, manifest, clip_table)
@@ -204,7 +203,7 @@ def write_blocks(
                     if not claimer.take(shard):
                         continue
                     try:
-                        content = _content(manifest, writer.clips_of(shard), views, failed, imported, audio)
+                        content = _content(manifest, writer.clips_of(shard), views, failed, imported, audio, strict)
                         writer.write_block(shard, 0, views, content, f"blocks/{name}")
                     finally:
                         claimer.drop(shard)
@@ -220,10 +219,13 @@ def write_blocks(
         raise CorruptStoreError(f"{storage.location}: {name} is not of this import; choose another --out")
     if not claims.claimed_shards(storage):
         writer.sweep(store.commits)
+    if not store.view_count():
+        some = "; ".join(f"{each.place}: {each.reason}" for each in store.failures(3))
+        raise AudioError(f"not one clip of {storage.location} has targets now ({some}); see that its audio can be read")
     return ImportSummary(
         **vars(summarise(store)),
         seconds=time.monotonic() - began,
-        failures=[(path, reason) for _, path, reason in store.failures()],
+        failures=store.failures(),
         notes=notes,
     )
 
@@ -243,10 +245,11 @@ def _content(
     failed: dict[int, str],
     imported: Callable[[range], ImportedViews],
     audio: ClipAudio | None,
+    strict: bool,
 ) -> BlockContent:
     known = imported(clips)
     reasons = {clip - clips.start: failed[clip] for clip in clips if clip in failed}
-    fingerprints = [] if audio is None else _first_fingerprint(manifest, clips, known, reasons, audio)
+    fingerprints = [] if audio is None else _first_fingerprint(manifest, clips, known, reasons, audio, strict)
     readable = np.ones(len(clips), dtype=bool)
     readable[list(reasons)] = False
     codes = manifest.quantizer.encode(known.probabilities)
@@ -256,7 +259,7 @@ def _content(
 
 
 def _first_fingerprint(
-    manifest: Manifest, clips: range, known: ImportedViews, reasons: dict[int, str], audio: ClipAudio
+    manifest: Manifest, clips: range, known: ImportedViews, reasons: dict[int, str], audio: ClipAudio, strict: bool
 ) -> list[Fingerprint]:
     """The fingerprint of view 0 of a block's first clip that decodes; those before it are added to ``reasons``."""
     renderer = Renderer(audio, manifest.recipe, manifest.place)
@@ -267,6 +270,8 @@ def _first_fingerprint(
         try:
             waveform, masks = renderer.view(clip, draws)
         except AudioError as error:
+            if strict:
+                raise AudioError(f"{audio.place(clip)}: {error}; without --strict it is recorded") from error
             reasons[row] = str(error)
             continue
         return [fingerprint(row, 0, waveform, masks, manifest.sample_rate)]

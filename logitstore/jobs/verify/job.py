@@ -15,7 +15,7 @@ from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.store.format.codec import top_k
-from logitstore.store.format.manifest import Manifest, Member, differences
+from logitstore.store.format.manifest import Manifest, differences
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import open_storage
 from logitstore.views.fingerprint import compare
@@ -203,13 +203,13 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
 
     :raises MismatchError: other teachers than the store's; both are shown.
     """
-    from teachers.ensemble import load_ensemble
+    from teachers.ensemble import load_ensemble, members_as_stored
     from teachers.registry import load_teacher
 
     given = [load_teacher(spec) for spec in specs]
     spare, ordered = list(given), []
     for member in manifest.teachers:
-        fits = [teacher for teacher in spare if teacher.digest == member.digest]
+        fits = [teacher for teacher in spare if member.digest in (teacher.digest, *teacher.earlier_digests())]
         if fits:
             ordered.append(fits[0])
             spare.remove(fits[0])
@@ -230,7 +230,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
         precision="float32" if manifest.precision == IMPORTED else manifest.precision,
         scale_weights=False,
     )
-    described = tuple(msgspec.convert(member, Member) for member in ensemble.describe())
+    described, _ = members_as_stored(ensemble, manifest.teachers)
     contracts = differences(manifest, msgspec.structs.replace(manifest, teachers=described))
     if contracts and manifest.device_kind != IMPORTED:
         stored, now = (json_text([member.contract for member in members]) for members in (manifest.teachers, described))

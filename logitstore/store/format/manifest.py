@@ -23,6 +23,10 @@ FORMAT_VERSION = 1
 RELATIONS_VERSION = 2
 ROOT = "zarr.json"
 _ATTRIBUTE = "logitstore"
+#: Keys of a contract that only some members have: arguments of the net that its weights do not show; the digest of the
+#: names of its classes, where they are not the ensemble's; the digest of code of the user's own; what the member's
+#: digest does not cover.
+ARGUMENTS, CLASSES, CODE, NOT_COVERED = "arguments", "classes", "code", "not_covered"
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,9 +189,18 @@ def _brief(value: Any, other: Any) -> str:
         detail = f", among them {', '.join(map(repr, here[:3]))}" if here else ""
         return f"{len(value)} values{detail}"
     if isinstance(value, tuple) and value and isinstance(value[0], Member):
-        return "[" + ", ".join(f"{m.name} x{m.weight:g} ({m.digest[:12]})" for m in value) + "]"
+        return "[" + ", ".join(_member(m, other) for m in value) + "]"
     if isinstance(value, RelationSpec):
         return f"{value.names} of {value.pooled} frames"
     if isinstance(value, dict | tuple):
         return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
     return repr(value)
+
+
+def _member(member: Member, others: Any) -> str:
+    """A member in a list of differences: its contract too where the other list has all but that of it."""
+    shown = f"{member.name} x{member.weight:g} ({member.digest[:12]})"
+    alike = [each for each in others if (each.name, each.digest) == (member.name, member.digest)]
+    if not alike or member in alike:
+        return shown
+    return f"{shown} {json.dumps(member.contract, ensure_ascii=False)}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from logitstore.arrays import I64
@@ -24,6 +25,8 @@ from logitstore.store.storage import LocalStorage, Storage
 CLIPS = "clips"
 KEY = ("path", "start", "length")
 _NAME = re.compile(rf"{CLIPS}/(\d{{5}})\.parquet")
+_FORMER_NULLS = ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "N/A", "NA",
+                 "NULL", "NaN", "n/a", "nan", "null")  # fmt: skip
 _SOME = 3  # how many examples an error shows
 
 
@@ -129,6 +132,7 @@ def parts_of_source(parts: Sequence[Part], scanned: pa.Table, location: str) -> 
 
     :raises MismatchError: it gives clips that the store lacks, or a part's clips otherwise than they are stored.
     """
+    scanned = _under_stored_names(parts, scanned)
     if len(parts) == 1:
         require_same_clips(parts[0].table, scanned, location)
         return tuple(parts)
@@ -158,6 +162,7 @@ def plan_extension(
     :param skip_known: leave out clips that the store has, instead of refusing them.
     :raises MismatchError: without ``skip_known``, clips that the store has; or columns that do not fit the store's.
     """
+    scanned = _under_stored_names(parts, scanned)
     by_key, by_path = _assigned(parts, scanned)
     known = (by_key >= 0) | ((_lengths(scanned) == 0) & (by_path >= 0))
     own = []
@@ -206,6 +211,15 @@ def require_same_clips(stored: pa.Table, scanned: pa.Table, location: str) -> No
             f"are not as they were (as {examples}); give the same source, or another --out"
         )
     if old == new:
+        was, now = (
+            dict(zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True)) for table in (stored, scanned)
+        )
+        other = sorted(path for path, rate in was.items() if now[path] != rate)
+        if other:
+            raise MismatchError(
+                f"the source is not the one that {location} was made from: {other[0]} was at {was[other[0]]} Hz and is "
+                f"at {now[other[0]]} Hz ({len(other)} such files); give the same source, or another --out"
+            )
         raise MismatchError(
             f"the clips of {location} are the same and their other columns differ; give the manifest that the store "
             "was made from, or another --out"
@@ -213,10 +227,53 @@ def require_same_clips(stored: pa.Table, scanned: pa.Table, location: str) -> No
 
 
 def _equal(stored: pa.Table, scanned: pa.Table) -> bool:
-    try:
-        return bool(stored.equals(scanned.cast(stored.schema)))
-    except pa.ArrowException:
+    return stored.num_rows == scanned.num_rows and all(
+        _same_column(stored[name].combine_chunks(), scanned[name].combine_chunks()) for name in stored.column_names
+    )
+
+
+def _same_column(stored: pa.Array, scanned: pa.Array) -> bool:
+    """Whether two columns say the same; a store may be older than the rule that text stays text.
+
+    Then "007" was stored as 7, "NA" as null, and a ClassLabel as its number.
+    """
+    if stored.equals(scanned):
+        return True
+    if stored.type == scanned.type:
+        if not pa.types.is_floating(stored.type):
+            return False
+        pairs = [
+            (pc.is_null(each), pc.fill_null(pc.if_else(pc.is_nan(each), None, each), 0)) for each in (stored, scanned)
+        ]
+        return bool(pairs[0][0].equals(pairs[1][0]) and pairs[0][1].equals(pairs[1][1]))  # NaN is NaN here
+    text = scanned
+    if pa.types.is_string(scanned.type) and not _is_text(stored.type):
+        text = pc.if_else(pc.is_in(scanned, value_set=pa.array(_FORMER_NULLS)), pa.scalar(None, pa.string()), scanned)
+    for one, other, kind in ((stored, text, stored.type), (text, stored, scanned.type)):
+        with contextlib.suppress(pa.ArrowException):
+            if one.equals(other.cast(kind)):
+                return True
+    values = stored.type.value_type if pa.types.is_nested(stored.type) and not pa.types.is_struct(stored.type) else None
+    if not pa.types.is_integer(stored.type if values is None else values):
         return False
+    number_of: dict[str, str] = {}
+    both = zip(scanned.to_pylist(), stored.to_pylist(), strict=True)
+    return all(number_of.setdefault(repr(name), repr(number)) == repr(number) for name, number in both)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
+
+
+def _under_stored_names(parts: Sequence[Part], scanned: pa.Table) -> pa.Table:
+    """A scanned table whose renamed columns have the names that an older store kept them under."""
+    stored = {name for part in parts for name in part.table.column_names}
+    names = []
+    for name in scanned.column_names:
+        former = name.removeprefix("source_") if name.startswith("source_") else ""
+        renamed = former != "" or re.fullmatch(r"column_\d+", name)
+        names.append(former if renamed and name not in stored and former in stored else name)
+    return scanned.rename_columns(names)
 
 
 def _assigned(parts: Sequence[Part], scanned: pa.Table) -> tuple[I64, I64]:

@@ -8,7 +8,8 @@ views      a view of a clip that has targets: ``clip``, ``view``, every draw par
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 teachers   a member of the ensemble
-failures   a clip that has no targets: clip, path, reason
+failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
+           view_start, view_stop
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
@@ -34,6 +35,7 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
+from logitstore.views.recipe import Recipe
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -53,6 +55,13 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     if not store.manifest.keep_members:
         del makers["members"]
     return makers
+
+
+def joined_names(recipe: Recipe) -> frozenset[str]:
+    """The columns, in lower case, of the tables that ``clip`` joins: beside one of these a user's is ambiguous."""
+    keys = {"clip", "view", "rank", "member", "entropy", "top1", "top1_probability", "reason"}
+    drawn = {column.name for column in recipe.sql_columns}
+    return frozenset(name.lower() for name in {*keys, *drawn, *(name for name, _ in _TOPK)})
 
 
 def clips_table(store: Pieces) -> LazyTable:
@@ -224,10 +233,13 @@ def teachers_table(store: Pieces) -> pa.Table:
 
 def failures_table(store: Pieces) -> pa.Table:
     """The clips without targets."""
+    types = {
+        "clip": pa.int64(), "path": pa.string(), "start_s": pa.float64(), "reason": pa.string(),
+        "view_start": pa.int32(), "view_stop": pa.int32(),
+    }  # fmt: skip
     failures = store.failures()
-    types = [("clip", pa.int64()), ("path", pa.string()), ("reason", pa.string())]
     return pa.table(
-        {name: pa.array([failure[i] for failure in failures], kind) for i, (name, kind) in enumerate(types)}
+        {name: pa.array([getattr(failure, name) for failure in failures], kind) for name, kind in types.items()}
     )
 
 

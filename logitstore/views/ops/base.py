@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 TICKS_PER_SECOND = 100
+TICK_MS = 1000 // TICKS_PER_SECOND
 MEL_STEPS = 64
 WEIGHT_UNIT = 1024
 DB_UNIT = 100
@@ -154,8 +155,17 @@ class Op(ABC):
         return cls(**{key: int(value) if key in whole else float(value) for key, value in parameters.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"op": name, parameter: value, …}`` with every parameter, given or default."""
-        return {"op": self.name} | {field.name: getattr(self, field.name) for field in fields(self)}
+        """``{"op": name, parameter: value, …}`` with every parameter, given or default, but for those that are None."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"op": self.name} | {name: value for name, value in values.items() if value is not None}
+
+    def fitted(self, place: Place) -> Self:
+        """The same op for views of one length, with no parameter left that depends on it; what a manifest holds."""
+        return self
+
+    def unshared(self) -> Self:
+        """The same op without its bounds that are shares of the view."""
+        return self
 
     @abstractmethod
     def ranges(self, place: Place) -> dict[str, tuple[int, int]]:
@@ -227,7 +237,17 @@ class WaveformOp(Op):
 
     spectrogram: ClassVar[bool] = False
 
-    @abstractmethod
+    def apply_at(
+        self,
+        waveforms: torch.Tensor,
+        lengths: I64,
+        draws: Columns,
+        partners: Sequence[F32 | None] | None,
+        sample_rate: int,
+    ) -> None:
+        """As :meth:`apply`, which it calls; an op that needs the rate of the views, in Hz, has this instead."""
+        self.apply(waveforms, lengths, draws, partners)
+
     def apply(
         self, waveforms: torch.Tensor, lengths: I64, draws: Columns, partners: Sequence[F32 | None] | None
     ) -> None:
@@ -240,6 +260,7 @@ class WaveformOp(Op):
         :param lengths: int64 (B,), the clips' own lengths in samples. :param draws: int64 (B,) a column.
         :param partners: the decoded clip that each is mixed with, or None where it is mixed with none.
         """
+        raise NotImplementedError(f"the op {self.name!r} needs the sample rate of the views")
 
 
 @dataclass(frozen=True, kw_only=True)
