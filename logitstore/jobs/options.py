@@ -190,6 +190,31 @@ class VerifyOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepairOptions(DeviceOptions, WorkerOptions):
+    """What ``logitstore repair`` is asked. Without audio and teachers, it says what is lost."""
+
+    store: Store
+    source: Annotated[
+        str | None,
+        Option("What the store was built from; needed where its clip table is damaged.", argument=True, names="source"),
+    ] = None  # fmt: skip
+    audio_root: Annotated[
+        str | None,
+        Option("The audio that the store was built from, or what the paths of SOURCE are relative to.",
+               group="Audio", metavar="DIR", names="audio"),
+    ] = None  # fmt: skip
+    where: Where = None
+    teachers: Annotated[
+        Teachers, TEACHER.but(help="A teacher of the store, to be asked again. Repeatable.", group="Teachers")
+    ] = ()
+    drop: Annotated[
+        bool,
+        Option("Remove what cannot be made again, so that the rest can be used and a later build fills the gap.",
+               group="Running"),
+    ] = False  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(EnsembleOptions, ColumnOptions):
     """What ``logitstore evaluate`` is asked; None means the default that the data or the teachers suggest.
 

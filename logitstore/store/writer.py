@@ -201,6 +201,26 @@ class StoreWriter:
             written over, and before the commit. None is returned where it is not.
         :param anew: whether the block has a commit, which this one takes the place of.
         """
+        named, commit = self.encode_block(shard, view_start, view_stop, content, group)
+        there = self.storage.create_many(named)  # written by a builder that was interrupted, mostly the same
+        for name, found in zip(there, self.storage.get_many(there), strict=True):
+            if found != named[name]:
+                if not keep():
+                    return None
+                self.storage.put(name, named[name])
+        where, encoded = commits.object_name(commit.name), commits.encode(commit)
+        if not keep():
+            return None
+        if anew:
+            self.storage.put(where, encoded)
+        elif not self.storage.create(where, encoded):  # the answer to our own request was lost, or another was first
+            return commits.decode(self.storage.get(where), where)
+        return commit
+
+    def encode_block(
+        self, shard: int, view_start: int, view_stop: int, content: BlockContent, group: str
+    ) -> tuple[dict[str, bytes], Commit]:
+        """A block's objects by their names in the store, and its commit."""
         manifest = self.manifest
         arrays = encode_targets(
             content.targets, len(manifest.classes), manifest.quantizer.code_bytes, content.members
@@ -210,13 +230,6 @@ class StoreWriter:
         if manifest.relations is not None and content.relations is not None:
             arrays |= to_arrays(manifest.relations, content.relations)
         objects = encode_group(arrays, {})
-        named = {f"{group}/{name}": data for name, data in objects.items()}
-        there = self.storage.create_many(named)  # written by a builder that was interrupted, mostly the same
-        for name, found in zip(there, self.storage.get_many(there), strict=True):
-            if found != named[name]:
-                if not keep():
-                    return None
-                self.storage.put(name, named[name])
         rows, part = self.clips_of(shard), self.part_of(shard)
         commit = Commit(
             shard=shard,
@@ -233,14 +246,7 @@ class StoreWriter:
             fingerprints=tuple(content.fingerprints),
             basis=self._basis_digest,
         )
-        where, encoded = commits.object_name(commit.name), commits.encode(commit)
-        if not keep():
-            return None
-        if anew:
-            self.storage.put(where, encoded)
-        elif not self.storage.create(where, encoded):  # the answer to our own request was lost, or another was first
-            return commits.decode(self.storage.get(where), where)
-        return commit
+        return {f"{group}/{name}": data for name, data in objects.items()}, commit
 
     def drop_group(self, group: str, keep: Callable[[], bool]) -> None:
         """Remove the objects of a group that no commit names any more; :meth:`sweep` does it where the claim is lost."""
