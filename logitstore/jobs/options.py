@@ -171,6 +171,15 @@ class VerifyOptions(DeviceOptions):
 
     store: Store
     partial: Annotated[bool, Option("The build is not finished, so blocks may be missing.", group="Checks")] = False
+    sample: Annotated[
+        str | None,
+        Option("Read the objects of so many blocks only, the next after those of the last run.",
+               group="Checks", metavar="P%|BLOCKS", default="all"),
+    ] = None  # fmt: skip
+    state: Annotated[
+        str | None,
+        Option("Where --sample remembers what has been checked; not in the store.", group="Checks", metavar="FILE"),
+    ] = None
     audio_root: Annotated[
         str | None,
         Option("The audio that the store was built from: replay views of it and compare what they sound like.",

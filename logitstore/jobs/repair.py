@@ -154,7 +154,9 @@ class _Repair:
                 self.done.lost.append(text)
         self._leftovers()
         if not blocks or self.options.drop:
-            self.done.lost += [each for each in audit(self.storage, partial=True).problems if each not in self.done.lost]
+            self.done.lost += [
+                each for each in audit(self.storage, partial=True).problems if each not in self.done.lost
+            ]
         return self.done
 
     # the clip table
@@ -171,7 +173,9 @@ class _Repair:
         for name in damaged:
             content = next((each for each in candidates if digest(each) == known[name]), None)
             if content is None:
-                why = "the source does not give it as it was" if candidates else "give SOURCE, which it was scanned from"
+                why = (
+                    "the source does not give it as it was" if candidates else "give SOURCE, which it was scanned from"
+                )
                 self.done.lost.append(f"{name}, {self._part_views(committed, name)}: {why}")
                 continue
             self.storage.put(name, content)
@@ -184,8 +188,8 @@ class _Repair:
 
     def _scanned(self, sound: list[str]) -> Iterator[bytes]:
         """What a part may be: all clips of the source, or those that no sound part has."""
-        import pyarrow.parquet as pq
         import pyarrow as pa
+        import pyarrow.parquet as pq
 
         from logitstore.audio.scan import scan
         from logitstore.audio.sources import open_source

@@ -28,7 +28,6 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest.mock import patch
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
