@@ -92,7 +92,7 @@ def verify(options: VerifyOptions) -> Verified:
 
 @with_keywords(RepairOptions)
 def repair(options: RepairOptions) -> Repaired:
-    """Make again what is damaged or missing of a store, from the audio and the teachers; without them, say what is lost.
+    """Make again what is damaged or missing of a store; without its audio and teachers, say what is lost.
 
         >>> logitstore.repair(store="store").lost
         []

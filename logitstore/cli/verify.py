@@ -39,6 +39,6 @@ def verify_command(options: _Verify) -> None:
     if found.problems:
         count = len(found.problems)
         raise CorruptStoreError(
-            f"{found.location} is not as it was written: {count} problem{'s' * (count > 1)}, listed above; make what is "
-            "damaged or missing again with: logitstore repair"
+            f"{found.location} is not as it was written: {count} problem{'s' * (count > 1)}, listed above; make it "
+            "whole again with: logitstore repair"
         )

@@ -64,6 +64,7 @@ class Repaired:
     def render(self) -> str:
         """The lines that ``logitstore repair`` prints."""
         lines = [f"store      {self.location}", f"problems   {len(self.problems):,}"]
+        lines += [f"           {problem}" for problem in self.problems]
         for name in ("mended", "dropped", "lost"):
             found = getattr(self, name)
             if found or name != "dropped":
@@ -103,8 +104,8 @@ def repair(options: RepairOptions, advance: Callable[[int, int], None] | None = 
         known = sorted({commit.manifest_digest for _, commit in _decoded(storage) if commit is not None})
         raise CorruptStoreError(
             f"{storage.location}: {ROOT}, which holds the manifest, is damaged or missing, and nothing can be made "
-            f"without it; it is a function of the build's options, so run the same build to another --out, interrupt it "
-            f"once it has begun, and copy its {ROOT} here if its digest is {' or '.join(known) or 'right'}"
+            f"without it; run the same build to another --out, stop it as soon as it has begun, and copy its {ROOT} here "
+            f"if its digest is {' or '.join(known) or 'right'}, or restore it from a copy"
         )
     return _Repair(options, storage, found, found.manifest, advance or (lambda done, total: None)).run()
 

@@ -1,7 +1,7 @@
 """Claims: builders that share a store divide its shards among them.
 
 A claim is an object that says who works on a shard and until when; its holder renews it. It is no part of the store's
-content. It is made, renewed and taken over in one step (conditional puts on an object store, locks in a folder), so that
+content. It is made, renewed and taken over in one step (conditional puts on an object store, locks in a folder), and so
 one builder alone gets each. Builders that hear the same write the same bytes, so a claim mostly saves work; what could
 do harm to another builder (a commit, an object over one that is there, a removal) is done right after :meth:`keep` has
 said that the claim holds for half a lease yet.

@@ -249,7 +249,7 @@ class StoreWriter:
         return {f"{group}/{name}": data for name, data in objects.items()}, commit
 
     def drop_group(self, group: str, keep: Callable[[], bool]) -> None:
-        """Remove the objects of a group that no commit names any more; :meth:`sweep` does it where the claim is lost."""
+        """Remove the objects of a group that no commit names any more, while the claim holds; else a sweep does it."""
         for name in list(self.storage.names(group)):
             if not keep():
                 return

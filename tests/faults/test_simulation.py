@@ -17,7 +17,7 @@ from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import StoreWriter
 from tests.faults import simulation
 from tests.faults.conftest import FULL
-from tests.faults.simulation import PLACES, Violation, run_seed, simulated
+from tests.faults.simulation import PLACES, ViolationError, run_seed, simulated
 
 #: Seeds on each place, in so many tests that two workers share them.
 SEEDS = {"folder": 4_000, "bucket": 6_000}
@@ -200,7 +200,7 @@ def seeds_until_found(bug: Callable[[], Any], place: str) -> tuple[int, str]:
         for seed in range(MOST):
             try:
                 run_seed(seed, PLACES[place])
-            except Violation as violation:
+            except ViolationError as violation:
                 return seed + 1, str(violation)
     return 0, f"not found in {MOST} seeds"
 

@@ -14,6 +14,7 @@ from logitstore.jobs.repair import repair
 from logitstore.jobs.verify.job import verify
 from tests.small_store import damage
 from tests.stores import contents, inside, options, write_audio
+from tests.test_docs import sessions, shell
 
 TEACHERS = ("python:tones:steep", "python:tones:plain")  # in another order than the store's
 
@@ -162,3 +163,15 @@ def test_a_block_that_is_claimed_is_left_alone(whole, store):
         found = repair(asked(store, whole))
     assert any("another builder has claimed its shard" in line for line in found.lost)
     assert not repair(asked(store, whole)).lost
+
+
+def test_the_session_of_the_documents_runs(whole, tmp_path):
+    """docs/durability.md, every command and what it prints."""
+    folder = Path(shutil.copytree(whole, tmp_path / "session"))
+    session = sessions("docs/durability.md")
+    assert len(session) == 6
+    for command, prints in session:
+        done = shell(command, folder)
+        assert done.returncode == (1 if "Error: " in prints else 0), f"{command}\n{done.stdout}\n{done.stderr}"
+        for line in prints.splitlines():
+            assert line in done.stdout + done.stderr, f"{command}\n{done.stdout}\n{done.stderr}"
