@@ -20,7 +20,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,ced,cloud,report,tensorboard]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,ced,cloud,report,tensorboard,media]'
 	touch $@
 
 demo: $(VENV)/.demo
@@ -43,7 +43,7 @@ suite: $(VENV)/.test
 test-newest:
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet $(TORCH)
-	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable '.[dev,ced,cloud]'
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable '.[dev,ced,cloud,media]'
 	$(NEWEST)/bin/python -m pytest -n 2 -m "not forks" tests/store tests/views tests/audio tests/cli
 
 # The tests that break things, at full size (minutes); the suite does a little of each.

@@ -14,6 +14,7 @@
     ├── AudioError (ValueError)         one clip cannot be decoded
     ├── StoreError (OSError)            a store cannot be read or written
     │   └── CorruptStoreError           an object is missing, or is not the one that was committed
+    ├── OutputError (OSError)           a file of results cannot be written to its end
     └── ModelOutputError (ValueError)   a teacher failed, or gave NaN, a wrong shape, or values outside [0, 1]
 
 A message is one line: what is wrong, what was found, what is allowed, what to do.
@@ -85,6 +86,10 @@ class StoreError(LogitstoreError, OSError):
 
 class CorruptStoreError(StoreError):
     """An object of a store is missing, or is not the one that was committed."""
+
+
+class OutputError(LogitstoreError, OSError):
+    """A file of results cannot be written to its end."""
 
 
 class ModelOutputError(LogitstoreError, ValueError):

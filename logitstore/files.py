@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
+import stat
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+from logitstore.errors import LogitstoreError, OutputError, UsageError
 
 _PARTIAL = ".partial-"
 #: Byte order marks and the encodings that they announce; the longer ones first, for one begins with another.
@@ -75,3 +83,98 @@ def clear_partials(folder: Path) -> None:
     for path in folder.iterdir():
         if is_partial(path):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_out(place: str | os.PathLike[str], option: str = "--out") -> Iterator[IO[bytes]]:
+    """A file to write a result to, which a user named: a regular file appears whole or not at all.
+
+    It is written beside its place and takes over the mode of what it replaces. A symbolic link stays and its target is
+    written, there or not; what is no regular file (a pipe, a device, ``/dev/stdout``) is written through.
+
+    :param option: what messages call it.
+    :raises UsageError: it is a folder, or there is no folder for it, or it must not be written.
+    :raises OutputError: it cannot be written to its end. What was there before is untouched.
+    :raises BrokenPipeError: it is a pipe that nobody reads any more.
+    """
+    name = os.fspath(place)
+    check_out(name, option)
+    target = _followed(name, option)
+    own = _OWN_STREAM.fullmatch(target)
+    partial = None
+    try:
+        if own is not None:
+            sys.stdout.flush()
+            number = int(own["number"] or {"stdout": 1, "stderr": 2}[own["name"]])
+            file: IO[bytes] = os.fdopen(os.dup(number), "wb")
+        elif Path(target).exists() and not Path(target).is_file():
+            file = Path(target).open("wb")  # noqa: SIM115
+        else:
+            partial = Path(target).with_name(f".{Path(target).name[:50]}{_PARTIAL}{os.getpid()}")
+            file = partial.open("xb")
+            with suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), stat.S_IMODE(Path(target).stat().st_mode))
+    except OSError as error:
+        raise UsageError(f"{option} {name!r} cannot be written: {error.strerror}; give another place") from error
+    try:
+        with file:
+            yield file
+        if partial is not None:
+            partial.replace(target)
+    except OSError as error:
+        if isinstance(error, LogitstoreError | BrokenPipeError):
+            raise
+        raise OutputError(f"{option} {name!r} cannot be written: {error.strerror or error}") from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def check_out(place: str | os.PathLike[str], option: str = "--out", endings: Collection[str] = ()) -> None:
+    """Refuse a place that :func:`open_out` could not write, before the work whose result it is to hold.
+
+    :param endings: of names, in lower case with their dot, that say what the file holds, where only some can be; what
+        is no regular file may have any name.
+    :raises UsageError: it is a folder, in none, must not be written, or has another ending; what is right is said.
+    """
+    name = os.fspath(place)
+    if not name or "\0" in name:
+        raise UsageError(f"{option} {name!r} is no name of a file; give another")
+    target = _followed(name, option)
+    if _OWN_STREAM.fullmatch(target):
+        return
+    path = Path(target)
+    try:
+        if path.is_dir() or name.endswith("/"):
+            raise UsageError(f"{option} {name!r} is a folder; give the name of a file")
+        if not path.parent.is_dir():
+            raise UsageError(
+                f"{option} {name!r} cannot be written: there is no folder {str(path.parent)!r}; make it, or give "
+                "another place"
+            )
+        if path.exists() and not path.is_file():
+            return
+        if endings and Path(name).suffix.lower() not in endings:
+            raise UsageError(
+                f"{option} is {name!r}; the name of such a file must end in "
+                + " or ".join([", ".join(list(endings)[:-1]), list(endings)[-1]] if len(endings) > 1 else endings)
+            )
+        if path.exists() and not os.access(path, os.W_OK):
+            raise UsageError(f"{option} {name!r} is write-protected; give another place")
+    except OSError as error:
+        raise UsageError(f"{option} {name!r} cannot be written: {error.strerror}; give another place") from error
+
+
+#: Names of what a process has open already, which are written where they stand.
+_OWN_STREAM = re.compile(r"/dev/(?P<name>stdout|stderr)|(?:/dev/fd|/proc/self/fd)/(?P<number>\d+)")
+
+
+def _followed(name: str, option: str) -> str:
+    """Where symbolic links lead, up to a stream of this process."""
+    target = os.path.abspath(name)  # noqa: PTH100
+    for _ in range(40):
+        if _OWN_STREAM.fullmatch(target) or not Path(target).is_symlink():
+            return target
+        there = Path(target).parent.joinpath(Path(target).readlink())
+        target = str(Path(os.path.realpath(there.parent)) / there.name)
+    raise UsageError(f"{option} {name!r} is a symbolic link that leads in a circle; give another place")

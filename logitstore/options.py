@@ -20,7 +20,6 @@ import os
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -35,11 +34,14 @@ from typing import (
     get_type_hints,
 )
 
+from logitstore.documents import DocumentError, load_yaml, parse_yaml
 from logitstore.errors import UsageError
+from logitstore.texts import shown
 
 P = ParamSpec("P")
 O = TypeVar("O")  # noqa: E741 - the options of a job
 R = TypeVar("R")
+Asked = TypeVar("Asked", bound="Options")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Options:
                 object.__setattr__(self, each.name, value := os.fspath(value))
             wrong = each.wrong(value)
             if wrong is not None:
-                raise self.error(f"{each.shown} is {_shown(value)}; {wrong}")
+                raise self.error(f"{each.shown} is {shown(value)}; {wrong}")
             if each.option.instead is not None and value and getattr(self, each.option.instead):
                 other = next(one for one in fields_of(type(self)) if one.name == each.option.instead)
                 first, second = sorted((each.shown, other.shown))
@@ -303,6 +305,11 @@ def with_keywords(options: Callable[P, O]) -> Callable[[Callable[[O], R]], Calla
     return decorate
 
 
+def only(options: Options, kind: type[Asked]) -> Asked:
+    """The options that a base of a command's options has, without what the command adds."""
+    return kind(**{each.name: getattr(options, each.name) for each in dataclasses.fields(kind)})
+
+
 # files
 
 
@@ -315,14 +322,12 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
 
     :raises UsageError: it cannot be read, has an unknown key, or a value of the wrong type or out of its range.
     """
-    import yaml
-
     try:
-        document = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        document = load_yaml(file)
     except OSError as error:
         raise options.error(f"--config {file!r} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise options.error(f"--config {file!r} is not YAML: {' '.join(str(error).split())}") from error
+    except DocumentError as error:
+        raise options.error(f"--config {file!r} is not YAML that can be used: {error}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -332,16 +337,16 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     also |= {old.lstrip("-"): (each, value) for each in fields.values() for old, value in each.option.old.items()}
     values = {}
     for name, value in document.items():
-        key = str(name).replace("_", "-") if str(name) not in also else str(name)
+        key = name.replace("_", "-") if name not in also else name
         if key not in fields and key not in also:
-            raise options.error(f"--config {file!r} has the unknown key {name!r}; {nearest(key, fields)}")
+            raise options.error(f"--config {file!r} has the unknown key {shown(name)}; {nearest(key[:80], fields)}")
         each, meaning = (fields[key], None) if key in fields else also[key]
         if value is None or (meaning is not None and value is False):
             continue
         found = each.read(value) if meaning is None else meaning
         wrong = each.wrong(found)
         if wrong is not None:
-            raise options.error(f"--config {file!r}: {name} is {value!r}; {wrong}")
+            raise options.error(f"--config {file!r}: {name} is {shown(value)}; {wrong}")
         values[each.name] = found
     return values
 
@@ -351,17 +356,17 @@ def key_values(texts: Sequence[str]) -> dict[str, Any]:
 
     :raises ValueError: a text without a name or without ``=``, or a value that is no YAML.
     """
-    import yaml
-
     pairs: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"{text!r} is not of the form NAME=VALUE, as in width=16")
+            raise ValueError(f"{shown(text)} is not of the form NAME=VALUE, as in width=16")
         try:
-            pairs[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{text!r}: the value is not YAML; quote it, as in NAME='\"[\"'") from error
+            pairs[key] = parse_yaml(value)
+        except DocumentError as error:
+            raise ValueError(
+                f"{shown(text)}: the value is not YAML that can be used ({error}); quote it, as in NAME='\"[\"'"
+            ) from error
     return pairs
 
 
@@ -377,10 +382,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, tuple | list) else value
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _number(value: float) -> str:
@@ -512,4 +513,18 @@ class EnsembleOptions(DeviceOptions, WorkerOptions):
 class JsonOptions(Options):
     """How the answer is printed."""
 
-    json: Annotated[bool, Option("Print JSON.", group="Output")] = False
+    json: Annotated[bool, Option("Print the result as a line of JSON.", group="Output")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadsheetOptions(Options):
+    """How CSV is written."""
+
+    spreadsheet_safe: Annotated[
+        bool,
+        Option(
+            "For CSV that a spreadsheet shall open: quote all texts, and put an apostrophe before those that it would "
+            "run as a formula (that begin with =, +, -, @, a tab or a line end). Numbers stay numbers.",
+            group="Output",
+        ),
+    ] = False  # fmt: skip

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from logitstore.arrays import F32
-from logitstore.errors import MissingExtraError, RunError
+from logitstore.errors import LogitstoreError, MissingExtraError, RunError
+from logitstore.files import open_out
 from logitstore.models.onnx_session import open_session, runtime_errors
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.runs import Run
@@ -161,10 +162,11 @@ def place(content: bytes, path: Path, run: Run) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for target, part in ((path.with_name(path.name + ".json"), document), (path, content)):
-            partial = target.with_name(f".{target.name}.partial")
-            partial.write_bytes(part)
-            partial.replace(target)
+            with open_out(target) as file:
+                file.write(part)
     except OSError as error:
+        if isinstance(error, LogitstoreError):
+            raise
         raise RunError(f"--out {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 

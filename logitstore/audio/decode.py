@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from logitstore.arrays import F32
-from logitstore.audio.audiofile import Opened, opened
+from logitstore.audio.audiofile import Opened, mono, opened
 from logitstore.audio.lengths import samples_at
 from logitstore.audio.source import Source
 from logitstore.errors import AudioError
+
+#: A float file may exceed 1; what exceeds this is no sound but numbers of another kind: 120 dB over full scale.
+MAX_SAMPLE = 1e6
 
 
 def decode(source: Source, path: str, start: int, length: int, rate: int, sample_rate: int) -> F32:
@@ -24,13 +27,14 @@ def decode(source: Source, path: str, start: int, length: int, rate: int, sample
     :param rate: the file's own rate in Hz, as the clip table has it.
     :param sample_rate: of the result, in Hz.
     :returns: float32 (samples_at(length, rate, sample_rate),).
-    :raises AudioError: unreadable, truncated, empty, or not finite. The message is a reason that may be stored: it
-        holds no path of the machine. Reading is strict: one frame short is truncated, whatever the format.
+    :raises AudioError: unreadable, truncated, empty, not finite, or louder than :data:`MAX_SAMPLE`. The message is a
+        reason that may be stored: it holds no path of the machine. Reading is strict: one frame short is truncated,
+        whatever the format.
     """
     with opened(source.read(path)) as sound:
-        mono = _mono(_checked(sound, start, length, rate))
+        clip = mono(_checked(sound, start, length, rate))
     try:
-        waveform = resample_clip(mono, rate, sample_rate)
+        waveform = resample_clip(clip, rate, sample_rate)
     except (RuntimeError, ValueError) as error:
         raise AudioError(f"cannot be resampled from {rate} to {sample_rate} Hz: {error}") from None
     if not len(waveform):
@@ -58,7 +62,7 @@ def resample_clip(clip: F32, rate: int, new_rate: int) -> F32:
 
 def _checked(sound: Opened, start: int, length: int, rate: int) -> F32:
     """The frames of the clip, float32 (length, channels), all of them there and finite."""
-    if not sound.frames:
+    if not length and not sound.frames:
         raise AudioError("empty: the file has no frames")
     if sound.rate != rate and (rate or length):
         raise AudioError(f"changed: the file is at {sound.rate} Hz; it was at {rate} Hz when the clips were listed")
@@ -69,22 +73,17 @@ def _checked(sound: Opened, start: int, length: int, rate: int) -> F32:
             raise AudioError("empty: the clip's duration is less than one frame")
         raise AudioError("changed: readable now, but not when the clips were listed")
     frames, complaint = sound.read(start, length)
+    if not len(frames) and not sound.frames:
+        raise AudioError("empty: the file has no frames")
     if len(frames) < length:
         raise AudioError(f"truncated: {len(frames)} of {length} frames" + (f" ({complaint})" if complaint else ""))
+    if complaint:
+        raise AudioError(f"truncated: the stream breaks off after {start + length} frames ({complaint})")
     if sound.breaks_off and start + length >= sound.frames:
         raise AudioError(f"truncated: the Ogg stream breaks off after {sound.frames} frames")
-    finite = np.isfinite(frames).all(axis=1)
-    if not finite.all():
-        raise AudioError(f"not finite: {length - int(finite.sum())} of {length} frames are NaN or infinite")
+    if not -MAX_SAMPLE <= frames.min() <= frames.max() <= MAX_SAMPLE:
+        finite = np.isfinite(frames).all(axis=1)
+        if not finite.all():
+            raise AudioError(f"not finite: {length - int(finite.sum())} of {length} frames are NaN or infinite")
+        raise AudioError(f"too loud: its largest sample is {np.abs(frames).max():.3g}; at most {MAX_SAMPLE:g} is sound")
     return frames
-
-
-def _mono(frames: F32) -> F32:
-    """The mean over channels in float64, channel by channel: no reduction whose order could vary."""
-    if frames.shape[1] == 1:
-        return frames[:, 0].copy()
-    total = frames[:, 0].astype(np.float64)
-    for channel in range(1, frames.shape[1]):
-        total += frames[:, channel]
-    mono: F32 = (total / frames.shape[1]).astype(np.float32)
-    return mono

@@ -37,6 +37,8 @@ def read_json(path: Path, ignored: dict[str, str]) -> Rows:
             if each.strip():
                 records.append(_object(_parsed(each, f"{path}, line {line}"), f"{path}, line {line}"))
                 lines.append(line)
+    if not any(records):
+        raise SourceError(f"{path}: no rows, so there are no clips; a manifest has one object a clip")
     names = dict.fromkeys(name for record in records for name in record)
     columns = {}
     for name in names:

@@ -181,21 +181,26 @@ def _read(path: Path, asked: ColumnNames, reading: Reading) -> Rows:
     if suffix in JSON_SUFFIXES:
         return read_json(path, reading.ignored)
     rows = read_rows(path, lambda names: has_path(names, asked), "\t" if suffix == ".tsv" else None)
-    rows.table = audioset.with_lists(text_types(rows, asked))
+    rows.table = audioset.with_lists(text_types(rows, asked, str(path)))
     return rows
 
 
-def text_types(rows: Rows, asked: ColumnNames) -> pa.Table:
+def text_types(rows: Rows, asked: ColumnNames, what: str) -> pa.Table:
     """The columns of a text table as what they are; the path stays text."""
     import pyarrow as pa
 
     names = rows.table.column_names
     if len(set(names)) < len(names):
         return rows.table  # refused by name in a moment
-    path = asked.path if asked.path in names else None
-    path = path or (roles(names, asked, "").path if has_path(names, asked) and not asked.path else None)
+    found = roles(names, asked, what)
+    own = found.used().values()  # of these nothing needs to be said: times are read from their texts as well
     return pa.table(
-        {name: rows.table.column(name) if name == path else typed(rows, name, rows.notes) for name in names}
+        {
+            name: rows.table.column(name)
+            if name == found.path
+            else typed(rows, name, [] if name in own else rows.notes)
+            for name in names
+        }
     )
 
 
@@ -204,10 +209,9 @@ def _paths(rows: Rows, column: str) -> pa.Array:
 
     try:
         values = rows.table.column(column).cast(pa.string())
-    except pa.ArrowException as error:
-        raise SourceError(
-            f"{rows.where(0)}: the column {column!r} must hold paths as text: {first_line(error)}"
-        ) from None
+    except pa.ArrowException:
+        kind = rows.table.column(column).type
+        raise SourceError(f"{rows.where(0)}: the column {column!r} must hold paths as text; it is {kind}") from None
     keys = []
     for row, key in enumerate(values.to_pylist()):
         normal = normal_path(key) if key is not None else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.arrays import F64, I64
-from logitstore.audio.audiofile import frame_count
+from logitstore.audio.audiofile import Length, frame_count
 from logitstore.audio.source import OWN, RESERVED, Reading, Source, kept_name, kept_names
 from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
 from logitstore.notes import say
@@ -45,7 +45,8 @@ def scan(
     A file, or what a manifest row asks of it, longer than ``clip_seconds`` becomes several clips; a last piece shorter
     than half of that is dropped unless it is the only one. Cuts are made in the file's own frames, with seconds rounded
     to the nearest frame, halves up. What begins after the file's end keeps a row of length 0, and an unreadable
-    file one row with start, length and rate 0; decoding says why.
+    file one row with start, length and rate 0; decoding says why. Of a file that breaks off, the clip in which it
+    does is the last.
 
     :param clip_seconds: length of a clip in seconds, more than 0.
     :param where: SQL over the listing's columns; rows for which it is not true are left out.
@@ -65,10 +66,10 @@ def scan(
         raise SourceError(f"clip_seconds is {clip_seconds:g}; it must be more than 0")
     listing, own = listed(source, where, where_option, join)
     paths, codes = _paths(listing)
-    frames, rates = headers(source, paths, workers, progress)
+    found = lengths(source, paths, workers, progress)[:, codes]
     notes: list[str] = []
-    listing = _settled(source, listing, own, frames[codes], rates[codes], notes)
-    rows, start, length, rate = _cut(listing, own, codes, frames[codes], rates[codes], clip_seconds)
+    listing = _settled(source, listing, own, found[2], found[1], notes)
+    rows, start, length, rate = _cut(listing, own, codes, found, clip_seconds)
     table = _table(listing, own, rows, start, length, rate)
     renamed = kept_names(table.column_names[_KEYS:], {*RESERVED, *taken})
     table = table.rename_columns(
@@ -246,23 +247,32 @@ def _paths(listing: pa.Table) -> tuple[pa.Array, I64]:
 def headers(
     source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> tuple[I64, I64]:
-    """Frames and rate in Hz of every path, int64 (n,) each; both 0 where a file cannot be read."""
-    frames, rates = np.zeros(len(paths), dtype=np.int64), np.zeros(len(paths), dtype=np.int64)
+    """Frames and rate in Hz of every path, int64 (n,) each; both 0 where a file cannot be read.
 
-    def measure(path: str) -> tuple[int, int]:
+    Of a file that breaks off, the frames are those that it should have.
+    """
+    _, rates, promised, _ = lengths(source, paths, workers, progress)
+    return promised, rates
+
+
+def lengths(source: Source, paths: pa.Array, workers: int, progress: Callable[[int, int], None] | None = None) -> I64:
+    """A :class:`~logitstore.audio.audiofile.Length` of every path, int64 (4, n); all 0 of one that cannot be read."""
+    found = np.zeros((len(paths), 4), dtype=np.int64)
+
+    def measure(path: str) -> Length:
         try:
             return frame_count(source.read(path))
         except AudioError:
-            return 0, 0
+            return Length(0, 0, 0)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for low in range(0, len(paths), _CHUNK):  # in pieces: a future for each of a million files is memory
             measured = list(pool.map(measure, paths[low : low + _CHUNK].to_pylist()))
             high = low + len(measured)
-            frames[low:high], rates[low:high] = np.array(measured, dtype=np.int64).T
+            found[low:high] = measured
             if progress is not None:
                 progress(high, len(paths))
-    return frames, rates
+    return found.T
 
 
 def holds(source: Source, clips: pa.Table, workers: int) -> bool:
@@ -288,18 +298,23 @@ def holds(source: Source, clips: pa.Table, workers: int) -> bool:
     return True
 
 
-def _cut(
-    listing: pa.Table, own: list[str], codes: I64, frames: I64, rates: I64, clip_seconds: float
-) -> tuple[I64, I64, I64, I64]:
-    """Row of the listing, start, length and rate of every clip, int64 (n,) each."""
+def _cut(listing: pa.Table, own: list[str], codes: I64, lengths: I64, clip_seconds: float) -> tuple[I64, I64, I64, I64]:
+    """Row of the listing, start, length and rate of every clip, int64 (n,) each.
+
+    A file that breaks off is cut as it was promised to be, up to the clip in which it does: that one fails, and is
+    kept however short it is where nobody knows what is missing.
+    """
+    frames, rates, promised, breaks_off = lengths
     readable = rates > 0
     first = _round(_seconds(listing, "start", own, 0.0) * rates)
     asked = _seconds(listing, "duration", own, np.inf) * np.maximum(rates, 1)
-    left = np.maximum(0, frames - first)
+    left = np.maximum(0, promised - first)
     span = np.minimum(left, _round(np.minimum(asked, left)))
     clip = np.maximum(1, _round(clip_seconds * np.maximum(rates, 1)))
     whole, rest = span // clip, span % clip
-    pieces = np.where((2 * rest >= clip) & (rest > 0) | (whole == 0), whole + 1, whole)
+    broken = (breaks_off > 0) & (first + span >= frames)
+    pieces = np.where(((2 * rest >= clip) | broken) & (rest > 0) | (whole == 0), whole + 1, whole)
+    pieces = np.minimum(pieces, np.maximum(0, frames - first) // clip + 1)
     unreadable = np.flatnonzero(~readable)  # one row a file, however many spans of it were asked for
     pieces[unreadable] = 0
     pieces[unreadable[np.unique(codes[unreadable], return_index=True)[1]]] = 1

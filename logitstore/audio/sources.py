@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import logitstore.audio
-from logitstore.audio.audiofile import AUDIO_SUFFIXES
+from logitstore.audio.audiofile import AUDIO_SUFFIXES, SNDFILE_SUFFIXES
 from logitstore.audio.folder import FolderSource, walk
 from logitstore.audio.labelfiles import SUFFIX, LabelFiles, is_label_file
 from logitstore.audio.manifest import SUFFIXES, ManifestSource, is_manifest, table_suffix
@@ -131,6 +131,8 @@ def _files(source: str) -> tuple[list[Path], Path]:
         return [path], path.parent
     if any(mark in source for mark in "*?[{"):
         return _expand(source)
+    if path.exists():
+        raise SourceError(f"{source}: neither a regular file nor a folder; save what it gives as a file")
     raise SourceError(
         f"{source}: no such file or folder; give a folder of audio, a manifest ({', '.join(SUFFIXES)}, .parquet) "
         "or packed audio (.tar, .parquet, .h5)"
@@ -216,7 +218,8 @@ def _label_files(folder: Path) -> list[Path]:
 def _unread(folder: Path) -> list[str]:
     """A note of the tables and label files that lie in a folder of audio, and are not read."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+        names = sorted(entry.name for entry in seen if os.path.isfile(entry.path))  # noqa: PTH113  # loops are none
     tables = [name for name in names if table_suffix(Path(name)) in SUFFIXES]
     labels = [name for name in names if _ending(Path(name)) == SUFFIX and is_label_file(folder / name)]
     notes = [f"{folder / name} is not read; give it as the source to use what it says" for name in tables[:1]]
@@ -241,8 +244,8 @@ def _root_above(folder: Path, audio_root: str | None) -> Path:
 def _packed_below(folder: Path) -> list[Path]:
     """The packed files of a folder that has no audio files of its own; none where it has some."""
     found = []
-    for key in walk(folder, folder, AUDIO_SUFFIXES | KINDS.keys()):
-        if posixpath.splitext(key)[1].lower() in AUDIO_SUFFIXES:
+    for key in walk(folder, folder, SNDFILE_SUFFIXES | KINDS.keys()):
+        if posixpath.splitext(key)[1].lower() in SNDFILE_SUFFIXES:
             return []
         found.append(folder / key)
     return found

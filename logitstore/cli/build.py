@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import click
-
-from logitstore.cli.command import command, resumable, stderr
+from logitstore.cli.command import answer, command, note, resumable, stderr
 from logitstore.jobs.options import BuildOptions
-from logitstore.options import Option
+from logitstore.options import JsonOptions, Option
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Build(BuildOptions):
+class _Build(JsonOptions, BuildOptions):
     dry_run: Annotated[
         bool,
         Option("Write nothing: scan the audio, time a batch of each teacher, and say what the build would do.",
@@ -32,20 +30,19 @@ def build_command(options: _Build) -> None:
       logitstore build audio/ --out store --teacher ced:ced_base.pt --views 10
       logitstore build clips.csv --audio-root audio --where "fold < 5" --out store --teacher runs/t1 --teacher runs/t2
     """  # fmt: skip
-    from logitstore.cli.progress import BuildProgress, render_build, say
+    from logitstore.cli.progress import BuildProgress, build_document, render_build
     from logitstore.jobs.build.job import prepare, run
 
     with stderr.status("scanning the source and loading the teachers"):
         job = prepare(options)
     if options.dry_run:
-        for note in job.notes:
-            say(note)
+        for each in job.notes:
+            note(each)
         from logitstore.jobs.build.dry_run import dry_run
 
-        for note in job.notes:
-            stderr.print(f"note: {note}", soft_wrap=True)
-        click.echo(dry_run(job))
+        said = dry_run(job)
+        answer(options, {"dry_run": said.splitlines()}, said)
         return
     with resumable(), BuildProgress(job.options.views) as progress:
         summary = run(job, progress.callbacks())
-    click.echo(render_build(summary))
+    answer(options, build_document(summary), render_build(summary))

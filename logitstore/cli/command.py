@@ -1,29 +1,36 @@
-"""What every command shares: made from its options, one line an error, the right exit code, results to stdout."""
+"""What every command shares: made from its options, one line an error, the right exit code, results to stdout.
+
+Everything that is printed goes out by :func:`echo`, :func:`answer`, :func:`note`, :func:`fail` or the console
+``stderr``, and shows characters that do not print escaped; while a program runs, whatever else writes to stdout or
+stderr as text (warnings, logs, click's own messages) does so through a stream that escapes them too.
+"""
 
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TextIO, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from logitstore.errors import LogitstoreError, UsageError
 from logitstore.notes import LOGGER
 from logitstore.options import Field, Options, dump, fields_of, read_config
-
-#: Progress and notes; results are printed with ``click.echo``.
-stderr = Console(stderr=True, highlight=False)
+from logitstore.texts import in_json, one_line, printable
 
 INTERRUPTED = 130
+READER_GONE = 141  # as a shell has it of a program that writes to a pipe that nobody reads any more
 _KEPT = "interrupted; what was finished is kept, and the same command goes on from there"
 GOES_ON = "interrupted; the same command goes on from the training's last checkpoint"
 
@@ -40,12 +47,80 @@ Asked = TypeVar("Asked", bound=Options)
 
 @dataclass
 class _Talk:
-    """How much the program says."""
+    """How much the program says, and how: ``answered`` where its JSON holds the error already."""
 
     verbose: bool = False
+    json: bool = False
+    answered: bool = False
+    command: str = ""
 
 
 _talk = _Talk()
+
+
+class _Console(Console):
+    """A console that takes texts as they are: brackets are brackets, and what does not print is escaped."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of something to print; those of rich itself, which steer the terminal, are left alone."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text, "\n"), segment.style)
+
+
+#: Progress and notes; results are printed with :func:`echo` and :func:`answer`.
+stderr = _Console()
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text, which may have several lines, to stdout or stderr."""
+    click.echo(printable(text, "\n\t"), err=err)
+
+
+def note(message: str) -> None:
+    """Print a line to stderr that a user should know; ``--quiet`` leaves it out."""
+    stderr.print(one_line(f"{'note':<10} {message}"), soft_wrap=True)
+
+
+def answer(options: Options, document: Mapping[str, Any], text: str, error: LogitstoreError | None = None) -> None:
+    """Print the result of a command: for people, or with ``--json`` as one line of JSON (see ``docs/json.md``).
+
+    :param document: plain JSON values. :param error: what the command will fail with, although it has a result.
+    """
+    if not getattr(options, "json", False):
+        echo(text)
+        return
+    _talk.answered = error is not None
+    echo(in_json(_headed(0 if error is None else error.exit_code, error) | dict(document)))
+
+
+def streamed(write: Callable[[IO[str]], None]) -> None:
+    """Print the result of a command with ``--json`` as it comes.
+
+    :param write: writes further keys and their values, in JSON, each with a comma behind it; where it fails, what it
+        has written must do with the rest of an object behind it.
+    """
+    out = sys.stdout
+    out.write(f'{{"command": {in_json(_talk.command)}, ')
+    code, error = 0, None
+    try:
+        write(out)
+    except LogitstoreError as failed:
+        code, error = failed.exit_code, str(failed)
+        _talk.answered = True
+        raise
+    except KeyboardInterrupt:
+        code, error = INTERRUPTED, "interrupted"
+        _talk.answered = True
+        raise
+    finally:
+        out.write(f'"exit_code": {code}, "error": {in_json(error)}}}\n')
+
+
+def _headed(code: int, error: object) -> dict[str, Any]:
+    return {"command": _talk.command, "exit_code": code, "error": None if error is None else str(error)}
 
 
 class _Notes(logging.Handler):
@@ -59,7 +134,7 @@ class _Notes(logging.Handler):
         message = record.getMessage()
         if message not in self._said:
             self._said.add(message)
-            stderr.print(f"{getattr(record, 'kind', 'note'):<10} {message}", markup=False, soft_wrap=True)
+            stderr.print(one_line(f"{getattr(record, 'kind', 'note'):<10} {message}"), soft_wrap=True)
 
 
 def command(name: str, options: type[Asked]) -> Callable[[Callable[[Asked], None]], OptionsCommand]:
@@ -85,6 +160,7 @@ class OptionsCommand(click.Command):
         super().__init__(name, context_settings=SETTINGS, params=[*made, *former, *_general()], help=body.__doc__)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _talk.command, _talk.answered = _name(ctx), False
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -96,12 +172,16 @@ class OptionsCommand(click.Command):
         LOGGER.handlers = [_Notes()]
         LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)
+        _talk.json = bool(getattr(asked, "json", False))
         if _talk.verbose:
-            stderr.print(dump(asked), end="", markup=False, soft_wrap=True)
+            stderr.print(dump(asked), end="", soft_wrap=True)
         from logitstore.cli.glance import glance
 
         glance(asked)
-        self.body(asked)
+        try:
+            self.body(asked)
+        except BrokenPipeError as error:  # which click would make exit code 1 of
+            raise _ReaderGoneError from error
 
     def asked(self, ctx: click.Context) -> Options:
         """The options: given on the command line, or in the file that ``--config`` names, or by default.
@@ -140,6 +220,17 @@ class OptionsCommand(click.Command):
                     formatter.write_dl([(spelled(each), described(each)) for each in flags])
         with formatter.section(_GENERAL):
             formatter.write_dl(general_help())
+
+
+class _ReaderGoneError(Exception):
+    """Nobody reads any more what is printed."""
+
+
+def _name(ctx: click.Context) -> str:
+    """What a command is called, without its program where that has several: ``import ced``."""
+    above = ctx.parent
+    name = str(ctx.command.name)
+    return name if above is None or above.parent is None else f"{_name(above)} {name}"
 
 
 def _place(each: Field) -> tuple[bool, int, bool]:
@@ -242,25 +333,41 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
 
     :param interrupted: what to say of a command that was interrupted.
 
-    Exit codes: 0 done, 1 a failed job, 2 usage, 130 interrupted (Ctrl-C or a terminate signal).
+    Exit codes: 0 done, 1 a failed job, 2 usage, 130 interrupted (Ctrl-C or a signal to terminate), 141 nobody reads
+    what is printed any more.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        program.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        fail(interrupted, INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except LogitstoreError as error:
-        if _talk.verbose:
-            traceback.print_exc()
-        fail(str(error), error.exit_code)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    _talk.verbose, _talk.json, _talk.answered, _talk.command = False, "--json" in sys.argv[1:], False, ""
+    with _escaping():
+        try:
+            program.main(standalone_mode=False)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                hint = f"Try '{error.ctx.command_path} {error.ctx.help_option_names[0]}' for help."
+                echo(f"{error.ctx.get_usage()}\n{hint}\n", err=True)
+            fail(error.format_message(), error.exit_code)
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            fail(interrupted, INTERRUPTED)
+        except (_ReaderGoneError, BrokenPipeError):
+            _print_no_more()
+            sys.exit(READER_GONE)
+        except LogitstoreError as error:
+            _trace()
+            fail(str(error), error.exit_code)
+        except OSError as error:
+            _trace()
+            if error.filename is None:
+                _print_no_more()  # it may be stdout that is full
+            named = "" if error.filename is None else f": {os.fsdecode(error.filename)!r}"
+            fail(f"{error.strerror or error}{named}", 1)
+        except MemoryError:
+            _trace()
+            fail("there is not enough memory", 1)
     sys.exit(0)
 
 
@@ -274,11 +381,68 @@ def resumable() -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print one line to stderr and leave."""
-    print(f"Error: {message}", file=sys.stderr)
+    """Print one line to stderr, with ``--json`` an object to stdout too, and leave."""
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # again, while all is put away: at once
+    fault(message)
+    with suppress(OSError):
+        if _talk.json and not _talk.answered:
+            echo(in_json(_headed(code, message)))
+        sys.stdout.flush()
     sandbox = sys.modules.get("logitstore.sql.sandbox")
     if sandbox is not None and sandbox.abandoned():  # a query that does not end would go on while Python cleans up
-        with suppress(OSError):
-            sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def fault(message: str) -> None:
+    """Print one line to stderr that says what is wrong."""
+    print(f"Error: {one_line(message)}", file=sys.stderr)
+
+
+class _Escaping:
+    """A text stream that shows what does not print escaped; rich writes to the stream below."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Write text; ends of lines and tabs are left alone."""
+        self.rich_proxied_file.write(printable(text, "\n\t"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def _escaping() -> Iterator[None]:
+    """While it lasts, text that anything prints is escaped, and a warning is a line."""
+    before = sys.stdout, sys.stderr, warnings.formatwarning
+    for stream in before[:2]:
+        with suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stdout, sys.stderr = (_Escaping(stream or io.StringIO()) for stream in before[:2])
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {one_line(str(message))}\n"
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr, warnings.formatwarning = before
+
+
+def _trace() -> None:
+    if _talk.verbose:
+        traceback.print_exc()
+
+
+def _print_no_more() -> None:
+    """Let what is still to be printed go nowhere: Python would try again, and complain, when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

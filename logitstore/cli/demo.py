@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
-
-from logitstore.cli.command import command
+from logitstore.cli.command import command, echo
 from logitstore.errors import UsageError
 from logitstore.options import Option, Options
+from logitstore.texts import in_lines
 
 _MARK = ".logitstore-demo"
 _CLASSES = 60
@@ -68,11 +67,11 @@ def demo_command(options: _Demo) -> None:
 
     began, seed = time.monotonic(), options.seed
     root = _fresh(Path(options.out))
-    click.echo(f"# {_TRAIN + _TEST} clips of {_SECONDS:g} s, {_CLASSES} classes of synthetic sounds, in {root}/audio")
+    echo(f"# {_TRAIN + _TEST} clips of {_SECONDS:g} s, {_CLASSES} classes of synthetic sounds, in {root}/audio")
     write_scenes(root, clips=_TRAIN, test_clips=_TEST, classes=_CLASSES, seconds=_SECONDS, seed=seed)
     manifest, audio, store = str(root / "scenes.csv"), str(root / "audio"), str(root / "store")
 
-    click.echo("\n# three small teachers, trained on labels: the only step that reads any")
+    echo("\n# three small teachers, trained on labels: the only step that reads any")
     for number, (name, model_args) in enumerate(_TEACHERS):
         _run(
             "train-teacher", manifest, "--audio-root", audio, "--label-column", "labels", "--where", "split = 'train'",
@@ -80,7 +79,7 @@ def demo_command(options: _Demo) -> None:
             "--out", str(root / name),
         )  # fmt: skip
 
-    click.echo(f"\n# what they say of {_VIEWS} views of every clip")
+    echo(f"\n# what they say of {_VIEWS} views of every clip")
     teachers = [part for name, _ in _TEACHERS for part in ("--teacher", str(root / name))]
     _run(
         "logitstore", "build", manifest, "--audio-root", audio, "--where", "split = 'train'", "--out", store, *teachers,
@@ -88,19 +87,19 @@ def demo_command(options: _Demo) -> None:
     )  # fmt: skip
 
     for question, sql in _QUESTIONS:
-        click.echo(f"\n# {question}")
+        echo(f"\n# {question}")
         _run("logitstore", "inspect", store, sql)
 
-    click.echo("\n# a student that hears what the teachers heard, and one that hears something else; no labels")
+    echo("\n# a student that hears what the teachers heard, and one that hears something else; no labels")
     for name, flags in (("student", ()), ("student-inconsistent", ("--inconsistent",))):
         _run(
             "train-student", store, "--audio-root", audio, "--student", "cnn4", *_model_args(_STUDENT),
             "--epochs", "20", "--seed", str(seed), *flags, "--out", str(root / name),
         )  # fmt: skip
 
-    click.echo("\n# mAP on the clips that nobody has learnt from")
-    click.echo(_table(manifest, audio, root))
-    click.echo(f"\n# done in {time.monotonic() - began:.0f} s")
+    echo("\n# mAP on the clips that nobody has learnt from")
+    echo(_table(manifest, audio, root))
+    echo(f"\n# done in {time.monotonic() - began:.0f} s")
 
 
 def _table(manifest: str, audio: str, root: Path) -> str:
@@ -123,7 +122,7 @@ def _table(manifest: str, audio: str, root: Path) -> str:
     store = open_store(root / "store")
     lines = [f"{label:24}{value:8.3f}" for label, value in rows]
     lines.append(f"{'bytes a view':24}{store.size() / store.view_count():8.1f}")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _run(program: str, *arguments: str) -> None:
@@ -133,7 +132,7 @@ def _run(program: str, *arguments: str) -> None:
     from logitstore.cli.train_teacher import train_teacher_command
 
     programs = {"logitstore": cli, "train-student": train_student_command, "train-teacher": train_teacher_command}
-    click.echo(f"\n$ {program} {shlex.join(arguments)}")
+    echo(f"\n$ {program} {shlex.join(arguments)}")
     programs[program].main(args=list(arguments), prog_name=program, standalone_mode=False)
 
 

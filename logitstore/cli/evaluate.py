@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import click
-
-from logitstore.cli.command import command
+from logitstore.cli.command import answer, command
 from logitstore.jobs.options import EvaluateOptions
-from logitstore.options import JsonOptions, Option
+from logitstore.options import JsonOptions, Option, SpreadsheetOptions
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.evaluation.metrics import Metrics
@@ -24,7 +22,7 @@ _LEAST_NAME = 12  # columns of a name that are kept in however narrow a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Evaluate(JsonOptions, EvaluateOptions):
+class _Evaluate(JsonOptions, SpreadsheetOptions, EvaluateOptions):
     per_class: Annotated[
         bool, Option("Show a table of classes too, of the average where there are several.", group="Output")
     ] = False
@@ -70,17 +68,14 @@ def evaluate_command(options: _Evaluate) -> None:
     if options.csv is not None:
         from logitstore.evaluation.results import write_csv
 
-        write_csv(found, options.csv)
+        write_csv(found, options.csv, spreadsheet=options.spreadsheet_safe)
     if options.png is not None:
         from logitstore.evaluation.calibration import draw
 
         calibrations = [(name, metrics.calibration) for name, metrics in found.named()]
         draw(calibrations, options.png, f"Calibration on {found.rows:,} {_unit(found)} x {len(found.classes)} classes")
-    if options.json:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
-        return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo(render(found, per_class=options.per_class, width=width))
+    answer(options, found.to_dict(), render(found, per_class=options.per_class, width=width))
 
 
 def render(found: Evaluation, *, per_class: bool = False, width: int | None = None) -> str:
@@ -115,7 +110,7 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
         models = [each for each in named if each[0] not in dict(found.members)] if found.ensemble else named
         for name, metrics in models:
             lines += ["", f"classes, {name}:", *_class_table(found, metrics, width)]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _unit(found: Evaluation) -> str:

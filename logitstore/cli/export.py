@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import click
 
-from logitstore.cli.command import command
-from logitstore.options import Option, Options, Store
+from logitstore.cli.command import answer, command
+from logitstore.options import JsonOptions, Option, Store
+from logitstore.texts import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Export(Options):
+class _Export(JsonOptions):
     store: Store
     format: Annotated[
         Literal["parquet", "ced"],
@@ -52,4 +53,4 @@ def export_command(options: _Export) -> None:
             summary = export_parquet(store, options.out, class_indices=options.class_indices, advance=advance)
         else:
             summary = export_ced(store, options.out, advance=advance)
-    click.echo(summary)
+    answer(options, {"store": options.store, "out": options.out, "format": options.format}, one_line(summary))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-import click
-
-from logitstore.cli.command import command, run, stderr
+from logitstore.cli.command import answer, command, run, stderr
 from logitstore.jobs.options import ExportOptions
 from logitstore.options import JsonOptions
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.jobs.export_student import Export, Exported
@@ -45,7 +43,7 @@ def export_student_command(options: _ExportStudent) -> None:
         if not stderr.is_terminal:
             status.stop()
         found = export_student(options, status.update)
-    click.echo(json.dumps(found.to_dict(), indent=1) if options.json else render(found))
+    answer(options, found.to_dict(), render(found))
 
 
 def render(found: Export) -> str:
@@ -63,7 +61,7 @@ def render(found: Export) -> str:
     if found.mAP is not None:
         named = [("run", found.mAP), *(("float" if file.method is None else "int8", file.mAP) for file in found.files)]
         lines += [f"mAP of the {name:<5}  {value:.4f}" for name, value in named if value is not None]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _size(file: Exported, first: Exported) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import click
-
-from logitstore.cli.command import command, resumable, stderr
+from logitstore.cli.command import answer, command, note, resumable, stderr
 from logitstore.jobs.options import ExtendOptions
-from logitstore.options import Option
+from logitstore.options import JsonOptions, Option
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Extend(ExtendOptions):
+class _Extend(JsonOptions, ExtendOptions):
     dry_run: Annotated[
         bool, Option("Write nothing: say what would be added, and in which shards.", group="Running")
     ] = False
@@ -31,17 +29,18 @@ def extend_command(options: _Extend) -> None:
       logitstore extend store more-audio/ --teacher ced:ced_base.pt
       logitstore extend store audio/ --skip-known --teacher ced:ced_base.pt
     """  # fmt: skip
-    from logitstore.cli.progress import BuildProgress, render_build, say
+    from logitstore.cli.progress import BuildProgress, build_document, render_build
     from logitstore.jobs.build import extend
     from logitstore.jobs.build.job import run
 
     with stderr.status("scanning the source and loading the teachers"):
         job = extend.prepare_extend(options)
     if options.dry_run:
-        for note in job.notes:
-            say(note)
-        click.echo(extend.dry_run(job))
+        for each in job.notes:
+            note(each)
+        said = extend.dry_run(job)
+        answer(options, {"dry_run": said.splitlines()}, said)
         return
     with resumable(), BuildProgress(job.options.views) as progress:
         summary = run(job, progress.callbacks())
-    click.echo(render_build(summary))
+    answer(options, build_document(summary), render_build(summary))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.cells import cell_len, set_cell_size
+
+from logitstore.cli.command import note
+from logitstore.errors import UsageError
+from logitstore.texts import csv_line, escaped_json, in_json, one_line, printable
 
 FORMATS = ("table", "csv", "json", "ndjson", "parquet")
 
@@ -22,25 +26,50 @@ _NULL = "NULL"
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
 
-def write(reader: pa.RecordBatchReader, kind: str, file: IO[bytes], width: int | None = None) -> int:
+def write(
+    reader: pa.RecordBatchReader,
+    kind: str,
+    file: IO[bytes],
+    width: int | None = None,
+    *,
+    spreadsheet: bool = False,
+    printed: bool = False,
+) -> int:
     """Write a result and return its number of rows.
 
     :param kind: one of ``FORMATS``. In JSON a NaN or infinity is null and bytes are base64; in CSV NULL is empty.
     :param file: a binary stream; text is written as UTF-8.
     :param width: columns of the terminal that a ``table`` shall fit into; None for as wide as it is.
+    :param spreadsheet: mark the cells of CSV that a spreadsheet would run; see :func:`logitstore.texts.csv_line`.
+    :param printed: whether the stream is a terminal: CSV shows what does not print escaped, and else holds it.
+    :raises UsageError: Parquet cannot hold a column.
     """
     if kind == "parquet":
         return _write_parquet(reader, file)
-    rows = _Counted(_rows(reader))
+    rows = _Counted(_rows(reader, "T" if kind in ("json", "ndjson") else " "))
     names = reader.schema.names
     if kind == "table":
         lines: Iterator[str] = _table(names, reader.schema, rows, width)
+    elif kind == "csv":
+        lines = _csv(names, reader.schema, rows, spreadsheet, printed)
     else:
-        lines = {"csv": _csv, "json": _json, "ndjson": _ndjson}[kind](names, rows)
+        lines = {"json": _json, "ndjson": _ndjson}[kind](names, rows)
     for line in lines:
         file.write(line.encode("utf-8", "replace"))
     file.flush()
     return rows.count
+
+
+def write_object(reader: pa.RecordBatchReader, file: IO[str]) -> None:
+    """Write the keys ``columns`` and ``rows`` of a JSON object, each with a comma behind it, however it ends."""
+    file.write(f'"columns": {in_json(_unique(reader.schema.names))}, "rows": [')
+    before = ""
+    try:
+        for line in _ndjson(reader.schema.names, _rows(reader, "T")):
+            file.write(f"{before}{line[:-1]}")
+            before = ", "
+    finally:
+        file.write("], ")
 
 
 class _Counted:
@@ -54,9 +83,10 @@ class _Counted:
             yield row
 
 
-def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+def _rows(reader: pa.RecordBatchReader, between: str) -> Iterator[tuple[Any, ...]]:
+    """:param between: what stands between a date and a time that Python has no value for."""
     for batch in reader:
-        yield from zip(*(_plain(column).to_pylist() for column in batch.columns), strict=True)
+        yield from zip(*(_values(_plain(column), between) for column in batch.columns), strict=True)
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -64,25 +94,143 @@ def _plain(column: pa.Array) -> pa.Array:
     return pc.cast(pc.cast(column, pa.string()), pa.float64()) if pa.types.is_float32(column.type) else column
 
 
+def _values(column: pa.Array, between: str) -> list[Any]:
+    """A column as Python values; text for those that Python has none for, such as a date after the year 9999."""
+    if pa.types.is_time(column.type) and _whole_days(column):
+        return [None if each is None else _clock(each, _UNITS[column.type.unit]) for each in _integers(column)]
+    if not _holds_interval(column.type):
+        with contextlib.suppress(ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException):
+            return cast(list[Any], column.to_pylist())
+    return [_value(each, between) for each in column]
+
+
+def _integers(column: pa.Array) -> list[int | None]:
+    kind = pa.int32() if pa.types.is_time32(column.type) else pa.int64()
+    return cast(list[int | None], column.view(kind).to_pylist())
+
+
+def _whole_days(column: pa.Array) -> bool:
+    """Whether some time is 24:00:00, which Python's would be 0:00."""
+    return max((each or 0 for each in _integers(column)), default=0) >= 86_400 * _UNITS[column.type.unit]
+
+
+def _holds_interval(kind: pa.DataType) -> bool:
+    return pa.types.is_interval(kind) or any(_holds_interval(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _value(scalar: Any, between: str) -> Any:
+    """A value of any type as Python has it, or as text."""
+    kind = scalar.type
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_interval(kind):
+        return interval_text(*scalar.as_py())
+    if pa.types.is_map(kind):
+        return [[_value(pair[0], between), _value(pair[1], between)] for pair in scalar.values]
+    if pa.types.is_struct(kind):
+        return {kind.field(i).name: _value(scalar[i], between) for i in range(kind.num_fields)}
+    if isinstance(scalar, pa.ListScalar):
+        return [_value(each, between) for each in scalar.values]
+    if isinstance(scalar, pa.DictionaryScalar | pa.UnionScalar | pa.ExtensionScalar):
+        return _value(scalar.value, between)
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, LookupError):
+        if pa.types.is_timestamp(kind):
+            zone = "" if kind.tz is None else "+00:00"
+            return _moment(scalar.value, _UNITS[kind.unit], between, zone)
+        if pa.types.is_date(kind):
+            days = scalar.value if pa.types.is_date32(kind) else scalar.value // 86_400_000
+            return _infinite(days, 32) or _day(days)
+        if pa.types.is_time(kind) or pa.types.is_duration(kind):
+            return _clock(scalar.value, _UNITS[kind.unit])
+        return str(scalar)
+
+
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def _infinite(value: int, bits: int) -> str | None:
+    """What DuckDB means by the largest integer of a type, and by the smallest but one."""
+    return {2 ** (bits - 1) - 1: "infinity", 1 - 2 ** (bits - 1): "-infinity"}.get(value)
+
+
+def _moment(value: int, unit: int, between: str, zone: str) -> str:
+    days, rest = divmod(value, 86_400 * unit)
+    return _infinite(value, 64) or f"{_day(days, between + _clock(rest, unit) + zone)}"
+
+
+def _day(days: int, behind: str = "") -> str:
+    """A day of the proleptic Gregorian calendar, counted from 1970, as DuckDB writes it; years before 1 are BC."""
+    cycles, rest = divmod(days + 719_468, 146_097)  # of 400 years, from the first of March of the year 0
+    year = (rest - rest // 1_460 + rest // 36_524 - rest // 146_096) // 365
+    day = rest - (365 * year + year // 4 - year // 100)
+    month = (5 * day + 2) // 153
+    day, month, year = day - (153 * month + 2) // 5 + 1, (month + 2) % 12 + 1, year + 400 * cycles + (month >= 10)
+    shown, era = (year, "") if year > 0 else (1 - year, " (BC)")
+    return f"{shown:04}-{month:02}-{day:02}{era}{behind}"
+
+
+def _clock(value: int, unit: int) -> str:
+    sign, value = ("-", -value) if value < 0 else ("", value)
+    seconds, part = divmod(value, unit)
+    fraction = f".{part:0{len(str(unit)) - 1}}".rstrip("0") if part else ""
+    return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{fraction}"
+
+
+def interval_text(months: int, days: int, nanoseconds: int) -> str:
+    """An INTERVAL as DuckDB writes and reads it: ``1 year 2 months 3 days 04:05:06``."""
+    sign = 1 if months > 0 else -1
+    counts = {"year": sign * (abs(months) // 12), "month": sign * (abs(months) % 12), "day": days}
+    parts = [f"{count} {unit}{'' if count in (1, -1) else 's'}" for unit, count in counts.items() if count]
+    if nanoseconds or not parts:
+        parts.append(_clock(nanoseconds, 10**9))
+    return " ".join(parts)
+
+
 def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
     import pyarrow.parquet as pq
 
+    as_text = [pa.types.is_interval(field.type) for field in reader.schema]
+    if any(as_text):
+        names = [name for name, text in zip(reader.schema.names, as_text, strict=True) if text]
+        note(f"Parquet has no INTERVAL: as text are written {', '.join(names)}")
+    fields = [
+        pa.field(name, pa.string() if text else field.type)
+        for name, field, text in zip(_unique(reader.schema.names), reader.schema, as_text, strict=True)
+    ]
+    for field in fields:
+        try:
+            pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
+        except (pa.ArrowException, ValueError) as error:
+            raise UsageError(
+                f"Parquet cannot hold the column {field.name!r} of the type {field.type}; cast it to VARCHAR"
+            ) from error
+    schema = pa.schema(fields)
     count = 0
-    with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-            count += batch.num_rows
+    try:
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for batch in reader:
+                columns = [
+                    pa.array(_values(column, " "), pa.string()) if text else column
+                    for column, text in zip(batch.columns, as_text, strict=True)
+                ]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                count += batch.num_rows
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UsageError(f"Parquet cannot hold the answer: {one_line(str(error), 300)}; cast it to VARCHAR") from error
     return count
 
 
-def _csv(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    for row in _with_header(names, rows):
-        writer.writerow([value if isinstance(value, str) else _text(value, repr, "") for value in row])
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
+def _csv(
+    names: list[str], schema: pa.Schema, rows: Iterable[tuple[Any, ...]], spreadsheet: bool, printed: bool
+) -> Iterator[str]:
+    numbers = [_is_number(field.type) or pa.types.is_boolean(field.type) for field in schema]
+    shown = printable if printed else str
+    yield csv_line([shown(name) for name in names], spreadsheet=spreadsheet)
+    for row in rows:
+        cells = [shown(value) if isinstance(value, str) else _text(value, repr, "") for value in row]
+        yield csv_line(cells, numbers=numbers, spreadsheet=spreadsheet)
 
 
 def _json(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
@@ -96,7 +244,7 @@ def _json(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
 def _ndjson(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     keys = _unique(names)
     for row in rows:
-        yield _JSON.encode(dict(zip(keys, row, strict=True))).decode() + "\n"
+        yield escaped_json(_JSON.encode(dict(zip(keys, row, strict=True))).decode()) + "\n"
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -110,15 +258,10 @@ def _unique(names: list[str]) -> list[str]:
     return keys
 
 
-def _with_header(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    yield tuple(names)
-    yield from rows
-
-
 def _table(names: list[str], schema: pa.Schema, rows: Iterable[tuple[Any, ...]], width: int | None) -> Iterator[str]:
     """Aligned columns under a rule, numbers to the right."""
     right = [_is_number(field.type) for field in schema]
-    header = [_printable(name) for name in names]
+    header = [printable(name) for name in names]
     iterator = iter(rows)
     first = [
         [_text(value, _rounded, _NULL) for value in row]
@@ -170,7 +313,7 @@ def _text(value: Any, number: Callable[[float], str], null: str) -> str:
     if value is None:
         return null
     if isinstance(value, str):
-        return _printable(value)
+        return printable(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -181,13 +324,6 @@ def _text(value: Any, number: Callable[[float], str], null: str) -> str:
         return str(value)
     encoded = _JSON.encode(value).decode()
     return encoded[1:-1] if encoded.startswith('"') else encoded  # bytes are base64, a span of time is ISO 8601
-
-
-def _printable(text: str) -> str:
-    """Text without what could steer a terminal or break a line: such characters as Python escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def _rounded(value: float) -> str:

@@ -51,7 +51,8 @@ def _source(place: str, _: Field) -> None:
 def _classes(file: str, _: Field) -> None:
     from logitstore.classes import read_classes
 
-    read_classes(file)
+    if Path(file).is_file() or not Path(file).exists():  # a pipe can be read once
+        read_classes(file)
 
 
 def _recipe(name: str, _: Field) -> None:

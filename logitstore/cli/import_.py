@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from logitstore.cli.command import SETTINGS, command
+from logitstore.cli.command import SETTINGS, answer, command
 from logitstore.jobs.options import CedImport, NpyImport
+from logitstore.options import JsonOptions
+
+if TYPE_CHECKING:
+    from logitstore.jobs.imports.shared import ImportSummary
 
 
-@command("ced", CedImport)
-def import_ced_command(options: CedImport) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Ced(JsonOptions, CedImport):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Npy(JsonOptions, NpyImport):
+    pass
+
+
+@command("ced", _Ced)
+def import_ced_command(options: _Ced) -> None:
     """Make a store of CED's logits in DIR (logits_ep1_0.h5, logits_ep1_0.parquet, …). Needs the extra `ced`.
 
     Every epoch becomes a view, and every seed the draw that it stands for. meta.pt is not read: if CED was not run
@@ -24,11 +41,11 @@ def import_ced_command(options: CedImport) -> None:
 
     with counting("views") as advance:
         summary = import_ced(options, advance)
-    click.echo(summary.render())
+    answer(options, import_document(summary), summary.render())
 
 
-@command("npy", NpyImport)
-def import_npy_command(options: NpyImport) -> None:
+@command("npy", _Npy)
+def import_npy_command(options: _Npy) -> None:
     """Make a store of a dense array of scores: one unaugmented view of every clip.
 
     \b
@@ -41,7 +58,17 @@ def import_npy_command(options: NpyImport) -> None:
 
     with counting("views") as advance:
         summary = import_npy(options, advance)
-    click.echo(summary.render())
+    answer(options, import_document(summary), summary.render())
+
+
+def import_document(summary: ImportSummary) -> dict[str, Any]:
+    """What a finished import prints with ``--json``."""
+    made = {
+        "seconds": summary.seconds,
+        "failures": [vars(failure) for failure in summary.failures],
+        "notes": list(summary.notes),
+    }
+    return summary.to_dict() | made
 
 
 @click.group("import", context_settings=SETTINGS, commands=[import_ced_command, import_npy_command])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import sys
@@ -12,18 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
-import click
-
-from logitstore.cli.command import command, stderr
-from logitstore.errors import StoreError, UsageError
-from logitstore.options import Option, Options
+from logitstore.cli.command import answer, command, echo, stderr, streamed
+from logitstore.errors import UsageError
+from logitstore.files import check_out, open_out
+from logitstore.options import JsonOptions, Option, SpreadsheetOptions
 from logitstore.options import Store as StoreOption
 from logitstore.sql.limits import Limits, size
+from logitstore.texts import in_json
 
 if TYPE_CHECKING:
     from logitstore.store.reader import Store
 
-_SUFFIXES = {".csv": "csv", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
+_SUFFIXES = {
+    ".csv": "csv", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet", ".txt": "table",
+}  # fmt: skip
 _DEFAULTS = Limits()
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -45,7 +46,7 @@ def typed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Inspect(Options):
+class _Inspect(JsonOptions, SpreadsheetOptions):
     store: StoreOption
     sql: Annotated[
         str | None,
@@ -111,41 +112,63 @@ def inspect_command(options: _Inspect) -> None:
     from logitstore.store.reader import open_store
 
     sql, output, parameters = options.sql, options.out, options.parameters
+    if options.json and options.format is not None:
+        raise UsageError("--json and --format are both given; give one of them")
+    kind = _format(options.format, output)
     places = [options.store, *options.also]
     store = open_store(places)
     if output is not None:
         for place in places:
             _refuse_inside(place, output)
-    kind = options.format or (_SUFFIXES.get(Path(output).suffix.lower()) if output else None) or "table"
     if sql is None:
         if parameters:
             raise UsageError("-p gives values to SQL, and there is no SQL; write it after the store")
         if kind not in ("table", "json"):
             raise UsageError(f"the summary cannot be printed as {kind}; allowed are table and json, or give SQL")
-        with _destination(output) as file:
-            file.write(_summary_text(store, kind).encode())
+        _summarise(store, kind, options)
         return
     if sql == "@":
         from logitstore.queries import questions
 
-        click.echo("\n".join(each.render() for each in questions().values()))
+        ready = questions().values()
+        named = [{"name": each.name, "asks": each.asks} for each in ready]
+        answer(options, {"questions": named}, "\n".join(each.render() for each in ready))
         return
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal; give --out FILE")
     limits = Limits.of(options.timeout, options.memory, options.temp_space)
-    _answer(store, _read_stdin() if sql == "-" else sql, kind, output, parameters, limits)
+    _answer(store, _read_stdin() if sql == "-" else sql, kind, options, limits)
 
 
-def _answer(
-    store: Store, sql: str, kind: str, output: str | None, parameters: Mapping[str, Any], limits: Limits
-) -> None:
-    from logitstore.cli.formats import write
+def _format(asked: str | None, output: str | None) -> str:
+    """The format of the answer: what was asked for, else what the name of the file says, else a table.
+
+    :raises UsageError: the file cannot be written, or its name says another format, or none that there is.
+    """
+    if output is None:
+        return asked or "table"
+    ending = Path(output).suffix.lower()
+    check_out(output, endings=() if asked or not ending else tuple(_SUFFIXES))
+    if asked and asked != _SUFFIXES.get(ending, asked):
+        raise UsageError(f"--out is {output!r} and --format {asked}; leave --format out, or give another name")
+    return asked or _SUFFIXES.get(ending, "table")
+
+
+def _answer(store: Store, sql: str, kind: str, options: _Inspect, limits: Limits) -> None:
+    from logitstore.cli.formats import write, write_object
     from logitstore.store.sql.query import stream_query
 
-    on_terminal = output is None and sys.stdout.isatty()
+    output = options.out
+    on_terminal = output is None and not options.json and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
-    with stream_query(store, sql, parameters, limits) as reader, _destination(output) as file:
-        rows = write(reader, kind, file, width)
+    with stream_query(store, sql, options.parameters, limits) as reader:
+        if options.json and output is None:
+            streamed(lambda file: write_object(reader, file))
+            return
+        with _destination(output) as file:
+            rows = write(reader, kind, file, width, spreadsheet=options.spreadsheet_safe, printed=on_terminal)
+    if options.json:
+        answer(options, {"out": output, "format": kind, "row_count": rows}, "")
     if on_terminal and kind == "table" and stderr.is_terminal:
         stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'})", style="dim")
 
@@ -166,36 +189,29 @@ def _refuse_inside(store: str, output: str) -> None:
 
 @contextlib.contextmanager
 def _destination(output: str | None) -> Iterator[IO[bytes]]:
-    """Stdout, or a file that takes its name only when it is whole."""
+    """Stdout, or a file; see :func:`logitstore.files.open_out`."""
     if output is None:
         sys.stdout.flush()
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = Path(output)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        file = part.open("xb")
-    except OSError as error:
-        raise UsageError(f"--out {output} cannot be written: {error.strerror}; give another place") from error
-    try:
-        with file:
-            yield file
-        part.replace(target)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise UsageError(f"--out {output} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with open_out(output) as file:
+        yield file
 
 
-def _summary_text(store: Store, kind: str) -> str:
+def _summarise(store: Store, kind: str, options: _Inspect) -> None:
     import json
 
     from logitstore.store.summary import summarise
 
     found = summarise(store)
-    if kind == "json":
-        return json.dumps(found.to_dict(), ensure_ascii=False, indent=1) + "\n"
-    return found.render() + "\n"
+    if options.out is not None:
+        text = json.dumps(found.to_dict(), ensure_ascii=False, indent=1) if kind == "json" else found.render()
+        with open_out(options.out) as file:
+            file.write(f"{text}\n".encode("utf-8", "surrogateescape"))
+        if options.json:
+            answer(options, {"out": options.out, "format": kind}, "")
+    elif options.json:
+        answer(options, found.to_dict(), "")
+    else:
+        echo(in_json(found.to_dict(), indent=1) if kind == "json" else found.render())

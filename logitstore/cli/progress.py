@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from logitstore.cli.command import stderr
+from logitstore.cli.command import note, stderr
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.store.summary import BuildSummary
@@ -46,11 +48,6 @@ def of_total(unit: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def say(note: str) -> None:
-    """A line on stderr beside the progress."""
-    stderr.print(f"note: {note}", markup=False, soft_wrap=True)
-
-
 def render_build(summary: BuildSummary) -> str:
     """The lines that a finished build prints."""
     from logitstore.store.summary import failure_lines
@@ -72,7 +69,13 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
-    return "\n".join(lines)
+    return in_lines(lines)
+
+
+def build_document(summary: BuildSummary) -> dict[str, Any]:
+    """What a finished build prints with ``--json``."""
+    made = {"views_made": summary.made_views, "seconds": summary.seconds, "shards_missing": summary.missing}
+    return summary.to_dict() | made | {"failures": [vars(failure) for failure in summary.failures]}
 
 
 class _Rate(ProgressColumn):
@@ -137,7 +140,7 @@ class BuildProgress:
 
     def _note(self, message: str) -> None:
         if message != self._last_note:
-            say(message)
+            note(message)
             self._last_note = message
 
 
@@ -191,7 +194,13 @@ class TrainingProgress:
 
     def _note(self, message: str) -> None:
         if not self._bar.disable:  # it is among the notes at the end too
-            say(message)
+            note(message)
+
+
+def training_document(trained: Trained) -> dict[str, Any]:
+    """What a finished training prints with ``--json``."""
+    about = {"run": trained.out, "model": trained.model, "parameters": trained.parameters, "before": trained.before}
+    return about | asdict(trained.result) | {"notes": list(trained.notes)}
 
 
 def render_training(trained: Trained) -> str:
@@ -225,4 +234,4 @@ def render_training(trained: Trained) -> str:
     lines += [f"note       {note}" for note in trained.notes[:_MOST_NOTES]]
     if len(trained.notes) > _MOST_NOTES:
         lines.append(f"note       … {len(trained.notes) - _MOST_NOTES} more")
-    return "\n".join(lines)
+    return in_lines(lines)

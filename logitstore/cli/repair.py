@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-import click
-
-from logitstore.cli.command import command, resumable, stderr
+from logitstore.cli.command import answer, command, resumable, stderr
 from logitstore.errors import CorruptStoreError
 from logitstore.jobs.options import RepairOptions
 from logitstore.options import JsonOptions
@@ -36,9 +33,12 @@ def repair_command(options: _Repair) -> None:
 
     with resumable(), stderr.status("looking for damage") as shown:
         found = repair(options, lambda done, total: shown.update(f"making again: {done:,} of {total:,} blocks"))
-    click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if options.json else found.render())
+    wrong = None
     if found.lost:
-        raise CorruptStoreError(
+        wrong = CorruptStoreError(
             f"{found.location} is not whole: what is lost is listed above; give the audio and the teachers that it was "
             "built from (SOURCE or --audio-root, and --teacher), or use the rest of it with --drop"
         )
+    answer(options, found.to_dict(), found.render(), wrong)
+    if wrong is not None:
+        raise wrong

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-import click
-
-from logitstore.cli.command import command
+from logitstore.cli.command import answer, command
 from logitstore.options import JsonOptions, Store
 
 
@@ -27,4 +24,4 @@ def status_command(options: _Status) -> None:
     from logitstore.jobs.status import status
 
     found = status(options.store)
-    click.echo(json.dumps(found.to_dict()) if options.json else found.render())
+    answer(options, found.to_dict(), found.render())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
-from logitstore.cli.command import command, stderr
+from logitstore.cli.command import answer, command, fault, stderr
 from logitstore.jobs.options import TagOptions
 from logitstore.options import JsonOptions
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     from logitstore.jobs.tag import Tagged
@@ -48,14 +46,11 @@ def tag_command(options: _Tag) -> None:
         task = bar.add_task("windows", total=None)
         for found in tag(options, lambda done, total: bar.update(task, completed=done, total=total)):
             bar.stop()  # results and the bar may share a terminal
-            name = click.format_filename(found.path)
-            if options.json:
-                click.echo(json.dumps(found.to_dict() | {"path": name}, ensure_ascii=False))
-            elif found.windows:
-                click.echo(render(found, width))
+            failed |= found.error is not None
+            if options.json or found.windows:
+                answer(options, found.to_dict() | {"exit_code": int(found.error is not None)}, render(found, width))
             if found.error is not None:
-                failed = True
-                click.echo(f"Error: {name}: {found.error}", err=True)
+                fault(f"{found.path}: {found.error}")
             bar.start()
     if failed:
         sys.exit(1)
@@ -68,6 +63,8 @@ def render(found: Tagged, width: int | None = None) -> str:
     """
     from rich.cells import cell_len, set_cell_size
 
+    if not found.windows:
+        return ""
     spans = [f"{clock(window.start)} - {clock(window.end)}" for window in found.windows]
     rows = [[f"{value:.2f} {name}" for name, value in window.tags] or ["-"] for window in found.windows]
     margin = max(map(len, spans)) + 2
@@ -78,13 +75,13 @@ def render(found: Tagged, width: int | None = None) -> str:
     if sum(sizes) + len(_GAP) * (most - 1) > room:
         widest = min(max(sizes), room)
         a_line, sizes = max(1, (room + len(_GAP)) // (widest + len(_GAP))), [widest] * most
-    lines = [f"{click.format_filename(found.path)}  {clock(found.seconds)}, {found.sample_rate} Hz"]
+    lines = [f"{found.path}  {clock(found.seconds)}, {found.sample_rate} Hz"]
     for span, row in zip(spans, rows, strict=True):
         cells = [set_cell_size(cell, size) for cell, size in zip(row, sizes, strict=False)]
         for first in range(0, len(cells), a_line):
             text = _GAP.join(cells[first : first + a_line]).rstrip()
             lines.append(f"{'' if first else span:>{margin}}{_GAP}{text}")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def clock(seconds: float) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NoReturn
 
-import click
-
-from logitstore.cli.command import GOES_ON, command, run
+from logitstore.cli.command import GOES_ON, answer, command, run
+from logitstore.options import JsonOptions, only
 from students.options import StudentOptions
 
 
-@command("train-student", StudentOptions)
-def train_student_command(options: StudentOptions) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _TrainStudent(JsonOptions, StudentOptions):
+    pass
+
+
+@command("train-student", _TrainStudent)
+def train_student_command(options: _TrainStudent) -> None:
     """Train a student from STORE, without labels, on exactly what the teachers heard.
 
     \b
@@ -24,13 +29,13 @@ def train_student_command(options: StudentOptions) -> None:
 
     A run that was interrupted goes on from its last checkpoint when the same command is given again.
     """
-    from logitstore.cli.progress import TrainingProgress, render_training
+    from logitstore.cli.progress import TrainingProgress, render_training, training_document
     from students.train import train_student
 
     with TrainingProgress() as progress:
-        trained = train_student(options, progress.callbacks())
+        trained = train_student(only(options, StudentOptions), progress.callbacks())
     if progress.first:
-        click.echo(render_training(trained))
+        answer(options, training_document(trained), render_training(trained))
 
 
 def main() -> NoReturn:

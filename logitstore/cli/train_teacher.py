@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NoReturn
 
-import click
-
-from logitstore.cli.command import GOES_ON, command, run
+from logitstore.cli.command import GOES_ON, answer, command, run
+from logitstore.options import JsonOptions, only
 from teachers.options import TeacherOptions
 
 
-@command("train-teacher", TeacherOptions)
-def train_teacher_command(options: TeacherOptions) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _TrainTeacher(JsonOptions, TeacherOptions):
+    pass
+
+
+@command("train-teacher", _TrainTeacher)
+def train_teacher_command(options: _TrainTeacher) -> None:
     """Train a teacher on the labelled audio of MANIFEST.
 
     \b
@@ -21,12 +26,12 @@ def train_teacher_command(options: TeacherOptions) -> None:
 
     A run that was interrupted goes on from its last checkpoint when the same command is given again.
     """
-    from logitstore.cli.progress import TrainingProgress, render_training
+    from logitstore.cli.progress import TrainingProgress, render_training, training_document
     from teachers.train import train_teacher
 
     with TrainingProgress() as progress:
-        trained = train_teacher(options, progress.callbacks())
-    click.echo(render_training(trained))
+        trained = train_teacher(only(options, TeacherOptions), progress.callbacks())
+    answer(options, training_document(trained), render_training(trained))
 
 
 def main() -> NoReturn:

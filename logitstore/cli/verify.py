@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-import click
-
-from logitstore.cli.command import command, stderr
+from logitstore.cli.command import answer, command, stderr
 from logitstore.errors import CorruptStoreError
 from logitstore.jobs.options import VerifyOptions
 from logitstore.options import JsonOptions
@@ -35,10 +32,13 @@ def verify_command(options: _Verify) -> None:
 
     with stderr.status("verifying") as shown:
         found = verify(options, lambda done, total: shown.update(f"verifying: {done:,} of {total:,} blocks"))
-    click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if options.json else found.render())
+    wrong = None
     if found.problems:
         count = len(found.problems)
-        raise CorruptStoreError(
+        wrong = CorruptStoreError(
             f"{found.location} is not as it was written: {count} problem{'s' * (count > 1)}, listed above; make it "
             "whole again with: logitstore repair"
         )
+    answer(options, found.to_dict(), found.render(), wrong)
+    if wrong is not None:
+        raise wrong

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from logitstore.arrays import Bool
-from logitstore.errors import MissingExtraError, UsageError
+from logitstore.errors import MissingExtraError
+from logitstore.files import check_out, open_out
 
 Scores = npt.NDArray[np.floating[Any]]
 
@@ -139,23 +139,17 @@ def draw(named: Sequence[tuple[str, Calibration]], file: str, title: str) -> Non
     for axes in (above, below):
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
-    try:
-        figure.savefig(file, format="png", metadata={"Software": None})
-    except OSError as error:
-        raise UsageError(f"--png {file} cannot be written: {error.strerror or error}; give another place") from None
+    with open_out(file, "--png") as out:
+        figure.savefig(out, format="png", metadata={"Software": None})
 
 
 def check_png(file: str) -> None:
     """Refuse a figure that could not be drawn or written, before the work that it shows.
 
     :raises MissingExtraError: matplotlib is not installed.
-    :raises UsageError: no such folder, or the file is one.
+    :raises UsageError: no such folder, or the file is one, or is called as if it were no PNG.
     """
-    folder = Path(file).parent
-    if not folder.is_dir():
-        raise UsageError(f"--png {file} cannot be written: {folder} is no folder; make it, or give another place")
-    if Path(file).is_dir():
-        raise UsageError(f"--png {file} cannot be written: it is a folder; give the name of a file")
+    check_out(file, "--png", (".png",))
     require_figures()
 
 

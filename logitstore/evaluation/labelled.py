@@ -255,8 +255,8 @@ class _Numbered:
         self._joined = {min(rows): sorted(rows) for rows in together}
         several = [rows for rows in together if len(rows) > 1]
         note(
-            f"{self.what}: {sum(map(len, several))} rows name {len(several)} segments, some of them the same "
-            f"({listing['path'][int(np.flatnonzero(listing[_ROW].to_numpy() == min(several[0]))[0])].as_py()!r}); each "
+            f"{self.what}: {sum(map(len, several))} rows name {len(several)} segments more than once (such as of "
+            f"{listing['path'][int(np.flatnonzero(listing[_ROW].to_numpy() == min(several[0]))[0])].as_py()!r}); each "
             "is one, with the labels of all its rows"
         )
         return listing.filter(pa.array(np.isin(listing[_ROW].to_numpy(), list(self._joined))))

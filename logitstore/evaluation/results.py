@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from logitstore.errors import UsageError
 from logitstore.evaluation.metrics import Metrics
 from logitstore.evaluation.stored import StoredScores
+from logitstore.files import open_out
+from logitstore.texts import csv_line
 
 ENSEMBLE = "ensemble"
 
@@ -74,13 +75,14 @@ class Evaluation:
         return metrics.to_dict() | {"by_class": self.by_class(metrics)}
 
 
-def write_csv(found: Evaluation, folder: str) -> list[str]:
+def write_csv(found: Evaluation, folder: str, *, spreadsheet: bool = False) -> list[str]:
     """``metrics.csv``, ``classes.csv``, ``calibration.csv`` and, of a store, ``views.csv``; files there are replaced.
 
     In each but the last, the first column says what was scored. An undefined number is an empty cell.
 
-    :param folder: made by :func:`make_folder`. :returns: the names of the files.
-    :raises UsageError: the folder cannot be written.
+    :param folder: made by :func:`make_folder`. :param spreadsheet: mark the cells that a spreadsheet would run.
+    :returns: the names of the files.
+    :raises UsageError: the folder cannot be written. :raises OutputError: nor can a file, to its end.
     """
     named = found.named()
     tables: dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]] = {
@@ -91,14 +93,13 @@ def write_csv(found: Evaluation, folder: str) -> list[str]:
     if found.stored is not None:
         views = found.stored.views
         tables["views.csv"] = (_OF_VIEW, [[getattr(view, name) for name in _OF_VIEW] for view in views])
-    try:
-        for name, (header, rows) in tables.items():
-            with (Path(folder) / name).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(header)
-                writer.writerows(rows)
-    except OSError as error:
-        raise _refused(folder, error) from None
+    for name, (header, rows) in tables.items():
+        with open_out(Path(folder) / name, "--csv") as file:
+            for row in (header, *rows):
+                cells = ["" if cell is None else str(cell) for cell in row]
+                numbers = [not isinstance(cell, str) for cell in row]
+                line = csv_line(cells, numbers=numbers, spreadsheet=spreadsheet)
+                file.write(line.encode("utf-8", "surrogateescape"))
     return list(tables)
 
 

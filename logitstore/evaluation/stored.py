@@ -169,12 +169,21 @@ def join_manifest(
 
     :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
     """
+    import pyarrow as pa
+
     listing, labels, numbers = read_listing(
         manifest, label_column, where=where, label_separator=separator, classes=store.manifest.classes, columns=columns
     )
     targets, failed = _with_targets(store)
     row, clip = _pairs(listing, store.clips, targets, store.manifest.clip_seconds)
     if not len(row):
+        both = sorted(set(listing["path"].to_pylist()) & set(store.clips["path"].take(pa.array(targets)).to_pylist()))
+        if both:
+            raise SourceError(
+                f"none of the {len(labels):,} rows of {manifest} holds a whole clip of the store {store.location} with "
+                f"targets, though {len(both)} of their files are there, as {both[0]!r}: clips are up to "
+                f"{store.manifest.clip_seconds:g} s long; build a store of just these segments"
+            )
         raise SourceError(
             f"none of the {len(labels):,} rows of {manifest} is a clip of the store {store.location} with targets: a "
             f"row's path is {listing['path'][0].as_py()!r}, a clip's {store.clips['path'][0].as_py()!r}; give the "

@@ -11,7 +11,7 @@ import posixpath
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitstore.errors import StoreError, UsageError
+from logitstore.files import check_out, open_out
 from logitstore.jobs.imports.ced import SEEDS_COLUMN
 from logitstore.jobs.imports.ced_files import require_h5py
 from logitstore.store.format.commits import Commit
@@ -56,7 +57,7 @@ def export_parquet(
     renamed = {name: f"clip_{name}" if name in taken else name for name in further}
     class_names = pa.array(store.manifest.classes, pa.string())
     rows = 0
-    with _whole(out) as partial, contextlib.ExitStack() as stack:
+    with _table(out) as file, contextlib.ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for commit, part in zip(store.commits, views.parts, strict=True):
             kept = commit.readable
@@ -72,7 +73,7 @@ def export_parquet(
             columns["probabilities"] = _lists(pa.array(probabilities[kept].reshape(-1)), store.manifest.topk)
             flat = pa.table(columns)
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(partial, flat.schema, compression="zstd"))
+                writer = stack.enter_context(pq.ParquetWriter(file, flat.schema, compression="zstd"))
             writer.write_table(flat)
             rows += flat.num_rows
             advance(flat.num_rows)
@@ -213,6 +214,18 @@ def _require_blocks(store: Store) -> None:
 def _lists(items: Any, each: int) -> pa.ListArray:
     offsets = np.arange(0, len(items) + 1, each, dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), items)
+
+
+@contextlib.contextmanager
+def _table(out: str | Path) -> Iterator[IO[bytes]]:
+    """A new Parquet file to write to, or a pipe or device."""
+    if is_url(str(out)):
+        raise UsageError(f"--out {out} is a URL; exports are written to a file or folder: copy it from there")
+    if Path(out).is_file() or Path(out).is_dir():
+        raise UsageError(f"--out {out} exists; choose another name, or remove it")
+    check_out(out, endings=(".parquet", ".pq") if Path(out).suffix else ())
+    with open_out(out) as file:
+        yield file
 
 
 @contextlib.contextmanager

@@ -23,14 +23,15 @@ from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.job import PARTNER_CACHE_BYTES, Job
 from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import BuildOptions, RepairOptions
-from logitstore.jobs.verify.audit import BLOCKS, Audit, audit
+from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.jobs.verify.job import store_ensemble
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS
 from logitstore.store.format.commits import Commit, Span
 from logitstore.store.format.manifest import ROOT, Manifest
-from logitstore.store.format.parts import CLIPS, KEY, encode_clips, part_name, read_parts
+from logitstore.store.format.parts import KEY, encode_clips, read_parts
+from logitstore.store.names import BLOCKS, CLIPS, part_name
 from logitstore.store.piece import Piece
 from logitstore.store.shards import missing_views
 from logitstore.store.storage import Storage, open_storage
@@ -104,8 +105,8 @@ def repair(options: RepairOptions, advance: Callable[[int, int], None] | None = 
         known = sorted({commit.manifest_digest for _, commit in _decoded(storage) if commit is not None})
         raise CorruptStoreError(
             f"{storage.location}: {ROOT}, which holds the manifest, is damaged or missing, and nothing can be made "
-            f"without it; run the same build to another --out, stop it as soon as it has begun, and copy its {ROOT} here "
-            f"if its digest is {' or '.join(known) or 'right'}, or restore it from a copy"
+            f"without it; run the same build to another --out, stop it as soon as it has begun, and copy its {ROOT} "
+            f"here if its digest is {' or '.join(known) or 'right'}, or restore it from a copy"
         )
     return _Repair(options, storage, found, found.manifest, advance or (lambda done, total: None)).run()
 

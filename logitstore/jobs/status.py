@@ -10,6 +10,7 @@ from logitstore.store.format.manifest import NOT_COVERED, member_names
 from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
 from logitstore.store.summary import Summary, failure_lines, summarise
+from logitstore.texts import in_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Status(Summary):
             f"teachers   the digest of {name} does not cover {what}: a change of it is not noticed"
             for name, what in self.not_covered
         ]
-        return "\n".join(lines)
+        return in_lines(lines)
 
 
 def status(location: str) -> Status:

@@ -163,12 +163,16 @@ def cut(frames: int, rate: int, seconds: float, hop: float) -> tuple[I64, I64]:
 
 def _opened(path: str) -> Tagged:
     try:
-        frames, rate = frame_count(Path(path))
+        frames, rate, promised, broken = frame_count(Path(path))
     except AudioError as error:
         return Tagged(path, error=str(error))
     if not frames:
         return Tagged(path, sample_rate=rate, error="empty: the file has no frames")
-    return Tagged(path, frames / rate, rate)
+    short = None
+    if frames < promised or broken:
+        whole = f" of {promised}" if frames < promised else ""
+        short = f"from {frames / rate:g} s on: truncated: {frames}{whole} frames"
+    return Tagged(path, frames / rate, rate, error=short)
 
 
 def _table(source: _Files, files: Sequence[Tagged], cuts: Sequence[tuple[I64, I64]]) -> pa.Table:

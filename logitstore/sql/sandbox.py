@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import queue
+import re
 import shutil
 import tempfile
 import threading
@@ -40,6 +41,7 @@ _TICK = 0.05  # seconds between two looks at the clock and the memory
 _GRACE = 0.5  # seconds that a query has to end after it was told to
 _UNCOUNTED = 640 * 10**6  # bytes beside what DuckDB counts: decoded blocks, rows on their way, single functions
 _FOLDER = "logitstore-sql-"
+_ONLY_TEXT = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT|TIME WITH TIME ZONE|GEOMETRY)\b")
 _abandoned: list[threading.Thread] = []
 
 
@@ -93,7 +95,7 @@ class Sandbox:
 
         def start() -> pa.RecordBatchReader:
             relation = self.connection.sql(sql, params=parameters) if parameters else self.connection.sql(sql)
-            return relation.to_arrow_reader(_BATCH_ROWS)
+            return _told_in_arrow(relation).to_arrow_reader(_BATCH_ROWS)
 
         def batches() -> Iterator[pa.RecordBatch]:
             while (batch := self._run(lambda: next(reader, None), sql)) is not None:
@@ -183,6 +185,20 @@ def connect(limits: Limits, spill: str) -> Any:
     connection.execute("SET enable_progress_bar = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def _told_in_arrow(relation: Any) -> Any:
+    """A relation with those columns as text whose values Arrow would change: 2**127 as a UHUGEINT, a zone of a TIME."""
+    kinds = [str(kind) for kind in relation.types]
+    if not any(map(_ONLY_TEXT.search, kinds)):
+        return relation
+    quoted = ['"' + name.replace('"', '""') + '"' for name in relation.columns]
+    return relation.project(
+        ", ".join(
+            f"CAST(#{place} AS VARCHAR) AS {name}" if _ONLY_TEXT.search(kind) else f"#{place} AS {name}"
+            for place, (kind, name) in enumerate(zip(kinds, quoted, strict=True), 1)
+        )
+    )
 
 
 def _own_memory() -> int:

@@ -19,11 +19,13 @@ from typing import Self
 
 import msgspec
 
-from logitstore.errors import StoreError
+from logitstore.errors import CorruptStoreError, StoreError
+from logitstore.store.names import CLAIMS, claimed_shard, shown
 from logitstore.store.storage import Storage, process_exists
 
-FOLDER = "claims"
+FOLDER = CLAIMS
 LEASE_SECONDS = 60.0
+_MOST_AHEAD_SECONDS = 3600.0  # of another machine's clock, for one who looks but once
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -36,20 +38,29 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def live(self) -> bool:
-        """Whether the claim still holds: neither expired nor held by a process of this host that is gone."""
-        if time.time() >= self.expires:
+        """Whether the claim still holds: neither expired nor held by a process of this host that is gone.
+
+        One that expires in the far future holds nothing: no builder claims for long, and each renews what it has.
+        """
+        if not 0 < self.expires - time.time() <= LEASE_SECONDS + _MOST_AHEAD_SECONDS:
             return False
         return self.host != socket.gethostname() or process_exists(self.pid)
 
 
 class Claimer:
-    """Takes, renews and drops the claims of one builder. A context manager: renewal stops and claims go at its end."""
+    """Takes, renews and drops the claims of one builder. A context manager: renewal stops and claims go at its end.
+
+    Another's claim holds until it expires, and no longer than a lease by this builder's own clock if it is not renewed
+    meanwhile, whatever it says of its end.
+    """
 
     def __init__(self, storage: Storage, lease_seconds: float = LEASE_SECONDS) -> None:
         self._storage = storage
         self._lease = lease_seconds
         self._token = secrets.token_hex(8)
         self._held: dict[str, bytes] = {}  # claims as they were last written
+        self._seen: dict[str, tuple[bytes, float]] = {}  # others' claims, and since when they are as they are
+        self._waits_for: dict[str, Claim] = {}  # others' claims that are in the way
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="claims", daemon=True)
@@ -79,7 +90,19 @@ class Claimer:
     def keep(self, shard: int) -> bool:
         """Whether a shard is this builder's, and for half a lease at least: asked right before what a claim guards."""
         with self._lock:
-            return self._sure(f"{FOLDER}/{shard:06d}.json")
+            try:
+                return self._sure(f"{FOLDER}/{shard:06d}.json")
+            except CorruptStoreError:  # no file that a builder wrote, as when it was taken
+                return True
+
+    def waits(self) -> str:
+        """One of the claims that are in the way, in words, and what to do where its builder is gone."""
+        for name, claim in sorted(self._waits_for.items()):
+            return (
+                f", as {name} of {self._storage.location} by process {shown(claim.pid)} of {shown(claim.host)}; delete "
+                f"it if that is gone, or wait for at most {LEASE_SECONDS:.0f} s"
+            )
+        return ""
 
     def drop(self, shard: int) -> None:
         """Give a shard up, done or not."""
@@ -90,19 +113,34 @@ class Claimer:
 
     def _take(self, name: str, content: bytes) -> bool:
         if self._storage.create(name, content):
+            self._waits_for.pop(name, None)
             return True
         try:
             found = self._storage.get(name)
         except FileNotFoundError:  # just dropped; there will be another time
             return False
+        except CorruptStoreError:  # no file that a builder wrote: it holds nobody up
+            return True
         holder = _decode(found)
-        if holder is not None and holder.live and holder.token != self._token:
+        if holder is not None and holder.live and holder.token != self._token and not self._is_old(name, found):
+            self._waits_for[name] = holder
             return False
+        self._waits_for.pop(name, None)
         return self._storage.replace(name, content, found)
 
+    def _is_old(self, name: str, found: bytes) -> bool:
+        """Whether a claim has stood as it is for a whole lease, as this builder saw it."""
+        now = time.monotonic()
+        content, since = self._seen.get(name, (b"", now))
+        if content != found:
+            since = now
+        self._seen[name] = (found, since)
+        return now - since >= LEASE_SECONDS
+
     def _delete(self, name: str) -> None:
-        if self._sure(name):  # otherwise it expires, or is another's by now
-            self._storage.delete(name)
+        with contextlib.suppress(CorruptStoreError):
+            if self._sure(name):  # otherwise it expires, or is another's by now
+                self._storage.delete(name)
 
     def _sure(self, name: str) -> bool:
         """Whether a claim holds for half a lease at least; renewed where that is not certain from reading it."""
@@ -147,14 +185,14 @@ def read(storage: Storage, name: str) -> Claim | None:
     """The claim in an object; None where there is none or it is unreadable, which counts as expired."""
     try:
         return _decode(storage.get(name))
-    except FileNotFoundError:
+    except (FileNotFoundError, CorruptStoreError):
         return None
 
 
 def _decode(content: bytes) -> Claim | None:
     try:
         return msgspec.json.decode(content, type=Claim)
-    except msgspec.DecodeError:
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return None
 
 
@@ -162,7 +200,7 @@ def claimed_shards(storage: Storage) -> list[int]:
     """Shards under a live claim, rising."""
     found = []
     for name in storage.names(FOLDER):
-        claim = read(storage, name)
-        if claim is not None and claim.live:
-            found.append(int(name.rsplit("/", 1)[1].removesuffix(".json")))
+        shard = claimed_shard(name)
+        if shard is not None and (claim := read(storage, name)) is not None and claim.live:
+            found.append(shard)
     return found

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from logitstore.errors import MissingExtraError, StoreError, UsageError
+from logitstore.errors import CorruptStoreError, MissingExtraError, StoreError, UsageError
+from logitstore.store.names import check_name, most_bytes
 
 if TYPE_CHECKING:
     from obstore.store import MemoryStore
@@ -65,7 +66,14 @@ class ObjectStorage:
 
     def get(self, name: str) -> bytes:
         with self._request("read", name):
-            return bytes(self._api.get(self._store, name).bytes())
+            found = self._api.get(self._store, name)
+            most = most_bytes(name)
+            if found.meta["size"] > most:
+                raise CorruptStoreError(
+                    f"{self._location}: {name} has {found.meta['size']:,} bytes, and such an object at most {most:,}; "
+                    "remove it, or restore it from a copy"
+                )
+            return bytes(found.bytes())
 
     def get_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
         return _pool().map(self._get_if_there, names)
@@ -157,6 +165,8 @@ class ObjectStorage:
     @contextlib.contextmanager
     def _request(self, doing: str, name: str) -> Iterator[None]:
         """Around requests: FileNotFoundError and unmet conditions as they are, any other error as one clear line."""
+        if doing != "list":
+            check_name(name, self._location)
         if self._scheme != "memory":
             _check_process()
         try:

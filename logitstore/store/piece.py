@@ -17,17 +17,19 @@ import numpy as np
 from logitstore.arrays import F32, I64, U8, U16
 from logitstore.audio.lengths import samples_at
 from logitstore.digests import digest, file_digest
-from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError, StoreError
+from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
 from logitstore.store import claims
 from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
 from logitstore.store.format import commits, layout, relations
 from logitstore.store.format.basis import BASIS, Basis, decode_basis
+from logitstore.store.format.blocks import decode_arrays
 from logitstore.store.format.commits import REPAIR, Commit
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root
-from logitstore.store.format.objects import array_shape, decode_array
 from logitstore.store.format.relations import Relations, RelationSpec
+from logitstore.store.names import part_name
 from logitstore.store.places import Places
 from logitstore.store.storage import SCRATCH, LocalStorage, Storage, open_storage
+from logitstore.views.recipe import Draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,10 +52,6 @@ def open_piece(path: str | Any) -> Piece:
         raise NotAStoreError(
             f"no store at {path}: there is no {ROOT} in it; give what `logitstore build` wrote"
         ) from error
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}; check the permissions") from error
     return Piece(storage, decode_root(root, str(path)), digest(root))
 
 
@@ -89,8 +87,14 @@ class Piece:
 
     @functools.cached_property
     def commits(self) -> tuple[Commit, ...]:
-        """The commits, by shard and first view; read once, when first used."""
-        return commits.read_all(self.storage, root_digest=self.root_digest, whole=True)
+        """The commits, by shard and first view; read once, when first used, and held against manifest and clip table.
+
+        :raises CorruptStoreError: one is damaged, or says what cannot be.
+        """
+        found = commits.read_all(self.storage, root_digest=self.root_digest, whole=True)
+        if found:
+            commits.require_fitting(found, self.manifest, [*self._part_rows.values()], self.location)
+        return found
 
     @property
     def views(self) -> int:
@@ -109,25 +113,44 @@ class Piece:
     @functools.cached_property
     def _part_names(self) -> tuple[str, ...]:
         """The files of the clip table, checked against the commits; once, when first used."""
-        names = list(self.storage.names("clips"))
         known = {commit.clip_table: commit.clip_table_digest for commit in self.commits}
-        missing = sorted(set(known) - set(names)) or ([] if names else ["clips/00000.parquet"])
-        if missing:
-            raise CorruptStoreError(f"{self.location}: {missing[0]} is missing; restore it")
-        for name in names:
+        for name in self._part_rows:
             if name in known and self._part_digest(name) != known[name]:
                 raise CorruptStoreError(f"{self.location}: {name} is not the file that was committed; restore it")
-        return tuple(names)
+        return tuple(self._part_rows)
+
+    @functools.cached_property
+    def _part_rows(self) -> dict[str, int]:
+        """Number of clips that each file of the clip table claims, in their order."""
+        from logitstore.store.format.parts import part_names
+
+        names = part_names(self.storage)
+        if not names:
+            raise CorruptStoreError(f"{self.location}: {part_name(0)} is missing; restore it")
+        rows = {}
+        for name in names:
+            with self.clip_file(name) as file:
+                rows[name] = int(file.metadata.num_rows)
+        return rows
 
     def clip_file(self, name: str) -> pq.ParquetFile:
-        """One file of the clip table, unchecked."""
+        """One file of the clip table, its digest unchecked."""
         from logitstore.store.format.parts import open_part
 
-        return open_part(self.storage, name, None if isinstance(self.storage, LocalStorage) else self._content(name))
+        return open_part(self.storage, name, self._known_content(name))
+
+    def clip_group(self, name: str, file: pq.ParquetFile, columns: Sequence[str] | None, group: int) -> pa.Table:
+        """Some columns of a group of rows of one file of the clip table."""
+        from logitstore.store.format.parts import read_columns
+
+        return read_columns(self.storage, name, file, columns, content=self._known_content(name), group=group)
+
+    def _known_content(self, name: str) -> bytes | None:
+        return None if isinstance(self.storage, LocalStorage) else self._content(name)
 
     def _part_digest(self, name: str) -> str:
         if isinstance(self.storage, LocalStorage):
-            return file_digest(self.storage.root / name)
+            return file_digest(self.storage.file(name))
         return digest(self._content(name))
 
     def _content(self, name: str) -> bytes:
@@ -141,19 +164,22 @@ class Piece:
 
         from logitstore.store.format.parts import read_columns
 
-        tables = [read_columns(self.storage, name, file, columns) for name, file in self.clip_files().items()]
+        tables = [
+            read_columns(self.storage, name, file, columns, content=self._known_content(name))
+            for name, file in self.clip_files().items()
+        ]
         return pa.concat_tables(tables, promote_options="default")
 
     def clip_rows(self, clips: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Some columns of some clips, rising: only the groups of rows that hold them are read."""
         found: list[dict[str, Any]] = []
         first = 0
-        for file in self.clip_files().values():
+        for name, file in self.clip_files().items():
             for group in range(file.num_row_groups):
                 stop = first + file.metadata.row_group(group).num_rows
                 here = [clip - first for clip in clips[bisect_left(clips, first) : bisect_left(clips, stop)]]
                 if here:
-                    rows = file.read_row_group(group, columns=list(columns), use_threads=False)
+                    rows = self.clip_group(name, file, columns, group)
                     found += rows.take(here).to_pylist()
                 first = stop
         return found
@@ -260,7 +286,7 @@ class Piece:
 
     def block_draws(self, commit: Commit) -> dict[str, I64]:
         """Draw columns of a block, each int64 (R, V)."""
-        return layout.decode_draws(self.manifest.columns, self._arrays(commit, "draws")["draws"], commit.views)
+        return layout.decode_draws(self.manifest.columns, self._draw_planes(commit), commit.views)
 
     def block_members(self, commit: Commit) -> F32:
         """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k).
@@ -276,7 +302,12 @@ class Piece:
 
     def block_classes(self, commit: Commit) -> layout.Entries:
         """The entries of a block (see ``layout``): enough to count classes, undecoded."""
-        return layout.decode_entries(self._arrays(commit, "classes", "views"), commit.views)
+        try:
+            entries = layout.decode_entries(self._arrays(commit, "classes", "views"), commit.views)
+        except (ValueError, IndexError) as error:
+            raise self._damaged(commit, error) from error
+        self._check_entries(commit, entries)
+        return entries
 
     def block_relations(self, commit: Commit) -> Relations:
         """The relations of a block, by row and then by view: (R * V, …); those of rows that failed mean nothing."""
@@ -337,9 +368,36 @@ class Piece:
             )
         except (ValueError, IndexError) as error:
             raise self._damaged(commit, error) from error
-        if np.flatnonzero(~targets.readable).tolist() != sorted(row for row, _ in commit.failed):
+        if np.flatnonzero(~targets.readable).tolist() != [row for row, _ in commit.failed]:
             raise self._damaged(commit, "the rows without targets are not those that failed")
+        low, high = self.manifest.quantizer.allowed
+        for codes in [targets.codes[targets.readable]] + ([] if members is None else [members[:, targets.readable]]):
+            if codes.size and not low <= int(codes.min()) <= int(codes.max()) <= high:
+                raise self._damaged(commit, "a code is no probability in (0, 1)")
         return targets, members
+
+    def _check_entries(self, commit: Commit, entries: layout.Entries) -> None:
+        """Refuse entries of other rows and classes than the block has, or of views that it has not."""
+        most = commit.clips * len(self.manifest.classes)
+        if len(entries.numbers) and (int(entries.numbers[-1]) >= most or (np.diff(entries.numbers) < 1).any()):
+            raise self._damaged(commit, f"classes is not rising below {most}")
+        if int(np.count_nonzero(entries.present)) != commit.stored_views * self.manifest.topk:
+            raise self._damaged(commit, f"it does not hold {self.manifest.topk} classes of every view")
+
+    def _draw_planes(self, commit: Commit) -> U8:
+        """The draws of a block as they are stored, uint8 (planes, R * V); every one is in its range."""
+        manifest = self.manifest
+        planes = self._arrays(commit, "draws")["draws"]
+        if planes.shape[1] != commit.clips * commit.views:
+            raise self._damaged(commit, f"draws has {planes.shape[1]} columns, not {commit.clips * commit.views}")
+        drawn = Draws(layout.decode_draws(manifest.columns, planes, commit.views))
+        imported = manifest.device_kind == "imported"
+        rows = np.arange(commit.clips)[:, None]
+        wrong = manifest.recipe.impossible(drawn, rows, commit.clips, manifest.place, imported=imported)
+        for name, bad in wrong.items():
+            if bad.any():
+                raise self._damaged(commit, f"{name} {int(drawn.columns[name][bad][0])} is outside of its range")
+        return planes
 
     def _damaged(self, commit: Commit, what: object) -> CorruptStoreError:
         return CorruptStoreError(f"{self.location}: block {commit.name}: {what}; {REPAIR.format(commit.name)}")
@@ -349,7 +407,7 @@ class Piece:
         if commit.name in self._draws:
             self._draws.move_to_end(commit.name)
             return self._draws[commit.name]
-        planes = self._draws[commit.name] = self._arrays(commit, "draws")["draws"]
+        planes = self._draws[commit.name] = self._draw_planes(commit)
         while len(self._draws) > 1 and sum(kept.nbytes for kept in self._draws.values()) > DRAWS_BYTES:
             self._draws.popitem(last=False)
         return planes
@@ -363,11 +421,10 @@ class Piece:
         def get(name: str) -> bytes:
             return found[name] if name in found else self._checked(commit, name, None)
 
-        arrays = {}
-        for name in names:
-            planes, length = array_shape(get(f"{name}/zarr.json"))
-            arrays[name] = decode_array(name, planes, length, get)
-        return arrays
+        try:
+            return decode_arrays(self.manifest, commit, get, names, sum(map(len, found.values())))
+        except ValueError as error:
+            raise self._damaged(commit, error) from error
 
     def _checked(self, commit: Commit, name: str, content: bytes | None) -> bytes:
         path = f"{commit.group}/{name}"

@@ -17,6 +17,7 @@ from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.relations import relation_bytes, relation_sizes
 from logitstore.store.pieces import Failure, Pieces, failed_clips
 from logitstore.store.shards import unfinished_shards
+from logitstore.texts import in_lines
 
 _SHOWN = 3  # failures
 _KEYS = ("path", "start", "length", "rate")
@@ -154,7 +155,7 @@ class Summary:
 
     def render(self) -> str:
         """The lines that ``logitstore inspect STORE`` prints."""
-        return "\n".join(f"{name:<11}{text}" for name, text in self.lines())
+        return in_lines(f"{name:<11}{text}" for name, text in self.lines())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +182,11 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
     pieces, committed = store.pieces, store.commits
     pcm, columns = 0, dict[str, None]()
     for piece in pieces:
-        for file in piece.clip_files().values():
+        for name, file in piece.clip_files().items():
             columns |= dict.fromkeys(file.schema_arrow.names)
             if measured:
-                batches = file.iter_batches(columns=["length", "rate"], use_threads=False)
+                groups = range(file.num_row_groups)
+                batches = (piece.clip_group(name, file, ["length", "rate"], group) for group in groups)
                 pcm += pcm_bytes(batches, piece.manifest.sample_rate)
     shards = sum(piece.shards for piece in pieces)
     sizes = [piece.sizes() if measured else {} for piece in pieces]

@@ -18,25 +18,24 @@ from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS, Basis, decode_basis, encode_basis
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import Targets, encode_draws, encode_targets
-from logitstore.store.format.manifest import ROOT, Manifest, decode_root, encode_root, require_same
+from logitstore.store.format.manifest import ROOT, Manifest, decode_root, encode_root, problems, require_same
 from logitstore.store.format.objects import encode_group
 from logitstore.store.format.parts import (
-    CLIPS,
     Part,
     encode_clips,
     next_part,
-    part_name,
+    part_names,
     parts_of_source,
     plan_extension,
     read_parts,
 )
 from logitstore.store.format.relations import to_arrays
+from logitstore.store.names import BLOCKS, CLIPS, part_name
 from logitstore.store.storage import SCRATCH, Storage
 from logitstore.views.fingerprint import Fingerprint
 from logitstore.views.recipe import Draws
 
-_BLOCKS = "blocks"
-_OF_SHARD = re.compile(rf"(?P<group>({_BLOCKS}|{claims.FOLDER})/(?P<shard>\d{{6,}})[^/]*)")
+_OF_SHARD = re.compile(rf"(?P<group>({BLOCKS}|{claims.FOLDER})/(?P<shard>\d{{6,}})[^/]*)")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,10 @@ class StoreWriter:
         :raises CorruptStoreError: the manifest or the clip table is not the one that blocks were committed under.
         :raises MismatchError: the store was made otherwise or from other clips; the difference is shown.
         """
+        for problem in problems(manifest):
+            raise UsageError(f"this cannot be stored: {problem}")
         root = encode_root(manifest)
+        committed: Sequence[Commit] = ()
         try:
             stored_root: bytes | None = storage.get(ROOT)
         except FileNotFoundError:
@@ -100,12 +102,13 @@ class StoreWriter:
             stored = decode_root(stored_root, storage.location)
             require_same(stored, manifest, storage.location)
             manifest, root = stored, stored_root
-            _require_committed(storage, root)
+            committed = _require_committed(storage, root)
         content = encode_clips(clip_table)
-        if not any(storage.names(CLIPS)) and storage.create(part_name(0), content):
+        if not part_names(storage) and storage.create(part_name(0), content):
             part = next_part((), clip_table, digest(content), manifest.shard_clips)
             return cls(storage, manifest, root, (part,), (part,))
         parts = read_parts(storage, manifest.shard_clips)
+        _require_fitting(storage, manifest, committed, parts)
         return cls(storage, manifest, root, parts, parts_of_source(parts, clip_table, storage.location))
 
     @classmethod
@@ -125,7 +128,7 @@ class StoreWriter:
             raise NotAStoreError(f"no store at {storage.location}; build one first") from error
         stored = decode_root(root, storage.location)
         require_same(stored, manifest, storage.location)
-        _require_committed(storage, root)
+        committed = _require_committed(storage, root)
         kept = stored.relations
         if kept is not None and kept.clips is not None and next(iter(storage.get_many([BASIS]))) is None:
             raise UsageError(
@@ -135,6 +138,7 @@ class StoreWriter:
             parts = read_parts(storage, stored.shard_clips)
             if not parts:
                 raise NotAStoreError(f"{storage.location} has no clips yet; run its build first")
+            _require_fitting(storage, stored, committed, parts)
             own, fresh = plan_extension(parts, clip_table, storage.location, skip_known)
             if fresh is None:
                 return cls(storage, stored, root, parts, own)
@@ -200,6 +204,7 @@ class StoreWriter:
         :param keep: whether the shard is still claimed; asked before anything that another builder may have written is
             written over, and before the commit. None is returned where it is not.
         :param anew: whether the block has a commit, which this one takes the place of.
+        :raises UsageError: it would have more targets than a block can have.
         """
         named, commit = self.encode_block(shard, view_start, view_stop, content, group)
         there = self.storage.create_many(named)  # written by a builder that was interrupted, mostly the same
@@ -222,6 +227,11 @@ class StoreWriter:
     ) -> tuple[dict[str, bytes], Commit]:
         """A block's objects by their names in the store, and its commit."""
         manifest = self.manifest
+        if content.targets.classes.size > commits.MOST_TARGETS:
+            raise UsageError(
+                f"a block of {content.targets.classes.size:,} targets is too large, at most {commits.MOST_TARGETS:,} "
+                "are allowed; give fewer --shard-clips"
+            )
         arrays = encode_targets(
             content.targets, len(manifest.classes), manifest.quantizer.code_bytes, content.members
         )  # fmt: skip
@@ -264,7 +274,7 @@ class StoreWriter:
         self.storage.sweep_scratch()
         kept = {commit.group for commit in committed}
         left: dict[int, list[str]] = {}
-        for name in [*self.storage.names(claims.FOLDER), *self.storage.names(_BLOCKS)]:
+        for name in [*self.storage.names(claims.FOLDER), *self.storage.names(BLOCKS)]:
             match = _OF_SHARD.match(name)
             if match and match["group"] not in kept:
                 left.setdefault(int(match["shard"]), []).append(name)
@@ -276,7 +286,7 @@ class StoreWriter:
                     kept = {commit.group for commit in commits.read_all(self.storage, shard)}
                     for name in names:
                         match = _OF_SHARD.match(name)
-                        if match and match["group"].startswith(_BLOCKS) and match["group"] not in kept:
+                        if match and match["group"].startswith(BLOCKS) and match["group"] not in kept:
                             if not claimer.keep(shard):
                                 break
                             self.storage.delete(name)
@@ -284,13 +294,18 @@ class StoreWriter:
                     claimer.drop(shard)
 
 
-def _require_committed(storage: Storage, root: bytes) -> None:
-    """Refuse to go on under a manifest, clip table or basis other than those that blocks were committed under.
+def _require_fitting(storage: Storage, manifest: Manifest, committed: Sequence[Commit], parts: Sequence[Part]) -> None:
+    commits.require_fitting(committed, manifest, [part.table.num_rows for part in parts], storage.location)
+
+
+def _require_committed(storage: Storage, root: bytes) -> Sequence[Commit]:
+    """The commits; refuses to go on under another manifest, clip table or basis than they were committed under.
 
     :raises CorruptStoreError: the object is not what it was or is gone, or a commit is damaged.
     """
     tables: dict[str, str] = {}
-    for commit in commits.read_all(storage, root_digest=digest(root)):
+    committed = commits.read_all(storage, root_digest=digest(root))
+    for commit in committed:
         tables[commit.clip_table] = commit.clip_table_digest
         if isinstance(commit.basis, str):
             tables[BASIS] = commit.basis
@@ -298,3 +313,4 @@ def _require_committed(storage: Storage, root: bytes) -> None:
         if content is None or digest(content) != tables[name]:
             found = "is missing" if content is None else "is not the file that was committed"
             raise CorruptStoreError(f"{storage.location}: {name} {found}; restore it from a copy")
+    return committed

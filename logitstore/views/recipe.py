@@ -16,7 +16,9 @@ import numpy as np
 
 from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.digests import small_digest
+from logitstore.documents import DocumentError, load_yaml
 from logitstore.errors import RecipeError, UsageError
+from logitstore.texts import shown
 from logitstore.views.ops import OPS, Clips, Op, Place, SpectrogramOp, SqlColumn, Words, find_op
 from logitstore.views.ops.band_stop import BandStop
 from logitstore.views.ops.frequency_mask import FrequencyMask
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
 
 AnOp = TypeVar("AnOp", bound=Op)
 
-#: What PyYAML lets out besides its own errors: of impossible dates and numbers, wrong tags, deep nesting.
-_YAML_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -256,17 +257,15 @@ def load_recipe(name_or_path: str) -> Recipe:
     """
     from pathlib import Path
 
-    import yaml
-
     if name_or_path in BUILT_IN:
         return BUILT_IN[name_or_path]
     path = Path(name_or_path)
     if not path.is_file():
         raise RecipeError(f"no recipe {name_or_path!r}: give a YAML file or one of {', '.join(sorted(BUILT_IN))}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, *_YAML_ERRORS) as error:
-        raise RecipeError(f"recipe {name_or_path!r} is not readable YAML: {' '.join(str(error).split())}") from error
+        document = load_yaml(path)
+    except (OSError, DocumentError) as error:
+        raise RecipeError(f"recipe {name_or_path!r} is not readable YAML: {error}") from error
     return parse_recipe(document, default_name=path.stem)
 
 
@@ -282,14 +281,18 @@ def parse_recipe(document: Any, default_name: str = "recipe") -> Recipe:
     unknown = sorted(str(key) for key in set(document) - {"name", "ops"})
     if unknown:
         raise RecipeError(f"recipe {default_name!r}: unknown key {unknown[0]!r}; allowed are name, ops")
-    name = str(document.get("name", default_name))
+    name = document.get("name", default_name)
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        raise RecipeError(
+            f"recipe {default_name!r}: its name is {shown(name)}; give a text of up to {_LONGEST_NAME:,} characters"
+        )
     ops = []
     for position, item in enumerate(document["ops"]):
         if not isinstance(item, dict) or "op" not in item:
             raise RecipeError(f"recipe {name!r}: entry {position + 1} of ops is not of the form `- op: NAME`")
-        kind = find_op(str(item["op"]))
+        kind = find_op(item["op"]) if isinstance(item["op"], str) else None
         if kind is None:
-            raise RecipeError(f"recipe {name!r}: unknown op {item['op']!r}; allowed are {', '.join(sorted(OPS))}")
+            raise RecipeError(f"recipe {name!r}: unknown op {shown(item['op'])}; allowed are {', '.join(sorted(OPS))}")
         ops.append(kind.parse(name, {key: value for key, value in item.items() if key != "op"}))
     return Recipe(name, tuple(ops))
 

@@ -219,22 +219,19 @@ def test_truncated_files_fail_where_they_break_off(tmp_path: Path, ending: str, 
 def test_truncation_says_how_much_is_there(tmp_path: Path) -> None:
     path = write(tmp_path, "wav", sound(1000))
     path.write_bytes(path.read_bytes()[: 44 + 2 * 700])
-    assert frame_count(path) == (1000, RATE)
+    assert frame_count(path) == (700, RATE, 1000, False)
     assert reason(open_audio(str(tmp_path)), "x.wav", 0, 1000) == "truncated: 700 of 1000 frames"
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0, 0), (0xFFFFFFFF, 1000), (0x7FFFF000, 1000)])
-def test_a_wav_from_a_pipe_is_not_truncated(tmp_path: Path, size: int, expected: int) -> None:
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000])
+def test_a_wav_from_a_pipe_is_not_truncated(tmp_path: Path, size: int) -> None:
     path = write(tmp_path, "wav", sound(1000))
     content = bytearray(path.read_bytes())
     assert content[36:40] == b"data"
     content[40:44] = size.to_bytes(4, "little")
     path.write_bytes(content)
-    assert frame_count(path) == (expected, RATE)
-    if expected:
-        assert len(decode(open_audio(str(tmp_path)), "x.wav", 0, expected, RATE, RATE)) == expected
-    else:
-        assert reason(open_audio(str(tmp_path)), "x.wav", 0, 0) == "empty: the file has no frames"
+    assert frame_count(path) == (1000, RATE, 1000, False)
+    assert len(decode(open_audio(str(tmp_path)), "x.wav", 0, 1000, RATE, RATE)) == 1000
 
 
 def test_an_ogg_of_whole_pages_is_whole(tmp_path: Path) -> None:

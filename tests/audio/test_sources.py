@@ -101,19 +101,72 @@ def test_folder_reads_nothing_outside_it(tmp_path: Path) -> None:
             audio.read(path)
 
 
-def test_a_name_that_is_not_utf8_is_an_error_that_shows_it(tmp_path: Path) -> None:
+def notes(source: str) -> list[str]:
+    found = open_source(source)
+    found.listing()
+    return list(found.reading.notes)  # type: ignore[attr-defined]
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_named(tmp_path: Path) -> None:
     try:
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")).write_bytes(b"x")
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")).write_bytes(b"x")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    with pytest.raises(SourceError, match="is not UTF-8"):
+    with pytest.raises(SourceError, match=r"no audio that can be read; 1 is left out, a name that is not UTF-8.*'caf"):
         keys(str(tmp_path))
+    put(tmp_path / "a.wav", b"x")
+    assert keys(str(tmp_path)) == ["a.wav"]
+    assert notes(str(tmp_path)) == ["1 is left out, a name that is not UTF-8; rename it: 'caf\\udce9.wav'"]
+
+
+def test_links_that_lead_nowhere_or_round_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "sub" / "a.wav", b"x")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nothing.wav")
+    (tmp_path / "self.wav").symlink_to(tmp_path / "self.wav")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "nothing.txt")
+    assert keys(str(tmp_path)) == ["sub/a.wav"]
+    said = sorted(notes(str(tmp_path)))
+    assert [note.partition(" left out, ")[2] for note in said] == [
+        "a link back to a folder that it lies in: 'sub/up'",
+        "a link that leads nowhere (No such file or directory): 'gone.wav'",
+        "a link that leads nowhere (Too many levels of symbolic links): 'self.wav'",
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "open" / "a.wav", b"x")
+    put(tmp_path / "shut" / "b.wav", b"x")
+    real = os.scandir
+
+    def scandir(folder: Any) -> Any:
+        if Path(folder).name == "shut":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert keys(str(tmp_path)) == ["open/a.wav"]
+    assert notes(str(tmp_path)) == ["1 is left out, a folder that cannot be listed (Permission denied): 'shut'"]
+    with pytest.raises(SourceError, match="shut: cannot be listed: Permission denied"):
+        keys(str(tmp_path / "shut"))
+
+
+def test_one_name_in_two_unicode_forms_is_two_files_and_said(tmp_path: Path) -> None:
+    names = ["caf\u00e9.wav", "cafe\u0301.wav", "plain.wav"]
+    for name in names:
+        put(tmp_path / name, b"x")
+    if len(list(tmp_path.iterdir())) < 3:
+        pytest.skip("this file system takes one form only")
+    assert keys(str(tmp_path)) == sorted(names)
+    [note] = notes(str(tmp_path))
+    assert note.startswith("1 names are there twice, in two Unicode forms")
 
 
 @pytest.mark.parametrize(
     ("make", "match"),
     [
         (lambda root: root / "nowhere", "no such file or folder"),
+        (lambda root: os.mkfifo(root / "f.csv") or root / "f.csv", "neither a regular file nor a folder"),
         (lambda root: root, "no audio found"),
         (lambda root: put(root / "model.pt", b"x"), "unknown kind of source '.pt'"),
         (lambda root: root / "*.tar", "no file matches"),

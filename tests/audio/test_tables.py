@@ -274,6 +274,9 @@ def test_forms_of_one_table(tmp_path: Path, content: bytes, name: str, note: str
         (b'{"path": "a.wav", "path": "b.wav"}\n', "m.jsonl", "line 1: the key 'path' is there twice"),
         (b'{"path": "a.wav"}\n{"label": "x"}\n', "m.jsonl", "line 2: the path is empty"),
         (b'["a.wav"]', "m.json", "item 1: not an object"),
+        (b"[]", "m.json", "no rows"),
+        (b"\n", "m.jsonl", "no rows"),
+        (b'{"path": ["a.wav"]}', "m.json", "line 1: the column 'path' must hold paths as text; it is list"),
         (b"[" * 100000, "m.json", "not readable as JSON: it is nested too deeply"),
     ],
 )

@@ -104,7 +104,7 @@ def test_help_has_an_example_for_every_command(logitstore):
 )
 def test_a_source_that_cannot_be_used(logitstore, source, parts):
     Path("empty").mkdir()
-    Path("no_path.csv").write_text("file,label\na.wav,x\n")
+    Path("no_path.csv").write_text("sound,label\na.wav,x\n")
     Path("leaves.csv").write_text("path\n../secret.wav\n")
     Path("twice.csv").write_text("path\na/000.wav\na/000.wav\n")
     logitstore.refused(logitstore.build(source, "--audio-root", "audio" if source.endswith("csv") else "."), *parts)

@@ -164,7 +164,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(made, monkeypatch):
     assert str(refused).startswith("--csv file/scores cannot be written: ")
     Path("folder").mkdir()
     refused = invoke("--stored", "store", "--png", "folder").exception
-    assert str(refused) == "--png folder cannot be written: it is a folder; give the name of a file"
+    assert str(refused) == "--png 'folder' is a folder; give the name of a file"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     refused = invoke("--stored", "store", "--png", "figure.png").exception
     assert isinstance(refused, MissingExtraError)

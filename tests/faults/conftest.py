@@ -38,6 +38,7 @@ SIZES = {
     "deletions": (10, 100),
     "rounds of four builders": (1, 10),
     "examples": (25, 1000),
+    "mutations of stores": (900, 6000),
     "damaged audio files": (160, 12_000),
 }
 

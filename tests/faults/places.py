@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import random
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -212,9 +213,10 @@ class SimulatedPath(PurePosixPath):
         return _Handle(_disk().find(self))
 
     def stat(self) -> Any:
-        found = _disk().find(self)
-        size = len(found.content) if isinstance(found, File) else 0
-        return SimpleNamespace(st_size=size, st_mtime=getattr(found, "changed", 0.0), st_ino=id(found), st_dev=0)
+        return _status(_disk().find(self))
+
+    def is_symlink(self) -> bool:
+        return False
 
     def exists(self) -> bool:
         try:
@@ -287,11 +289,17 @@ def _joined(path: PurePosixPath, name: Any) -> SimulatedPath:
     return PurePosixPath.__truediv__(path, name)  # type: ignore[return-value]
 
 
+def _status(found: Any) -> Any:
+    size = len(found.content) if isinstance(found, File) else 0
+    kind = stat.S_IFREG if isinstance(found, File) else stat.S_IFDIR
+    return SimpleNamespace(st_mode=kind, st_size=size, st_blocks=size, st_mtime=getattr(found, "changed", 0.0))
+
+
 class SimulatedOs:
     """What the storage asks of ``os``."""
 
-    O_RDONLY = os.O_RDONLY
-    O_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+    O_RDONLY = O_RDWR = O_NONBLOCK = O_NOFOLLOW = O_CLOEXEC = 0
+    sep = os.sep
     fspath = staticmethod(os.fspath)
     path = os.path
     PathLike = os.PathLike
@@ -312,15 +320,28 @@ class SimulatedOs:
 
     @staticmethod
     def open(path: Any, flags: int) -> int:
-        return _disk().opened(_disk().find(SimulatedPath(path)))
+        found = _disk().find(SimulatedPath(path))
+        if isinstance(found, File):
+            _disk().call("open", path)
+            found = _disk().find(SimulatedPath(path))
+        return _disk().opened(found)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def fdopen(number: int, *_: object, **__: object) -> Iterator[Any]:
+        yield SimpleNamespace(read=lambda: _disk().open_files[number].content)
 
     @staticmethod
     def close(number: int) -> None:
         _close(number)
 
     @staticmethod
+    def lstat(path: Any) -> Any:
+        return _status(_disk().find(SimulatedPath(path)))
+
+    @staticmethod
     def fstat(number: int) -> Any:
-        return SimpleNamespace(st_ino=id(_disk().open_files[number]), st_dev=0)
+        return _status(_disk().open_files[number])
 
     @staticmethod
     def fsync(number: int) -> None:
@@ -332,7 +353,7 @@ class SimulatedOs:
             found.kept = dict(found.entries)
 
     @staticmethod
-    def walk(path: SimulatedPath) -> Iterator[tuple[str, list[str], list[str]]]:
+    def walk(path: Any, **_: object) -> Iterator[tuple[str, list[str], list[str]]]:
         _disk().call("list", path)
         try:
             found = _disk().find(SimulatedPath(path))
@@ -482,7 +503,7 @@ class Bucket:
             if name not in self.held:
                 raise FileNotFoundError(name)
             content, tag = self.held[name], self.tags[name]
-            return SimpleNamespace(bytes=lambda: content, meta={"e_tag": tag, "version": None})
+            return SimpleNamespace(bytes=lambda: content, meta={"e_tag": tag, "version": None, "size": len(content)})
 
         return self._request("get", name, read, writes=False)
 

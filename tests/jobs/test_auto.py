@@ -163,7 +163,7 @@ def test_the_command_says_what_it_chose(root):
     asked += ["--clip-seconds", "1", "--views", "2", "--topk", "4"]
     said = subprocess.run(asked, capture_output=True, text=True, cwd=root, check=False)
     assert said.returncode == 0, said.stderr
-    assert "note: recipe wave, for 'python:tones:deaf' takes only waveforms" in said.stderr
+    assert "note       recipe wave, for 'python:tones:deaf' takes only waveforms" in said.stderr
     recipe = json.loads((root / "s" / ROOT).read_text())["attributes"]["logitstore"]["recipe"]
     assert [op["op"] for op in recipe["ops"]] == ["roll", "silence", "band_stop"]
 

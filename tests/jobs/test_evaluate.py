@@ -286,7 +286,7 @@ def test_label_rows_of_one_segment_are_one_clip(here, caplog):
     assert {row["class"]: row["positives"] for row in found.by_class(found.members[0][1])} == {
         "loud": 2, "quiet": 1, "never": 1,
     }  # fmt: skip
-    assert "segments.csv: 3 rows name 1 segments" in caplog.text.replace("/", " ")
+    assert "segments.csv: 3 rows name 1 segments more than once (such as of 'survey.wav'); each is one" in caplog.text
     Path("one.csv").write_text("path,start,duration\nsurvey.wav,0,1\nsurvey.wav,5,1\nsurvey.wav,8,1\n")
     built(here, source="one.csv", views=1)
     stored = evaluate(EvaluateOptions(manifest="segments.csv", stored="store", label_column="label"))
@@ -307,6 +307,9 @@ def test_a_row_that_is_a_clip_is_scored_on_that_clip_alone(here):
     found = evaluate(EvaluateOptions(manifest="segments.csv", stored="pieces", label_column="label"))
     assert (found.rows, found.clips, found.stored.rows_without_clips) == (1, 3, 2)
     assert found.stored.rows_of_several_clips == 1
+    Path("short.csv").write_text("path,start,duration,label\nsurvey.wav,1,0.5,quiet\n")
+    with pytest.raises(SourceError, match=r"none of the 1 rows of short.csv holds a whole clip .*as 'survey.wav'"):
+        evaluate(EvaluateOptions(manifest="short.csv", stored="pieces", label_column="label"))
 
 
 def test_a_manifest_of_whole_files_is_scored_on_the_mean_of_their_clips(here):

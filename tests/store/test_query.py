@@ -619,7 +619,9 @@ def test_damage_is_told_as_damage_and_only_where_it_matters(tmp_path: Path) -> N
     assert run_query(store, "SELECT avg(roll_samples) FROM views").num_rows == 1
     table = made.path / "clips" / "00000.parquet"
     table.write_bytes(table.read_bytes()[:-1] + b"?")
-    with pytest.raises(CorruptStoreError, match="is not the file that was committed"):
+    with pytest.raises(
+        CorruptStoreError, match=r"clips/00000\.parquet is damaged \(it is no Parquet file, or not whole\)"
+    ):
         run_query(logitstore.open_store(made.path), "FROM clips")
 
 

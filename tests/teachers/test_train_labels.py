@@ -41,7 +41,7 @@ def trained(rows: list[str], *more: str) -> tuple[tuple[str, ...], str]:
         (["0.wav,Dog|Bark", "1.wav,Dog"], [], ("Dog", "Dog|Bark"), "'Dog|Bark' is taken for one label"),
         (["0.wav,Dog|Bark", "1.wav,Dog"], ["--label-separator", "|"], ("Bark", "Dog"), ""),
         (["0.wav,Dog", "0.wav,Bark", "1.wav,nan", "2.wav,"], [], ("Bark", "Dog"), "2 of 3 rows have no label"),
-        (["0.wav,Dog", "0.wav,Bark"], [], ("Bark", "Dog"), "2 rows name 1 segments, some of them the same ('0.wav')"),
+        (["0.wav,Dog", "0.wav,Bark"], [], ("Bark", "Dog"), "2 rows name 1 segments more than once"),
         (["0.wav,Dog", "1.wav,Bark"], ["--eval-where", "labels = 'Dog'"], ("Bark", "Dog"),
          "1 of 1 files that are measured with --eval-where are learnt from too, as '0.wav'"),
     ],

@@ -12,6 +12,7 @@ from logitstore.store.format.basis import FRAME_COMPONENTS
 from logitstore.store.format.parts import Part
 from logitstore.store.format.relations import ARRAYS, RelationSpec, relation_sizes
 from logitstore.store.summary import pcm_bytes
+from logitstore.texts import in_lines
 from logitstore.views.recipe import Draws, masks
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def dry_run(job: Job) -> str:
     lines += [f"           {path}" for path in unreadable[:10]]
     if len(unreadable) > 10:
         lines.append(f"           … and {len(unreadable) - 10} more")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _relation_sizes(spec: RelationSpec, widths: list[int], views: int, blocks: int) -> dict[str, int]:

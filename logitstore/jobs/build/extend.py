@@ -18,6 +18,7 @@ from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store
 from logitstore.store.shards import number_ranges
 from logitstore.store.summary import BuildSummary
+from logitstore.texts import in_lines
 
 
 def prepare_extend(options: ExtendOptions) -> Job:
@@ -98,10 +99,10 @@ def dry_run(job: Job) -> str:
     if fresh is not None:
         own = (*own, next_part(parts, fresh, "", shard_clips))
     if not own:
-        return f"clips      none that {job.storage.location} does not have"
+        return in_lines([f"clips      none that {job.storage.location} does not have"])
     shards = number_ranges([shard for part in own for shard in part.shards(shard_clips)])
     told = dataclasses.replace(job, clip_table=own[-1].table)
-    return f"shards     {shards}, in {', '.join(part.name for part in own)}\n{describe(told)}"
+    return in_lines([f"shards     {shards}, in {', '.join(part.name for part in own)}", *describe(told).split("\n")])
 
 
 def _views(store: Store) -> int:

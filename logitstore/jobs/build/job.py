@@ -34,6 +34,7 @@ from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import columns_for
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root, version_for
 from logitstore.store.format.parts import Part
+from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces
 from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
@@ -329,7 +330,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                     waiting.discard(shard)
                 moved = True
             if waiting and not moved:
-                progress.note(f"waiting for {len(waiting)} shards that other builders have claimed")
+                progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
@@ -370,8 +371,7 @@ def _retry_failed(
             if commit not in commits.read_all(job.storage, commit.shard):  # another builder has made it anew meanwhile
                 continue
             heard.check(commit)
-            clips = range(commit.first_clip, commit.first_clip + commit.clips)
-            plan = BlockPlan(commit.shard, clips, commit.view_start, commit.view_stop)
+            plan = BlockPlan(commit.shard, writer.clips_of(commit.shard), commit.view_start, commit.view_stop)
             content = make_block(
                 writer.manifest,
                 writer.part_of(commit.shard),
@@ -381,16 +381,16 @@ def _retry_failed(
                 pool=pool,
                 strict=job.options.strict,
             )
-            base, _, attempt = commit.group.partition(".r")
+            attempt = group_attempt(commit.group, commit.name) or 1
             keep = partial(claimer.keep, commit.shard)
             renewed = writer.write_block(
-                commit.shard, commit.view_start, commit.view_stop, content, f"{base}.r{int(attempt or 1) + 1}",
+                commit.shard, commit.view_start, commit.view_stop, content, group_name(commit.name, attempt + 1),
                 keep=keep, anew=True,
             )  # fmt: skip
             if renewed is None:
                 progress.note(f"{_LOST.format(commit.shard)}; run the same command again to retry its clips")
                 continue
-            writer.drop_group(commit.group, keep)
+            writer.drop_group(group_name(commit.name, attempt), keep)
         finally:
             claimer.drop(commit.shard)
         made += len(mended) * commit.views

@@ -23,6 +23,7 @@ from logitstore.store.pieces import Failure, Pieces
 from logitstore.store.storage import Storage
 from logitstore.store.summary import Summary, failure_lines, summarise
 from logitstore.store.writer import BlockContent, StoreWriter
+from logitstore.texts import in_lines
 from logitstore.views.fingerprint import Fingerprint, fingerprint
 from logitstore.views.ops import Place
 from logitstore.views.recipe import Draws, Recipe
@@ -68,7 +69,7 @@ class ImportSummary(Summary):
             f"size       {self.store_bytes:,} bytes{each}",
             *failure_lines(self.failures, self.location),
         ]
-        return "\n".join(lines + [f"note       {note}" for note in self.notes])
+        return in_lines(lines + [f"note       {note}" for note in self.notes])
 
 
 class AudioNames:

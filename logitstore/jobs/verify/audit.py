@@ -6,7 +6,6 @@ the right digest is then decoded and held against the manifest and the clip tabl
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,30 +14,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from logitstore.arrays import U8
 from logitstore.digests import digest
-from logitstore.errors import CorruptStoreError, NotAStoreError
+from logitstore.errors import CorruptStoreError, NotAStoreError, StoreError
 from logitstore.jobs.build.block import BlockPlan, block_draws
 from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.store import claims
 from logitstore.store.format import commits, layout
 from logitstore.store.format.basis import BASIS, decode_basis
+from logitstore.store.format.blocks import array_planes, decode_arrays
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root
-from logitstore.store.format.objects import GROUP, decode_array
-from logitstore.store.format.parts import CLIPS, KEY, Part, part_name, part_number
+from logitstore.store.format.objects import GROUP, is_group
+from logitstore.store.format.parts import COLUMNS, KEY, Part, check_clips, open_part
 from logitstore.store.format.relations import from_arrays
+from logitstore.store.format.room import require_room
+from logitstore.store.names import BLOCKS, CLIPS, commit_numbers, part_name, part_number, shown
 from logitstore.store.shards import missing_views, number_ranges
 from logitstore.store.storage import SCRATCH, Storage
-from logitstore.views.fingerprint import BANDS
 from logitstore.views.recipe import Draws, clip_key
 
-BLOCKS = "blocks"
-_GROUP = re.compile(rf"{BLOCKS}/(\d{{6,}})-\d+-\d+(\.r\d+)?")
-_COMMIT = re.compile(rf"{commits.FOLDER}/\d{{6,}}-\d+-\d+\.json")
-_COLUMNS = {"path": "string", "start": "int64", "length": "int64", "rate": "int32"}
+_GROUP = re.compile(rf"{BLOCKS}/([0-9]{{6,15}})-[0-9]+-[0-9]+(\.r[0-9]+)?")
+_BATCH_ROWS, _MOST_BATCH_ROWS = 1 << 12, 1 << 20
 
 
 @dataclass
@@ -121,13 +119,30 @@ class _Auditor:
 
     def get(self, name: str) -> bytes | None:
         """An object's bytes, counted; None, and a line, where there is none."""
+        (content,) = self.get_many([name])
+        if content is not None:
+            self.count(content)
+        return content
+
+    def get_many(self, names: Sequence[str]) -> Sequence[bytes | None]:
+        """The bytes of some objects; None, and a line, for each that is missing or cannot be read."""
         try:
-            content = self.storage.get(name)
+            found = list(self.storage.get_many(names))
+        except StoreError:  # of one of them
+            return [self._get_alone(name) for name in names]
+        for name, content in zip(names, found, strict=True):
+            if content is None:
+                self.problem(f"{name} is missing")
+        return found
+
+    def _get_alone(self, name: str) -> bytes | None:
+        try:
+            return self.storage.get(name)
         except FileNotFoundError:
             self.problem(f"{name} is missing")
-            return None
-        self.count(content)
-        return content
+        except StoreError as error:
+            self.problem(str(error).removeprefix(f"{self.storage.location}: "))
+        return None
 
     def count(self, content: bytes) -> None:
         self.found.objects += 1
@@ -135,21 +150,19 @@ class _Auditor:
 
     def _commits(self) -> list[Commit]:
         kept = []
-        for name, content in commits.objects(self.storage):
-            if not _COMMIT.fullmatch(name):
-                self.problem(f"{name} is no part of a store")
-                continue
+        names = list(self.storage.names(commits.FOLDER))
+        for name in names:
+            if commit_numbers(name) is None:
+                self.problem(f"{shown_name(name)} is no part of a store")
+        names = [name for name in names if commit_numbers(name) is not None]
+        for name, content in zip(names, self.get_many(names), strict=True):
             if content is None:
-                self.problem(f"{name} is missing")
                 continue
             self.count(content)
             try:
                 commit = commits.decode(content, name)
             except CorruptStoreError as error:
                 self.problem(str(error))
-                continue
-            if commits.object_name(commit.name) != name:
-                self.problem(f"{name} is the commit of another block, {commit.name}")
                 continue
             kept.append(commit)
         self.found.blocks = len(kept)
@@ -168,11 +181,18 @@ class _Auditor:
             raise NotAStoreError(
                 f"no store at {self.storage.location}: there is no {ROOT} in it; give what `logitstore build` wrote"
             ) from error
+        except StoreError as error:
+            self.problem(str(error).removeprefix(f"{self.storage.location}: "))
+            return
         self.count(root)
         if known and digest(root) not in known:
             self.problem(f"{ROOT}, which holds the manifest, is not the object that the blocks were committed under")
             return
-        self.found.manifest = decode_root(root, self.storage.location)
+        try:
+            self.found.manifest = decode_root(root, self.storage.location)
+        except CorruptStoreError as error:
+            self.problem(str(error))
+            return
         self.root_digest = digest(root)
         for commit in committed:
             if commit.manifest_digest != self.root_digest:
@@ -186,11 +206,11 @@ class _Auditor:
         names = list(self.storage.names(CLIPS))
         for name in names:
             if part_number(name) is None:
-                self.problem(f"{name} is no part of a store")
-        numbers = [number for number in map(part_number, names) if number is not None]
-        expected = {part_name(number) for number in range(max(numbers, default=0) + 1)} | known.keys()
+                self.problem(f"{shown_name(name)} is no part of a store")
+        numbers = [number for number in map(part_number, [*names, *known]) if number is not None]
+        expected = [part_name(number) for number in range(max(numbers, default=0) + 1)]
         parts: list[_Part] = []
-        for name in sorted(expected):
+        for name in expected:
             rows = self._part_rows(name, known.get(name))
             if rows is None:
                 self.clips_sound = False
@@ -210,7 +230,11 @@ class _Auditor:
             for commit in committed:
                 if isinstance(commit.basis, str) != needed:
                     self.problem(f"commits/{commit.name}.json names {'no' if needed else 'a'} basis")
-        (content,) = self.storage.get_many([BASIS])
+        try:
+            (content,) = self.storage.get_many([BASIS])
+        except StoreError as error:
+            self.problem(str(error).removeprefix(f"{self.storage.location}: "))
+            return
         if content is None:
             if needed and committed:
                 self.problem(f"{BASIS} is missing")
@@ -244,18 +268,10 @@ class _Auditor:
             self.problem(f"{name} is not the object that was committed")
             return None
         try:
-            file = pq.ParquetFile(pa.BufferReader(content))
-        except pa.ArrowException as error:
-            self.problem(f"{name} is damaged: {error}")
-            return None
-        found = {field.name: str(field.type) for field in file.schema_arrow}
-        wrong = [
-            f"{column} is {found.get(column, 'missing')}"
-            for column, kind in _COLUMNS.items()
-            if found.get(column) != kind
-        ]
-        if wrong:
-            self.problem(f"{name}: {', '.join(wrong)}")
+            file = open_part(self.storage, name, content)
+            require_room(content, file, list(COLUMNS))
+        except (CorruptStoreError, ValueError) as error:
+            self.problem(f"{name} is damaged: {str(error).removeprefix(f'{self.storage.location}: ')}")
             return None
         return int(file.metadata.num_rows)
 
@@ -269,19 +285,19 @@ class _Auditor:
             folder, _, rest = name.partition("/")
             if folder != BLOCKS:
                 if name not in (ROOT, BASIS) and (folder not in folders or not rest):
-                    self.problem(f"{name} is no part of a store")
+                    self.problem(f"{shown_name(name)} is no part of a store")
                 continue
             group = "/".join(name.split("/")[:2])
             if group not in named:
                 loose[group] = loose.get(group, 0) + 1
             elif name[len(group) + 1 :] not in named[group]:
-                self.problem(f"{name} is an object that no commit names")
+                self.problem(f"{shown_name(name)} is an object that no commit names")
         for group, count in loose.items():
             match = _GROUP.fullmatch(group)
             if match and (self.partial or int(match[1]) in claimed):
                 self.found.unfinished += count
             else:
-                self.problem(f"{group} is a block without a commit ({count} object{'s' * (count > 1)})")
+                self.problem(f"{shown_name(group)} is a block without a commit ({count} object{'s' * (count > 1)})")
 
     def _blocks(self, committed: Sequence[Commit], parts: Sequence[_Part]) -> None:
         by_shard: dict[int, list[Commit]] = {}
@@ -333,26 +349,44 @@ class _Auditor:
             return
         size = self.found.manifest.shard_clips
         for part in parts:
-            file = pq.ParquetFile(pa.BufferReader(self.storage.get(part.name)))
-            held: list[pa.Table] = []
             shard, clip = part.first_shard, part.first_clip
-            for batch in file.iter_batches(batch_size=size, columns=list(_COLUMNS), use_threads=False):
-                held.append(pa.Table.from_batches([batch]))
-                while sum(table.num_rows for table in held) >= size:
-                    rows = pa.concat_tables(held)
-                    held = [rows.slice(size)]
-                    yield shard, part, clip, self._checked_rows(rows.slice(0, size), part, clip)
+            try:
+                for rows in self._rows(part.name, size):
+                    yield shard, part, clip, self._checked_rows(rows, part, clip)
                     shard, clip = shard + 1, clip + size
-            rest = pa.concat_tables(held) if held else None
-            if rest is not None and rest.num_rows:
-                yield shard, part, clip, self._checked_rows(rest, part, clip)
+            except (StoreError, pa.ArrowException, OSError) as error:
+                self.problem(f"{part.name} is damaged: {' '.join(str(error).split())}")
+                self.clips_sound = False
+                return
+
+    def _rows(self, name: str, size: int) -> Iterator[pa.Table]:
+        """The clips of a part, so many at a time."""
+        file = open_part(self.storage, name, self.storage.get(name))
+        held: list[pa.Table] = []
+        for batch in file.iter_batches(
+            min(max(size, _BATCH_ROWS), _MOST_BATCH_ROWS), columns=list(COLUMNS), use_threads=False
+        ):
+            held.append(pa.Table.from_batches([batch]))
+            if sum(table.num_rows for table in held) < size:
+                continue
+            rows = pa.concat_tables(held)
+            whole = rows.num_rows // size * size
+            for start in range(0, whole, size):
+                yield rows.slice(start, size)
+            held = [rows.slice(whole)]
+        rest = pa.concat_tables(held) if held else None
+        if rest is not None and rest.num_rows:
+            yield rest
 
     def _checked_rows(self, rows: pa.Table, part: _Part, first_clip: int) -> pa.Table:
-        if any(column.null_count for column in rows.columns):
-            self.problem(f"{part.name}: clips {first_clip} to {first_clip + rows.num_rows - 1}: a key or rate is null")
+        try:
+            check_clips(rows)
+        except (ValueError, pa.ArrowException) as error:
+            why = " ".join(str(error).split())
+            self.problem(f"{part.name}: clips {first_clip} to {first_clip + rows.num_rows - 1}: {why}")
             return rows.slice(0, 0)
-        start, length, rate = (rows[name].to_numpy() for name in ("start", "length", "rate"))
-        odd = np.flatnonzero((start < 0) | (length < 0) | (rate < 0) | ((rate == 0) & (length != 0)))
+        length, rate = (rows[name].to_numpy() for name in ("length", "rate"))
+        odd = np.flatnonzero((rate == 0) & (length != 0))
         if len(odd):
             clip = first_clip + int(odd[0])
             self.problem(f"{part.name}: clip {clip}: start, length or rate is impossible")
@@ -392,11 +426,8 @@ class _Auditor:
         """The objects of a block; None where one is missing or not the one that was committed."""
         names = list(commit.objects)
         contents: dict[str, bytes] = {}
-        for name, content in zip(
-            names, self.storage.get_many([f"{commit.group}/{name}" for name in names]), strict=True
-        ):
+        for name, content in zip(names, self.get_many([f"{commit.group}/{name}" for name in names]), strict=True):
             if content is None:
-                self.problem(f"{commit.group}/{name} is missing")
                 continue
             self.count(content)
             if digest(content) != commit.objects[name]:
@@ -414,55 +445,28 @@ def _block_problems(manifest: Manifest, commit: Commit, contents: Mapping[str, b
 
     :param contents: its objects by name. :param clips: of its shard: path, start, length and rate.
     """
-    problems = list(_commit_problems(commit))
     try:
         arrays = _arrays(manifest, commit, contents)
-    except (CorruptStoreError, KeyError, ValueError, TypeError) as error:
-        return [*problems, f"it is not the arrays that the format names: {error}"]
-    shapes = list(_shape_problems(manifest, commit, arrays))
-    if shapes or problems:
-        return problems + shapes
-    return [
-        *_target_problems(manifest, commit, arrays),
-        *_draw_problems(manifest, commit, arrays, clips),
-        *_relation_problems(manifest, commit, arrays),
-    ]
-
-
-def _commit_problems(commit: Commit) -> Iterator[str]:
-    failed = [row for row, _ in commit.failed]
-    if sorted(set(failed)) != failed or any(not 0 <= row < commit.clips for row in failed):
-        yield f"the failed rows {failed} are not rising rows of {commit.clips}"
-    if not 0 <= commit.view_start < commit.view_stop:
-        yield f"it has the views {commit.view_start}:{commit.view_stop}"
-    for each in commit.fingerprints:
-        inside = 0 <= each.row < commit.clips and commit.view_start <= each.view < commit.view_stop
-        if not inside or each.row in failed or len(each.bands) != BANDS:
-            yield f"the fingerprint of row {each.row}, view {each.view} is of no view that it holds"
+    except (ValueError, KeyError) as error:
+        return [f"it is not the arrays that the format names: {error}"]
+    try:
+        return list(_shape_problems(manifest, commit, arrays)) or [
+            *_target_problems(manifest, commit, arrays),
+            *_draw_problems(manifest, commit, arrays, clips),
+            *_relation_problems(manifest, commit, arrays),
+        ]
+    except (ValueError, IndexError) as error:
+        return [f"it cannot be decoded: {error}"]
 
 
 def _arrays(manifest: Manifest, commit: Commit, contents: Mapping[str, bytes]) -> dict[str, U8]:
     """Every array of the block; the objects are those of these arrays and no others."""
-    code_bytes = manifest.quantizer.code_bytes
-    planes = {"classes": 1, "views": -(-commit.views // 8), "firsts": code_bytes, "residuals": code_bytes}
-    if manifest.keep_members:
-        planes["members"] = code_bytes * len(manifest.teachers)
-    if manifest.columns:
-        planes["draws"] = sum(column.planes for column in manifest.columns)
-    if manifest.relations is not None:
-        planes |= dict.fromkeys(manifest.relations.lengths, 1)
-    named = {GROUP}
-    if json.loads(contents[GROUP])["node_type"] != "group":
+    if not is_group(contents[GROUP]):
         raise ValueError(f"{GROUP} is not of a group")
-    arrays = {}
-    for name, count in planes.items():
-        described = json.loads(contents[f"{name}/{GROUP}"])
-        shape, kind = tuple(described["shape"]), described["data_type"]
-        chunks = tuple(described["chunk_grid"]["configuration"]["chunk_shape"])
-        if len(shape) != 2 or shape[0] != count or kind != "uint8" or chunks != (1, max(1, shape[1])):
-            raise ValueError(f"{name} is {kind} of shape {shape} in chunks of {chunks}, not uint8 of ({count}, n)")
-        arrays[name] = decode_array(name, count, shape[1], lambda chunk: contents[chunk])
-        named |= {f"{name}/{GROUP}"} | {f"{name}/c/{plane}/0" for plane in range(count) if shape[1]}
+    planes = array_planes(manifest, commit.views)
+    arrays = decode_arrays(manifest, commit, contents.__getitem__, list(planes), sum(map(len, contents.values())))
+    named = {GROUP} | {f"{name}/{GROUP}" for name in arrays}
+    named |= {f"{name}/c/{plane}/0" for name, array in arrays.items() if array.size for plane in range(len(array))}
     extra = sorted(contents.keys() - named)
     if extra:
         raise ValueError(f"{extra[0]} belongs to none of its arrays")
@@ -525,9 +529,6 @@ def _target_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) 
 def _draw_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8], clips: pa.Table) -> Iterator[str]:
     """Draws outside of their recipe's ranges, or other than what the seed gives."""
     recipe, imported = manifest.recipe, manifest.device_kind == IMPORTED
-    if tuple(column.name for column in manifest.columns) != recipe.columns:
-        yield f"the manifest's draw columns are not those of its recipe {recipe.name!r}"
-        return
     if not recipe.columns:
         return
     draws = Draws(layout.decode_draws(manifest.columns, arrays["draws"], commit.views))
@@ -578,3 +579,8 @@ def _relation_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]
 def _first(commit: Commit, where: npt.NDArray[np.bool_]) -> str:
     row, view = (int(index) for index in np.argwhere(where)[0])
     return f"clip {commit.first_clip + row}, view {commit.view_start + view}"
+
+
+def shown_name(name: str) -> str:
+    """A name as a line shows it: as it is, or quoted where it has letters that do not print."""
+    return name if name.isprintable() else shown(name)

@@ -20,6 +20,7 @@ from logitstore.store.format.codec import top_k
 from logitstore.store.format.manifest import ROOT, Manifest, differences
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import open_storage
+from logitstore.texts import in_lines
 from logitstore.views.fingerprint import compare
 from logitstore.views.recipe import Draws
 from logitstore.views.render import Renderer
@@ -98,7 +99,7 @@ class Verified:
                 + ("" if again.relation_error is None else f", relations differ by {100 * again.relation_error:.2f} %")
             )
         lines.append(f"problems   {len(self.problems):,}")
-        return "\n".join([*lines, *(f"           {problem}" for problem in self.problems)])
+        return in_lines([*lines, *(f"           {problem}" for problem in self.problems)])
 
     def _decoded(self) -> str:
         manifest = self.audit.manifest

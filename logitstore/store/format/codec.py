@@ -46,6 +46,14 @@ class Quantizer:
         """Bytes that hold one code."""
         return 1 if self.bits <= 8 else 2
 
+    @property
+    def allowed(self) -> tuple[int, int]:
+        """The lowest and the highest code that stands for a probability in (0, 1)."""
+        if self.scale == "float16":
+            lowest, highest = (np.float16(value).view(np.uint16) for value in (_HALF_LOWEST, _HALF_HIGHEST))
+            return int(lowest), int(highest)
+        return 0, self.cells - 1
+
     def encode(self, probabilities: Any) -> Codes:
         """Codes, uint16, of probabilities in [0, 1], any shape; the caller has checked that they are finite."""
         p = np.asarray(probabilities, dtype=np.float64)

@@ -141,8 +141,14 @@ def encode_targets(targets: Targets, class_count: int, code_bytes: int, members:
 
 
 def decode_entries(arrays: dict[str, U8], views: int) -> Entries:
-    """The entries of a block from its arrays ``classes`` and ``views``."""
-    numbers = np.cumsum(_decode_gaps(arrays["classes"][0])) - 1
+    """The entries of a block from its arrays ``classes`` and ``views``.
+
+    :raises ValueError: the entries do not rise, or are others in number than ``views`` has.
+    """
+    gaps = _decode_gaps(arrays["classes"][0])
+    if len(gaps) != arrays["views"].shape[1] or (gaps < 1).any():
+        raise ValueError(f"classes are not {arrays['views'].shape[1]} rising entries")
+    numbers = np.cumsum(gaps) - 1
     bits = [
         np.unpackbits(plane[:, None], axis=1, bitorder="little")[:, : views - 8 * position]
         for position, plane in enumerate(arrays["views"])
@@ -213,7 +219,10 @@ def _decode_codes(arrays: dict[str, U8], present: Bool, by_view: Bool) -> U16:
     codes = np.zeros((views, entries), dtype=np.uint16)
     later = present & (np.cumsum(present, axis=1, dtype=np.uint16) > 1)
     residuals = np.zeros((entries, views), dtype=np.uint16)
-    residuals[later] = from_planes(arrays["residuals"])
+    stored = from_planes(arrays["residuals"])
+    if len(stored) != np.count_nonzero(later):
+        raise ValueError(f"residuals has {len(stored)} columns, not {np.count_nonzero(later)}")
+    residuals[later] = stored
     residuals_by_view = np.ascontiguousarray(residuals.T)
     firsts = from_planes(arrays["firsts"]).astype(np.uint16)
     mask = np.uint16(256 ** len(arrays["firsts"]) - 1)

@@ -6,6 +6,8 @@ There are no counts in it and no timestamps; what a store holds follows from its
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -15,18 +17,26 @@ from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
 from logitstore.store.format.codec import Quantizer, quantizer
 from logitstore.store.format.layout import Column
 from logitstore.store.format.relations import RelationSpec
+from logitstore.store.names import shown
 from logitstore.views.ops import Place
 from logitstore.views.recipe import Recipe, parse_recipe
 
 #: Of stores without relations, which are as they always were, and of stores with them.
 FORMAT_VERSION = 1
 RELATIONS_VERSION = 2
+#: Classes that a store has room for: a class index has 16 bits.
+MOST_CLASSES = 1 << 16
+MOST_VIEWS = 1 << 16
+MOST_SHARD_CLIPS = 1 << 31
 ROOT = "zarr.json"
 _ATTRIBUTE = "logitstore"
 #: Keys of a contract that only some members have: arguments of the net that its weights do not show; the digest of the
 #: names of its classes, where they are not the ensemble's; the digest of code of the user's own; what the member's
 #: digest does not cover.
 ARGUMENTS, CLASSES, CODE, NOT_COVERED = "arguments", "classes", "code", "not_covered"
+_MOST_NAME = 4096  # letters of a class
+_MOST_RATE = 1 << 24  # Hz
+_MOST_CLIP_SAMPLES = 1 << 31
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,14 +132,14 @@ def decode_root(content: bytes, location: str) -> Manifest:
         document = json.loads(content)
         raw = document["attributes"][_ATTRIBUTE]
         version = raw["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise NotAStoreError(
             f"{location} is not a logitstore: its {ROOT} holds no {_ATTRIBUTE!r} manifest; give a folder that "
             "`logitstore build` wrote"
         ) from error
     if version not in (FORMAT_VERSION, RELATIONS_VERSION):
         raise NotAStoreError(
-            f"{location} has format version {version}; this release reads versions {FORMAT_VERSION} and "
+            f"{location} has format version {shown(version)}; this release reads versions {FORMAT_VERSION} and "
             f"{RELATIONS_VERSION}; install a release that reads it"
         )
     try:
@@ -137,11 +147,58 @@ def decode_root(content: bytes, location: str) -> Manifest:
         _ = (manifest.recipe, manifest.place, manifest.columns, manifest.quantizer)  # all that readers derive from it
         if manifest.relations is not None:
             manifest.relations.check()
+        for problem in problems(manifest):
+            raise ValueError(problem)
         if version != version_for(manifest.relations):
             raise ValueError(f"format version {version} with relations {_brief(manifest.relations, None)}")
         return manifest
-    except (msgspec.ValidationError, ArithmeticError, TypeError, ValueError) as error:
-        raise CorruptStoreError(f"the manifest of {location} is damaged: {error}; restore it from a copy") from error
+    except (msgspec.ValidationError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise CorruptStoreError(f"the manifest of {location} is damaged: {why}; restore it from a copy") from error
+
+
+def problems(manifest: Manifest) -> Iterator[str]:
+    """What no store can have, whoever wrote it: numbers out of range, more classes than there is room for."""
+    count = len(manifest.classes)
+    numbers = {
+        "topk": (manifest.topk, 1, count),
+        "seed": (manifest.seed, 0, (1 << 64) - 1),
+        "sample_rate": (manifest.sample_rate, 1, _MOST_RATE),
+        "shard_clips": (manifest.shard_clips, 1, MOST_SHARD_CLIPS),
+        "batch_size": (manifest.batch_size, 0, 1 << 31),  # 0 of imported stores
+    }
+    if not 1 <= count <= MOST_CLASSES:
+        yield f"there are {count:,} classes, and a store has room for 1 to {MOST_CLASSES:,}"
+    long = next((name for name in manifest.classes if len(name) > _MOST_NAME), None)
+    if long is not None:
+        yield f"the class {shown(long)} has {len(long):,} letters, and at most {_MOST_NAME:,} are allowed"
+    for name, (value, least, most) in numbers.items():
+        if not least <= value <= most:
+            yield f"{name} is {shown(value)}, and must be {least} to {most}"
+            return
+    seconds = manifest.clip_seconds
+    if not (math.isfinite(seconds) and 0 < seconds * manifest.sample_rate <= _MOST_CLIP_SAMPLES):
+        yield f"clip_seconds is {seconds}, and a view must have 1 to {_MOST_CLIP_SAMPLES} samples"
+        return
+    if manifest.clip_samples < 1:
+        yield f"clip_seconds is {seconds}, which is no sample at {manifest.sample_rate} Hz"
+    for name, allowed in (("scores", ("sigmoid", "softmax")), ("average", ("probability", "logit")),
+                          ("digest", ("blake2b-128",))):  # fmt: skip
+        if getattr(manifest, name) not in allowed:
+            yield f"{name} is {shown(getattr(manifest, name))}; allowed are {', '.join(allowed)}"
+    if not manifest.teachers:
+        yield "there are no teachers"
+    for member in manifest.teachers:
+        if not math.isfinite(member.weight) or not 0 <= member.sample_rate <= _MOST_RATE:
+            yield f"the teacher {shown(member.name)} has weight {member.weight} and {shown(member.sample_rate)} Hz"
+    if manifest.device_kind != "imported":
+        manifest.recipe.check(manifest.place)
+    names = tuple(column.name for column in manifest.columns)
+    if names != manifest.recipe.columns:
+        yield f"the manifest's draw columns are not those of its recipe {shown(manifest.recipe.name)}"
+    for column in manifest.columns:
+        if not 1 <= column.planes <= 7 or abs(column.low) >= 1 << 62:
+            yield f"the draw column {shown(column.name)} has {shown(column.planes)} planes from {shown(column.low)}"
 
 
 def member_names(manifest: Manifest) -> list[str]:

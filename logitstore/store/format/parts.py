@@ -19,12 +19,16 @@ import pyarrow.parquet as pq
 
 from logitstore.arrays import I64
 from logitstore.digests import digest
-from logitstore.errors import CorruptStoreError, MismatchError
+from logitstore.errors import CorruptStoreError, MismatchError, StoreError
+from logitstore.store.format.room import Source, open_parquet, require_room
+from logitstore.store.names import CLIPS, part_name, part_number, shown
 from logitstore.store.storage import LocalStorage, Storage
 
-CLIPS = "clips"
 KEY = ("path", "start", "length")
-_NAME = re.compile(rf"{CLIPS}/(\d{{5}})\.parquet")
+#: The columns that every clip table has, and their types.
+COLUMNS = {"path": "string", "start": "int64", "length": "int64", "rate": "int32"}
+#: Of a length: what it comes to at another rate is then a number of 64 bits.
+MOST_FRAMES = 1 << 37
 _FORMER_NULLS = ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "N/A", "NA",
                  "NULL", "NaN", "n/a", "nan", "null")  # fmt: skip
 _SOME = 3  # how many examples an error shows
@@ -51,15 +55,16 @@ class Part:
         return range(self.first_clip + start, self.first_clip + stop)
 
 
-def part_name(number: int) -> str:
-    """Where the number-th part lies, from 0."""
-    return f"{CLIPS}/{number:05d}.parquet"
+def part_names(storage: Storage) -> list[str]:
+    """The names of a store's parts in their order; what else lies among them is none.
 
-
-def part_number(name: str) -> int | None:
-    """The number of a part from its name; None where it is no part's name."""
-    match = _NAME.fullmatch(name)
-    return int(match[1]) if match else None
+    :raises CorruptStoreError: one is missing between others.
+    """
+    names = [name for name in storage.names(CLIPS) if part_number(name) is not None]
+    for number, name in enumerate(names):
+        if part_number(name) != number:
+            raise CorruptStoreError(f"{storage.location}: {part_name(number)} is missing; restore it")
+    return names
 
 
 def read_parts(storage: Storage, shard_clips: int) -> tuple[Part, ...]:
@@ -68,11 +73,9 @@ def read_parts(storage: Storage, shard_clips: int) -> tuple[Part, ...]:
     :raises CorruptStoreError: a part is missing or damaged.
     """
     parts: list[Part] = []
-    for number, name in enumerate(name for name in storage.names(CLIPS) if part_number(name) is not None):
-        if part_number(name) != number:
-            raise CorruptStoreError(f"{storage.location}: {part_name(number)} is missing; restore it")
+    for name in part_names(storage):
         content = storage.get(name)
-        table = read_columns(storage, name, open_part(storage, name, content))
+        table = read_columns(storage, name, open_part(storage, name, content), content=content)
         parts.append(next_part(parts, table, digest(content), shard_clips))
     return tuple(parts)
 
@@ -83,22 +86,74 @@ def open_part(storage: Storage, name: str, content: bytes | None = None) -> pq.P
     :param content: its bytes, where they are known; of a folder they need not be.
     :raises CorruptStoreError: it is damaged.
     """
-    source: Any
+    source = _source(storage, name, content)
+    with damage(storage, name):
+        file = open_parquet(source)
+        _require_schema(file.schema_arrow)
+    return file
+
+
+def _source(storage: Storage, name: str, content: bytes | None) -> Source:
     if content is None and isinstance(storage, LocalStorage):
-        source = storage.root / name
-    else:
-        source = pa.BufferReader(storage.get(name) if content is None else content)
-    with damage(storage, name):
-        return pq.ParquetFile(source)
+        return storage.file(name)
+    return storage.get(name) if content is None else content
 
 
-def read_columns(storage: Storage, name: str, file: pq.ParquetFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """Some columns of a part, all by default.
+def _require_schema(schema: pa.Schema) -> None:
+    """:raises ValueError: it is not that of a clip table."""
+    found = {field.name: str(field.type) for field in schema}
+    wrong = [f"{name} is {found.get(name, 'missing')}" for name, kind in COLUMNS.items() if found.get(name) != kind]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}, not {', '.join(map(' '.join, COLUMNS.items()))}")
+    if len(found) != len(schema.names):
+        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise ValueError(f"it has the column {shown(twice)} twice")
 
-    :raises CorruptStoreError: it is damaged.
+
+def read_columns(
+    storage: Storage,
+    name: str,
+    file: pq.ParquetFile,
+    columns: Sequence[str] | None = None,
+    *,
+    content: bytes | None = None,
+    group: int | None = None,
+) -> pa.Table:
+    """Some columns of a part, all by default; of one of its groups of rows where it is given.
+
+    :param content: its bytes, where they are known; of a folder they need not be.
+    :raises CorruptStoreError: it is damaged, would take more memory than it may, or holds what no clip has.
     """
+    source = _source(storage, name, content)
     with damage(storage, name):
-        return file.read(columns=columns)
+        groups = None if group is None else [group]
+        require_room(source, file, columns, groups)
+        if group is None:
+            table = file.read(columns=columns)
+        else:
+            table = file.read_row_group(group, columns=columns, use_threads=False)
+        rows = file.metadata.num_rows if group is None else file.metadata.row_group(group).num_rows
+        if table.num_rows != rows:
+            raise ValueError(f"it has {table.num_rows:,} rows, and says {rows:,}")
+        check_clips(table)
+    return table
+
+
+def check_clips(table: pa.Table) -> None:
+    """Refuse values that no clip has: nulls, negative or endless lengths, texts that are not UTF-8.
+
+    :raises ValueError, ArrowInvalid: there is one.
+    """
+    table.validate(full=True)
+    for name in COLUMNS:
+        if name not in table.column_names:
+            continue
+        if table[name].null_count:
+            raise ValueError(f"a {name} is null")
+        if name != "path" and table.num_rows:
+            least, most = pc.min_max(table[name]).as_py().values()
+            if least < 0 or (name == "length" and most > MOST_FRAMES):
+                raise ValueError(f"a {name} is {least if least < 0 else most}, which no clip has")
 
 
 @contextlib.contextmanager
@@ -106,7 +161,9 @@ def damage(storage: Storage, name: str) -> Iterator[None]:
     """Around the reading of a part: what Arrow cannot read is damage, and is said so."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise CorruptStoreError(f"{storage.location}: {name} is damaged ({reason}); restore it") from error
 
@@ -256,9 +313,19 @@ def _same_column(stored: pa.Array, scanned: pa.Array) -> bool:
     values = stored.type.value_type if pa.types.is_nested(stored.type) and not pa.types.is_struct(stored.type) else None
     if not pa.types.is_integer(stored.type if values is None else values):
         return False
-    number_of: dict[str, str] = {}
-    both = zip(scanned.to_pylist(), stored.to_pylist(), strict=True)
-    return all(number_of.setdefault(repr(name), repr(number)) == repr(number) for name, number in both)
+    return _are_names(stored.to_pylist(), scanned.to_pylist())
+
+
+def _are_names(numbers: Sequence[Any], names: Sequence[Any]) -> bool:
+    """Whether texts, or lists of them, can be the names of a ClassLabel's numbers: each of one, and none of -1."""
+    name_of: dict[int, str] = {}
+    for stored, scanned in zip(numbers, names, strict=True):
+        several = isinstance(stored, list)
+        given = [number for number in (stored if several else [stored]) if number is not None and number >= 0]
+        called = [name for name in (scanned if isinstance(scanned, list) else [scanned]) if name is not None]
+        if len(given) != len(called) or any(name_of.setdefault(n, c) != c for n, c in zip(given, called, strict=True)):
+            return False
+    return len(set(name_of.values())) == len(name_of)
 
 
 def _is_text(kind: pa.DataType) -> bool:

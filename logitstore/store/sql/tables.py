@@ -95,7 +95,7 @@ def _clip_rows(piece: Piece, name: str, group: int, first: int, schema: pa.Schem
         with piece.clip_file(name) as file:
             stored = [column for column in schema.names if column in columns and column in file.schema_arrow.names]
             rows = file.metadata.row_group(group).num_rows
-            table = file.read_row_group(group, columns=stored, use_threads=False)
+            table = piece.clip_group(name, file, stored, group)
         arrays = []
         wanted = [field for field in schema if field.name in columns]
         for field in wanted:

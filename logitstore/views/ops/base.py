@@ -15,12 +15,14 @@ import numpy as np
 
 from logitstore.arrays import F32, F64, I64, U32, Bool
 from logitstore.errors import RecipeError
+from logitstore.texts import shown
 
 if TYPE_CHECKING:
     import torch
 
 TICKS_PER_SECOND = 100
 TICK_MS = 1000 // TICKS_PER_SECOND
+_LARGEST = 1e15  # that a parameter may be
 MEL_STEPS = 64
 WEIGHT_UNIT = 1024
 DB_UNIT = 100
@@ -148,7 +150,11 @@ class Op(ABC):
                     f"recipe {recipe!r}: op {cls.name!r} has no parameter {key!r}; allowed are {', '.join(allowed)}"
                 )
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise RecipeError(f"recipe {recipe!r}: {cls.name}.{key} is {value!r}; it must be a number")
+                raise RecipeError(f"recipe {recipe!r}: {cls.name}.{key} is {shown(value)}; it must be a number")
+            if not abs(value) <= _LARGEST:
+                raise RecipeError(
+                    f"recipe {recipe!r}: {cls.name}.{key} is {shown(value)}; it must be a number up to {_LARGEST:g}"
+                )
             if allowed[key] in ("int", int) and value != int(value):
                 raise RecipeError(f"recipe {recipe!r}: {cls.name}.{key} is {value!r}; it must be a whole number")
         whole = {key for key, kind in allowed.items() if kind in ("int", int)}

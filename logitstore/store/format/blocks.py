@@ -1,0 +1,82 @@
+"""The arrays of a block: which there are, how large each can be, and how they are read from its objects.
+
+What a block claims is held against what its commit, the manifest and the clip table leave room for, and against the
+bytes that lie there, before memory is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from logitstore.arrays import U8
+from logitstore.store.format.commits import Commit
+from logitstore.store.format.manifest import Manifest
+from logitstore.store.format.objects import GROUP, array_shape, decode_array
+
+#: Bytes that an array may have unpacked, whatever its objects have; and for each byte of those.
+LEAST_ROOM = 1 << 25
+ROOM_A_BYTE = 1 << 10
+
+
+def array_planes(manifest: Manifest, views: int) -> dict[str, int]:
+    """The arrays of a block with so many views by their names, and the planes of each."""
+    code_bytes = manifest.quantizer.code_bytes
+    planes = {"classes": 1, "views": -(-views // 8), "firsts": code_bytes, "residuals": code_bytes}
+    if manifest.keep_members:
+        planes["members"] = code_bytes * len(manifest.teachers)
+    if manifest.columns:
+        planes["draws"] = sum(column.planes for column in manifest.columns)
+    if manifest.relations is not None:
+        planes |= dict.fromkeys(manifest.relations.lengths, 1)
+    return planes
+
+
+def decode_arrays(
+    manifest: Manifest, commit: Commit, get: Callable[[str], bytes], names: Sequence[str], stored_bytes: int
+) -> dict[str, U8]:
+    """Some arrays of a block by their names.
+
+    :param get: gives an object's checked bytes by its name relative to the group. :param stored_bytes: of the objects.
+    :raises ValueError: an object is not what the format says, or of another size than the block can have.
+    """
+    planes, most = array_planes(manifest, commit.views), _most_columns(manifest, commit)
+    room = max(LEAST_ROOM, ROOM_A_BYTE * stored_bytes)
+    arrays = {}
+    for name in names:
+        if name not in planes:
+            raise ValueError(f"it has no array {name}")
+        found, columns = array_shape(get(f"{name}/{GROUP}"), name)
+        if found != planes[name]:
+            raise ValueError(f"{name} is of shape ({found}, {columns}), not of ({planes[name]}, n)")
+        if columns > most[name]:
+            raise ValueError(f"{name} has {columns} columns, not {most[name]}")
+        if found * columns > room:
+            raise ValueError(f"{name} would take {found * columns:,} bytes for the {stored_bytes:,} that are stored")
+        arrays[name] = decode_array(name, found, columns, get)
+    if {"classes", "views"} <= arrays.keys():
+        entries = int(np.count_nonzero(arrays["classes"] < 255))
+        for name in ("views", "firsts"):
+            if name in arrays and arrays[name].shape[1] != entries:
+                raise ValueError(f"{name} has {arrays[name].shape[1]} columns for {entries} entries")
+    return arrays
+
+
+def _most_columns(manifest: Manifest, commit: Commit) -> dict[str, int]:
+    """The length of each array at most."""
+    targets = commit.clips * commit.views * manifest.topk
+    pairs = commit.clips * len(manifest.classes)
+    entries = min(pairs, targets)
+    views = commit.clips * commit.views
+    most = {
+        "classes": entries + pairs // 255 + 1,
+        "views": entries,
+        "firsts": entries,
+        "residuals": targets,
+        "members": targets,
+        "draws": views,
+    }
+    if manifest.relations is not None:
+        most |= {name: length * views for name, length in manifest.relations.lengths.items()}
+    return most
