@@ -51,7 +51,9 @@ def _nothing(
     source: Source, reasons: list[tuple[str, str]], unread: pa.Array, name: str, audio_root: str | None, some: str
 ) -> LogitstoreError:
     root = audio_root or str(Path(name).parent)
-    absent = source.kind == "manifest" and all(_absent(source, path) for path in unread.to_pylist())
+    absent = source.kind in ("manifest", "labels", "several") and all(
+        _absent(source, path) for path in unread.to_pylist()
+    )
     if not absent:
         return AudioError(
             f"not one of the {len(unread):,} files of {name} can be read ({some}); see that they are audio, and whole"

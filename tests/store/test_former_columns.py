@@ -31,6 +31,7 @@ SAME = [
     (pa.array([36000, None, 1], pa.time32("s")), ["10:00:00", "", "00:00:01"]),
     ([0, 1, 1], ["Dog", "Cat", "Cat"]),
     ([[0], [0, 1], []], [["Dog"], ["Dog", "Cat"], []]),
+    ([0, -1, None], ["Dog", None, None]),
     (pa.array(["x", "y", "x"]).dictionary_encode(), ["x", "y", "x"]),
     (pa.array(["x", "y", "x"], pa.large_string()), ["x", "y", "x"]),
     ([float("nan"), 1.0, None], [float("nan"), 1.0, None]),
@@ -38,6 +39,9 @@ SAME = [
 OTHER = [
     ([7, 12, 3], ["007", "12", "007"]),
     ([0, 1, 1], ["Dog", "Dog", "Cat"]),
+    ([0, 1, 2], ["Dog", "Dog", "Cat"]),
+    ([0, None, 1], ["Dog", "x", "Cat"]),
+    ([[0], [0, 1], []], [["Dog"], ["Dog"], []]),
     ([1.5, 2.0, 3.0], ["a", "b", "c"]),
     (["1", "2", "3"], ["1", "2", "4"]),
     ([float("nan"), 1.0, None], [None, 1.0, float("nan")]),

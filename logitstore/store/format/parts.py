@@ -10,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -312,9 +313,19 @@ def _same_column(stored: pa.Array, scanned: pa.Array) -> bool:
     values = stored.type.value_type if pa.types.is_nested(stored.type) and not pa.types.is_struct(stored.type) else None
     if not pa.types.is_integer(stored.type if values is None else values):
         return False
-    number_of: dict[str, str] = {}
-    both = zip(scanned.to_pylist(), stored.to_pylist(), strict=True)
-    return all(number_of.setdefault(repr(name), repr(number)) == repr(number) for name, number in both)
+    return _are_names(stored.to_pylist(), scanned.to_pylist())
+
+
+def _are_names(numbers: Sequence[Any], names: Sequence[Any]) -> bool:
+    """Whether texts, or lists of them, can be the names of a ClassLabel's numbers: each of one, and none of -1."""
+    name_of: dict[int, str] = {}
+    for stored, scanned in zip(numbers, names, strict=True):
+        several = isinstance(stored, list)
+        given = [number for number in (stored if several else [stored]) if number is not None and number >= 0]
+        called = [name for name in (scanned if isinstance(scanned, list) else [scanned]) if name is not None]
+        if len(given) != len(called) or any(name_of.setdefault(n, c) != c for n, c in zip(given, called, strict=True)):
+            return False
+    return len(set(name_of.values())) == len(name_of)
 
 
 def _is_text(kind: pa.DataType) -> bool:
