@@ -36,6 +36,7 @@ from logitstore.store.piece import Piece
 from logitstore.store.shards import missing_views
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import StoreWriter
+from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +72,7 @@ class Repaired:
             if found or name != "dropped":
                 lines.append(f"{name:<10} {len(found):,}" + (f", {self.views:,} views" if name == "mended" else ""))
             lines += [f"           {line}" for line in found]
-        return "\n".join(lines)
+        return in_lines(lines)
 
 
 @dataclass(frozen=True)

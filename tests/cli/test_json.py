@@ -67,6 +67,7 @@ def test_every_command_prints_one_shape(said: Any) -> None:
         "extend": ("extend", "store", "more", *teacher, "--device", "cpu"),
         "status": ("status", "store"),
         "verify": ("verify", "store"),
+        "repair": ("repair", "store"),
         "inspect": ("inspect", "store"),
         "inspect SQL": ("inspect", "store", "FROM clips"),
         "inspect SQL --out FILE": ("inspect", "store", "FROM clips", "--out", "clips.csv"),
