@@ -18,10 +18,12 @@ from tests.heard import make_heard
 ALWAYS = {"command", "exit_code", "error"}
 SUMMARY = "all of `inspect`'s summary"
 PAGE = Path(__file__).parents[2] / "docs" / "json.md"
-SMALL = "--model-arg width=2 --model-arg mels=16 --model-arg hop_ms=40 --device cpu --steps 2 --batch-size 6 --workers 1"
+SMALL = (
+    "--model-arg width=2 --model-arg mels=16 --model-arg hop_ms=40 --device cpu --steps 2 --batch-size 6 --workers 1"
+)
 BUILT = "--teacher teacher-1 --views 1 --topk 3 --clip-seconds 0.6 --device cpu --workers 1"
 
-#: The heading of the page, a command line in a folder with a store, and its exit code; each may use what one before made.
+#: The heading of the page, a command line in a folder with a store, its exit code; each may use what others made.
 LINES = [
     ("build", f"build labels.csv --audio-root audio --out new {BUILT}", 0),
     ("build", f"build nowhere.csv --audio-root audio --out new2 {BUILT}", 2),
