@@ -277,7 +277,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
             )
         stored_views = Piece(job.storage, manifest, writer.root_digest)
         heard = Heard(stored_views, audio, job.ask, pool, named(options.source))
-        if isinstance(options, Extension):
+        if isinstance(options, Extension) and options.skip_known:
             for commit in _given_again(job, writer):
                 heard.check(commit)
         waiting = set(chosen)
