@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         evaluate,
         export_student,
         extend,
+        repair,
         tag,
         train_student,
         train_teacher,
@@ -69,7 +70,7 @@ __all__ = [
     "NotAStoreError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
     "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
-    "open_store", "tag", "train_student", "train_teacher", "verify",
+    "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -35,6 +35,7 @@ PACKAGES = ("logitstore", "teachers", "students")
 #: Documents whose blocks need a server, published files or a copy of the packages; tests of their own run them.
 ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
+    "docs/durability.md": "tests/jobs/test_repair.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
