@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from logitstore.classes import check_classes
 from logitstore.digests import hasher
+from logitstore.documents import read_small
 from logitstore.errors import RunError, TeacherError
-from logitstore.files import write_whole
+from logitstore.files import read_whole, write_whole
 from logitstore.models.registry import build, is_own
 from logitstore.models.sidecar import check_rate, check_scores, check_seconds
 from logitstore.plugins import PYTHON
@@ -41,6 +42,7 @@ VERSION = 1
 CONFIG_NAME = "run.json"
 WEIGHTS_NAME = "model.safetensors"
 _STUDENT = "?student="
+_MOST_CONFIG = 1 << 26  # bytes of run.json
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
     classes = tuple(config["classes"])
     weights = path / WEIGHTS_NAME
     try:
-        tensors = safetensors.torch.load(weights.read_bytes())
+        tensors = safetensors.torch.load(read_whole(weights))
     except OSError as error:
         raise RunError(f"run {str(path)!r}: its weights {WEIGHTS_NAME} cannot be read: {error.strerror}") from error
     except safetensors.SafetensorError as error:
@@ -219,7 +221,7 @@ def _config(path: Path) -> dict[str, Any]:
     if not is_run(path):
         raise RunError(f"{str(path)!r} is not a run folder: it has no {CONFIG_NAME}, which a finished training writes")
     try:
-        config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+        config = json.loads(read_small(path / CONFIG_NAME, _MOST_CONFIG))  # NaN, too: a loss may be one
     except (ValueError, OSError, RecursionError) as error:
         raise RunError(f"run {str(path)!r}: {CONFIG_NAME} is not readable JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from logitstore.documents import DocumentError, load_json
 from logitstore.errors import RunError
 from logitstore.files import clear_partials, is_partial, write_whole
 from logitstore.models.machine import keep_freed_memory, pick_device, versions
@@ -219,8 +220,8 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         found = sorted(path.name for path in folder.iterdir())[0]
         raise RunError(f"{str(folder)!r} is not empty (it holds {found!r}) and not a training's; {_REMEDY}")
     try:
-        there = json.loads((folder / OPTIONS_NAME).read_text(encoding="utf-8"))
-    except ValueError as error:
+        there = load_json(folder / OPTIONS_NAME)
+    except (DocumentError, OSError) as error:
         raise RunError(f"{str(folder / OPTIONS_NAME)!r} is damaged ({error}); {_REMEDY}") from error
     if changed := _differences(there, asked):
         raise RunError(f"{str(folder)!r} holds another training ({changed}); {_REMEDY}")
