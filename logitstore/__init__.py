@@ -38,6 +38,7 @@ from logitstore.errors import (
     MissingExtraError,
     ModelOutputError,
     NotAStoreError,
+    OutputError,
     QueryError,
     QueryLimitError,
     RecipeError,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         evaluate,
         export_student,
         extend,
+        repair,
         tag,
         train_student,
         train_teacher,
@@ -66,10 +68,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioError", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError", "ModelOutputError",
-    "NotAStoreError", "QueryError", "QueryLimitError", "RecipeError",
+    "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
     "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
-    "open_store", "tag", "train_student", "train_teacher", "verify",
+    "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -13,6 +13,7 @@ from logitstore.jobs.options import (
     EvaluateOptions,
     ExportOptions,
     ExtendOptions,
+    RepairOptions,
     TagOptions,
     VerifyOptions,
 )
@@ -23,12 +24,23 @@ from teachers.options import TeacherOptions
 if TYPE_CHECKING:
     from logitstore.evaluation.results import Evaluation
     from logitstore.jobs.export_student import Export
+    from logitstore.jobs.repair import Repaired
     from logitstore.jobs.tag import Tagged
     from logitstore.jobs.verify.job import Verified
     from logitstore.store.summary import BuildSummary
     from logitstore.training.train import Trained
 
-__all__ = ["build", "evaluate", "export_student", "extend", "tag", "train_student", "train_teacher", "verify"]
+__all__ = [
+    "build",
+    "evaluate",
+    "export_student",
+    "extend",
+    "repair",
+    "tag",
+    "train_student",
+    "train_teacher",
+    "verify",
+]
 
 
 @with_keywords(BuildOptions)
@@ -76,6 +88,21 @@ def verify(options: VerifyOptions) -> Verified:
     from logitstore.jobs.verify.job import verify
 
     return verify(options)
+
+
+@with_keywords(RepairOptions)
+def repair(options: RepairOptions) -> Repaired:
+    """Make again what is damaged or missing of a store; without its audio and teachers, say what is lost.
+
+        >>> logitstore.repair(store="store").lost
+        []
+
+    :returns: what was found, mended and dropped, and what is still lost.
+    :raises MismatchError: other teachers or other audio than the store's.
+    """
+    from logitstore.jobs.repair import repair
+
+    return repair(options)
 
 
 @with_keywords(EvaluateOptions)

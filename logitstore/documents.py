@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from logitstore.files import require_end
 from logitstore.texts import one_line, shown
 
 #: Bytes, values and levels that a document may have; a value that an alias (``*name``) stands for counts again.
@@ -51,6 +52,7 @@ def read_small(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
 
     :raises OSError: it cannot be read. :raises DocumentError: there is more of it than ``most`` bytes.
     """
+    require_end(path)
     with Path(path).open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
 import stat
@@ -24,6 +25,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MOST_TEXT = 1 << 26
+_HANDED_OVER = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+_MOST_HOLE, _HOLE_SHARE = 1 << 26, 16  # bytes, and the share of a file that must be on the disk
 
 
 def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
@@ -34,6 +37,7 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
     :param most: bytes that it may have.
     :raises OSError: it cannot be read. :raises ValueError: it is too large, or in another encoding; the line is named.
     """
+    require_end(path)
     with Path(path).open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -50,6 +54,41 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
     if "\0" in text:
         raise ValueError(f"line {text[: text.index(chr(0))].count(chr(10)) + 1} has a zero byte; save it as UTF-8")
     return text
+
+
+def read_whole(path: Path) -> bytes:
+    """The content of a file that may be large, as the weights of a model are.
+
+    :raises OSError: it cannot be read, is no regular file, or claims far more bytes than the disk holds of it: a hole
+        is made in no time, and takes all memory that there is.
+    """
+    require_no_hole(path)
+    return path.read_bytes()
+
+
+def require_end(path: str | os.PathLike[str]) -> None:
+    """Refuse what may never end, or never begin: a pipe that nobody writes to, a device.
+
+    What the shell itself hands over, as ``<(command)``, is somebody's to write, and may be read.
+
+    :raises OSError: it is neither that nor a regular file.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode) and not os.fspath(path).startswith(_HANDED_OVER):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def require_no_hole(path: Path) -> None:
+    """Refuse a file whose size is not what the disk holds of it, before its size is believed.
+
+    :raises OSError: it is no regular file, or mostly a hole.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    there = found.st_blocks * 512
+    if found.st_size > _MOST_HOLE and there < found.st_size // _HOLE_SHARE:
+        reason = f"it claims {found.st_size:,} bytes, and the disk holds {there:,} of them; copy it anew"
+        raise OSError(errno.EINVAL, reason, str(path))
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -35,11 +35,12 @@ PACKAGES = ("logitstore", "teachers", "students")
 #: Documents whose blocks need a server, published files or a copy of the packages; tests of their own run them.
 ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
+    "docs/durability.md": "tests/jobs/test_repair.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
 #: Options of programs that are not ours.
-FOREIGN_OPTIONS = {"--nproc-per-node"}
+FOREIGN_OPTIONS = {"--nproc-per-node", "--seeds"}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 

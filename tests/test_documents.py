@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from logitstore.documents import MOST_LEVELS, DocumentError, load_json, load_yaml, parse_json, parse_yaml, read_small
+from logitstore.documents import (
+    MOST_BYTES,
+    MOST_LEVELS,
+    DocumentError,
+    load_json,
+    load_yaml,
+    parse_json,
+    parse_yaml,
+    read_small,
+)
 
 DEEP = MOST_LEVELS + 5
 #: Nine times nine times nine …: 43 million values in some hundred bytes.
@@ -91,13 +100,16 @@ def test_json_of_our_own_may_hold_nan():
 
 
 @pytest.mark.parametrize("load", [load_yaml, load_json])
-def test_files_are_read_to_a_bound_and_need_no_end(tmp_path, load):
+def test_files_are_read_to_a_bound(tmp_path, load):
     (tmp_path / "small").write_bytes(b'{"a": ["\xc3\xa4"]}')
     assert load(tmp_path / "small") == {"a": ["ä"]}
     (tmp_path / "latin").write_bytes(b'{"a":\n"\xe4"}')
     with pytest.raises(DocumentError, match="line 2: it is not UTF-8 text"):
         load(tmp_path / "latin")
+    (tmp_path / "large").write_bytes(b" " * (MOST_BYTES + 1))
     with pytest.raises(DocumentError, match="it has more than 1,048,576 bytes"):
+        load(tmp_path / "large")
+    with pytest.raises(OSError, match="not a regular file"):
         load("/dev/zero")
     with pytest.raises(OSError, match="No such file"):
         load(tmp_path / "none")

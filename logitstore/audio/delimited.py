@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from logitstore.audio.source import first_line
 from logitstore.errors import SourceError
+from logitstore.files import require_no_hole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +63,7 @@ def content(path: Path) -> tuple[bytes, list[str]]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise SourceError(f"{path}: not a regular file; save the table as a file")
+        require_no_hole(path)
         with path.open("rb") as file:
             head = file.read(4)
             file.seek(0)

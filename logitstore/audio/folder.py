@@ -83,6 +83,8 @@ def walk(root: Path, below: Path, suffixes: Set[str], left: Left | None = None) 
     """
     left = Left() if left is None else left
 
+    visited: set[tuple[int, int]] = set()
+
     def visit(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[str]:
         name = Path(os.path.relpath(folder, root)).as_posix()
         try:
@@ -91,6 +93,10 @@ def walk(root: Path, below: Path, suffixes: Set[str], left: Left | None = None) 
             if identity in above:
                 left.add("a link back to a folder that it lies in", name)
                 return
+            if identity in visited:
+                left.add("a second way to a folder, which is searched once", name)
+                return
+            visited.add(identity)
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:

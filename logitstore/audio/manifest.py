@@ -167,12 +167,13 @@ def build_listing(rows: Rows, found: Roles, path: Path, reading: Reading) -> pa.
 def _read(path: Path, asked: ColumnNames, reading: Reading) -> Rows:
     """The rows of a file: text columns as what they are, but those that times may be read from as they stand."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from logitstore.audio.parquet import whole_table
 
     suffix = table_suffix(path)
     if path.suffix.lower() == ".parquet":
         try:
-            table = with_names(pq.read_table(path), str(path))
+            table = with_names(whole_table(path), str(path))
             table = table.rename_columns([name.strip() for name in table.column_names])
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = first_line(error).removesuffix(".")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROW_GROUP_BYTES = 256 << 20
-_row_groups: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+_row_groups: OrderedDict[tuple[tuple[Path, int, int, int], int], Any] = OrderedDict()
 
 
 def bytes_columns(schema: pa.Schema) -> list[str]:
@@ -69,7 +69,7 @@ class ParquetSource(packed.Packed):
             self.reading.ignored.update({each: str(schema.field(each).type) for each in bytes_columns(schema)} | left)
             self.reading.ignored.pop(column, None)
             others = [other for other in others if other not in left]
-            table = pq.read_table(file, columns=others)
+            table = whole_table(file, others)
             if "path" in others:
                 names = table.column("path")
                 table = table.drop_columns(["path"])
@@ -78,7 +78,7 @@ class ParquetSource(packed.Packed):
             else:
                 names = None
             rows = pq.read_metadata(file).num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise SourceError(f"{file}: not readable as Parquet: {first_line(error)}") from None
         keys = pa.array([f"{name}/{row:09d}" for row in range(rows)], pa.string())
         table = user_columns(with_names(table, str(file)), str(file), self.reading)
@@ -105,6 +105,21 @@ class ParquetSource(packed.Packed):
         return InMemory(content)
 
 
+def whole_table(file: Path, columns: list[str] | None = None) -> pa.Table:
+    """The columns of a Parquet file, all of them by default, and every text in them valid UTF-8.
+
+    :raises pa.ArrowException, OSError, UnicodeDecodeError: it cannot be read, or claims more than is there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file, columns=columns)
+    table.validate(full=True)
+    if len({*table.column_names}) and table.num_rows != pq.read_metadata(file).num_rows:
+        raise pa.ArrowInvalid(f"it says that it has {pq.read_metadata(file).num_rows} rows, and has {table.num_rows}")
+    return table
+
+
 def _inner_paths(file: Path, column: str) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -126,6 +141,8 @@ def _audio_column(schema: pa.Schema, file: Path) -> str:
 def _parquet_value(file: Path, row: int) -> Any:
     import pyarrow.parquet as pq
 
+    found = file.stat()
+    identity = (file, found.st_ino, found.st_size, found.st_mtime_ns)  # what is replaced meanwhile is read anew
     with packed.lock:
         parquet = pq.ParquetFile(file)
         with parquet:
@@ -136,11 +153,14 @@ def _parquet_value(file: Path, row: int) -> Any:
                 row -= rows
             else:
                 raise AudioError("no such row in the Parquet file")
-            if (file, group) not in _row_groups:
+            if (identity, group) not in _row_groups:
                 column = _audio_column(parquet.schema_arrow, file)
                 table = parquet.read_row_group(group, columns=[column], use_threads=False)
-                _row_groups[file, group] = table.column(0)
+                table.validate(full=True)
+                if table.num_rows != rows:
+                    raise AudioError(f"the Parquet file holds {table.num_rows} rows where it says {rows}")
+                _row_groups[identity, group] = table.column(0)
                 while len(_row_groups) > 1 and sum(kept.nbytes for kept in _row_groups.values()) > _ROW_GROUP_BYTES:
                     _row_groups.popitem(last=False)
-            _row_groups.move_to_end((file, group))
-            return _row_groups[file, group][row].as_py()
+            _row_groups.move_to_end((identity, group))
+            return _row_groups[identity, group][row].as_py()

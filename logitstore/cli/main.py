@@ -19,6 +19,7 @@ _COMMANDS = {
     "status": ("logitstore.cli.status", "status_command", "Show how far the build of a store is."),
     "extend": ("logitstore.cli.extend", "extend_command", "Add more clips to a store."),
     "verify": ("logitstore.cli.verify", "verify_command", "Check that a store is as it was written."),
+    "repair": ("logitstore.cli.repair", "repair_command", "Make again what is damaged of a store."),
     "inspect": ("logitstore.cli.inspect", "inspect_command", "Summarise a store, or ask it a question in SQL."),
     "import": ("logitstore.cli.import_", "import_group", "Make a store of published scores: CED's, or an array."),
     "export": ("logitstore.cli.export", "export_command", "Write a store as a flat Parquet table or CED's files."),

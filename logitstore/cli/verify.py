@@ -25,6 +25,7 @@ def verify_command(options: _Verify) -> None:
     \b
     Example:
       logitstore verify store
+      logitstore verify store --sample 1% --state store.checked
       logitstore verify store --audio-root audio --replay 100 --teacher ced:ced_base.pt --recompute 32
     """
     from logitstore.jobs.verify.job import verify
@@ -35,8 +36,8 @@ def verify_command(options: _Verify) -> None:
     if found.problems:
         count = len(found.problems)
         wrong = CorruptStoreError(
-            f"{found.location} is not as it was written: {count} problem{'s' * (count > 1)}, listed above; delete the "
-            "commits of the damaged blocks and build again to make them anew, and restore what is no block from a copy"
+            f"{found.location} is not as it was written: {count} problem{'s' * (count > 1)}, listed above; make it "
+            "whole again with: logitstore repair"
         )
     answer(options, found.to_dict(), found.render(), wrong)
     if wrong is not None:

@@ -171,6 +171,15 @@ class VerifyOptions(DeviceOptions):
 
     store: Store
     partial: Annotated[bool, Option("The build is not finished, so blocks may be missing.", group="Checks")] = False
+    sample: Annotated[
+        str | None,
+        Option("Read the objects of so many blocks only, the next after those of the last run.",
+               group="Checks", metavar="P%|BLOCKS", default="all"),
+    ] = None  # fmt: skip
+    state: Annotated[
+        str | None,
+        Option("Where --sample remembers what has been checked; not in the store.", group="Checks", metavar="FILE"),
+    ] = None
     audio_root: Annotated[
         str | None,
         Option("The audio that the store was built from: replay views of it and compare what they sound like.",
@@ -187,6 +196,31 @@ class VerifyOptions(DeviceOptions):
         int | None,
         Option("How many views to ask the teachers about.", group="Checks", least=1, default="16 with --teacher"),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions(DeviceOptions, WorkerOptions):
+    """What ``logitstore repair`` is asked. Without audio and teachers, it says what is lost."""
+
+    store: Store
+    source: Annotated[
+        str | None,
+        Option("What the store was built from; needed where its clip table is damaged.", argument=True, names="source"),
+    ] = None  # fmt: skip
+    audio_root: Annotated[
+        str | None,
+        Option("The audio that the store was built from, or what the paths of SOURCE are relative to.",
+               group="Audio", metavar="DIR", names="audio"),
+    ] = None  # fmt: skip
+    where: Where = None
+    teachers: Annotated[
+        Teachers, TEACHER.but(help="A teacher of the store, to be asked again. Repeatable.", group="Teachers")
+    ] = ()
+    drop: Annotated[
+        bool,
+        Option("Remove what cannot be made again, so that the rest can be used and a later build fills the gap.",
+               group="Running"),
+    ] = False  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Claims: builders that share a store divide its shards among them.
 
 A claim is an object that says who works on a shard and until when; its holder renews it. It is no part of the store's
-content, and nothing depends on it but speed: if two builders ever do the same block, they write the same bytes. On an
-object store a claim is made, renewed and taken over by conditional puts, so that one builder alone gets each.
+content. It is made, renewed and taken over in one step (conditional puts on an object store, locks in a folder), and so
+one builder alone gets each. Builders that hear the same write the same bytes, so a claim mostly saves work; what could
+do harm to another builder (a commit, an object over one that is there, a removal) is done right after :meth:`keep` has
+said that the claim holds for half a lease yet.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class Claimer:
         self._renewer.join()
         with contextlib.suppress(StoreError):  # what cannot be dropped expires
             for name in sorted(self._held):
-                self._delete_own(name)
+                self._delete(name)
 
     def take(self, shard: int) -> bool:
         """Claim a shard; False where another builder holds it."""
@@ -84,6 +86,14 @@ class Claimer:
             if not taken:
                 del self._held[name]
         return taken
+
+    def keep(self, shard: int) -> bool:
+        """Whether a shard is this builder's, and for half a lease at least: asked right before what a claim guards."""
+        with self._lock:
+            try:
+                return self._sure(f"{FOLDER}/{shard:06d}.json")
+            except CorruptStoreError:  # no file that a builder wrote, as when it was taken
+                return True
 
     def waits(self) -> str:
         """One of the claims that are in the way, in words, and what to do where its builder is gone."""
@@ -98,9 +108,8 @@ class Claimer:
         """Give a shard up, done or not."""
         name = f"{FOLDER}/{shard:06d}.json"
         with self._lock:
-            if name in self._held:
-                self._delete_own(name)
-                del self._held[name]
+            self._delete(name)
+            self._held.pop(name, None)
 
     def _take(self, name: str, content: bytes) -> bool:
         if self._storage.create(name, content):
@@ -128,10 +137,37 @@ class Claimer:
         self._seen[name] = (found, since)
         return now - since >= LEASE_SECONDS
 
-    def _delete_own(self, name: str) -> None:
-        holder = read(self._storage, name)
-        if holder is not None and holder.token == self._token:
-            self._storage.delete(name)
+    def _delete(self, name: str) -> None:
+        with contextlib.suppress(CorruptStoreError):
+            if self._sure(name):  # otherwise it expires, or is another's by now
+                self._storage.delete(name)
+
+    def _sure(self, name: str) -> bool:
+        """Whether a claim holds for half a lease at least; renewed where that is not certain from reading it."""
+        written = self._held.get(name)
+        if written is None:
+            return False
+        if self._left(written) > 0.75 * self._lease and next(iter(self._storage.get_many([name]))) == written:
+            return self._left(written) > self._lease / 2
+        return self._renewed(name) and self._left(self._held[name]) > self._lease / 2
+
+    def _renewed(self, name: str) -> bool:
+        """Whether a claim could be renewed; it is no longer held where not."""
+        content, written = self._content(), self._held[name]
+        if self._storage.replace(name, content, written):
+            self._held[name] = content
+            return True
+        found = next(iter(self._storage.get_many([name])))  # our own, where the answer to an earlier request was lost
+        holder = None if found is None else _decode(found)
+        if found is not None and holder is not None and holder.token == self._token:
+            self._held[name] = content
+            if self._storage.replace(name, content, found):
+                return True
+        del self._held[name]
+        return False
+
+    def _left(self, content: bytes) -> float:
+        return msgspec.json.decode(content, type=Claim).expires - time.time()
 
     def _content(self) -> bytes:
         claim = Claim(socket.gethostname(), os.getpid(), self._token, time.time() + self._lease)
@@ -140,16 +176,9 @@ class Claimer:
     def _renew(self) -> None:
         while not self._stop.wait(self._lease / 3):
             with self._lock:
-                for name, written in list(self._held.items()):
-                    content = self._content()
-                    try:
-                        kept = self._storage.replace(name, content, written)
-                    except StoreError:  # the build itself will meet it; the claim lasts a while yet
-                        continue
-                    if kept:
-                        self._held[name] = content
-                    else:  # it had expired, and another builder took it
-                        del self._held[name]
+                for name in list(self._held):
+                    with contextlib.suppress(StoreError):  # the build itself will meet it; the claim lasts a while yet
+                        self._renewed(name)
 
 
 def read(storage: Storage, name: str) -> Claim | None:

@@ -86,6 +86,10 @@ class ObjectStorage:
         for _ in _pool().map(self.put, contents.keys(), contents.values()):
             pass
 
+    def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
+        made = list(_pool().map(self.create, contents.keys(), contents.values()))
+        return [name for name, new in zip(contents, made, strict=True) if not new]
+
     def create(self, name: str, content: bytes) -> bool:
         try:
             with self._request("write", name):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -60,13 +61,17 @@ class Storage(Protocol):
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         """Write some objects, in no order, at once where that helps; each as :meth:`put` does."""
 
+    def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
+        """Create some objects as :meth:`create` does; the names of those that were there, which stay as they are."""
+
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one of that name, in one step; whether it was written."""
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
         """Write an object over one that holds ``expected``; whether it was written.
 
-        One step on object stores. In a folder, two that replace the same bytes at the same moment may both be told so.
+        One step on object stores, and in a folder whose file system has locks; where it has none, two that replace the
+        same bytes at the same moment may both be told so.
         """
 
     def delete(self, name: str) -> None:
@@ -116,36 +121,45 @@ class LocalStorage:
                 yield None
 
     def put(self, name: str, content: bytes) -> None:
-        self._target(name)
-        scratch = self._write_scratch(name, content)
-        try:
-            self._in_parent(name, lambda target: scratch.replace(target))
-        except OSError as error:
-            scratch.unlink(missing_ok=True)
-            raise _cannot_write(self.location, name, error) from error
+        self._put(name, content)
+        self._sync_folders([name])
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         with ThreadPoolExecutor(_SYNCED_AT_ONCE, "put") as pool:  # a disk flushes many for the price of one
-            list(pool.map(self.put, contents, contents.values()))
+            list(pool.map(self._put, contents, contents.values()))
+        self._sync_folders(contents)
+
+    def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
+        with ThreadPoolExecutor(_SYNCED_AT_ONCE, "put") as pool:
+            made = list(pool.map(self._create, contents, contents.values()))
+        self._sync_folders(contents)
+        return [name for name, new in zip(contents, made, strict=True) if not new]
 
     def create(self, name: str, content: bytes) -> bool:
-        self._target(name)
-        scratch = self._write_scratch(name, content)
-        try:
-            self._in_parent(name, lambda target: os.link(scratch, target))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise _cannot_write(self.location, name, error) from error
-        finally:
-            scratch.unlink(missing_ok=True)
-        return True
+        made = self._create(name, content)
+        self._sync_folders([name])
+        return made
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
         if next(self.get_many([name])) != expected:
             return False
-        self.put(name, content)
-        return next(self.get_many([name])) == content
+        try:
+            descriptor = self._open_to_lock(name)
+        except FileNotFoundError:
+            return False
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another is replacing it at this moment
+                return False
+            except OSError:  # a file system without locks
+                pass
+            if next(self.get_many([name])) != expected:
+                return False
+            self.put(name, content)
+            return next(self.get_many([name])) == content
+        finally:
+            os.close(descriptor)
 
     def delete(self, name: str) -> None:
         target = self._target(name)
@@ -326,17 +340,52 @@ class LocalStorage:
                 )
         return self.root / name
 
-    def _in_parent(self, name: str, place: Callable[[Path], object]) -> None:
-        target = self._target(name)
-        _in_folder(target, place)
+    def _put(self, name: str, content: bytes) -> None:
+        self._target(name)
+        scratch = self._write_scratch(name, content)
         try:
-            descriptor = os.open(target.parent, os.O_RDONLY)
-        except FileNotFoundError:  # another builder has removed the object since
-            return
+            _in_folder(self.root / name, lambda target: scratch.replace(target))
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise _cannot_write(self.location, name, error) from error
+
+    def _create(self, name: str, content: bytes) -> bool:
+        self._target(name)
+        scratch = self._write_scratch(name, content)
         try:
-            os.fsync(descriptor)
+            _in_folder(self.root / name, lambda target: os.link(scratch, target))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _cannot_write(self.location, name, error) from error
         finally:
-            os.close(descriptor)
+            scratch.unlink(missing_ok=True)
+        return True
+
+    def _open_to_lock(self, name: str) -> int:
+        how = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self._target(name), os.O_RDWR | how)  # network file systems lock only what is open to write
+        except PermissionError:  # another user's
+            return os.open(self._target(name), os.O_RDONLY | how)
+
+    def _sync_folders(self, names: Iterable[str]) -> None:
+        """Flush the folders that objects have been put in, and those that hold these, to the disk: a name is there
+        after a failure of the power only if all of them are."""
+        folders = {
+            parent for name in names for parent in (self.root / name).parents if parent.is_relative_to(self.root)
+        }
+        if any("/" not in name for name in names):  # the root, with which a store begins
+            folders.add(self.root.parent)
+        for folder in sorted(folders, reverse=True):
+            try:
+                descriptor = os.open(folder, os.O_RDONLY)
+            except (FileNotFoundError, PermissionError):  # another builder has removed the object since; not ours
+                continue
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def open_storage(location: str | os.PathLike[str]) -> Storage:

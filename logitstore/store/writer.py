@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -188,11 +188,44 @@ class StoreWriter:
             raise CorruptStoreError(f"{self.storage.location}: {BASIS} has gone since it was written; build again")
         return stored
 
-    def write_block(self, shard: int, view_start: int, view_stop: int, content: BlockContent, group: str) -> Commit:
+    def write_block(
+        self,
+        shard: int,
+        view_start: int,
+        view_stop: int,
+        content: BlockContent,
+        group: str,
+        *,
+        keep: Callable[[], bool] = lambda: True,
+        anew: bool = False,
+    ) -> Commit | None:
         """Write a block's objects, then its commit.
 
+        :param keep: whether the shard is still claimed; asked before anything that another builder may have written is
+            written over, and before the commit. None is returned where it is not.
+        :param anew: whether the block has a commit, which this one takes the place of.
         :raises UsageError: it would have more targets than a block can have.
         """
+        named, commit = self.encode_block(shard, view_start, view_stop, content, group)
+        there = self.storage.create_many(named)  # written by a builder that was interrupted, mostly the same
+        for name, found in zip(there, self.storage.get_many(there), strict=True):
+            if found != named[name]:
+                if not keep():
+                    return None
+                self.storage.put(name, named[name])
+        where, encoded = commits.object_name(commit.name), commits.encode(commit)
+        if not keep():
+            return None
+        if anew:
+            self.storage.put(where, encoded)
+        elif not self.storage.create(where, encoded):  # the answer to our own request was lost, or another was first
+            return commits.decode(self.storage.get(where), where)
+        return commit
+
+    def encode_block(
+        self, shard: int, view_start: int, view_stop: int, content: BlockContent, group: str
+    ) -> tuple[dict[str, bytes], Commit]:
+        """A block's objects by their names in the store, and its commit."""
         manifest = self.manifest
         if content.targets.classes.size > commits.MOST_TARGETS:
             raise UsageError(
@@ -207,7 +240,6 @@ class StoreWriter:
         if manifest.relations is not None and content.relations is not None:
             arrays |= to_arrays(manifest.relations, content.relations)
         objects = encode_group(arrays, {})
-        self.storage.put_many({f"{group}/{name}": data for name, data in objects.items()})
         rows, part = self.clips_of(shard), self.part_of(shard)
         commit = Commit(
             shard=shard,
@@ -224,12 +256,13 @@ class StoreWriter:
             fingerprints=tuple(content.fingerprints),
             basis=self._basis_digest,
         )
-        self.storage.put(commits.object_name(commit.name), commits.encode(commit))
-        return commit
+        return {f"{group}/{name}": data for name, data in objects.items()}, commit
 
-    def drop_group(self, group: str) -> None:
-        """Remove the objects of a group that no commit names any more."""
+    def drop_group(self, group: str, keep: Callable[[], bool]) -> None:
+        """Remove the objects of a group that no commit names any more, while the claim holds; else a sweep does it."""
         for name in list(self.storage.names(group)):
+            if not keep():
+                return
             self.storage.delete(name)
 
     def sweep(self, committed: Sequence[Commit]) -> None:
@@ -254,6 +287,8 @@ class StoreWriter:
                     for name in names:
                         match = _OF_SHARD.match(name)
                         if match and match["group"].startswith(BLOCKS) and match["group"] not in kept:
+                            if not claimer.keep(shard):
+                                break
                             self.storage.delete(name)
                 finally:
                     claimer.drop(shard)

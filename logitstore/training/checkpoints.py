@@ -27,7 +27,7 @@ import torch
 from logitstore.digests import digest
 from logitstore.documents import parse_json
 from logitstore.errors import RunError
-from logitstore.files import clear_partials, write_whole
+from logitstore.files import clear_partials, read_whole, write_whole
 from logitstore.plugins import OWN_ERRORS
 
 FOLDER = "checkpoints"
@@ -113,7 +113,7 @@ class Checkpoints:
         """
         path = self.folder / _name(_WEIGHTS, step)
         try:
-            tensors: dict[str, torch.Tensor] = decode(path.read_bytes()).tensors
+            tensors: dict[str, torch.Tensor] = decode(read_whole(path)).tensors
         except (OSError, DamagedCheckpoint) as error:
             raise RunError(
                 f"{str(path)!r}, which --average-best needs, cannot be read ({_reason(error)}); remove the run folder "
@@ -129,9 +129,9 @@ class Checkpoints:
         notes: list[str] = []
         for path in reversed(self._paths(_STATE)):
             try:
-                found = decode(path.read_bytes())
+                found = decode(read_whole(path))
                 for step in found.values.get("weights", ()):
-                    decode((self.folder / _name(_WEIGHTS, step)).read_bytes())
+                    decode(read_whole(self.folder / _name(_WEIGHTS, step)))
             except (OSError, DamagedCheckpoint) as error:
                 notes.append(f"checkpoint {path.name} is damaged ({_reason(error)}) and was passed over")
                 continue

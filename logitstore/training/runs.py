@@ -27,7 +27,7 @@ from logitstore.classes import check_classes
 from logitstore.digests import hasher
 from logitstore.documents import load_json
 from logitstore.errors import RunError, TeacherError
-from logitstore.files import write_whole
+from logitstore.files import read_whole, write_whole
 from logitstore.models.registry import build, is_own
 from logitstore.models.sidecar import check_rate, check_scores, check_seconds
 from logitstore.plugins import PYTHON
@@ -181,7 +181,7 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
     classes = tuple(config["classes"])
     weights = path / WEIGHTS_NAME
     try:
-        tensors = safetensors.torch.load(weights.read_bytes())
+        tensors = safetensors.torch.load(read_whole(weights))
     except OSError as error:
         raise RunError(f"run {str(path)!r}: its weights {WEIGHTS_NAME} cannot be read: {error.strerror}") from error
     except safetensors.SafetensorError as error:

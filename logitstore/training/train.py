@@ -221,7 +221,7 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         raise RunError(f"{str(folder)!r} is not empty (it holds {found!r}) and not a training's; {_REMEDY}")
     try:
         there = load_json(folder / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise RunError(f"{str(folder / OPTIONS_NAME)!r} is damaged ({error}); {_REMEDY}") from error
     if changed := _differences(there, asked):
         raise RunError(f"{str(folder)!r} holds another training ({changed}); {_REMEDY}")

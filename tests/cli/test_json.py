@@ -23,7 +23,7 @@ SMALL = (
 )
 BUILT = "--teacher teacher-1 --views 1 --topk 3 --clip-seconds 0.6 --device cpu --workers 1"
 
-#: The heading of the page, a command line in a folder with a store, its exit code; each may use what others made.
+#: The heading of the page, a command line in a folder with a store, its exit code; each may use what one before made.
 LINES = [
     ("build", f"build labels.csv --audio-root audio --out new {BUILT}", 0),
     ("build", f"build nowhere.csv --audio-root audio --out new2 {BUILT}", 2),

@@ -228,7 +228,7 @@ def test_draws_follow_from_the_specification(tmp_path, own_folder):
             ]
             most = clip["length"] // 2
             assert drawn["roll"][clip["clip"]] == (pick(words[0][1], -most, most + 1) if words[0][0] < 2**31 else 0)
-            length = pick(words[1][1], 0, 192)
+            length = pick(words[1][1], 0, 38)  # 0.192 of 2 s
             assert drawn["time_length"][clip["clip"]] == length
             assert drawn["time_start"][clip["clip"]] == (pick(words[1][2], 0, 200 - length + 1) if length else 0)
             steps = pick(words[2][1], 0, 24)

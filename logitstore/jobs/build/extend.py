@@ -76,7 +76,8 @@ def prepare_extend(options: ExtendOptions) -> Job:
             skip_known=options.skip_known,
         )
     )
-    _require_same_files(store, job)
+    if options.skip_known:  # the source is one that the store has clips of, grown since
+        _require_same_files(store, job)
     return job
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
+_LOST = "the claim of shard {} was lost: this process stood still for longer than it lasts"
 DEFAULT_TOPK = 20
 _ANY_RATE = 16_000
 _MOST_BLOCKS = 4
@@ -249,6 +251,18 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildSumma
 def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
+    store, made, missing = fill(job, progress)
+    return BuildSummary(
+        **vars(summarise(store)),
+        failures=store.failures(),
+        made_views=made,
+        seconds=time.monotonic() - began,
+        missing=missing,
+    )
+
+
+def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
+    """Make what a store lacks: the store, how many views were made, and how many blocks are still missing."""
     options = job.options
     told = len(job.ensemble.notes)
     begun = not isinstance(options, Extension) and bool(commits.spans(job.storage))
@@ -277,7 +291,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
             )
         stored_views = Piece(job.storage, manifest, writer.root_digest)
         heard = Heard(stored_views, audio, job.ask, pool, named(options.source))
-        if isinstance(options, Extension):
+        if isinstance(options, Extension) and options.skip_known:
             for commit in _given_again(job, writer):
                 heard.check(commit)
         waiting = set(chosen)
@@ -290,6 +304,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                     continue
                 if not claimer.take(shard):
                     continue
+                lost = False
                 try:
                     for commit in commits.read_all(job.storage, shard)[:1]:
                         heard.check(commit)
@@ -300,12 +315,19 @@ def run(job: Job, progress: Progress) -> BuildSummary:
                             pool=pool, strict=options.strict, advance=progress.advance,
                         )  # fmt: skip
                         name = commits.block_name(shard, start, stop)
-                        commit = writer.write_block(shard, start, stop, content, f"blocks/{name}")
-                        made += (commit.clips - len(commit.failed)) * commit.views
-                        progress.failures(len(commit.failed))
+                        written = writer.write_block(
+                            shard, start, stop, content, f"blocks/{name}", keep=partial(claimer.keep, shard)
+                        )
+                        if written is None:
+                            progress.note(f"{_LOST.format(shard)}; what is missing of it is made again")
+                            lost = True
+                            break
+                        made += written.stored_views
+                        progress.failures(len(written.failed))
                 finally:
                     claimer.drop(shard)
-                waiting.discard(shard)
+                if not lost:
+                    waiting.discard(shard)
                 moved = True
             if waiting and not moved:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
@@ -316,13 +338,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     missing = unfinished_shards(store.commits, writer.shards, max(options.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
-    return BuildSummary(
-        **vars(summarise(store)),
-        failures=store.failures(),
-        made_views=made,
-        seconds=time.monotonic() - began,
-        missing=len(missing),
-    )
+    return store, made, len(missing)
 
 
 def _given_again(job: Job, writer: StoreWriter) -> list[Commit]:
@@ -352,6 +368,8 @@ def _retry_failed(
         if not mended or not claimer.take(commit.shard):
             continue
         try:
+            if commit not in commits.read_all(job.storage, commit.shard):  # another builder has made it anew meanwhile
+                continue
             heard.check(commit)
             plan = BlockPlan(commit.shard, writer.clips_of(commit.shard), commit.view_start, commit.view_stop)
             content = make_block(
@@ -364,10 +382,15 @@ def _retry_failed(
                 strict=job.options.strict,
             )
             attempt = group_attempt(commit.group, commit.name) or 1
+            keep = partial(claimer.keep, commit.shard)
             renewed = writer.write_block(
-                commit.shard, commit.view_start, commit.view_stop, content, group_name(commit.name, attempt + 1)
-            )
-            writer.drop_group(group_name(commit.name, attempt))
+                commit.shard, commit.view_start, commit.view_stop, content, group_name(commit.name, attempt + 1),
+                keep=keep, anew=True,
+            )  # fmt: skip
+            if renewed is None:
+                progress.note(f"{_LOST.format(commit.shard)}; run the same command again to retry its clips")
+                continue
+            writer.drop_group(group_name(commit.name, attempt), keep)
         finally:
             claimer.drop(commit.shard)
         made += len(mended) * commit.views

@@ -7,7 +7,7 @@ the right digest is then decoded and held against the manifest and the clip tabl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -59,14 +59,23 @@ class Audit:
     problems: list[str] = field(default_factory=list)
 
 
-def audit(storage: Storage, *, partial: bool = False, advance: Callable[[int, int], None] | None = None) -> Audit:
+def audit(
+    storage: Storage,
+    *,
+    partial: bool = False,
+    advance: Callable[[int, int], None] | None = None,
+    choose: Callable[[Sequence[Commit]], Container[str]] | None = None,
+    checked: Callable[[str, bool], None] = lambda name, sound: None,
+) -> Audit:
     """Check a store.
 
     :param partial: whether blocks may be missing.
     :param advance: told (blocks checked, blocks).
+    :param choose: given the commits, the names of the blocks whose objects are read; those of all by default.
+    :param checked: told the name of each block whose objects were read, and whether it is sound.
     :raises NotAStoreError: there is no store, or one of an unknown format version.
     """
-    return _Auditor(storage, partial, advance or (lambda done, total: None)).run()
+    return _Auditor(storage, partial, advance or (lambda done, total: None), choose, checked).run()
 
 
 class _Part(NamedTuple):
@@ -76,7 +85,16 @@ class _Part(NamedTuple):
 
 
 class _Auditor:
-    def __init__(self, storage: Storage, partial: bool, advance: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        partial: bool,
+        advance: Callable[[int, int], None],
+        choose: Callable[[Sequence[Commit]], Container[str]] | None,
+        checked: Callable[[str, bool], None],
+    ) -> None:
+        self.choose, self.checked = choose, checked
+        self.chosen: Container[str] | None = None
         self.storage = storage
         self.partial = partial
         self.advance = advance
@@ -87,6 +105,8 @@ class _Auditor:
 
     def run(self) -> Audit:
         committed = self._commits()
+        if self.choose is not None:
+            self.chosen = self.choose(committed)
         self._root(committed)
         parts = self._parts(committed)
         self._basis(committed)
@@ -296,7 +316,9 @@ class _Auditor:
                 if commit.view_start < reached:
                     self.problem(f"commits/{commit.name}.json holds views that another commit of its shard holds too")
                 reached = max(reached, commit.view_stop)
-                self._block(commit, part, first_clip, rows)
+                if self.chosen is None or commit.name in self.chosen:
+                    self._block(commit, part, first_clip, rows)
+                    self.checked(commit.name, bool(self.found.sound) and self.found.sound[-1] is commit)
                 failed |= {commit.first_clip + row for row, _ in commit.failed}
                 done += 1
                 self.advance(done, len(committed))
@@ -304,7 +326,8 @@ class _Auditor:
             for commit in own:
                 if self.found.manifest is not None and self.clips_sound:
                     self.problem(f"commits/{commit.name}.json is of a shard that the clip table does not have")
-                self._objects(commit)
+                if self.chosen is None or commit.name in self.chosen:
+                    self.checked(commit.name, self._objects(commit) is not None)
         if not self.partial:
             self._report_missing(lacking)
         self._duplicates(parts)

@@ -10,12 +10,14 @@ import msgspec
 import numpy as np
 
 from logitstore.audio.clips import ClipAudio
+from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
+from logitstore.jobs.verify.sample import Sample
 from logitstore.store.format.codec import top_k
-from logitstore.store.format.manifest import Manifest, differences
+from logitstore.store.format.manifest import ROOT, Manifest, differences
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import open_storage
 from logitstore.texts import in_lines
@@ -57,6 +59,7 @@ class Verified:
     replayed: int | None
     recomputed: Recomputed | None
     problems: tuple[str, ...]
+    sampled: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -68,6 +71,7 @@ class Verified:
             "replayed": self.replayed,
             "recomputed": None if self.recomputed is None else asdict(self.recomputed),
             "problems": list(self.problems),
+            **({} if self.sampled is None else {"sampled": self.sampled}),
         }
 
     def render(self) -> str:
@@ -83,6 +87,8 @@ class Verified:
             f"{len(found.sound):,} sound",
             f"views      {found.stored_views:,} decoded: {self._decoded()}",
         ]
+        if self.sampled is not None:
+            lines.append(f"sample     {self.sampled}")
         if self.replayed is not None:
             lines.append(f"replayed   {self.replayed:,} views")
         if self.recomputed is not None:
@@ -116,7 +122,17 @@ def verify(options: VerifyOptions, advance: Callable[[int, int], None] | None = 
     """
     _check(options)
     storage = open_storage(options.store)
-    found = audit(storage, partial=options.partial, advance=advance)
+    sample = None
+    if options.sample is not None and options.state is not None:
+        root = next(iter(storage.get_many([ROOT])))
+        sample = Sample(options.sample, options.state, options.store, digest(root or b""))
+    found = audit(
+        storage,
+        partial=options.partial,
+        advance=advance,
+        choose=None if sample is None else sample.choose,
+        checked=(lambda name, sound: None) if sample is None else sample.checked,
+    )
     problems = list(found.problems)
     replayed, recomputed = None, None
     if options.audio_root is not None:
@@ -132,7 +148,8 @@ def verify(options: VerifyOptions, advance: Callable[[int, int], None] | None = 
                 count = DEFAULT_VIEWS if options.recompute is None else options.recompute
                 recomputed, wrong = recompute(store, audio, options.teachers, count, options.device)
                 problems += wrong
-    return Verified(storage.location, found, replayed, recomputed, tuple(problems))
+    sampled = None if sample is None else sample.render()
+    return Verified(storage.location, found, replayed, recomputed, tuple(problems), sampled)
 
 
 def recompute(
@@ -268,6 +285,8 @@ def _audio(store: Store, audio_root: str) -> ClipAudio:
 
 
 def _check(options: VerifyOptions) -> None:
+    if (options.sample is None) != (options.state is None):
+        raise UsageError("--sample and --state go together: a part of the store, and the file that says which was last")
     if options.recompute is not None and not options.teachers:
         raise UsageError("--recompute asks the teachers again, and there is no --teacher SPEC")
     if options.audio_root is None and (options.replay is not None or options.teachers):
