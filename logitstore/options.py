@@ -327,7 +327,7 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     except OSError as error:
         raise options.error(f"--config {file!r} cannot be read: {error.strerror or error}") from error
     except DocumentError as error:
-        raise options.error(f"--config {file!r} is not YAML: {error}") from error
+        raise options.error(f"--config {file!r} is not YAML that can be used: {error}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -364,7 +364,9 @@ def key_values(texts: Sequence[str]) -> dict[str, Any]:
         try:
             pairs[key] = parse_yaml(value)
         except DocumentError as error:
-            raise ValueError(f"{shown(text)}: the value is not YAML; quote it, as in NAME='\"[\"' ({error})") from error
+            raise ValueError(
+                f"{shown(text)}: the value is not YAML that can be used ({error}); quote it, as in NAME='\"[\"'"
+            ) from error
     return pairs
 
 

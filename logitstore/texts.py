@@ -83,7 +83,7 @@ _short = _Short()
 
 def shown(value: Any) -> str:
     """A value as a message shows it: as Python writes it, cut short before it is written out."""
-    return f"{value:g}" if isinstance(value, float) else one_line(_short.repr(value), 300)
+    return f"{value:g}" if isinstance(value, float) else _short.repr(value)
 
 
 def csv_line(cells: Sequence[str], *, numbers: Sequence[bool] | None = None, spreadsheet: bool = False) -> str:

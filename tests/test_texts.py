@@ -1,4 +1,4 @@
-"""Texts from elsewhere as they are shown, and as CSV and JSON hold them."""
+"""Texts from elsewhere: whatever they hold, what is shown prints, keeps to its line, and is not endless."""
 
 from __future__ import annotations
 
@@ -8,112 +8,108 @@ import json
 
 import pytest
 
-from logitstore.texts import MOST, csv_line, in_json, in_lines, one_line, printable, shown
+from logitstore.texts import csv_line, escaped_json, in_json, in_lines, one_line, printable, shown
 
-STEERING = [
-    "\x1b[2J",
-    "\x07",
-    "\b",
-    "\r",
-    "\x7f",
-    "\x9b31m",
-    "\x9d0;t\x9c",
-    "\u202e",
-    "\u2066",
-    "\u2028",
-    "\u200b",
-    "\udcff",
-]
+#: One of each kind of what can steer a terminal, forge a line, or turn text around.
+HOSTILE = [
+    "\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\x00", "\x08\x08", "\r", "\n", "\t", "\x7f", "\x85",
+    "\u2028", "\u2029", "\u202e", "\u2066",
+    "\u200b", "\u200f", "\ufeff", "\ud800", "\udc80", "\U000e0041", "\ue000", "\u00ad",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", STEERING)
-def test_what_does_not_print_is_escaped(text: str) -> None:
-    for found in (printable(f"a{text}b"), one_line(f"a{text}b"), in_lines([f"a{text}b"])):
-        assert found.isprintable()
-        assert (
-            found.encode("utf-8")
-            .decode("unicode_escape")
-            .encode("utf-16", "surrogatepass")
-            .decode("utf-16", "surrogatepass")
-            == f"a{text}b"
-        )
-    document = {f"k{text}": [text, 1]}
-    assert in_json(document).isprintable()
-    assert json.loads(in_json(document)) == document
-    assert json.loads(in_json(document, indent=1)) == document
-
-
-def test_what_prints_stays() -> None:
-    text = "Grüße, 短い [bold]x[/bold] [link=http://x]y[/link] \\x1b 👍"
-    assert printable(text) == one_line(text) == text
-
-
-def test_a_name_makes_no_line() -> None:
-    assert in_lines(["one\nError: forged", "two\r"]) == "one\\nError: forged\ntwo\\r"
-    assert printable("a\n\tb\n", "\n\t") == "a\n\tb\n"
-
-
-def test_long_texts_are_cut_in_their_middle() -> None:
-    found = one_line("a" * 10**6 + "end")
-    assert len(found) < MOST + 100
-    assert "characters" in found
-    assert found.endswith("end")
-    assert one_line("a" * MOST) == "a" * MOST
-
-
-def test_json_has_no_nan() -> None:
-    assert json.loads(in_json({"x": [float("nan"), float("inf"), 1.5], "y": (1, None)})) == {
-        "x": [None, None, 1.5],
-        "y": [1, None],
-    }
-
-
-def test_a_value_is_cut_short_before_it_is_written_out() -> None:
-    laughs: object = "lol"
-    for _ in range(30):
-        laughs = [laughs] * 10
-    for value in (laughs, {"a": laughs}, "x" * 10**7, 10**5000, list(range(10**5)), b"x" * 10**6):
-        assert len(shown(value)) < 400
-    assert [shown(each) for each in (0.5, "a", 3, [1, "b"], None)] == ["0.5", "'a'", "3", "[1, 'b']", "None"]
+@pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
+def test_hostile_text_is_shown_escaped_everywhere(hostile):
+    text = f"dog{hostile}bark"
+    for said in (
+        printable(text),
+        one_line(text),
+        in_lines([text]),
+        shown(text),
+        in_json(text),
+        in_json({text: [text]}),
+    ):
+        assert said.isprintable(), ascii(said)
+        said.encode("utf-8")
+    assert json.loads(in_json({text: [text]})) == {text: [text]}
+    assert json.loads(escaped_json(json.dumps([text], ensure_ascii=False))) == [text]
 
 
 @pytest.mark.parametrize(
-    "cell",
-    ["plain", "a,b", 'a"b', "a\rb", "a\nb", "a\r\nb", " a", "", "\u2028", "\x0b", "x\x85y", "=1+1", "\x1b"],
+    "plain", ["", "Hund, bellt", "ребёнок", "犬の鳴き声", "🐕", "a\u0301", "[bold]x[/bold]", "100 %"]
 )
-def test_a_cell_stays_a_cell(cell: str) -> None:
-    line = csv_line([cell, "next"])
-    assert list(csv.reader(io.StringIO(line, newline=""))) == [[cell, "next"]]
-    assert list(csv.reader(io.StringIO(csv_line([cell]), newline=""))) == [[cell]]
-    assert len([row for row in csv.reader(line.splitlines(keepends=True)) if row]) == 1 or "\n" in cell or "\r" in cell
+def test_what_prints_is_left_alone(plain):
+    assert printable(plain) == one_line(plain) == in_lines([plain]) == plain
+    assert in_json(plain) == json.dumps(plain, ensure_ascii=False)
+
+
+def test_lines_are_kept_and_none_is_forged():
+    assert in_lines(["a", "b\nError: c"]) == "a\nb\\nError: c"
+    assert printable("a\n\tb\x1b", "\n\t") == "a\n\tb\\x1b"
+
+
+@pytest.mark.parametrize("size", [2_001, 10_000, 3_000_000])
+def test_long_text_is_cut_in_its_middle(size):
+    said = one_line("a" + "\x1b" * (size - 2) + "z")
+    assert len(said) < 9_000
+    assert said.startswith("a")
+    assert said.endswith("z")
+    assert "characters) …" in said
+    assert one_line("x" * 2_000) == "x" * 2_000
 
 
 @pytest.mark.parametrize(
-    "cell",
+    ("value", "parts"),
     [
-        "=HYPERLINK(1)",
-        "+1+cmd",
-        "-1+1",
-        "@SUM(1)",
-        "\t=1",
-        "\r=1",
-        "\nx",
-        " =1",
-        '"=1',
-        "'=1",
-        "\ufeff=1",
-        "＝1",
-        "＠x",
+        pytest.param(10**5_000, "a whole number of 16,610 bits", id="digits"),
+        ("x" * 10**6, "..."),
+        ([[[[[[[1]]]]]]], "[...]"),
+        (list(range(10**5)), "..."),
+        ({str(i): i for i in range(1_000)}, "..."),
+        (b"\x1b" * 10**5, "..."),
+        (0.1 + 0.2, "0.3"),
     ],
 )
-def test_a_formula_is_marked_where_that_is_asked(cell: str) -> None:
-    read = next(csv.reader(io.StringIO(csv_line([cell, "5"], numbers=[False, True], spreadsheet=True), newline="")))
-    assert read == [f"'{cell}", "5"]
-    assert next(csv.reader(io.StringIO(csv_line([cell, "5"]), newline=""))) == [cell, "5"]
+def test_values_are_cut_before_they_are_written_out(value, parts):
+    assert parts in shown(value)
+    assert len(shown(value)) < 700
 
 
-def test_numbers_and_plain_texts_are_not_marked() -> None:
-    cells = ["-5", "+3.5e4", "-1", "a=b", "e-mail", "", "1;=2"]
-    assert (
-        csv_line(cells, numbers=[True, *[False] * 6], spreadsheet=True) == '-5,"+3.5e4","-1","a=b","e-mail",,"1;=2"\n'
-    )
+def test_json_has_null_for_what_is_no_number():
+    assert in_json({"a": [float("nan"), float("-inf"), (1.5,)]}) == '{"a": [null, null, [1.5]]}'
+
+
+FORMULAS = [
+    "=1+1",
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    " =1",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1",
+    "\ufeff=1",
+    '"=1',
+    "'=1",
+]
+PLAIN = ["dog", "-1.5", "+3e4", " 7 ", "a=b", "1-2", "dog, cat", 'say "x"', ""]
+
+
+@pytest.mark.parametrize("text", FORMULAS, ids=ascii)
+def test_a_spreadsheet_runs_no_cell_that_is_marked(text):
+    line = csv_line([text, "x"], spreadsheet=True)
+    cell = next(csv.reader(io.StringIO(line, newline="")))[0]
+    assert cell == f"'{text}"
+    assert next(csv.reader(io.StringIO(csv_line([text, "x"]), newline="")))[0] == text
+
+
+@pytest.mark.parametrize("text", PLAIN, ids=ascii)
+def test_other_cells_are_what_they_are(text):
+    for spreadsheet in (False, True):
+        line = csv_line([text, "x"], spreadsheet=spreadsheet)
+        assert next(csv.reader(io.StringIO(line, newline=""))) == [text, "x"]
+
+
+def test_numbers_are_not_marked():
+    assert csv_line(["-1", "-1 x"], numbers=[True, False], spreadsheet=True) == '-1,"\'-1 x"\n'

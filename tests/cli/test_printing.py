@@ -85,20 +85,6 @@ def test_a_name_makes_no_second_line(capsys: pytest.CaptureFixture[str], monkeyp
     assert len(said) < 3000
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "ndjson", "table", "parquet"])
-def test_a_reader_that_goes_away_ends_it_quietly(made: Made, kind: str) -> None:
-    sql = "SELECT range, repeat('x', 100) AS text FROM range(300000)"
-    asked = subprocess.Popen(
-        [*PROGRAM, "inspect", str(made.path), sql, "--format", kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert asked.stdout is not None
-    assert asked.stderr is not None
-    asked.stdout.read(10)
-    asked.stdout.close()
-    assert (asked.wait(60), asked.stderr.read()) == (printing.READER_GONE, b"")
-    asked.stderr.close()
-
-
 def test_what_cannot_be_printed_is_an_error(made: Made) -> None:
     for more in ([], ["FROM clips"], ["FROM clips", "--json"]):
         with Path("/dev/full").open("wb") as full:

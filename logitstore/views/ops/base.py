@@ -151,9 +151,7 @@ class Op(ABC):
                 )
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise RecipeError(f"recipe {recipe!r}: {cls.name}.{key} is {shown(value)}; it must be a number")
-            if (isinstance(value, int) and abs(value) > _LARGEST) or (
-                allowed[key] in ("int", int) and not math.isfinite(value)
-            ):
+            if not abs(value) <= _LARGEST:
                 raise RecipeError(
                     f"recipe {recipe!r}: {cls.name}.{key} is {shown(value)}; it must be a number up to {_LARGEST:g}"
                 )
