@@ -40,7 +40,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
 #: Options of programs that are not ours.
-FOREIGN_OPTIONS = {"--nproc-per-node"}
+FOREIGN_OPTIONS = {"--nproc-per-node", "--seeds"}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 

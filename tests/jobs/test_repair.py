@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from logitstore.jobs.repair import repair
 from logitstore.jobs.verify.job import verify
 from tests.small_store import damage
 from tests.stores import contents, inside, options, write_audio
-from tests.test_docs import sessions, shell
+from tests.test_docs import REPOSITORY, shell
 
 TEACHERS = ("python:tones:steep", "python:tones:plain")  # in another order than the store's
 
@@ -168,9 +169,12 @@ def test_a_block_that_is_claimed_is_left_alone(whole, store):
 def test_the_session_of_the_documents_runs(whole, tmp_path):
     """docs/durability.md, every command and what it prints."""
     folder = Path(shutil.copytree(whole, tmp_path / "session"))
-    session = sessions("docs/durability.md")
+    text = (REPOSITORY / "docs" / "durability.md").read_text()
+    session = [
+        each for block in re.findall(r"```console\n\$ (.*?)```", text, re.DOTALL) for each in block.split("\n$ ")
+    ]
     assert len(session) == 6
-    for command, prints in session:
+    for command, _, prints in (each.partition("\n") for each in session):
         done = shell(command, folder)
         assert done.returncode == (1 if "Error: " in prints else 0), f"{command}\n{done.stdout}\n{done.stderr}"
         for line in prints.splitlines():
