@@ -30,7 +30,7 @@ class File:
     content: bytes = b""
     kept: bytes | None = None
     changed: float = 0.0
-    locked: Builder | None = None
+    locked: tuple[Builder, int] | None = None  # by which process, through which descriptor
 
     def lose(self, chance: random.Random) -> None:
         if self.kept != self.content:
@@ -183,7 +183,7 @@ def _disk() -> Disk:
 
 def _close(number: int) -> None:
     file = _disk().open_files.pop(number, None)
-    if isinstance(file, File) and file.locked is World.now.builder:
+    if isinstance(file, File) and file.locked is not None and file.locked[1] == number:
         file.locked = None
 
 
@@ -380,9 +380,9 @@ class SimulatedFcntl:
     def flock(number: int, flags: int) -> None:
         _disk().call("lock")
         file = _disk().open_files[number]
-        if file.locked is not None and file.locked.alive:
+        if file.locked is not None and file.locked[0].alive:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        file.locked = World.now.builder
+        file.locked = (World.now.builder, number)
 
 
 # a bucket, down to the requests
