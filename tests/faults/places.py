@@ -117,9 +117,9 @@ class Disk:
     def call(self, what: str, path: Any = "", acts: bool = False) -> None:
         self.world.scheduler.step(f"{what} {path}", acts=acts)
 
-    def find(self, path: PurePosixPath) -> Any:
+    def find(self, path: PurePosixPath | str) -> Any:
         entry: Any = self.root
-        for name in path.parts:
+        for name in path.split("/") if isinstance(path, str) else path.parts:
             if not isinstance(entry, Folder):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
             if name not in entry.entries:
@@ -320,10 +320,10 @@ class SimulatedOs:
 
     @staticmethod
     def open(path: Any, flags: int) -> int:
-        found = _disk().find(SimulatedPath(path))
+        found = _disk().find(path)
         if isinstance(found, File):
             _disk().call("open", path)
-            found = _disk().find(SimulatedPath(path))
+            found = _disk().find(path)
         return _disk().opened(found)
 
     @staticmethod
@@ -337,7 +337,7 @@ class SimulatedOs:
 
     @staticmethod
     def lstat(path: Any) -> Any:
-        return _status(_disk().find(SimulatedPath(path)))
+        return _status(_disk().find(path))
 
     @staticmethod
     def fstat(number: int) -> Any:
@@ -356,7 +356,7 @@ class SimulatedOs:
     def walk(path: Any, **_: object) -> Iterator[tuple[str, list[str], list[str]]]:
         _disk().call("list", path)
         try:
-            found = _disk().find(SimulatedPath(path))
+            found = _disk().find(path)
         except (FileNotFoundError, NotADirectoryError):
             return
         if isinstance(found, File):
