@@ -38,6 +38,7 @@ from logitstore.errors import (
     MissingExtraError,
     ModelOutputError,
     NotAStoreError,
+    OutputError,
     QueryError,
     QueryLimitError,
     RecipeError,
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioError", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError", "ModelOutputError",
-    "NotAStoreError", "QueryError", "QueryLimitError", "RecipeError",
+    "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
     "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
     "open_store", "repair", "tag", "train_student", "train_teacher", "verify",

@@ -35,13 +35,16 @@ def load_yaml(path: str | os.PathLike[str]) -> Any:
     return parse_yaml(read_small(path))
 
 
-def load_json(path: str | os.PathLike[str], most: int = MOST_BYTES, values: int = MOST_VALUES) -> Any:
+def load_json(
+    path: str | os.PathLike[str], most: int = MOST_BYTES, values: int = MOST_VALUES, *, nan: bool = False
+) -> Any:
     """The plain values of a JSON file.
 
-    :param most: bytes that it may have. :param values: how many it may hold.
+    :param most: bytes that it may have. :param values: how many it may hold. :param nan: whether NaN and infinities
+        are numbers, as they are to Python, which writes them.
     :raises OSError: it cannot be read. :raises DocumentError: it is no JSON, or not of the kind that settings are.
     """
-    return parse_json(read_small(path, most), values)
+    return parse_json(read_small(path, most), values, nan=nan)
 
 
 def read_small(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
@@ -79,16 +82,20 @@ def parse_yaml(content: bytes | str) -> Any:
         raise DocumentError(place + one_line(str(error).split("\n")[0], 200)) from error
 
 
-def parse_json(content: bytes | str, values: int = MOST_VALUES) -> Any:
+def parse_json(content: bytes | str, values: int = MOST_VALUES, *, nan: bool = False) -> Any:
     """The plain values of JSON.
 
-    :param values: how many it may hold.
+    :param values: how many it may hold. :param nan: whether NaN and infinities are numbers.
     :raises DocumentError: it is no JSON, or not of the kind that settings are.
     """
     text = content if isinstance(content, str) else _text(content)
     try:
         document = json.loads(
-            text, object_pairs_hook=_pairs, parse_int=_integer, parse_float=_float, parse_constant=_constant
+            text,
+            object_pairs_hook=unique_keys,
+            parse_int=_integer,
+            parse_float=None if nan else _float,
+            parse_constant=None if nan else _constant,
         )
     except json.JSONDecodeError as error:
         raise DocumentError(f"line {error.lineno}: {error.msg}") from error
@@ -118,7 +125,11 @@ def _text(content: bytes) -> str:
         raise DocumentError(f"line {line}: it is not UTF-8 text") from None
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON that has these pairs, for ``json.loads``.
+
+    :raises DocumentError: a key is there twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()

@@ -211,9 +211,12 @@ _OWN_STREAM = re.compile(r"/dev/(?P<name>stdout|stderr)|(?:/dev/fd|/proc/self/fd
 def _followed(name: str, option: str) -> str:
     """Where symbolic links lead, up to a stream of this process."""
     target = os.path.abspath(name)  # noqa: PTH100
-    for _ in range(40):
-        if _OWN_STREAM.fullmatch(target) or not Path(target).is_symlink():
-            return target
-        there = Path(target).parent.joinpath(Path(target).readlink())
-        target = str(Path(os.path.realpath(there.parent)) / there.name)
+    try:
+        for _ in range(40):
+            if _OWN_STREAM.fullmatch(target) or not Path(target).is_symlink():
+                return target
+            there = Path(target).parent.joinpath(Path(target).readlink())
+            target = str(Path(os.path.realpath(there.parent)) / there.name)
+    except OSError as error:
+        raise UsageError(f"{option} {name!r} cannot be written: {error.strerror}; give another place") from error
     raise UsageError(f"{option} {name!r} is a symbolic link that leads in a circle; give another place")

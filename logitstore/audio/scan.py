@@ -221,7 +221,7 @@ def keep_where(listing: pa.Table, where: str, option: str = "--where") -> pa.Tab
     from logitstore.sql.sandbox import Sandbox
 
     row = "\nkept"
-    with Sandbox(Limits.of()) as sandbox:
+    with Sandbox(Limits.of_filter()) as sandbox:
         sandbox.register("clips", listing.append_column(row, pa.array(np.arange(listing.num_rows))))
         sql = f'SELECT "{row}" FROM clips WHERE (\n{where}\n)'
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from logitstore.audio.audiofile import AUDIO_SUFFIXES, Audio
 from logitstore.audio.packed import Index, Packed, column_of, is_plain
 from logitstore.audio.source import first_line, text_key, user_columns
+from logitstore.documents import unique_keys
 from logitstore.errors import AudioError, SourceError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _sidecar(content: bytes, suffix: str, what: str, ignored: dict[str, str]) ->
     """
     try:
         text = content.decode("utf-8-sig")
-        value = json.loads(text) if suffix == ".json" else text.strip()
+        value = json.loads(text, object_pairs_hook=unique_keys) if suffix == ".json" else text.strip()
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{what}: not readable as {suffix[1:]}: {first_line(error)}") from None
     if suffix == ".json":

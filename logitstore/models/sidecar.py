@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from logitstore.classes import audioset, check_classes
+from logitstore.documents import parse_json
 from logitstore.errors import TeacherError
 from logitstore.files import read_text
 
 _KEYS = ("classes", "scores", "sample_rate", "output", "clip_seconds")
+#: Bytes and values that a sidecar may have.
+_MOST_BYTES = 1 << 24
+_MOST_VALUES = 200_000
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def read_sidecar(path: Path, *, required: tuple[str, ...] = ()) -> Sidecar | Non
         return None
     whose = f"sidecar {str(file)!r}"
     try:
-        document = json.loads(read_text(file))
-    except (ValueError, OSError, RecursionError) as error:
+        document = parse_json(read_text(file, _MOST_BYTES), _MOST_VALUES)
+    except (ValueError, OSError) as error:
         raise TeacherError(f"{whose} is not readable JSON: {error}") from error
     if not isinstance(document, dict):
         raise TeacherError(f"{whose} is not a JSON object; it needs the keys {', '.join(required) or 'classes'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from logitstore.errors import QueryLimitError, UsageError
@@ -28,9 +28,9 @@ class Limits:
     :param temp_space: bytes of temporary files; 0 for none.
     """
 
-    timeout: float = 600.0
+    timeout: float = 120.0
     memory: int = 384 * 10**6
-    temp_space: int = 10**9
+    temp_space: int = 500 * 10**6
 
     @staticmethod
     def of(timeout: str | None = None, memory: str | None = None, temp_space: str | None = None) -> Limits:
@@ -47,6 +47,12 @@ class Limits:
             if text is not None:
                 found[name] = _seconds(text, source) if name == "timeout" else _bytes(text, source, name == "memory")
         return Limits(**found)
+
+    @staticmethod
+    def of_filter() -> Limits:
+        """The limits of an expression over the rows of a manifest, which takes a moment: the default time is short."""
+        found = Limits.of()
+        return found if VARIABLES["timeout"] in os.environ else replace(found, timeout=_FILTER_TIMEOUT)
 
     def exceeded(self, name: str, more: str = "") -> QueryLimitError:
         """The error of a query that went beyond one of the limits, by its name."""
@@ -87,3 +93,4 @@ def _bytes(text: str, source: str, positive: bool) -> int:
 
 
 _SMALLEST = 32 * 10**6
+_FILTER_TIMEOUT = 15.0  # seconds; of a million rows it takes less than one

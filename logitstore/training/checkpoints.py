@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from logitstore.digests import digest
+from logitstore.documents import parse_json
 from logitstore.errors import RunError
 from logitstore.files import clear_partials, read_whole, write_whole
 from logitstore.plugins import OWN_ERRORS
@@ -64,7 +65,7 @@ def decode(content: bytes) -> Checkpoint:
     """
     first, _, body = content.partition(b"\n")
     try:
-        header = json.loads(first)
+        header = parse_json(first)
     except ValueError as error:
         raise DamagedCheckpoint("no header") from error
     if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
@@ -159,7 +160,7 @@ class Checkpoints:
                 line = file.readline()
             try:
                 named |= set(json.loads(line)["weights"])
-            except (ValueError, KeyError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 path.unlink()  # it is damaged, and a newer one is there
         clear_partials(self.folder)
         for path in self._paths(_WEIGHTS):

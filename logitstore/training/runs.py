@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from logitstore.classes import check_classes
 from logitstore.digests import hasher
-from logitstore.documents import read_small
+from logitstore.documents import load_json
 from logitstore.errors import RunError, TeacherError
 from logitstore.files import read_whole, write_whole
 from logitstore.models.registry import build, is_own
@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 FORMAT = "logitstore-run"
 VERSION = 1
 CONFIG_NAME = "run.json"
+#: Bytes and values that a JSON file of a run may have.
+MOST_BYTES = 1 << 26
+MOST_VALUES = 2_000_000
 WEIGHTS_NAME = "model.safetensors"
 _STUDENT = "?student="
-_MOST_CONFIG = 1 << 26  # bytes of run.json
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,8 @@ def _config(path: Path) -> dict[str, Any]:
     if not is_run(path):
         raise RunError(f"{str(path)!r} is not a run folder: it has no {CONFIG_NAME}, which a finished training writes")
     try:
-        config = json.loads(read_small(path / CONFIG_NAME, _MOST_CONFIG))  # NaN, too: a loss may be one
-    except (ValueError, OSError, RecursionError) as error:
+        config = load_json(path / CONFIG_NAME, MOST_BYTES, MOST_VALUES, nan=True)
+    except (ValueError, OSError) as error:
         raise RunError(f"run {str(path)!r}: {CONFIG_NAME} is not readable JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise RunError(f"{str(path)!r} is not a run folder of this project: {CONFIG_NAME} has no format {FORMAT!r}")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from logitstore.documents import DocumentError, load_json
+from logitstore.documents import load_json
 from logitstore.errors import RunError
 from logitstore.files import clear_partials, is_partial, write_whole
 from logitstore.models.machine import keep_freed_memory, pick_device, versions
@@ -31,7 +31,7 @@ from logitstore.training.loop import Epoch, FitProgress, FitResult, Objective, f
 from logitstore.training.options import INDIFFERENT, LoopOptions, warm_up_of
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group, joined, own_device
-from logitstore.training.runs import is_run, load_run, save_run
+from logitstore.training.runs import MOST_BYTES, MOST_VALUES, is_run, load_run, save_run
 
 OPTIONS_NAME = "training.json"
 CONFIG_NAME = "config.yaml"
@@ -220,8 +220,8 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         found = sorted(path.name for path in folder.iterdir())[0]
         raise RunError(f"{str(folder)!r} is not empty (it holds {found!r}) and not a training's; {_REMEDY}")
     try:
-        there = load_json(folder / OPTIONS_NAME)
-    except (DocumentError, OSError) as error:
+        there = load_json(folder / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
+    except (ValueError, OSError) as error:
         raise RunError(f"{str(folder / OPTIONS_NAME)!r} is damaged ({error}); {_REMEDY}") from error
     if changed := _differences(there, asked):
         raise RunError(f"{str(folder)!r} holds another training ({changed}); {_REMEDY}")

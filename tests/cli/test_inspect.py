@@ -249,7 +249,7 @@ def test_the_help_has_examples() -> None:
     text = CliRunner().invoke(inspect_command, ["--help"]).output
     assert "logitstore inspect store" in text
     assert "-p name Dog" in text
-    for default in ("600", "384MB", "1GB"):
+    for default in ("120", "384MB", "500MB"):
         assert f"[default: {default}]" in " ".join(text.split())
 
 

@@ -17,14 +17,16 @@ FAULTS = {
     "out_of_range": "probabilities lie in [0, 1]",
     "raises": "failed: RuntimeError: out of memory, say",
 }
-REPAIRED = TONE_TEACHER.replace("if self.calls < 4:", "if True:")
+#: A teacher that says itself which it is, as one does whose code is mended.
+STATED = TONE_TEACHER.replace("self.slope =", 'self.digest = f"tones-{slope}"\n        self.slope =')
+REPAIRED = STATED.replace("if self.calls < 4:", "if True:")
 
 
 @pytest.fixture(scope="module")
 def repaired(tmp_path_factory, nursery) -> World:
     """A world with a teacher that is going to be broken."""
     world = make_world(tmp_path_factory.mktemp("repaired"), nursery, 12, "--shard-clips", "2")
-    assert REPAIRED != TONE_TEACHER
+    assert REPAIRED != STATED != TONE_TEACHER
     return world
 
 
@@ -40,7 +42,7 @@ def test_a_teacher_that_fails_in_the_middle(repaired: World, counted, fault):
         assert repaired.nursery.run(repaired.root, arguments).status == 0
         world = World(repaired.root, repaired.nursery, arguments, contents(repaired.store), 0)
         world.finish()
-        teachers.write_text(TONE_TEACHER.replace("calls < 4", f"calls < {chance.randint(1, 8)}"))
+        teachers.write_text(STATED.replace("calls < 4", f"calls < {chance.randint(1, 8)}"))
         left = world.build()
         assert left.status == 1, left.out
         assert spec in left.error

@@ -33,7 +33,7 @@ class Bands(torch.nn.Module):
         power = torch.fft.rfft(waveforms).abs().square()
         edge = 16000 * len(power[0]) // self.sample_rate
         low, high = power[:, :edge].sum(1), power[:, edge:].sum(1)
-        return torch.stack([low, high], 1).div((low + high)[:, None] + 1e-9).clamp(0, 1)
+        return torch.stack([low, high], 1).div((low + high)[:, None] + 1e-9).clamp(0, 0.95)
 
 make = Bands
 """
@@ -75,7 +75,9 @@ def test_the_recipe_is_what_every_teacher_hears(root, teachers, recipe, why):
 
 def test_a_store_of_another_recipe_is_gone_on_with_by_that(root):
     built(root, recipe="none")
-    assert built(root, views=4) == ["recipe none, which the store was begun with"]
+    said, alike = built(root, views=4)
+    assert said == "recipe none, which the store was begun with"
+    assert alike.startswith("all 4 views of a clip are alike, for the recipe 'none' has no op")
     assert open_store(root / "store").views == 4
     with pytest.raises(MismatchError, match=r"recipe: stored .*none.*, asked .*ced"):
         built(root, recipe="ced")
@@ -135,7 +137,7 @@ def test_views_have_the_highest_rate_that_a_teacher_takes(root):
     assert built(root, sample_rate=16_000, **low) == [said.format("as --sample-rate asks")]
     assert open_store(root / "low").targets(0, [0])[0][0, 0] == 0
     # a store that is there keeps its rate
-    assert built(root, **low | {"views": 2}) == [said.format("which the store was begun with")]
+    assert said.format("which the store was begun with") in built(root, **low | {"views": 2})
     assert open_store(root / "low").views == 2
     with pytest.raises(MismatchError, match="sample_rate: stored 16000, asked 32000"):
         built(root, sample_rate=32_000, **low)

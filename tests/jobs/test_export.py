@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from logitstore.cli.export import export_command
-from logitstore.errors import MissingExtraError, StoreError, UsageError
+from logitstore.errors import MissingExtraError, OutputError, UsageError
 from logitstore.jobs.export import export_ced, export_parquet
 from logitstore.jobs.imports.ced import CedImport, import_ced
 from logitstore.store.reader import open_store
@@ -194,7 +194,7 @@ def test_nothing_is_left_of_an_export_that_fails(made: Made, tmp_path: Path) -> 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(StoreError, match=r"cannot write .*flat.parquet: No space left on device"):
+    with pytest.raises(OutputError, match=r"flat.parquet' cannot be written: No space left on device"):
         export_parquet(open_store(made.path), tmp_path / "flat.parquet", advance=full)
     assert list(tmp_path.iterdir()) == []
 

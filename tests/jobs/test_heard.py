@@ -131,7 +131,7 @@ def test_a_clip_that_has_gone_is_a_failure_of_the_new_views_alone(tmp_path):
     build(options(tmp_path, **folder(tmp_path, sounds())))
     (tmp_path / "audio" / "0.wav").unlink()
     summary = build(options(tmp_path, views=4))
-    assert (summary.made_views, [path for path, _ in summary.failures]) == (4, ["0.wav"])
+    assert (summary.made_views, [failure.path for failure in summary.failures]) == (4, ["0.wav"])
 
 
 def more(root, **changes):

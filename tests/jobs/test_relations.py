@@ -377,8 +377,8 @@ def test_a_killed_build_goes_on_to_the_same_bytes(root, monkeypatch):
 
         return write
 
-    monkeypatch.setattr(LocalStorage, "put", counted(LocalStorage.put))
-    monkeypatch.setattr(LocalStorage, "create", counted(LocalStorage.create))
+    monkeypatch.setattr(LocalStorage, "_put", counted(LocalStorage._put))
+    monkeypatch.setattr(LocalStorage, "_create", counted(LocalStorage._create))
     kills = 0
     for writes in itertools.count(0, 2):
         left["writes"] = writes
@@ -395,7 +395,7 @@ def test_more_views_and_more_clips_use_the_basis_that_is_there(root):
     build(with_relations(root))
     before = contents(root / "store")
     build(with_relations(root, views=5))
-    write_audio(root / "more", 5, seconds=0.7)
+    write_audio(root / "more" / "later", 5, seconds=0.7)
     extend(ExtendOptions(store=str(root / "store"), source=str(root / "more"), teachers=TEACHERS, device="cpu"))
     after = contents(root / "store")
     assert all(after[name] == content for name, content in before.items())

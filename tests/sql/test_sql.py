@@ -168,7 +168,7 @@ def test_a_limit_is_a_failed_job_and_a_query_error() -> None:
 
 
 def test_limits_are_read_from_options_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Limits.of() == Limits() == Limits(600, 384_000_000, 1_000_000_000)
+    assert Limits.of() == Limits() == Limits(120, 384_000_000, 500_000_000)
     assert Limits.of("0", "2GiB", "0") == Limits(0, 2 << 30, 0)
     monkeypatch.setenv("LOGITSTORE_SQL_TIMEOUT", "2.5")
     monkeypatch.setenv("LOGITSTORE_SQL_TEMP_SPACE", "1.5 gb")

@@ -526,6 +526,7 @@ def _claim(**more: Any) -> bytes:
     "content",
     [_claim(expires=9e12), _claim(expires=-1), _claim(expires=1e308), b"", b"[", b"[" * 100_000, b"x" * 10**6, _claim(expires="x"),
      *(_claim(host=socket.gethostname(), pid=pid) for pid in (10**30, 0, -1, 2**31 - 1))],
+    ids=map(str, range(12)),
 )  # fmt: skip
 def test_a_claim_that_no_builder_holds_holds_nobody_up(made, content):
     (made / "claims").mkdir()

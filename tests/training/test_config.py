@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_right_is_refused_in_a_line(root, tmp_path, values
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("- a\n- b\n", "holds a list; it must map options to values"), ("a: [", "is not YAML: while parsing")],
+    [("- a\n- b\n", "holds a list; it must map options to values"), ("a: [", "is not YAML that can be used: line 2")],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
     (tmp_path / "c.yaml").write_text(content)
@@ -169,7 +169,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
 def test_an_argument_that_is_not_yaml_is_refused():
     done = invoke(train_student_command, "--model-arg", "width=[")
     assert done.exit_code == 2
-    assert "'width=[': the value is not YAML; quote it" in done.output
+    assert "'width=[': the value is not YAML that can be used (line" in done.output
 
 
 def test_a_teachers_config_repeats_it_too(root, tmp_path):

@@ -291,7 +291,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
             )
         stored_views = Piece(job.storage, manifest, writer.root_digest)
         heard = Heard(stored_views, audio, job.ask, pool, named(options.source))
-        if isinstance(options, Extension):
+        if isinstance(options, Extension) and options.skip_known:
             for commit in _given_again(job, writer):
                 heard.check(commit)
         waiting = set(chosen)
