@@ -83,8 +83,10 @@ class Claimer:
         with self._lock:
             self._held[name] = content  # first, so that an interrupt at any moment leaves no claim behind
             taken = self._take(name, content)
+            if taken and self._left(content) <= self._lease / 2:  # that took long: it may have expired by now
+                taken = self._sure(name)
             if not taken:
-                del self._held[name]
+                self._held.pop(name, None)
         return taken
 
     def keep(self, shard: int) -> bool:

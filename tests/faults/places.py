@@ -30,7 +30,7 @@ class File:
     content: bytes = b""
     kept: bytes | None = None
     changed: float = 0.0
-    locked: Builder | None = None
+    locked: tuple[Builder, int] | None = None  # by which process, through which descriptor
 
     def lose(self, chance: random.Random) -> None:
         if self.kept != self.content:
@@ -117,9 +117,9 @@ class Disk:
     def call(self, what: str, path: Any = "", acts: bool = False) -> None:
         self.world.scheduler.step(f"{what} {path}", acts=acts)
 
-    def find(self, path: PurePosixPath) -> Any:
+    def find(self, path: PurePosixPath | str) -> Any:
         entry: Any = self.root
-        for name in path.parts:
+        for name in path.split("/") if isinstance(path, str) else path.parts:
             if not isinstance(entry, Folder):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
             if name not in entry.entries:
@@ -183,7 +183,7 @@ def _disk() -> Disk:
 
 def _close(number: int) -> None:
     file = _disk().open_files.pop(number, None)
-    if isinstance(file, File) and file.locked is World.now.builder:
+    if isinstance(file, File) and file.locked is not None and file.locked[1] == number:
         file.locked = None
 
 
@@ -320,10 +320,10 @@ class SimulatedOs:
 
     @staticmethod
     def open(path: Any, flags: int) -> int:
-        found = _disk().find(SimulatedPath(path))
+        found = _disk().find(path)
         if isinstance(found, File):
             _disk().call("open", path)
-            found = _disk().find(SimulatedPath(path))
+            found = _disk().find(path)
         return _disk().opened(found)
 
     @staticmethod
@@ -337,7 +337,7 @@ class SimulatedOs:
 
     @staticmethod
     def lstat(path: Any) -> Any:
-        return _status(_disk().find(SimulatedPath(path)))
+        return _status(_disk().find(path))
 
     @staticmethod
     def fstat(number: int) -> Any:
@@ -356,7 +356,7 @@ class SimulatedOs:
     def walk(path: Any, **_: object) -> Iterator[tuple[str, list[str], list[str]]]:
         _disk().call("list", path)
         try:
-            found = _disk().find(SimulatedPath(path))
+            found = _disk().find(path)
         except (FileNotFoundError, NotADirectoryError):
             return
         if isinstance(found, File):
@@ -380,9 +380,9 @@ class SimulatedFcntl:
     def flock(number: int, flags: int) -> None:
         _disk().call("lock")
         file = _disk().open_files[number]
-        if file.locked is not None and file.locked.alive:
+        if file.locked is not None and file.locked[0].alive:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        file.locked = World.now.builder
+        file.locked = (World.now.builder, number)
 
 
 # a bucket, down to the requests

@@ -209,6 +209,17 @@ def _parts(place: Any, shard_clips: int) -> tuple[parts.Part, ...]:
     return _parts_cache(tuple((name, place.get(name)) for name in names), shard_clips)
 
 
+_plans: dict[Any, Any] = {}
+_plan_extension = writer.plan_extension
+
+
+def _plan(held: Any, table: pa.Table, location: str, skip_known: bool) -> Any:
+    key = (tuple(part.digest for part in held), tuple(table["path"].to_pylist()), skip_known)
+    if key not in _plans:
+        _plans[key] = _plan_extension(held, table, location, skip_known)
+    return _plans[key]
+
+
 _clip_bytes: dict[tuple[str, ...], bytes] = {}
 
 
@@ -298,7 +309,7 @@ def simulated() -> Iterator[None]:
             "threading": SimpleNamespace(Lock=_Lock, Event=_Event, Thread=_Thread), "Claimer": _Watched,
         },
         cloud: {"_pool": _Pool, "_check_process": lambda: None},
-        writer: {"encode_group": _group, "encode_clips": _clips, "read_parts": _parts},
+        writer: {"encode_group": _group, "encode_clips": _clips, "read_parts": _parts, "plan_extension": _plan},
         jobs: {
             "try_out": lambda *_, **__: None, "Heard": lambda *_: SimpleNamespace(check=lambda commit: None),
             "time": _Time, "make_block": _make_block, "ClipAudio": lambda *_: None, "holds": lambda *_: True,

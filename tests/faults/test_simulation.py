@@ -20,7 +20,7 @@ from tests.faults.conftest import FULL
 from tests.faults.simulation import PLACES, ViolationError, run_seed, simulated
 
 #: Seeds on each place, in so many tests that two workers share them.
-SEEDS = {"folder": 4_000, "bucket": 6_000}
+SEEDS = {"folder": 2_500, "bucket": 7_500}
 TESTS = 10
 MOST = 3_000  # seeds that a bug may take to be found
 
