@@ -12,6 +12,7 @@ sidecar ``PATH.json`` beside a local folder, or ``?scores=`` in the spec, says o
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from torch.nn import functional as F
 
 from logitstore.classes import audioset_indices, check_classes
+from logitstore.digests import digest
 from logitstore.errors import MissingExtraError, TeacherError
 from logitstore.models.fbank import KaldiFbank, KaldiFrontEnd
 from logitstore.models.sidecar import check_rate, check_scores, read_sidecar
@@ -51,6 +53,8 @@ _WAVEFORM_MODELS = (
 )
 _PROBLEM_TYPES = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
 _VARIANCE_FLOOR = 1e-7
+#: Keys of a config file that decide nothing of what a model says.
+_SAYS_NOTHING = ("transformers_version", "torch_dtype", "dtype", "architectures")
 
 
 class HfTeacher(Teacher):
@@ -65,7 +69,16 @@ class HfTeacher(Teacher):
         self.classes = classes
         self.scores = scores
         self.sample_rate = check_rate(extractor.sampling_rate, whose=f"teacher {spec!r}")
-        self.digest = weights_digest(model.state_dict())
+        self._weights = self.digest = weights_digest(model.state_dict())
+
+    def stated(self, config: dict[str, Any]) -> Self:
+        """This teacher, known by its config file too, which says how the weights are used: heads, strides, activation."""
+        said = {key: value for key, value in config.items() if not key.startswith("_") and key not in _SAYS_NOTHING}
+        self.digest = digest(f"{self._weights} {json.dumps(said, sort_keys=True, default=str)}".encode())
+        return self
+
+    def earlier_digests(self) -> tuple[str, ...]:
+        return (self._weights,)
 
     def inputs(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         """The model's input of waveforms float32 (B, S)."""
@@ -193,6 +206,7 @@ def load(spec: str, rest: str) -> HfTeacher:
     try:
         safe = {"local_files_only": local, "trust_remote_code": False}
         config = transformers.AutoConfig.from_pretrained(source, **safe)
+        written, _ = type(config).get_config_dict(source, local_files_only=local)
         if config.model_type != AST and config.model_type not in _WAVEFORM_MODELS:
             raise TeacherError(
                 f"teacher {spec!r}: models of type {config.model_type!r} have a front end that is not known; known "
@@ -238,7 +252,7 @@ def load(spec: str, rest: str) -> HfTeacher:
         )
     classes, scores = _classes_and_scores(spec, path if local else None, config, options.get("scores"))
     kind = AstTeacher if config.model_type == AST else WaveformTeacher
-    return kind(spec, model, extractor, classes, scores)
+    return kind(spec, model, extractor, classes, scores).stated(written)
 
 
 def _classes_and_scores(spec: str, path: Path | None, config: Any, option: str | None) -> tuple[tuple[str, ...], str]:

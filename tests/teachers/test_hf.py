@@ -179,3 +179,19 @@ def test_models_that_cannot_teach(tmp_path: Path) -> None:
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "swapped")
     with pytest.raises(TeacherError, match="the front end Wav2Vec2FeatureExtractor is not known"):
         load_teacher(spec)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_attention_heads", 4), ("hidden_act", "relu"), ("layer_norm_eps", 1e-3)]
+)
+def test_a_config_that_says_otherwise_is_another_teacher(tmp_path: Path, key: str, value: Any) -> None:
+    spec = _ast(tmp_path / "model")
+    before = load_teacher(spec)
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"transformers_version": "0"}))
+    assert load_teacher(spec).digest == before.digest
+    file.write_text(json.dumps(config | {key: value}))
+    after = load_teacher(spec)
+    assert after.digest != before.digest
+    assert after.earlier_digests() == before.earlier_digests() != (before.digest,)
