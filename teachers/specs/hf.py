@@ -72,7 +72,7 @@ class HfTeacher(Teacher):
         self._weights = self.digest = weights_digest(model.state_dict())
 
     def stated(self, config: dict[str, Any]) -> Self:
-        """This teacher, known by its config file too, which says how the weights are used: heads, strides, activation."""
+        """This teacher, known by its config file too, which says how weights are used: heads, strides, activation."""
         said = {key: value for key, value in config.items() if not key.startswith("_") and key not in _SAYS_NOTHING}
         self.digest = digest(f"{self._weights} {json.dumps(said, sort_keys=True, default=str)}".encode())
         return self

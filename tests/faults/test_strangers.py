@@ -233,7 +233,7 @@ def run(tmp_path: Path) -> Path:
         ({"model_args": {"width": 10**6}}, "tensors differ"),
         ({"model_args": {"width": "4"}}, "width"),
         ({"model_args": {"width": [4]}}, "width"),
-        ({"model_args": {"width": 10**30}}, "width|model_args"),
+        ({"model_args": {"width": 10**30}}, "not readable JSON"),
         ({"model": "ced-base", "model_args": {"depth": 3000, "dim": 10**5}}, "tensors differ|heads"),
         ({"model": "ced-tiny", "model_args": {"frames": 10**12}}, "tensors differ|model_args"),
         ({"classes": [str(n) for n in range(10**5)]}, "tensors differ"),
