@@ -41,6 +41,8 @@ AUDIO_SUFFIXES = SNDFILE_SUFFIXES | media.SUFFIXES
 
 #: More frames than this are not believed: 18 days at 44.1 kHz.
 MAX_FRAMES = 1 << 36
+#: Rates in Hz below this are not believed.
+LEAST_RATE = 100
 #: Nor more than these a byte of the file: FLAC holds silence in the least, up to 65,535 frames in some 10 bytes.
 MAX_FRAMES_A_BYTE = 1 << 14
 
@@ -116,6 +118,7 @@ def opened(audio: Audio) -> Iterator[Opened]:
     """
     if isinstance(audio, Pcm):
         whole = Length(audio.frames, audio.rate, audio.frames)
+        _require_rate(audio.rate)
         yield Opened(audio.rate, lambda: whole, False, lambda start, length: _read_pcm(audio, start, length))
         return
     with ExitStack() as stack:
@@ -125,7 +128,15 @@ def opened(audio: Audio) -> Iterator[Opened]:
             raise AudioError("empty: zero bytes")
         sound = _opened(audio, stream, size, _known(audio, stream, size))
         stack.callback(sound.close)
-        yield sound.opened()
+        found = sound.opened()
+        _require_rate(found.rate)
+        yield found
+
+
+def _require_rate(rate: int) -> None:
+    """Refuse a rate that no sound has: at 1 Hz, 32 KB would be four hours."""
+    if rate < LEAST_RATE:
+        raise AudioError(f"the header says {rate} Hz; less than {LEAST_RATE} Hz is no sound: mend the header")
 
 
 def _opened(audio: Path | BinaryIO, stream: BinaryIO, size: int, known: _Known) -> _Streams | _Media:

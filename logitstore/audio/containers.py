@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import BinaryIO
 
+from logitstore.errors import AudioError
+
 _GIB4 = 1 << 32
 _NEAR = 1 << 16  # sizes this near to 2 or 4 GiB are no sizes: what is written where the end is not known yet
 _BLOCK = 1 << 16
@@ -227,6 +229,16 @@ def _chunks_follow(stream: BinaryIO, at: int, end: int, kind: str) -> bool:
 
 _PCM = {1: {8: "PCM_U8", 16: "PCM_16", 24: "PCM_24", 32: "PCM_32"}, 3: {32: "FLOAT", 64: "DOUBLE"}}
 _LAWS = {6: "ALAW", 7: "ULAW"}
+_MOST_CHUNKS = 10_000
+
+
+def _few() -> Iterator[None]:
+    """As many steps as the chunks before the sound can need: a file of nothing but empty ones has millions.
+
+    :raises AudioError: after all of them.
+    """
+    yield from (None for _ in range(_MOST_CHUNKS))
+    raise AudioError(f"not readable as audio: more than {_MOST_CHUNKS:,} chunks come before any sound")
 
 
 def _riff(stream: BinaryIO, base: int, end: int) -> _Chunk | None:
@@ -235,7 +247,9 @@ def _riff(stream: BinaryIO, base: int, end: int) -> _Chunk | None:
     chunk = _Chunk(outer=base + 8 + struct.unpack_from(order + "I", head, 4)[0])
     chunk.sizes.append(_Size(base + 4, order + "I", "file", -8))
     long_outer, long_size, long_at, position = 0, 0, 0, base + 12
-    while position + 8 <= end:
+    for _ in _few():
+        if position + 8 > end:
+            break
         name, size = struct.unpack(order + "4sI", _at(stream, position, 8))
         position += 8
         body = _at(stream, position, min(size, 40)) if name in (b"fmt ", b"ds64") else b""
@@ -271,7 +285,9 @@ _AIFF_UNITS |= {b"fl64": 8, b"FL64": 8, b"alaw": 1, b"ALAW": 1, b"ulaw": 1, b"UL
 def _aiff(stream: BinaryIO, base: int, end: int) -> _Chunk | None:
     chunk = _Chunk(sizes=[_Size(base + 4, ">I", "file", -8)])
     position = base + 12
-    while position + 8 <= end:
+    for _ in _few():
+        if position + 8 > end:
+            break
         name, size = struct.unpack(">4sI", _at(stream, position, 8))
         position += 8
         if name == b"COMM":
@@ -309,7 +325,9 @@ def _au(stream: BinaryIO, base: int, end: int) -> _Chunk | None:
 def _w64(stream: BinaryIO, base: int, end: int) -> _Chunk | None:
     chunk = _Chunk(wraps=False, sizes=[_Size(base + 16, "<Q", "file")])
     position = base + 40
-    while position + 24 <= end:
+    for _ in _few():
+        if position + 24 > end:
+            break
         name, size = struct.unpack("<16sQ", _at(stream, position, 24))
         if name[:4] == b"fmt " and size >= 40:
             chunk.unit = struct.unpack_from("<H", _at(stream, position + 24, 16), 12)[0]
@@ -324,7 +342,9 @@ def _w64(stream: BinaryIO, base: int, end: int) -> _Chunk | None:
 def _caf(stream: BinaryIO, base: int, end: int) -> _Chunk | None:
     chunk = _Chunk(wraps=False)
     position = base + 8
-    while position + 12 <= end:
+    for _ in _few():
+        if position + 12 > end:
+            break
         name, size = struct.unpack(">4sq", _at(stream, position, 12))
         position += 12
         if name == b"desc" and size >= 32:

@@ -266,3 +266,19 @@ def test_another_kind_than_the_name_says(tmp_path: Path, content: bytes, reason:
     with pytest.raises(AudioError, match=reason):
         frame_count(tmp_path / "x.wav")
     assert len(heard(tmp_path, encoded(noise(), "FLAC"))[0]) == SECONDS * RATE
+
+
+def test_a_file_of_empty_chunks_ends(tmp_path):
+    for name, head in (("a.wav", b"RIFF\0\0\0\0WAVE"), ("b.aiff", b"FORM\0\0\0\0AIFF")):
+        with (tmp_path / name).open("wb") as file:
+            file.write(head)
+            file.truncate(1_500_000_000)  # a hole: no room is taken
+        with pytest.raises(AudioError, match="more than 10,000 chunks come before any sound"):
+            frame_count(tmp_path / name)
+
+
+@pytest.mark.parametrize("rate", [1, 7, 99])
+def test_a_rate_that_no_sound_has_is_not_believed(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), rate)
+    with pytest.raises(AudioError, match=f"the header says {rate} Hz; less than 100 Hz is no sound"):
+        frame_count(tmp_path / "a.wav")

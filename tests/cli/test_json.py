@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,8 @@ def test_json_of_every_command_has_the_keys_of_the_page(tmp_path, monkeypatch, c
     Path("more/another.wav").write_bytes(Path("audio/03.wav").read_bytes())
     wrong = []
     for heading, line, wanted in LINES:
+        if heading == "export-student" and find_spec("onnxscript") is None:  # the extra `onnx` is not installed
+            continue
         if line == "verify damaged":
             copy_damaged(Path("store"), Path("damaged"))
         monkeypatch.setattr(sys, "argv", ["logitstore", *line.split(), "--json"])
