@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from logitstore.audio import packed
 from logitstore.audio.audiofile import Audio, InMemory
 from logitstore.audio.classlabel import with_names
-from logitstore.audio.source import first_line, user_columns
+from logitstore.audio.source import check_columns, first_line, user_columns
 from logitstore.errors import AudioError, SourceError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class ParquetSource(packed.Packed):
         file = self.root / name
         try:
             schema = pq.read_schema(file)
+            check_columns(schema.names, str(file))
             column = _audio_column(schema, file)
             kind = schema.field(column).type
             named = f"{column}_path"

@@ -698,3 +698,10 @@ def test_what_encoded_hdf5_may_hold_beside_its_sound(tmp_path: Path) -> None:
         file.create_dataset("mp3", (1,), dtype=h5py.vlen_dtype(np.uint8))
     with pytest.raises(SourceError, match="audio_name has 2 names, and mp3 1 recordings"):
         keys(str(tmp_path / "b.h5"))
+
+
+def test_packed_parquet_with_a_column_twice_is_refused_by_name(tmp_path: Path) -> None:
+    sound = pa.array([b"RIFF"], pa.binary())
+    pq.write_table(pa.table([sound, sound], names=["audio", "audio"]), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match="the column 'audio' is there twice"):
+        open_source(str(tmp_path / "a.parquet")).listing()
