@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from tests.faults import mutate
-from tests.faults.fuzz_store import MOST_MIB, _peak, fault
+from tests.faults.fuzz_store import _peak, fault
 from tests.faults.mutate import Changes
 
 RATE = 8000
+MOST_MIB = 1024  # that a mutation may add to the memory: pyarrow believes what a page of Parquet says of its size
 _MOST_ROWS = 300  # of a table: a group of rows of audio is read whole, however well it was packed
 
 
