@@ -299,10 +299,10 @@ class _Streams:
             if part.raw is not None:
                 raw = {"format": "RAW", "samplerate": part.raw.rate, "channels": part.raw.channels}
                 raw |= {"subtype": part.raw.subtype, "endian": part.raw.endian}
-            handle = soundfile.SoundFile(_Window(stream, replace(part, prefix=b"")), **raw)
+            handle = soundfile.SoundFile(_PutRight(stream, replace(part, prefix=b"")), **raw)
         if part.prefix and part.frames is not None and abs(handle.frames - part.frames) > MP3_SLACK:
             handle.close()  # it guessed its length from its first frames
-            handle = soundfile.SoundFile(_Window(stream, part))
+            handle = soundfile.SoundFile(_PutRight(stream, part))
         return handle
 
     def _read(self, number: int, start: int, length: int) -> tuple[F32, str]:
@@ -388,12 +388,14 @@ def _close(sound: media.Sound, owned: BinaryIO | None) -> None:
         owned.close()
 
 
-class _Window(io.RawIOBase):
-    """One stream of a file as a file of its own, its header put right."""
+class Window(io.RawIOBase):
+    """A part of a file as a file of its own: its place in it. What reads it says where its bytes are.
 
-    def __init__(self, stream: BinaryIO, part: Stream) -> None:
-        self._stream, self._part, self._at = stream, part, 0
-        self._size = len(part.prefix) + part.size
+    :param size: in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._at = size, 0
 
     def readable(self) -> bool:
         return True
@@ -408,6 +410,14 @@ class _Window(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
+
+
+class _PutRight(Window):
+    """One stream of a file, its header put right."""
+
+    def __init__(self, stream: BinaryIO, part: Stream) -> None:
+        super().__init__(len(part.prefix) + part.size)
+        self._stream, self._part = stream, part
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")

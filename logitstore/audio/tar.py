@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import posixpath
 import re
 import tarfile
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from logitstore.audio.audiofile import AUDIO_SUFFIXES, Audio
+from logitstore.audio.audiofile import AUDIO_SUFFIXES, Audio, Window
 from logitstore.audio.packed import Index, Packed, column_of, is_plain
 from logitstore.audio.source import first_line, text_key, user_columns
 from logitstore.documents import unique_keys
@@ -194,31 +193,17 @@ def _text(name: str) -> str:
 
 def _window(path: Path, offset: int, size: int) -> BinaryIO:
     try:
-        return cast(BinaryIO, io.BufferedReader(_Window(path, offset, size), 1 << 16))
+        return cast(BinaryIO, io.BufferedReader(_Member(path, offset, size), 1 << 16))
     except OSError as error:
         raise AudioError(f"cannot be opened: {error.strerror}") from None
 
 
-class _Window(io.RawIOBase):
-    """Bytes [offset, offset + size) of a file, as a file."""
+class _Member(Window):
+    """Bytes [offset, offset + size) of a file."""
 
     def __init__(self, path: Path, offset: int, size: int) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._offset, self._size, self._at = offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
+        super().__init__(size)
+        self._file, self._offset = path.open("rb", buffering=0), offset
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")

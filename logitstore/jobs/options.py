@@ -199,7 +199,7 @@ class VerifyOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepairOptions(DeviceOptions, WorkerOptions):
+class RepairOptions(DeviceOptions, WorkerOptions, ColumnOptions):
     """What ``logitstore repair`` is asked. Without audio and teachers, it says what is lost."""
 
     store: Store

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.source import ColumnNames
 from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError, UsageError
 from logitstore.jobs.build.block import BlockPlan, make_block
@@ -34,6 +35,7 @@ from logitstore.store.format.parts import KEY, encode_clips, read_parts
 from logitstore.store.names import BLOCKS, CLIPS, part_name
 from logitstore.store.piece import Piece
 from logitstore.store.shards import missing_views
+from logitstore.store.sql.tables import joined_names
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.writer import StoreWriter
 from logitstore.texts import in_lines
@@ -41,7 +43,6 @@ from logitstore.texts import in_lines
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from logitstore.audio.source import Source
 
 _GROUP = re.compile(rf"{BLOCKS}/(\d{{6,}})-(\d+)-(\d+)(\.r\d+)?")
 _CHECKED = 4  # sound blocks that the audio and the teachers are held against before anything is made
@@ -145,8 +146,9 @@ class _Repair:
             for block in blocks
             if block.commit is None and commits.object_name(block.name) not in committed
         ]
-        if blocks and self.options.teachers and self.manifest.device_kind != IMPORTED:
-            blocks = self._make(blocks, found.sound)
+        audio = self.options.audio_root or self.options.source
+        if blocks and audio is not None and self.options.teachers and self.manifest.device_kind != IMPORTED:
+            blocks = self._make(audio, blocks, found.sound)
         for block in blocks:
             clips = self._clips_of(block)
             text = f"block {block.name}: {clips:,} clips x {block.stop - block.start} views"
@@ -172,7 +174,9 @@ class _Repair:
         damaged = [name for name in names if name in known and _digest(contents[name]) != known[name]]
         if not damaged and contents[part_name(0)] is not None:
             return
-        candidates = list(self._scanned([name for name in names if name not in damaged])) if self.options.source else []
+        given = self.options.source
+        sound = [name for name in names if name not in damaged]
+        candidates = [] if given is None else list(self._scanned(given, sound))
         for name in damaged:
             content = next((each for each in candidates if digest(each) == known[name]), None)
             if content is None:
@@ -189,7 +193,7 @@ class _Repair:
         clips = {c.shard: c.clips for c in own}
         return f"{sum(clips.values()):,} clips, {sum(c.stored_views for c in own):,} views"
 
-    def _scanned(self, sound: list[str]) -> Iterator[bytes]:
+    def _scanned(self, given: str, sound: list[str]) -> Iterator[bytes]:
         """What a part may be: all clips of the source, or those that no sound part has."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -197,9 +201,11 @@ class _Repair:
         from logitstore.audio.scan import scan
         from logitstore.audio.sources import open_source
 
-        assert self.options.source is not None
-        source = open_source(self.options.source, self.options.audio_root)
-        table = scan(source, clip_seconds=self.manifest.clip_seconds, where=self.options.where, workers=self._workers)
+        source = open_source(given, self.options.audio_root, ColumnNames.of(self.options))
+        table = scan(
+            source, clip_seconds=self.manifest.clip_seconds, where=self.options.where, workers=self._workers,
+            taken=joined_names(self.manifest.recipe),
+        )  # fmt: skip
         yield encode_clips(table)
         tables = [pq.read_table(pa.BufferReader(self.storage.get(name)), columns=list(KEY)) for name in sound]
         held = {key for each in tables for key in zip(*(each[name].to_pylist() for name in KEY), strict=True)}
@@ -261,18 +267,16 @@ class _Repair:
         parts = read_parts(self.storage, self.manifest.shard_clips)
         return StoreWriter(self.storage, self.manifest, self.root, parts, parts)
 
-    def _make(self, blocks: list[_Block], sound: list[Commit]) -> list[_Block]:
+    def _make(self, audio_root: str, blocks: list[_Block], sound: list[Commit]) -> list[_Block]:
         """Make blocks again; those that could not be."""
         from logitstore.audio.sources import open_audio, open_source
 
         options, manifest = self.options, self.manifest
         ensemble = store_ensemble(self.storage.location, manifest, options.teachers, options.device)
-        source: Source
         if options.source is not None:
-            source = open_source(options.source, options.audio_root)
+            source = open_source(options.source, options.audio_root, ColumnNames.of(options))
         else:
-            assert options.audio_root is not None
-            source = open_audio(options.audio_root)
+            source = open_audio(audio_root)
         writer = self._writer()
         cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
         audio = ClipAudio(source, writer.clips, manifest.sample_rate, cache)

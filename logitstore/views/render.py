@@ -45,9 +45,9 @@ def render(
     recipe: Recipe,
     clip_samples: int,
     *,
+    sample_rate: int,
     partners: Sequence[F32 | None] | None = None,
     device: torch.device | str = "cpu",
-    sample_rate: int | None = None,
 ) -> tuple[torch.Tensor, Masks | None]:
     """The waveforms of B views, and what of them is masked.
 
@@ -57,7 +57,7 @@ def render(
     :param clip_samples: length of a view in samples.
     :param partners: for a recipe with mixup, the decoded partner of every view, or None where it has none.
     :param device: where the waveforms are made.
-    :param sample_rate: Hz; only some ops need it.
+    :param sample_rate: of the clips and the views, in Hz.
     :returns: float32 (B, clip_samples), zero after each clip's own length, and masks of NumPy arrays (B,), or None
         under a recipe without spectrogram ops.
     """
@@ -65,10 +65,7 @@ def render(
     waveforms = padded.to(device)
     for op in recipe.ops:
         if isinstance(op, WaveformOp):
-            if sample_rate is None:
-                op.apply(waveforms, lengths, draws.columns, partners)
-            else:
-                op.apply_at(waveforms, lengths, draws.columns, partners, sample_rate)
+            op.apply(waveforms, lengths, draws.columns, partners, sample_rate)
     return waveforms, masks(recipe, draws)
 
 

@@ -68,7 +68,7 @@ class Polarity(WaveformOp):
     def draw(self, words, clips):
         return {"polarity": self._acts(words).astype(np.int64)}
 
-    def apply(self, waveforms, lengths, draws, partners):
+    def apply(self, waveforms, lengths, draws, partners, sample_rate):
         for position, turned in enumerate(draws["polarity"].tolist()):
             if turned:
                 waveforms[position] = -waveforms[position]

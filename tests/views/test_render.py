@@ -40,7 +40,7 @@ def views(rows: list[int]) -> torch.Tensor:
     drawn = DRAWS[index]
     mixed = zip(drawn.columns["mixup_partner"].tolist(), drawn.columns["mixup_weight"].tolist(), strict=True)
     partners = [CLIPS[partner] if weight else None for partner, weight in mixed]
-    return render([CLIPS[row] for row in rows], drawn, ALL, SAMPLES, partners=partners)[0]
+    return render([CLIPS[row] for row in rows], drawn, ALL, SAMPLES, sample_rate=16_000, partners=partners)[0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -127,7 +127,7 @@ NOISE = [-417.0, 41.0, 183.0, -348.0]
 
 def test_rendering_leaves_its_input_alone():
     before = CLIPS[0].copy()
-    render([CLIPS[0]], Draws({"roll": np.array([7])}), parse_recipe([{"op": "roll"}]), SAMPLES)
+    render([CLIPS[0]], Draws({"roll": np.array([7])}), parse_recipe([{"op": "roll"}]), SAMPLES, sample_rate=16_000)
     assert (before == CLIPS[0]).all()
 
 
@@ -186,7 +186,7 @@ def test_where_draws_are_made_a_partner_that_cannot_be_decoded_is_left_out_of_th
         assert (made.draws.columns[name][~alone] == DRAWS.columns[name][~alone]).all()
     again = [None if other < 0 else CLIPS[other] for other in ALL.partners(made.draws).tolist()]
     sounds = [clip if number != broken else clip[:0] for number, clip in enumerate(CLIPS)]
-    assert torch.equal(made.waveforms, render(sounds, made.draws, ALL, SAMPLES, partners=again)[0])
+    assert torch.equal(made.waveforms, render(sounds, made.draws, ALL, SAMPLES, sample_rate=16_000, partners=again)[0])
 
 
 @pytest.mark.parametrize(("start", "length", "rate"), [(3, 7, 16_000), (0, 25, 22_050), (20, 40, 16_000), (5, 3, 8000)])

@@ -128,7 +128,7 @@ def prepare(options: BuildOptions) -> Job:
     source = open_source(options.source, options.audio_root, ColumnNames.of(options))
     clip_table = scan(
         source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers),
-        taken=frozenset().union(*map(joined_names, [fitting(True), fitting(False), *([asked] if asked else [])])),
+        taken=joined_names(asked),
     )  # fmt: skip
     notes = require_found(source, clip_table, options.source, options.audio_root)
 

@@ -35,7 +35,7 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
-from logitstore.views.recipe import Recipe
+from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -57,10 +57,15 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     return makers
 
 
-def joined_names(recipe: Recipe) -> frozenset[str]:
-    """The columns, in lower case, of the tables that ``clip`` joins: beside one of these a user's is ambiguous."""
+def joined_names(recipe: Recipe | None) -> frozenset[str]:
+    """The columns, in lower case, of the tables that ``clip`` joins: beside one of these a user's is ambiguous.
+
+    :param recipe: of the store; None where it is not chosen yet. Those of the recipes to choose from count always, so
+        that a column has one name in a store whatever was asked.
+    """
     keys = {"clip", "view", "rank", "member", "entropy", "top1", "top1_probability", "reason"}
-    drawn = {column.name for column in recipe.sql_columns}
+    recipes = (fitting(True), fitting(False), *(() if recipe is None else (recipe,)))
+    drawn = {column.name for each in recipes for column in each.sql_columns}
     return frozenset(name.lower() for name in {*keys, *drawn, *(name for name, _ in _TOPK)})
 
 

@@ -32,7 +32,7 @@ class BandStop(Band, WaveformOp):
         "stop_steps": "its width in the same steps; 0 where nothing is filtered out",
     }
 
-    def apply_at(
+    def apply(
         self,
         waveforms: torch.Tensor,
         lengths: I64,

@@ -243,19 +243,14 @@ class WaveformOp(Op):
 
     spectrogram: ClassVar[bool] = False
 
-    def apply_at(
+    @abstractmethod
+    def apply(
         self,
         waveforms: torch.Tensor,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
         sample_rate: int,
-    ) -> None:
-        """As :meth:`apply`, which it calls; an op that needs the rate of the views, in Hz, has this instead."""
-        self.apply(waveforms, lengths, draws, partners)
-
-    def apply(
-        self, waveforms: torch.Tensor, lengths: I64, draws: Columns, partners: Sequence[F32 | None] | None
     ) -> None:
         """Change B waveforms where they are.
 
@@ -265,8 +260,8 @@ class WaveformOp(Op):
         :param waveforms: float32 (B, S) at the store's rate, zero after each clip's own length, and so afterwards.
         :param lengths: int64 (B,), the clips' own lengths in samples. :param draws: int64 (B,) a column.
         :param partners: the decoded clip that each is mixed with, or None where it is mixed with none.
+        :param sample_rate: of the views, in Hz.
         """
-        raise NotImplementedError(f"the op {self.name!r} needs the sample rate of the views")
 
 
 @dataclass(frozen=True, kw_only=True)

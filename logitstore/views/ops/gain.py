@@ -43,7 +43,12 @@ class Gain(WaveformOp):
         return {"gain_cdb": np.where(self._acts(words), uniform_integers(words.w1, *self._bounds()), 0)}
 
     def apply(
-        self, waveforms: torch.Tensor, lengths: I64, draws: Columns, partners: Sequence[F32 | None] | None
+        self,
+        waveforms: torch.Tensor,
+        lengths: I64,
+        draws: Columns,
+        partners: Sequence[F32 | None] | None,
+        sample_rate: int,
     ) -> None:
         import torch
 

@@ -69,7 +69,12 @@ class Mixup(WaveformOp):
         return {name: np.where(where, 0, draws[name]) for name in self.columns}
 
     def apply(
-        self, waveforms: torch.Tensor, lengths: I64, draws: Columns, partners: Sequence[F32 | None] | None
+        self,
+        waveforms: torch.Tensor,
+        lengths: I64,
+        draws: Columns,
+        partners: Sequence[F32 | None] | None,
+        sample_rate: int,
     ) -> None:
         import torch
 

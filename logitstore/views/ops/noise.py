@@ -54,7 +54,12 @@ class Noise(WaveformOp):
         return {"noise_snr_cdb": np.where(acts, snr, 0), "noise_key": np.where(acts, key, 0)}
 
     def apply(
-        self, waveforms: torch.Tensor, lengths: I64, draws: Columns, partners: Sequence[F32 | None] | None
+        self,
+        waveforms: torch.Tensor,
+        lengths: I64,
+        draws: Columns,
+        partners: Sequence[F32 | None] | None,
+        sample_rate: int,
     ) -> None:
         import torch
 

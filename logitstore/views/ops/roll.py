@@ -46,7 +46,12 @@ class Roll(WaveformOp):
         return {"roll": np.where(self._acts(words), uniform_integers(words.w1, -most, most + 1), 0)}
 
     def apply(
-        self, waveforms: torch.Tensor, lengths: I64, draws: Columns, partners: Sequence[F32 | None] | None
+        self,
+        waveforms: torch.Tensor,
+        lengths: I64,
+        draws: Columns,
+        partners: Sequence[F32 | None] | None,
+        sample_rate: int,
     ) -> None:
         for position, (length, shift) in enumerate(zip(lengths.tolist(), draws["roll"].tolist(), strict=True)):
             if length and shift % length:

@@ -24,7 +24,7 @@ class Silence(TimeSpan, WaveformOp):
         "silence_length": "its length in ticks; 0 where there is none",
     }
 
-    def apply_at(
+    def apply(
         self,
         waveforms: torch.Tensor,
         lengths: I64,
