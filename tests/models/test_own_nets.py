@@ -70,7 +70,7 @@ def test_names_and_forms_are_listed_without_torch():
         "names(); default_lr('cnn4'); forms(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert list(forms())[0] == "FOLDER"
+    assert next(iter(forms())) == "FOLDER"
     files = {file.stem for file in (Path(teachers.__file__).parent / "specs").glob("*.py")}
     prefixes = {form.partition(":")[0] for form in list(forms())[1:]}
     assert prefixes == files - {"__init__", "run_folder"}
