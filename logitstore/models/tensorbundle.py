@@ -92,7 +92,7 @@ def read_index(content: bytes) -> Index:
     """
     if len(content) < _FOOTER or int.from_bytes(content[-8:], "little") != _MAGIC:
         raise BundleError(
-            f"its {len(content):,} bytes do not end as those of a TensorBundle's index; it is another file, or cut short"
+            f"its {len(content):,} bytes do not end as a TensorBundle's index does; it is another file, or cut short"
         )
     footer = _Reader(content[-_FOOTER:-8], "its footer")
     footer.varint()
@@ -144,13 +144,13 @@ def read_tensors(files: Files, stem: str, index: Index, names: list[str]) -> dic
                 entry = index.entries[name]
                 if offset + entry.size > size:
                     raise BundleError(
-                        f"{name!r} lies at bytes {offset:,} to {offset + entry.size:,} of {file!r}, which has {size:,}; "
-                        "it is cut short"
+                        f"{name!r} lies at bytes {offset:,} to {offset + entry.size:,} of {file!r}, which has only "
+                        f"{size:,}; it is cut short"
                     )
                 data.seek(offset)
                 content = data.read(entry.size)
                 if len(content) != entry.size or masked_crc32c(content) != entry.checksum:
-                    raise BundleError(f"{name!r} is damaged: its checksum (CRC-32C) is not that of its bytes in {file!r}")
+                    raise BundleError(f"{name!r} is damaged: its bytes in {file!r} do not have its CRC-32C")
                 found[name] = np.frombuffer(content, "<f4").astype(np.float32).reshape(entry.shape)
     return found
 
@@ -202,13 +202,13 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
     """Keys and values of a block of a table, in their order."""
     end = offset + size
     if end + _TRAILER > len(content) - _FOOTER:
-        raise BundleError(f"a block lies at bytes {offset:,} to {end:,} of {len(content):,}; the file is cut or damaged")
+        raise BundleError(f"a block lies at bytes {offset:,} to {end:,} of {len(content):,}; the file is damaged")
     kind = content[end]
     if kind:
         how = _COMPRESSIONS.get(kind, f"type {kind}")
         raise BundleError(f"its blocks are compressed ({how}), which TensorFlow does not do; write the model anew")
     if masked_crc32c(content[offset : end + 1]) != int.from_bytes(content[end + 1 : end + _TRAILER], "little"):
-        raise BundleError(f"the block at byte {offset:,} is damaged: its checksum (CRC-32C) is not that of its bytes")
+        raise BundleError(f"the block at byte {offset:,} is damaged: its bytes do not have its CRC-32C")
     block = content[offset:end]
     restarts = struct.unpack("<I", block[-4:])[0] if size >= 4 else 0
     if not 0 < restarts <= size // 4 - 1:
