@@ -97,7 +97,8 @@ def read_index(content: bytes) -> Index:
     footer = _Reader(content[-_FOOTER:-8], "its footer")
     footer.varint()
     footer.varint()  # the index of indices, which is empty
-    shards, entries, end, last = 0, {}, 0, b""
+    shards, end, last = 0, 0, b""
+    entries: dict[str, Entry] = {}
     for _, handle in _block(content, footer.varint(), footer.varint()):
         place = _Reader(handle, "its index of blocks")
         offset, size = place.varint(), place.varint()

