@@ -68,7 +68,8 @@ def test_names_and_forms_are_listed_without_torch():
         "names(); default_lr('cnn4'); forms(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert list(forms()) == ["FOLDER", "ced:FILE", "hf:ID_OR_PATH", "onnx:FILE", "python:MODULE:FACTORY"]
+    assert next(iter(forms())) == "FOLDER"
+    assert {"ced:FILE", "hf:ID_OR_PATH", "onnx:FILE", "python:MODULE:FACTORY", "yamnet:PATH"} <= set(forms())
     assert [default_lr(name) for name in ("cnn4", "mobile", "cnn14", "ced-mini", "ced-base")] == [
         5e-3, 5e-3, 1e-3, 1e-3, 3e-4,
     ]  # fmt: skip
