@@ -18,6 +18,7 @@ from logitstore.evaluation.results import Evaluation
 from logitstore.evaluation.scores import score_rows
 from logitstore.evaluation.stored import StoredRows, join_manifest, join_own
 from logitstore.jobs.options import EvaluateOptions
+from logitstore.notes import note
 
 
 def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | None = None) -> Evaluation:
@@ -79,7 +80,11 @@ def _heard_by_teachers(
         device=options.device,
         precision=options.precision,
     )
+    for line in (*ensemble.notes, *ensemble.unheard("as --sample-rate asks")):
+        note(line)
     assert options.manifest is not None  # _check
+    says = any(teacher.contract.trained_seconds for teacher in ensemble.members)
+    learnt = ensemble.learnt_seconds()[0] if says else None
     labelled = read_labelled(
         options.manifest,
         options.audio_root,
@@ -87,7 +92,7 @@ def _heard_by_teachers(
         where=options.where,
         label_separator=options.label_separator,
         classes=ensemble.classes,
-        clip_seconds=options.clip_seconds,
+        clip_seconds=options.clip_seconds or learnt,
         workers=workers,
         columns=ColumnNames.of(options),
     )
@@ -107,7 +112,10 @@ def _heard_by_teachers(
     audio = ClipAudio(labelled.source, labelled.table, rate)
     with ThreadPoolExecutor(workers, "decode") as pool:
         rows, heard, failures = score_rows(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
-    all_metrics = [measure(labels[heard], scores_of[heard]) for scores_of in rows]
+    known = [np.ones(len(ensemble.classes), dtype=bool), *ensemble.known]
+    all_metrics = [
+        measure(labels[heard][:, of], scores_of[heard][:, of]) for of, scores_of in zip(known, rows, strict=True)
+    ]
     if stored is not None:
         stored = stored.keep(np.isin(stored.numbers, labelled.numbers[heard]))
     return Evaluation(
