@@ -7,10 +7,9 @@ class is the same, and how far the answers are apart. An op alone has the very d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,14 +19,15 @@ from logitstore.audio.ahead import decoded_ahead
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import samples_at
 from logitstore.errors import AudioError
-from logitstore.views.ops import Op, Place
-from logitstore.views.recipe import BUILT_IN, GENTLE, NONE, Draws, Recipe, draw
-from logitstore.views.render import Renderer
+from logitstore.views.ops import Place
+from logitstore.views.recipe import GENTLE, NONE, Draws, Recipe, draw
+from logitstore.views.render import Rendered, Renderer
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import torch
 
+    from logitstore.audio.source import Source
+    from logitstore.store.format.manifest import Manifest
     from teachers.ensemble import Ensemble
 
 #: A teacher that keeps its top class in fewer of the views than this is warned of.
@@ -124,106 +124,152 @@ class Survival:
             )
         return lines
 
+    def headed(self) -> list[str]:
+        """The table and the warnings as the last lines of a build."""
+        table = [f"{'' if number else 'survival':<11}{line}" for number, line in enumerate(self.lines())]
+        return table + [f"warning    {line}" for line in self.warnings()]
 
-def survival(
-    ensemble: Ensemble,
-    recipe: Recipe,
-    place: Place,
-    table: pa.Table,
-    audio: ClipAudio,
-    *,
-    seed: int = 0,
-    clips: int = CLIPS,
-    views: int = CLIPS,
-    by_op: bool = True,
-    batch_size: int = 32,
-    pool: Executor | None = None,
-) -> Survival | None:
-    """Ask an ensemble about some clips, and about views of them.
 
-    That is ``clips + views`` asked, and ``views`` more for each op.
+@dataclass(frozen=True)
+class Sample:
+    """Views of some clips that can be decoded, as a store of a clip table would have them.
 
-    :param place: of the store: length and rate of views, clips of a shard. :param table: the clip table.
-    :param audio: the clips of that table, at the rate of ``place``. :param seed: of the store.
-    :param clips: of how many, spread over the table; fewer where fewer can be decoded.
-    :param views: how many in all; at least one a clip.
+    ``clips`` int64 (n,), the clip of each view, whose ``draws`` are of the ``recipe``; ``heard`` the decoded clips by
+    their numbers.
+    """
+
+    recipe: Recipe
+    place: Place
+    audio: ClipAudio
+    clips: I64
+    draws: Draws
+    heard: dict[int, F32 | AudioError]
+    pool: Executor | None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        place: Place,
+        table: pa.Table,
+        audio: ClipAudio,
+        *,
+        seed: int = 0,
+        clips: int = CLIPS,
+        views: int = CLIPS,
+        pool: Executor | None = None,
+    ) -> Sample | None:
+        """Views of clips spread over a table; None where no clip can be decoded.
+
+        :param place: of the store: length and rate of views, clips of a shard. :param table: the clip table.
+        :param audio: the clips of that table, at the rate of ``place``. :param seed: of the store.
+        :param clips: of how many, fewer where fewer can be decoded. :param views: how many in all; at least one a clip.
+        """
+        heard = _decoded(audio, table, clips, pool)
+        if not heard:
+            return None
+        chosen = sorted(heard)
+        each = max(1, views // len(chosen))
+        draws = Draws.joined([_draws(recipe, place, table, seed, clip, each) for clip in chosen])
+        return cls(recipe, place, audio, np.repeat(np.array(chosen), each), draws, heard, pool)
+
+    def views(self, at: slice | I64, recipe: Recipe | None = None, draws: Draws | None = None) -> Rendered:
+        """Some of the views; or other views of their clips, by a recipe and its draws, of all the views."""
+        used, drawn = (self.recipe, self.draws) if recipe is None or draws is None else (recipe, draws)
+        renderer = Renderer(self.audio, used, self.place, pool=self.pool, mix_without=True)
+        clips, here = self.clips[at], drawn[at]
+        rows = used.partners(here)
+        partners = None if rows is None else np.where(rows < 0, -1, clips - clips % self.place.shard_clips + rows)
+        return renderer.batch(clips, here, partners, self.heard)
+
+
+def survival(ensemble: Ensemble, sample: Sample, *, by_op: bool = True, batch_size: int = 32) -> Survival | None:
+    """Ask an ensemble about some clips, about views of them, and about as many views again for each op.
+
     :param by_op: whether to ask op by op in any case. If not, only where a teacher keeps too little.
-    :returns: None of a recipe without ops, and where no clip can be decoded.
+    :returns: None of a recipe without ops.
     :raises ModelOutputError: a teacher failed, or gave no probabilities.
     """
+    recipe, draws = sample.recipe, sample.draws
     if not recipe.ops:
         return None
-    known = _readable(audio, table, clips, pool)
-    if not known:
-        return None
-    asked = _Asked(ensemble, place, audio, known, batch_size, pool)
-    chosen = np.array(sorted(known))
-    each = max(1, views // len(chosen))
-    numbers = np.repeat(chosen, each)
-    draws = Draws.joined([_draws(recipe, place, table, seed, clip, each) for clip in chosen.tolist()])
-    clean = np.repeat(asked.answers(chosen, NONE, Draws({})), each, axis=1)
-    alone = recipe.without_partner(draws, np.ones(len(numbers), dtype=bool))
-    whole = _kept(clean, asked.answers(numbers, recipe, alone), ensemble.scores)
+
+    def kept(part: Recipe, drawn: Draws) -> list[Kept]:
+        return _kept(clean, _answers(ensemble, sample, part, drawn, batch_size), ensemble.scores)
+
+    chosen, each_clip = np.unique(sample.clips, return_counts=True)
+    once = replace(sample, clips=chosen)
+    clean = np.repeat(_answers(ensemble, once, NONE, Draws({}), batch_size), each_clip, axis=1)
+    whole = kept(recipe, recipe.without_partner(draws, np.ones(len(sample.clips), dtype=bool)))
     ops: dict[str, list[Kept]] = {}
-    if by_op or any(kept.top < LEAST_KEPT for kept in whole):
+    if by_op or any(each.top < LEAST_KEPT for each in whole):
         for op in recipe.ops:
-            own = Draws({name: draws.columns[name] for name in op.columns})
-            said = asked.answers(numbers, Recipe(recipe.name, (op,)), own)
-            ops[op.name] = _kept(clean, said, ensemble.scores)
+            ops[op.name] = kept(Recipe(recipe.name, (op,)), Draws({name: draws.columns[name] for name in op.columns}))
     names = [teacher.spec for teacher in ensemble.members] + [_ENSEMBLE] * (len(ensemble.members) > 1)
     return Survival(
         recipe.name,
-        len(chosen),
-        len(numbers),
+        len(sample.heard),
+        len(sample.clips),
         tuple(op.name for op in recipe.ops if op.mixes),
         tuple(
-            Hearer(name, whole[number], {op: kept[number] for op, kept in ops.items()})
+            Hearer(name, whole[number], {op: each[number] for op, each in ops.items()})
             for number, name in enumerate(names)
         ),
     )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked about whom. ``known``: decoded clips by their numbers."""
+def of_build(
+    manifest: Manifest,
+    table: pa.Table,
+    source: Source,
+    ensemble: Ensemble,
+    workers: int,
+    *,
+    clips: int = CLIPS,
+    by_op: bool = True,
+) -> Survival | None:
+    """What of an ensemble's answers survives the recipe of a store, told from one view of so many clips.
 
-    ensemble: Ensemble
-    place: Place
-    audio: ClipAudio
-    known: dict[int, F32 | AudioError]
-    batch_size: int
-    pool: Executor | None
-
-    def answers(self, clips: I64, recipe: Recipe, draws: Draws) -> np.ndarray:
-        """What is said of views of some clips, int64 (n,): float32 (M, n, C), the ensemble's last where M > 1."""
-        renderer = Renderer(self.audio, recipe, self.place, pool=self.pool, mix_without=True)
-        rows = recipe.partners(draws)
-        partners = None if rows is None else np.where(rows < 0, -1, clips - clips % self.place.shard_clips + rows)
-        said = []
-        for start in range(0, len(clips), self.batch_size):
-            here = slice(start, start + self.batch_size)
-            views = renderer.batch(clips[here], draws[here], None if partners is None else partners[here], self.known)
-            mean, members = self.ensemble.probabilities(views.waveforms, views.masks, members=True)
-            answers = members.cpu().numpy()
-            said.append(answers if len(answers) == 1 else np.concatenate([answers, mean[None].cpu().numpy()]))
-        return np.concatenate(said, axis=1)
+    :param table: the clip table, of ``source``. :param by_op: see :func:`survival`.
+    :returns: None of a recipe without ops, and where no clip can be decoded.
+    :raises ModelOutputError: a teacher failed, or gave no probabilities.
+    """
+    if not manifest.recipe.ops:
+        return None
+    audio = ClipAudio(source, table, manifest.sample_rate)
+    with ThreadPoolExecutor(max(1, workers), "decode") as pool:
+        sample = Sample.of(
+            manifest.recipe, manifest.place, table, audio, seed=manifest.seed, clips=clips, views=clips, pool=pool
+        )
+        return None if sample is None else survival(ensemble, sample, by_op=by_op, batch_size=manifest.batch_size)
 
 
-def _readable(audio: ClipAudio, table: pa.Table, most: int, pool: Executor | None) -> dict[int, F32 | AudioError]:
+def _answers(ensemble: Ensemble, sample: Sample, recipe: Recipe, draws: Draws, batch_size: int) -> F32:
+    """What is said of all views of a sample: float32 (M, n, C), the ensemble's last where M > 1."""
+    said = []
+    for start in range(0, len(sample.clips), batch_size):
+        views = sample.views(slice(start, start + batch_size), recipe, draws)
+        mean, members = ensemble.probabilities(views.waveforms, views.masks, members=True)
+        answers = members.cpu().numpy()
+        said.append(answers if len(answers) == 1 else np.concatenate([answers, mean[None].cpu().numpy()]))
+    return np.concatenate(said, axis=1)
+
+
+def _decoded(audio: ClipAudio, table: pa.Table, most: int, pool: Executor | None) -> dict[int, F32 | AudioError]:
     """Up to so many clips that can be decoded, spread over the table, by their numbers."""
     candidates = np.flatnonzero(table["rate"].to_numpy())
     if not len(candidates):
         return {}
     spread = np.linspace(0, len(candidates), min(most, len(candidates)), endpoint=False).astype(int)
-    tries = dict.fromkeys(np.add.outer(np.arange(_TRIES), spread).reshape(-1) % len(candidates))
-    found: dict[int, F32 | AudioError] = {}
+    tries = dict.fromkeys((np.add.outer(np.arange(_TRIES), spread).reshape(-1) % len(candidates)).tolist())
+    heard: dict[int, F32 | AudioError] = {}
     with closing(decoded_ahead(audio, candidates[list(tries)].tolist(), pool, most)) as decoding:
         for clip, sound in decoding:
             if not isinstance(sound, AudioError):
-                found[clip] = sound
-            if len(found) == most:
+                heard[clip] = sound
+            if len(heard) == most:
                 break
-    return found
+    return heard
 
 
 def _draws(recipe: Recipe, place: Place, table: pa.Table, seed: int, clip: int, views: int) -> Draws:
@@ -243,11 +289,11 @@ def _draws(recipe: Recipe, place: Place, table: pa.Table, seed: int, clip: int, 
     )
 
 
-def _kept(clean: np.ndarray, said: np.ndarray, scores: str) -> list[Kept]:
+def _kept(clean: F32, said: F32, scores: str) -> list[Kept]:
     """Of each teacher, what its answers (M, n, C) to views keep of those to their clips, of the same shape."""
-    from logitstore.models.losses import divergence
-
     import torch
+
+    from logitstore.models.losses import divergence
 
     same = (clean.argmax(axis=2) == said.argmax(axis=2)).mean(axis=1)
     apart = divergence(torch.from_numpy(clean), torch.from_numpy(said), scores).mean(dim=1)
