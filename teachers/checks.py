@@ -31,6 +31,7 @@ _HALF_SLACK = 0.05  # how far 16 bits may move a probability before it is warned
 _SQUARE_HZ = 250
 _HIDDEN_HZ = (500.0, 4000.0)
 _LAST = 0.1  # of a view, which is changed to see whether it is heard
+_SOFT = 0.1  # of full scale, what it is changed to
 _SINGLY = 2  # views that are asked about alone
 _SLOW = 1.0  # views a second
 _MANY = 10_000  # views
@@ -82,7 +83,8 @@ def try_out(
             again = alone.outputs(waveforms, masks, features=False, heard=heard).members[0]
             found.append(_twice(alone, answers[at], again[at]))
         found += _unusual(alone, waveforms[first], None if masks is None else masks[first], answers[first])
-        ensemble.notes += [f"teacher {teacher.spec!r} {finding.line}" for finding in found if finding.verdict != "ok"]
+        told = [finding for finding in _independent(found) if finding.verdict != "ok"]
+        ensemble.notes += [f"teacher {teacher.spec!r} {finding.line}" for finding in told]
     return said
 
 
@@ -122,8 +124,18 @@ def examine(teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, *, r
         except LogitstoreError as error:
             findings.append(Finding("further answers", "fails", _unnamed(teacher, error)))
     findings.append(watched.finding())
-    deaf = any(each.check == "hearing" for each in findings)  # of which the end of a view tells nothing more
-    return [each for each in findings if not (deaf and each.check == "the whole view")]
+    return _independent(findings)
+
+
+def _independent(findings: list[Finding]) -> list[Finding]:
+    """Findings without those that another one explains."""
+    unwell = {each.check for each in findings if each.verdict != "ok"}
+    explained: set[str] = set()
+    if "the same twice" in unwell:
+        explained |= {"alone or in a batch", "the whole view", "half precision"}
+    if "hearing" in unwell:
+        explained |= {"the whole view"}
+    return [each for each in findings if each.check not in explained]
 
 
 def full_scale(kind: Literal["square", "noise"], samples: int, rate: int) -> torch.Tensor:
@@ -302,7 +314,7 @@ def _last(alone: Ensemble, view: torch.Tensor, masks: Masks | None) -> list[Find
     samples, rate = view.shape[1], alone.sample_rate
     start = samples - max(1, round(_LAST * samples))
     other = view.clone()
-    other[:, start:] = full_scale("noise", samples - start, rate).to(view)
+    other[:, start:] = _SOFT * full_scale("noise", samples - start, rate).to(view)
     both = None if masks is None else masks[np.zeros(2, int)]
     one, changed = alone.probabilities(torch.cat([view, other]), both)
     seconds = (samples - start) / rate

@@ -36,6 +36,6 @@ def divergence(exact: torch.Tensor, said: torch.Tensor, scores: str) -> torch.Te
     """
     p, q = (values.double().clamp(_LEAST, 1 - _LEAST) for values in (exact, said))
     if scores == "sigmoid":
-        return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(dim=-1)
+        return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(dim=-1).clamp(min=0.0)
     p, q = (torch.cat([values, (1 - values.sum(dim=-1, keepdim=True)).clamp(min=_LEAST)], dim=-1) for values in (p, q))
-    return (p * (p / q).log()).sum(dim=-1)
+    return (p * (p / q).log()).sum(dim=-1).clamp(min=0.0)
