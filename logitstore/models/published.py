@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 
 from logitstore.classes import audioset
 from logitstore.errors import RunError, TeacherError, UsageError
+from logitstore.files import read_whole
 from logitstore.models.sidecar import read_sidecar, sidecar_path
 from logitstore.plugins import OWN_ERRORS
 from logitstore.views.mel import CED as FRONT_END
@@ -71,12 +73,36 @@ def read_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> Publi
     :param whose: what names the file, for messages; ``error``: what they are raised as.
     :raises UsageError: as ``error``: no such file, not a PyTorch file, a damaged one, or of another architecture.
     """
+    return published_weights(read_tensors(path, whose=whose, error=error), path, whose=whose, error=error)
+
+
+def read_tensors(path: Path, *, whose: str, error: type[UsageError]) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, or of a state dict that ``torch.save`` wrote, bare or under the key ``model``.
+
+    :raises UsageError: as ``error``: no such file, a damaged one, or one that claims more than it holds.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load(read_whole(path))
+        except (OSError, safetensors.SafetensorError) as reason:
+            raise error(f"{whose}: {str(path)!r} is not a safetensors file: {reason}; download it again") from reason
     document = _document(path, whose, error)
     state: Any = document.get("model", document) if isinstance(document, dict) else document
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise error(f"{whose} is not a CED checkpoint: {str(path)!r} is not a table of tensors by name")
     _check_sizes(state, path, whose, error)
-    state = {str(key): value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return {str(key): value for key, value in state.items()}
+
+
+def published_weights(
+    state: dict[str, torch.Tensor], path: Path, *, whose: str, error: type[UsageError]
+) -> PublishedWeights:
+    """Tensors as those of CED's transformer, by the names of its first publication.
+
+    :param path: where they are from, for messages.
+    :raises UsageError: as ``error``: they are of another architecture or front end.
+    """
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     prefix = _prefix(state)
     known = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     for key in _NEEDED:
