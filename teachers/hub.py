@@ -27,6 +27,8 @@ CONFIG = "config.json"
 _MOST_CONFIG, _MOST_VALUES = 1 << 24, 200_000
 _SECONDS = 20.0  # that the hub has to answer
 _MOST_CARD = 1 << 16  # bytes of a model card in which its front matter must end
+#: Keys of a config file that decide nothing of what a model says.
+_SAYS_NOTHING = ("transformers_version", "torch_dtype", "dtype", "architectures")
 #: How the identifiers of model cards are written in SPDX's list, where not in upper case throughout.
 _SPDX = {"apache-2.0": "Apache-2.0", "bsd-2-clause": "BSD-2-Clause", "bsd-3-clause": "BSD-3-Clause"}
 _NON_COMMERCIAL = re.compile(r"(^|-)nc(-|$)")
@@ -228,6 +230,11 @@ def load_model(transformers: Any, repository: Repository, kind: str) -> Any:
             "never trained to classify cannot teach"
         )
     return model.eval()
+
+
+def said_by(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config says that decides what its model says."""
+    return {key: value for key, value in config.items() if not key.startswith("_") and key not in _SAYS_NOTHING}
 
 
 def _licence(card: Path) -> str | None:

@@ -2,13 +2,13 @@
 
 Every type of model that transformers itself implements for this is opened, by one of four front ends:
 
-- the Audio Spectrogram Transformer's: Kaldi's filter bank, masks filled with 0 on it before it is padded and normalised;
+- the Audio Spectrogram Transformer's: Kaldi's filter bank, masks filled with 0 before it is padded and normalised;
 - Whisper's: a log-mel of 30 s, the view and silence after it; masks filled with 0 once it is normalised, in the frames
   of the view, as Whisper's own SpecAugment fills them;
-- Wav2Vec2-BERT's: Kaldi's filter bank with Povey's window and a scale of 16 bits, each band of a clip to zero mean and
-  unit variance, then masks filled with 0, then two frames side by side;
-- the waveform itself, of Wav2Vec2, HuBERT, WavLM and their kin, each clip normalised alone where the model's config says
-  so; such a model takes no masks of time and frequency.
+- Wav2Vec2-BERT's: Kaldi's filter bank with Povey's window and a scale of 16 bits, each band of a clip to zero mean
+  and unit variance, then masks filled with 0, then two frames side by side;
+- the waveform itself, of Wav2Vec2, HuBERT, WavLM and their kin, each clip normalised alone where the model's config
+  says so; such a model takes no masks of time and frequency.
 
 Views are rectangular and their padding is heard, so no model is given an attention mask. A CED checkpoint in the hub's
 layout goes onto this project's own net, and is the same teacher as ``ced:`` of the same weights.
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -41,7 +40,7 @@ from logitstore.training.runs import weights_digest
 from logitstore.views.mel import FrontEnd, LogMel, apply_masks
 from logitstore.views.recipe import Masks
 from teachers.contract import Contract
-from teachers.hub import Repository, load_model, loading, open_repository
+from teachers.hub import Repository, load_model, loading, open_repository, said_by
 from teachers.registry import split_options
 from teachers.specs.ced import ced_teacher
 from teachers.specs.run_folder import TaggerTeacher
@@ -56,10 +55,18 @@ SPEC = (
 #: Models that others published; see :mod:`teachers.registry`.
 PUBLISHED = (
     (
-        *("AST 10-10-0.4593", 527, 16000, 0.459, "BSD-3-Clause"),
+        "AST 10-10-0.4593",
+        527,
+        16000,
+        0.459,
+        "BSD-3-Clause",
         "https://huggingface.co/MIT/ast-finetuned-audioset-10-10-0.4593",
     ),
     ("CED-Tiny", 527, 16000, 0.481, "Apache-2.0", "https://huggingface.co/mispeech/ced-tiny"),
+    ("CED-Mini", 527, 16000, 0.490, "Apache-2.0", "https://huggingface.co/mispeech/ced-mini"),
+    ("CED-Small", 527, 16000, 0.496, "Apache-2.0", "https://huggingface.co/mispeech/ced-small"),
+    ("CED-Base", 527, 16000, 0.500, "Apache-2.0", "https://huggingface.co/mispeech/ced-base"),
+    ("HuBERT, keywords", 12, 16000, None, "Apache-2.0", "https://huggingface.co/superb/hubert-base-superb-ks"),
 )
 
 AST, BERT, CED, WHISPER = "audio-spectrogram-transformer", "wav2vec2-bert", "ced", "whisper"
@@ -85,8 +92,6 @@ _SIXTEEN_BITS = 32768.0
 _POVEY = 0.85  # the power of the Hann window that is Povey's
 _PROBLEM_TYPES = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
 _VARIANCE_FLOOR = 1e-7
-#: Keys of a config file that decide nothing of what a model says.
-_SAYS_NOTHING = ("transformers_version", "torch_dtype", "dtype", "architectures")
 
 
 class HfTeacher(Teacher):
@@ -108,8 +113,8 @@ class HfTeacher(Teacher):
 
     def stated(self, config: dict[str, Any]) -> Self:
         """This teacher, known by its config file too, which says how weights are used: heads, strides, activation."""
-        said = {key: value for key, value in config.items() if not key.startswith("_") and key not in _SAYS_NOTHING}
-        return self.restate(digest=digest(f"{self._weights} {json.dumps(said, sort_keys=True, default=str)}".encode()))
+        said = json.dumps(said_by(config), sort_keys=True, default=str)
+        return self.restate(digest=digest(f"{self._weights} {said}".encode()))
 
     def earlier_digests(self) -> tuple[str, ...]:
         return (self._weights,)
@@ -354,10 +359,8 @@ def load(spec: str, rest: str) -> Teacher:
 def _classes_and_scores(repository: Repository, config: Any, option: str | None) -> tuple[tuple[str, ...], str]:
     whose = repository.whose
     sidecar = read_sidecar(repository.folder) if repository.local else None
-    if sidecar is not None and sidecar.classes is not None:
-        classes = sidecar.classes
-    else:
-        classes = _names(config.id2label, whose)
+    named = sidecar.classes if sidecar is not None else None
+    classes = _names(config.id2label, whose) if named is None else named
     if len(classes) != config.num_labels:
         raise TeacherError(f"{whose} has {config.num_labels} outputs and {len(classes)} class names")
     if option is not None:
@@ -440,7 +443,7 @@ def _ced_name(name: str) -> str:
 
 
 def _ced_classes(repository: Repository, config: dict[str, Any], outputs: int) -> tuple[str, ...]:
-    """The names of a sidecar, or of the config; AudioSet's own where the config cuts each of them at its first comma."""
+    """The names of a sidecar, or of the config; AudioSet's own where the config cuts each at its first comma."""
     sidecar = read_sidecar(repository.folder) if repository.local else None
     labels = config.get("id2label")
     if sidecar is not None and sidecar.classes is not None:

@@ -117,7 +117,7 @@ def test_an_ast_hears_no_more_than_its_frames(tmp_path: Path) -> None:
         Ensemble([teacher], sample_rate=16000).check(load_recipe("none"), clip_seconds=10.0)
 
 
-#: Small models of every type that takes waveforms or Kaldi's filter bank: the class of the config, and its own settings.
+#: Small models of every type but AST and Whisper: the class of the config, and its own settings.
 CONVOLUTIONS = {
     "conv_dim": (16, 16),
     "conv_kernel": (10, 8),
@@ -141,7 +141,7 @@ TYPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _decided(model: Any, *shape: int) -> Any:
-    """A model whose answers depend on what it hears, and are not all the same or certain, as those of fresh ones are."""
+    """A model whose answers depend on what it hears, and are not all the same, as those of fresh ones are."""
     heard: list[torch.Tensor] = []
     hook = model.classifier.register_forward_pre_hook(lambda _, given: heard.append(given[0]))
     sound = torch.randn(4, *shape)
@@ -273,7 +273,7 @@ def test_whispers_masks_are_filled_after_normalisation_in_the_view_alone(tmp_pat
 
 def test_whispers_that_cannot_hear_as_they_should(tmp_path: Path) -> None:
     spec = _whisper(tmp_path / "model")
-    with pytest.raises(TeacherError, match="hears 2 s and a view has 2.5 s; choose a shorter --clip-seconds"):
+    with pytest.raises(TeacherError, match=r"hears 2 s and a view has 2\.5 s; choose a shorter --clip-seconds"):
         load_teacher(spec).probabilities(_waveforms(2.5), None)
     with pytest.raises(TeacherError, match="gives 20 bands x 300 frames and its model takes 20 x 200"):
         load_teacher(_whisper(tmp_path / "long", chunk_length=3))
@@ -304,10 +304,12 @@ def test_reference_outputs_of_the_original_code(shared: Path, kind: str) -> None
     folder = shared / "data" / "teachers" / kind
     teacher = load_teacher(f"hf:{folder}")
     squash = torch.sigmoid if kind == "ast" else partial(torch.softmax, dim=1)
+    heard = 1023 * 160 + 400 if kind == "ast" else None  # over 1,024 frames the original cuts; here that is refused
     with np.load(folder / "io.npz") as found:
         for ending in ("", "_short", "_long"):
-            said = teacher.probabilities(torch.from_numpy(found[f"waveform{ending}"]), None)
+            said = teacher.probabilities(torch.from_numpy(found[f"waveform{ending}"][:, :heard]), None)
             theirs = squash(torch.from_numpy(found[f"logits{ending}"]))
+            print(kind, ending, float((said - theirs).abs().max()))
             torch.testing.assert_close(said, theirs, atol=1e-4, rtol=0)
 
 
@@ -334,7 +336,7 @@ def test_models_that_cannot_teach(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="no folder"):
         load_teacher(f"hf:{tmp_path / 'nowhere'}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TeacherError, match="has no config.json") as caught:
+    with pytest.raises(TeacherError, match=r"has no config\.json") as caught:
         load_teacher(f"hf:{tmp_path / 'empty'}")
     assert "\n" not in str(caught.value)
     spec = _ast(tmp_path / "swapped")

@@ -1,4 +1,4 @@
-"""``hf:`` of CED checkpoints in the hub's layout: the same teacher as ``ced:`` of the same weights, and no code ever."""
+"""``hf:`` of CED checkpoints in the hub's layout: the teacher that ``ced:`` is of the same weights; no code ever."""
 
 from __future__ import annotations
 
