@@ -150,7 +150,7 @@ class ClapTeacher(Teacher):
         repeated = waveforms.repeat(1, times + 1 if self.padding == "repeat" else times)[:, : self.samples]
         mel = self.log_mel(F.pad(repeated, (0, self.samples - repeated.shape[1])))  # (B, F, T)
         if masks is not None:
-            axes = _Repeated(self.front_end, samples / self.sample_rate, repeated.shape[1] / self.sample_rate)
+            axes = _Repeated(self.front_end, samples, repeated.shape[1])
             inside = torch.from_numpy(axes.frame_centers(mel.shape[2]) >= 0).to(mel.device)
             frames, bands = time_mask(axes, masks, mel.shape[2]).to(mel.device), band_mask(axes, masks).to(mel.device)
             hidden = (frames[:, None, :] | bands[:, :, None]) & inside
@@ -166,21 +166,21 @@ class ClapTeacher(Teacher):
 
 @dataclass(frozen=True)
 class _Repeated:
-    """The axes of a view of ``seconds`` that is heard again and again, ``filled`` seconds in all.
+    """The axes of a view of ``samples`` that is heard again and again, ``filled`` samples in all.
 
     A frame lies where the view has what is heard in it; one after the last repetition below 0, where no mask is.
     """
 
     front_end: FrontEnd
-    seconds: float
-    filled: float
+    samples: int
+    filled: int
 
     def frame_centers(self, n_frames: int) -> F64:
         """Seconds from the start of the view, float64 (n_frames,)."""
-        centers = self.front_end.frame_centers(n_frames)
-        last = max(0.0, np.ceil(self.filled / self.seconds - 1e-9) - 1)
-        inside = centers - np.minimum(np.floor(centers / self.seconds + 1e-9), last) * self.seconds
-        return np.where(centers <= self.filled + 1e-9, np.maximum(inside, 0.0), -1.0)
+        centers = np.arange(n_frames) * self.front_end.hop_length
+        last = (self.filled - 1) // self.samples  # the frame at its very end belongs to it, too
+        inside = centers - np.minimum(centers // self.samples, last) * self.samples
+        return np.where(centers <= self.filled, inside, -1) / self.front_end.sample_rate
 
     def band_centers(self) -> F64:
         """Hz, float64 (F,)."""
@@ -212,6 +212,13 @@ class _Texts:
                 )
             if not all(0 <= token < config.vocab_size for token in tokens):
                 raise TeacherError(f"{whose}: its tokeniser has more words than the {config.vocab_size} of its model")
+        said: dict[tuple[int, ...], str] = {}
+        for text, tokens in zip(texts, self.tokens, strict=True):
+            if said.setdefault(tuple(tokens), text) != text:
+                raise TeacherError(
+                    f"{whose}: {shown(said[tuple(tokens)])} and {shown(text)} are the same to its tokeniser, which "
+                    "lacks some of their letters; write one of them another way"
+                )
         self.padding = int(config.pad_token_id)
 
     @torch.inference_mode()
@@ -259,6 +266,8 @@ def load(spec: str, rest: str) -> ClapTeacher:
     kind = repository.config["model_type"]
     if kind != "clap":
         raise TeacherError(f"{whose} is a model of type {kind!r}; clap: opens those of type 'clap', hf: the others")
+    if repository.file("tokenizer.json") is None and not all(map(repository.file, ("vocab.json", "merges.txt"))):
+        raise TeacherError(f"{whose} has no tokeniser: neither tokenizer.json nor vocab.json with merges.txt")
     with loading(repository, "a CLAP model of transformers") as transformers:
         model = load_model(transformers, repository, "ClapModel")
         extractor = transformers.ClapFeatureExtractor.from_pretrained(repository.source, **repository.safe)

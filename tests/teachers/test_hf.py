@@ -14,14 +14,19 @@ import pytest
 import safetensors.torch
 import torch
 
+import logitstore
 from logitstore.classes import audioset
 from logitstore.errors import TeacherError
-from logitstore.models.registry import build
+from logitstore.jobs.build.job import build
+from logitstore.models.registry import build as build_net
 from logitstore.views.mel import band_mask, time_mask
 from logitstore.views.recipe import Masks, load_recipe
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 from teachers.specs.hf import FRONT_ENDS, WhisperTeacher
+from tests.stores import inside, write_audio
+from tests.stores import options as build_options
+from tests.teachers.test_hf_ced import hub_layout, net_of
 
 transformers: Any = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 
@@ -50,7 +55,7 @@ def _waveforms(seconds: float = 1.0, clips: int = 2) -> torch.Tensor:
 
 
 def test_the_slaney_filter_bank_is_that_of_transformers() -> None:
-    front_end = build("cnn10", 1).front_end
+    front_end = build_net("cnn10", 1).front_end
     theirs = transformers.audio_utils.mel_filter_bank(
         num_frequency_bins=513,
         num_mel_filters=64,
@@ -119,10 +124,10 @@ def test_an_ast_hears_no_more_than_its_frames(tmp_path: Path) -> None:
 
 #: Small models of every type but AST and Whisper: the class of the config, and its own settings.
 CONVOLUTIONS = {
-    "conv_dim": (16, 16),
-    "conv_kernel": (10, 8),
-    "conv_stride": (5, 4),
-    "num_feat_extract_layers": 2,
+    "conv_dim": (8, 8, 8),
+    "conv_kernel": (10, 8, 8),
+    "conv_stride": (5, 4, 4),
+    "num_feat_extract_layers": 3,
     "num_conv_pos_embeddings": 4,
     "num_conv_pos_embedding_groups": 2,
 }
@@ -185,7 +190,7 @@ def test_every_type_scores_as_transformers_does(tmp_path: Path, kind: str) -> No
     assert teacher.contract.stored()["arguments"] == {"attention_mask": "none, padding is heard"}
     model = transformers.AutoModelForAudioClassification.from_pretrained(tmp_path).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
-    for seconds in (1.0, 0.93):  # an odd number of frames, 91
+    for seconds in (0.5, 0.43):  # an odd number of frames, 41
         waveforms = _waveforms(seconds)
         inputs = extractor(list(waveforms.numpy()), sampling_rate=16000, return_tensors="pt")
         with torch.inference_mode():
@@ -359,3 +364,80 @@ def test_a_config_that_says_otherwise_is_another_teacher(tmp_path: Path, key: st
     after = load_teacher(spec)
     assert after.digest != before.digest
     assert after.earlier_digests() == before.earlier_digests() != (before.digest,)
+
+
+class _Hub:
+    """What is asked of the hub, answered from a folder in the layout of its cache."""
+
+    def __init__(self, cache: Path, reachable: bool) -> None:
+        self.cache, self.reachable = cache, reachable
+        self.asked: list[str] = []
+
+    def model_info(self, _: Any, repo: str, **__: Any) -> Any:
+        self.asked.append("newest")
+        if not self.reachable:
+            raise OSError("no network")
+        return SimpleNamespace(sha="a" * 40)
+
+    def download(self, repo: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
+        errors = importlib.import_module("huggingface_hub.errors")
+        assert revision in (None, "a" * 40)
+        assert local_files_only is not self.reachable
+        file = self.cache / ("a" * 40) / name
+        if not file.is_file():
+            raise errors.LocalEntryNotFoundError("no network") if local_files_only else errors.EntryNotFoundError("404")
+        return str(file)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Hub:
+    found = importlib.import_module("huggingface_hub")
+    fake = _Hub(tmp_path / "cache", reachable=True)
+    monkeypatch.setattr(found.HfApi, "model_info", lambda self, repo, **given: fake.model_info(self, repo, **given))
+    monkeypatch.setattr(found, "hf_hub_download", fake.download)
+    return fake
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_an_id_on_the_hub_is_one_snapshot_and_is_asked_for_once(hub: _Hub, reachable: bool) -> None:
+    hub_layout(hub.cache / ("a" * 40), net_of())
+    (hub.cache / ("a" * 40) / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    hub.reachable = reachable
+    contract = load_teacher("hf:somebody/ced").contract
+    assert (contract.name, contract.licence) == ("ced", "Apache-2.0")
+    assert contract.origin == "https://huggingface.co/somebody/ced"
+    assert hub.asked == ["newest"]
+
+
+def test_ids_that_cannot_be_had(hub: _Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TeacherError, match=r"'somebody/nothing' has no config\.json"):
+        load_teacher("hf:somebody/nothing")
+    hub.reachable = False
+    with pytest.raises(TeacherError, match=r"the hub cannot be reached, .*run `hf download somebody/ced --local-dir"):
+        load_teacher("hf:somebody/ced")
+    errors = importlib.import_module("huggingface_hub.errors")
+    refused = errors.RepositoryNotFoundError.__new__(errors.RepositoryNotFoundError)
+
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise refused
+
+    monkeypatch.setattr(importlib.import_module("huggingface_hub").HfApi, "model_info", nowhere)
+    with pytest.raises(TeacherError, match="the hub has no model 'somebody/ced', or none that you may see") as caught:
+        load_teacher("hf:somebody/ced")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TeacherError, match="no folder"):
+        load_teacher("hf:some/where/else")
+
+
+def test_a_waveform_model_from_sound_to_student(tmp_path: Path) -> None:
+    """Random weights: that it goes through, not that it is right."""
+    spec = _model(tmp_path / "model", "wav2vec2")
+    write_audio(tmp_path / "audio", 6)
+    with inside(tmp_path):
+        build(build_options(tmp_path, teachers=[spec], recipe="wave", clip_seconds=1.0, topk=3, views=2))
+        run = tmp_path / "run"
+        logitstore.train_student(
+            store="store", audio_root="audio", student="cnn4", model_args={"width": 2, "mels": 16}, steps=2,
+            batch_size=4, out=str(run)
+        )  # fmt: skip
+        assert load_teacher(str(run)).classes == tuple(LABELS.values())

@@ -20,7 +20,7 @@ from teachers.registry import load_teacher
 NAMES = ("dog", "rain", "siren")
 
 
-def _net(outputs: int = len(NAMES), **arguments: Any) -> Ced:
+def net_of(outputs: int = len(NAMES), **arguments: Any) -> Ced:
     torch.manual_seed(3)
     net = Ced(outputs, **{"dim": 24, "depth": 2, "heads": 3} | arguments)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def _net(outputs: int = len(NAMES), **arguments: Any) -> Ced:
     return net.eval()
 
 
-def _hub_layout(folder: Path, net: Ced, *, pickled: bool = False, **config: Any) -> str:
+def hub_layout(folder: Path, net: Ced, *, pickled: bool = False, **config: Any) -> str:
     """What the hub's folders hold, as they are written with the code beside them: other names, and that code."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {}
@@ -75,8 +75,8 @@ def _ced(file: Path, net: Ced, names: tuple[str, ...] = NAMES) -> str:
 @pytest.mark.parametrize("pickled", [False, True])
 @pytest.mark.parametrize("pooling", ["mean", "token"])
 def test_the_hubs_layout_answers_as_the_first_publication(tmp_path: Path, pooling: str, pickled: bool) -> None:
-    net = _net(pooling=pooling, frames=64)
-    ours = load_teacher(_hub_layout(tmp_path / "hub", net, pickled=pickled))
+    net = net_of(pooling=pooling, frames=64)
+    ours = load_teacher(hub_layout(tmp_path / "hub", net, pickled=pickled))
     theirs = load_teacher(_ced(tmp_path / "ced.pt", net))
     assert ours.contract == theirs.contract
     masks = Masks(*(torch.full((2,), value) for value in (0.1, 0.3, 500.0, 900.0)))
@@ -91,7 +91,7 @@ def test_nobody_is_asked_about_code_even_at_a_terminal(tmp_path: Path, monkeypat
     def asked(*_: object) -> str:
         raise AssertionError("a prompt")
 
-    spec = _hub_layout(tmp_path / "hub", _net())
+    spec = hub_layout(tmp_path / "hub", net_of())
     monkeypatch.setattr("builtins.input", asked)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert load_teacher(spec).name == "ced"
@@ -107,14 +107,14 @@ def test_audiosets_classes_have_their_whole_names(tmp_path: Path, as_written: st
     whole = [row.display_name for row in audioset()]
     names = {"whole": whole, "cut at commas": [name.split(",")[0] for name in whole], "not at all": []}[as_written]
     labels = {str(index): name for index, name in enumerate(names)} or None
-    teacher = load_teacher(_hub_layout(tmp_path / "hub", _net(527), id2label=labels))
+    teacher = load_teacher(hub_layout(tmp_path / "hub", net_of(527), id2label=labels))
     assert list(teacher.classes) == whole
 
 
 def test_heads_where_the_config_leaves_them_out(tmp_path: Path) -> None:
     """transformers writes no value that is the default, and those of ced-base are."""
-    net = _net(heads=12)
-    spec = _hub_layout(tmp_path / "hub", net)
+    net = net_of(heads=12)
+    spec = hub_layout(tmp_path / "hub", net)
     file = tmp_path / "hub" / "config.json"
     config = json.loads(file.read_text())
     del config["num_heads"]
@@ -138,11 +138,11 @@ def test_heads_where_the_config_leaves_them_out(tmp_path: Path) -> None:
 )
 def test_what_the_net_does_not_have(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     with pytest.raises(TeacherError, match=message):
-        load_teacher(_hub_layout(tmp_path / "hub", _net(), **config))
+        load_teacher(hub_layout(tmp_path / "hub", net_of(), **config))
 
 
 def test_damaged_folders(tmp_path: Path) -> None:
-    spec = _hub_layout(tmp_path / "hub", _net())
+    spec = hub_layout(tmp_path / "hub", net_of())
     with pytest.raises(TeacherError, match="CED's scores are sigmoid, and 'softmax' were asked for"):
         load_teacher(f"{spec}?scores=softmax")
     weights = tmp_path / "hub" / "model.safetensors"
@@ -181,7 +181,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
 def test_the_licence_is_that_of_the_model_card(
     tmp_path: Path, card: str, licence: str | None, non_commercial: bool
 ) -> None:
-    spec = _hub_layout(tmp_path / "hub", _net())
+    spec = hub_layout(tmp_path / "hub", net_of())
     (tmp_path / "hub" / "README.md").write_bytes(card.encode())
     contract = load_teacher(spec).contract
     assert (contract.licence, contract.non_commercial, contract.origin) == (licence, non_commercial, None)
