@@ -32,7 +32,7 @@ from logitstore.digests import digest
 from logitstore.documents import DocumentError, load_json
 from logitstore.errors import TeacherError
 from logitstore.models.fbank import KaldiFbank, KaldiFrontEnd
-from logitstore.models.published import published_weights, read_tensors
+from logitstore.models.published import read_hub_checkpoint
 from logitstore.models.sidecar import check_rate, check_scores, read_sidecar
 from logitstore.models.tagger import probabilities
 from logitstore.store.format.manifest import ARGUMENTS
@@ -89,7 +89,6 @@ FRONT_ENDS = {
 _AST_RATE = 16000
 _WHISPER_RANGE, _WHISPER_SHIFT = 8.0, 4.0  # of log10 of power
 _SIXTEEN_BITS = 32768.0
-_POVEY = 0.85  # the power of the Hann window that is Povey's
 _PROBLEM_TYPES = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
 _VARIANCE_FLOOR = 1e-7
 
@@ -276,18 +275,17 @@ class BertTeacher(HfTeacher):
                 f"teacher {spec!r}: its feature extractor gives {self.stride} x {bands} values a step and its model "
                 f"takes {width}"
             )
-        self.front_end = KaldiFrontEnd(sample_rate=self.sample_rate, n_mels=bands)
+        self.front_end = KaldiFrontEnd(sample_rate=self.sample_rate, n_mels=bands, window="povey", scale=_SIXTEEN_BITS)
         self.fbank = KaldiFbank(self.front_end)
-        self.fbank.window = self.fbank.window.pow(_POVEY)
         self.restate(
             takes_masks=True,
-            front_end=self.front_end.to_dict() | {"window": "povey", "scale": _SIXTEEN_BITS},
+            front_end=self.front_end.to_dict(),
             fill={"stage": "log filter bank after its normalisation", "value": 0.0},
             arguments={"stride": self.stride, ARGUMENTS: _NO_MASK},
         )
 
     def inputs(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
-        bank = self.fbank(waveforms * _SIXTEEN_BITS)  # (B, F, T)
+        bank = self.fbank(waveforms)  # (B, F, T)
         clips = [  # one clip at a time, as waveforms are
             (clip - clip.mean(dim=1, keepdim=True)) / torch.sqrt(clip.var(dim=1, keepdim=True) + _VARIANCE_FLOOR)
             for clip in bank
@@ -427,19 +425,12 @@ def _ced(repository: Repository, scores: str | None) -> TaggerTeacher:
     weights = repository.file("model.safetensors") or repository.file("pytorch_model.bin")
     if weights is None:
         raise TeacherError(f"{whose} has no weights: neither model.safetensors nor pytorch_model.bin")
-    state = {_ced_name(name): tensor for name, tensor in read_tensors(weights, whose=whose, error=TeacherError).items()}
-    checkpoint = published_weights(state, weights, whose=whose, error=TeacherError)
+    checkpoint = read_hub_checkpoint(weights, whose=whose, error=TeacherError)
     heads = _CED_HEADS.get(str(config.get("name")), config.get("num_heads", _CED_HEADS["ced-base"]))
     teacher = ced_teacher(
         repository.spec, checkpoint, str(heads), lambda outputs: _ced_classes(repository, config, outputs)
     )
     return teacher.restate(**repository.stated())
-
-
-def _ced_name(name: str) -> str:
-    """The name that the first publication gave to a tensor of the hub's layout."""
-    plain = name.removeprefix("encoder.")
-    return plain.replace("init_bn.", "init_bn.1.", 1) if plain.startswith("init_bn.") else plain
 
 
 def _ced_classes(repository: Repository, config: dict[str, Any], outputs: int) -> tuple[str, ...]:
