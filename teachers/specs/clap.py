@@ -191,7 +191,8 @@ def _silence_of(norm: Any) -> torch.Tensor:
     """What a BatchNorm over bands makes 0, float32 (F,): what its input is in the mean, where it adds nothing."""
     spread = torch.sqrt(norm.running_var + norm.eps)
     gain = torch.where(norm.weight == 0, torch.ones_like(norm.weight), norm.weight)
-    return (norm.running_mean - norm.bias / gain * spread).detach()
+    filled: torch.Tensor = norm.running_mean - norm.bias / gain * spread
+    return filled.detach()
 
 
 class _Texts:
