@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from logitstore.errors import TeacherError
 from logitstore.views.recipe import load_recipe
@@ -89,6 +90,29 @@ def test_a_model_of_one_length_hears_windows(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher.probabilities(waveforms, None), expected)
     shorter = torch.cat([waveforms[:, :300], torch.zeros(3, 400)], dim=1)
     torch.testing.assert_close(teacher.probabilities(waveforms[:, :300], None), _expected(shorter))
+
+
+def test_windows_hop_pool_and_leave_out_a_rest_as_the_sidecar_says(tmp_path: Path) -> None:
+    waveforms = _waveforms()
+    windows = F.pad(waveforms, (0, 200)).unfold(1, 600, 300)  # (B, 5, 600)
+    said = torch.stack([_expected(windows[:, at]) for at in range(windows.shape[1])], dim=1)
+    file, hop, least = tmp_path / "model.onnx", 300 / 16000, 500 / 16000
+    for batch in ("clips", 1, 2):
+        teacher = load_teacher(_save(file, samples=600, batch=batch, hop_seconds=hop, least_seconds=least))
+        assert teacher.contract.window == Window(samples=600, hop=300, least=500)
+        torch.testing.assert_close(teacher.probabilities(waveforms, None), said[:, :4].mean(dim=1))
+    loudest = load_teacher(_save(file, samples=600, hop_seconds=hop, pooling="max"))
+    torch.testing.assert_close(loudest.probabilities(waveforms, None), said.amax(dim=1))
+    asked = load_teacher(_save(file, window_seconds=600 / 16000))  # of a model of any length
+    torch.testing.assert_close(asked.probabilities(waveforms, None), said[:, [0, 2, 4]].mean(dim=1))
+    for wrong, message in (
+        ({"samples": 600, "window_seconds": 1}, r"takes 600 samples \(0\.0375 s at 16,000 Hz\) .* window_seconds 1,"),
+        ({"samples": 600, "hop_seconds": 1}, r"hop_seconds is 1; allowed is up to its window, 0\.0375 s"),
+        ({"least_seconds": 1}, "hears any length as a whole; say window_seconds with least_seconds"),
+        ({"pooling": "median"}, "the pooling is 'median'; allowed are 'mean' and 'max'"),
+    ):
+        with pytest.raises(TeacherError, match=message):
+            load_teacher(_save(file, **wrong))
 
 
 def test_files_that_are_not_what_the_spec_says(tmp_path: Path) -> None:
