@@ -203,7 +203,7 @@ class Centers:
 def time_mask(axes: Axes, masks: Masks, n_frames: int) -> torch.Tensor:
     """Which frames a mask hides, bool (B, T), on the device of the masks: centres in [time_start, time_end) seconds."""
     if isinstance(n_frames, torch.SymInt):  # of a graph that is traced for clips of any length
-        first, second = axes.frame_centers(2).tolist()
+        first, second = torch.from_numpy(axes.frame_centers(2))  # tensors: a plain number is traced as float32
         centers = first + (second - first) * torch.arange(n_frames, dtype=torch.float64)
     else:
         centers = torch.from_numpy(axes.frame_centers(n_frames))
