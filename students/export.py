@@ -27,6 +27,7 @@ from logitstore.models.onnx_session import open_session, runtime_errors
 from logitstore.models.sidecar import as_metadata
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.runs import Run
+from logitstore.views.mel import FrontEnd
 from logitstore.views.recipe import Masks
 
 #: How far the probabilities of a file may be from the student's.
@@ -112,7 +113,7 @@ def describe(graph: Any, run: Run) -> None:
 
 def shortest(model: Tagger) -> int:
     """The fewest samples that a model's front end takes."""
-    front_end = model.front_end
+    front_end: FrontEnd = model.front_end
     return front_end.n_fft // 2 + 1 if front_end.center else front_end.n_fft
 
 
@@ -227,7 +228,7 @@ def _waveforms(clips: int, samples: int, seed: int) -> F32:
 def _masks(waveforms: F32, model: Tagger) -> F32:
     """Masks float32 (clips, 4) of many kinds: up to all of the time and of the frequencies, some of nothing at all."""
     rng = np.random.default_rng(len(waveforms) * waveforms.shape[1])
-    front_end = model.front_end
+    front_end: FrontEnd = model.front_end
     seconds = waveforms.shape[1] / front_end.sample_rate
     ends = np.sort(rng.uniform(0, 1, (len(waveforms), 2, 2)), axis=2) * [[seconds], [front_end.f_max]]
     ends[np.arange(len(waveforms)) % 4 == 3] = 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zipfile
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +29,8 @@ from teachers.windows import in_windows, pool
 
 #: What a sidecar or the model itself must say.
 REQUIRED = ("scores", "sample_rate")
+_CARRY = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "QuantizeLinear", "DequantizeLinear", "CAST", "RESHAPE",
+                    "SQUEEZE", "QUANTIZE", "DEQUANTIZE"})  # fmt: skip
 _LABELS = (".txt", ".csv", ".tsv")
 _MOST_LABELS = 1 << 22  # bytes of a file of labels that was not named
 _MOST_ENTRIES, _MOST_BESIDE = 64, 200
@@ -212,6 +215,34 @@ def check_outputs(shape: Sequence[Any], classes: int, pooling: str | None, whose
 def has_frames(shape: Sequence[Any], given: Sequence[Any]) -> bool:
     """Whether an output of this shape has an axis of frames; ``given`` is the input's shape."""
     return len(shape) == 3 or (len(shape) == 2 and shape[0] not in (1, given[0]))
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a runtime tells of a model file.
+
+    :param inputs: name, type and shape of each, -1 or a name for a size that is not fixed. :param outputs: likewise.
+    :param last: of each output the kind of the op that gives it, None where that is not known.
+    :param metadata: texts by their names.
+    """
+
+    inputs: tuple[tuple[str, str, tuple[Any, ...]], ...]
+    outputs: tuple[tuple[str, str, tuple[Any, ...]], ...]
+    last: tuple[str | None, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def last_op(makers: Mapping[Any, tuple[str, Sequence[Any]]], output: Any) -> str | None:
+    """The kind of the op that gives an output, passing over those that only carry its values on.
+
+    :param makers: of each tensor the kind of the op that gives it, and that op's inputs.
+    """
+    for _ in range(8):
+        kind, inputs = makers.get(output, (None, ()))
+        if kind not in _CARRY or not inputs:
+            return kind
+        output = inputs[0]
+    return None
 
 
 def classes_of(path: Path, said: Sidecar, outputs: int | None, whose: str) -> tuple[str, ...]:

@@ -23,12 +23,14 @@ from logitstore.models.onnx_session import open_session, runtime_errors
 from logitstore.models.sidecar import of_metadata, stated
 from teachers.model_file import (
     REQUIRED,
+    Described,
     FileTeacher,
     check_outputs,
     chosen_output,
     classes_of,
     contract_of,
     has_frames,
+    last_op,
     warn_of_licence,
     window_of,
 )
@@ -106,15 +108,7 @@ class OnnxTeacher(FileTeacher):
         return np.asarray(scores, dtype=np.float32)
 
     def _session(self, device: str) -> Any:
-        try:
-            return open_session(str(self.path), device)
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "onnx", f"teacher {self.spec!r}") from error
-        except runtime_errors() as error:
-            raise TeacherError(
-                f"teacher {self.spec!r} is not an {ONNX} model that onnxruntime can run; {str(self.path)!r} looks like "
-                f"{looks_like(self.path)}: {' '.join(str(error).split())[:300]}"
-            ) from error
+        return _opened(self.spec, self.path, device)
 
 
 def load(spec: str, rest: str) -> OnnxTeacher:
@@ -125,6 +119,37 @@ def load(spec: str, rest: str) -> OnnxTeacher:
     """
     name, options = split_options(spec, rest, ("output",))
     return OnnxTeacher(spec, name, options.get("output"))
+
+
+def describe(spec: str, path: Path) -> Described:
+    """What a file tells of itself.
+
+    :raises TeacherError: it is no model. :raises MissingExtraError: the extra is not installed.
+    """
+    external_files(path, spec)
+    session = _opened(spec, path, "cpu")
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    makers = {name: (node.op_type, node.input) for node in graph.node for name in node.output}
+    inputs, outputs = (
+        tuple((item.name, item.type, tuple(item.shape)) for item in items)
+        for items in (session.get_inputs(), session.get_outputs())
+    )
+    kinds = tuple(last_op(makers, name) for name, _, _ in outputs)
+    return Described(inputs, outputs, kinds, dict(session.get_modelmeta().custom_metadata_map))
+
+
+def _opened(spec: str, path: Path, device: str) -> Any:
+    try:
+        return open_session(str(path), device)
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx", f"teacher {spec!r}") from error
+    except runtime_errors() as error:
+        raise TeacherError(
+            f"teacher {spec!r} is not an {ONNX} model that onnxruntime can run; {str(path)!r} looks like "
+            f"{looks_like(path)}: {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def _document(text: str | None) -> dict[str, Any] | None:

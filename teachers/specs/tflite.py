@@ -20,12 +20,14 @@ from logitstore.models.foreign import TFLITE, looks_like, require_model
 from logitstore.models.sidecar import Sidecar, stated
 from teachers.model_file import (
     REQUIRED,
+    Described,
     FileTeacher,
     check_outputs,
     chosen_output,
     classes_of,
     contract_of,
     has_frames,
+    last_op,
     warn_of_licence,
     window_of,
 )
@@ -129,18 +131,7 @@ class TfliteTeacher(FileTeacher):
         return True
 
     def _open(self) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise MissingExtraError("ai-edge-litert", "tflite", f"teacher {self.spec!r}") from error
-        try:
-            self._interpreter: Any = Interpreter(str(self.path), num_threads=torch.get_num_threads())
-            self._interpreter.allocate_tensors()
-        except FAILURES as error:
-            raise TeacherError(
-                f"teacher {self.spec!r} is not a {TFLITE} model that ai-edge-litert can run; {str(self.path)!r} looks "
-                f"like {looks_like(self.path)}: {' '.join(str(error).split())[:300]}"
-            ) from error
+        self._interpreter = _opened(self.spec, self.path)
 
 
 def load(spec: str, rest: str) -> TfliteTeacher:
@@ -151,6 +142,44 @@ def load(spec: str, rest: str) -> TfliteTeacher:
     """
     name, options = split_options(spec, rest, ("output",))
     return TfliteTeacher(spec, name, output=options.get("output"))
+
+
+def describe(spec: str, path: Path) -> Described:
+    """What a file tells of itself.
+
+    :raises TeacherError: it is no model. :raises MissingExtraError: the extra is not installed.
+    """
+    interpreter = _opened(spec, path, delegates=False)
+    inputs, outputs = (
+        tuple((str(item["name"]), np.dtype(item["dtype"]).name, tuple(_shape(item))) for item in items)
+        for items in (interpreter.get_input_details(), interpreter.get_output_details())
+    )
+    ops = getattr(interpreter, "_get_ops_details", list)()  # for want of a public way
+    makers = {int(tensor): (str(op["op_name"]), [int(each) for each in op["inputs"]]) for op in ops
+              for tensor in op["outputs"]}  # fmt: skip
+    kinds = tuple(last_op(makers, int(item["index"])) for item in interpreter.get_output_details())
+    return Described(inputs, outputs, kinds)
+
+
+def _opened(spec: str, path: Path, delegates: bool = True) -> Any:
+    """An interpreter; without ``delegates``, one that shows every op as it stands in the file."""
+    try:
+        from ai_edge_litert import interpreter
+    except ImportError as error:
+        raise MissingExtraError("ai-edge-litert", "tflite", f"teacher {spec!r}") from error
+    ops = interpreter.OpResolverType
+    resolver = ops.AUTO if delegates else ops.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        opened = interpreter.Interpreter(
+            str(path), num_threads=torch.get_num_threads(), experimental_op_resolver_type=resolver
+        )
+        opened.allocate_tensors()
+    except FAILURES as error:
+        raise TeacherError(
+            f"teacher {spec!r} is not a {TFLITE} model that ai-edge-litert can run; {str(path)!r} looks "
+            f"like {looks_like(path)}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return opened
 
 
 def _shape(detail: dict[str, Any]) -> list[int]:
