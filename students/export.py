@@ -83,8 +83,8 @@ def graph_of(run: Run, masks: bool = False) -> Any:
     try:
         with quiet():
             program: Any = torch.onnx.export(
-                _Heard(run.model.eval()), tuple(map(torch.from_numpy, example.values())), dynamo=True, dynamic_shapes=shapes,
-                input_names=list(shapes), output_names=[OUTPUT], verbose=False,
+                _Heard(run.model.eval()), tuple(map(torch.from_numpy, example.values())), dynamo=True,
+                dynamic_shapes=shapes, input_names=list(shapes), output_names=[OUTPUT], verbose=False,
             )  # fmt: skip
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise RunError(f"run {str(run.folder)!r} cannot be exported: {' '.join(str(error).split())[:300]}") from error

@@ -73,7 +73,7 @@ def _lines(path: Path, found: Described) -> tuple[Line, ...]:
     else:
         kind = f"its last op is {found.last[at]}" if found.last[at] else "its last op is not known"
         add("scores", None, OPEN, f'{kind}: "sigmoid" where classes go together, "softmax" where one excludes others')
-        add("output", "logits", GUESS, f"{kind}, neither a sigmoid nor a softmax; or \"probabilities\"")
+        add("output", "logits", GUESS, f'{kind}, neither a sigmoid nor a softmax; or "probabilities"')
     _add_rate(add, found.inputs[0][2])
     if len(shape) == 3:
         add("pooling", "mean", GUESS, f'it answers frame by frame, {list(shape)}; or "max"')

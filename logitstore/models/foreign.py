@@ -11,7 +11,10 @@ from logitstore.files import require_no_hole
 _HEAD = 512
 #: First bytes, and what files begin with them.
 _MARKS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, which stands for a file that was not fetched: run `git lfs pull`"),
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS, which stands for a file that was not fetched: run `git lfs pull`",
+    ),
     (b"\x89HDF\r\n", "an HDF5 file, such as Keras' weights"),
     (b"PK\x03\x04", "a ZIP archive, as torch.save and Keras write"),
     (b"\x1f\x8b", "a gzip archive: unpack it"),

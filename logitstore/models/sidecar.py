@@ -176,7 +176,7 @@ def _classes(classes: object, whose: str, folder: Path | None) -> tuple[str, ...
         file = folder / classes
         if Path(classes).name != classes or not file.is_file():
             raise TeacherError(
-                f"{whose}: the classes are {shown(classes)!r}; allowed are a list of names, 'audioset', or the name of "
+                f"{whose}: the classes are {shown(classes)}; allowed are a list of names, 'audioset', or the name of "
                 "a file of names that lies beside it"
             )
         return read_classes(file, outputs=True)

@@ -22,9 +22,7 @@ SPEC = (
     "birdnet:PATH",
     "BirdNET 2.4's .tflite file or its folder, with its labels beside it; ?pooling=max for the surest window",
 )
-PUBLISHED = (
-    ("BirdNET 2.4", 6522, 48000, None, "CC BY-NC-SA 4.0", "https://github.com/birdnet-team/BirdNET-Analyzer"),
-)
+PUBLISHED = (("BirdNET 2.4", 6522, 48000, None, "CC BY-NC-SA 4.0", "https://github.com/birdnet-team/BirdNET-Analyzer"),)
 
 RATE, SECONDS, LEAST_SECONDS = 48_000, 3.0, 1.5
 #: Its analyzer cuts logits to so much on either side of 0.
@@ -79,8 +77,7 @@ def _file(spec: str, path: Path) -> Path:
     if len(found) != 1:
         names = ", ".join(file.name for file in found[:5])
         raise TeacherError(
-            f"teacher {spec!r}: the folder {str(path)!r} has {len(found)} files *{_SUFFIX}{f' ({names})' if names else ''}"
-            "; name the one that is meant"
+            f"teacher {spec!r}: the folder {str(path)!r} has {len(found)} files *{_SUFFIX} ({names or 'none'}); "
+            "name the one that is meant"
         )
     return found[0]
-

@@ -1,6 +1,6 @@
 """ONNX files as teachers: waveforms in, scores out, described by their own metadata or a sidecar.
 
-A second input (clips, 4) takes masks: of each clip the time from and to in seconds, and the frequency from and to in Hz,
+A second input (clips, 4) takes masks: of each clip the time from and to in seconds and the frequency from and to in Hz,
 half-open, equal ends where nothing is masked. ``export-student --masks`` writes such files.
 """
 

@@ -211,4 +211,3 @@ def _floats(values: Any, detail: dict[str, Any]) -> F32:
     if kind is np.float32:
         return np.asarray(values)
     return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
-

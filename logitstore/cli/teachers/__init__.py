@@ -10,7 +10,12 @@ from logitstore.cli.teachers.kinds import list_command
 from logitstore.cli.teachers.show import show_command
 
 
-@click.group("teachers", context_settings=SETTINGS, commands=[list_command, show_command, init_command], invoke_without_command=True)
+@click.group(
+    "teachers",
+    context_settings=SETTINGS,
+    commands=[list_command, show_command, init_command],
+    invoke_without_command=True,
+)
 @click.pass_context
 def teachers_group(context: click.Context) -> None:
     """Show which teachers there are, and what one says of itself; without a COMMAND, list them.
