@@ -38,7 +38,7 @@ def looks_like(path: Path) -> str:
         if head.startswith(mark):
             return what
     if head[4:8] == b"TFL3":
-        return f"a {TFLITE} model, cut or damaged or of a newer kind"
+        return f"a {TFLITE} model that is cut, damaged or beyond this runtime"
     if head.lstrip()[:1] == b"<":
         return "a page of HTML or XML: what was downloaded is a web page and no model"
     if head[8:9] == b"{" and head[:8].rstrip(b"\0") != head[:8]:
@@ -46,7 +46,7 @@ def looks_like(path: Path) -> str:
     if head.lstrip()[:1] in (b"{", b"["):
         return "JSON"
     if head[0] == 8 and head[1] < 128:
-        return f"an {ONNX} model, cut or damaged or of a newer kind"
+        return f"an {ONNX} model that is cut, damaged or beyond this runtime"
     if b"\0" not in head and head.isascii():
         return "a file of text"
     return "none of the formats that are known here"

@@ -194,9 +194,10 @@ class LogMel(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Centers:
-    """Where the frames and bands of somebody's own front end lie: all that a mask needs to know of it.
+    """Where the frames and bands of a front end of your own lie: all that a mask needs to know of it.
 
-    :param seconds: centres of the frames from the start of the view, (T,). :param hertz: centres of the bands, (F,).
+    :param seconds: centres of the frames from the start of the view, (T,), counted in steps of 10 us, so that float32
+        is near enough. :param hertz: centres of the bands, (F,).
     """
 
     seconds: Any
@@ -207,7 +208,7 @@ class Centers:
 
         :raises UsageError: there are fewer.
         """
-        return _centers(self.seconds, n_frames, "frames")[:n_frames]
+        return np.round(_centers(self.seconds, n_frames, "frames")[:n_frames], 5)
 
     def band_centers(self) -> F64:
         """Every centre."""

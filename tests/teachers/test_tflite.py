@@ -156,7 +156,7 @@ def test_files_that_are_not_what_the_spec_says(tmp_path: Path, monkeypatch: pyte
     file = linear(tmp_path / "model.tflite", WEIGHTS)
     spec, content = _sidecar(file), file.read_bytes()
     for wrong, message in (
-        (content[: len(content) // 2], "looks like a TensorFlow Lite model, cut or damaged"),
+        (content[: len(content) // 2], "looks like a TensorFlow Lite model that is cut, damaged or"),
         (b"", "looks like an empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS, .* run `git lfs pull`"),
         (b"<!DOCTYPE html><html>", "a page of HTML or XML: what was downloaded is a web page"),
