@@ -68,11 +68,11 @@ if TYPE_CHECKING:
     from teachers.registry import load_teacher
 
 __all__ = [
-    "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError", "ModelOutputError",
-    "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
+    "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError",
+    "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
-    "TeacherError", "UsageError", "apply_masks", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
-    "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
+    "TeacherError", "UsageError", "apply_masks", "build", "evaluate", "export_student", "extend", "load_student",
+    "load_teacher", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -234,7 +234,8 @@ def _masks(waveforms: F32, model: Tagger) -> F32:
     ends[np.arange(len(waveforms)) % 4 == 3] = 0
     hop = front_end.hop_length / front_end.sample_rate
     ends[:, 0] = np.round(ends[:, 0] / hop) * hop  # on the centres of frames, where rounding matters
-    return ends.reshape(-1, 4).astype(np.float32)
+    result: F32 = ends.reshape(-1, 4).astype(np.float32)
+    return result
 
 
 def _require_extra() -> None:

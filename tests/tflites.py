@@ -128,7 +128,5 @@ def linear(
         options = {"SOFTMAX": {"options": "SoftmaxOptions", "beta": 1.0}}.get(last, {})
         at = sketch.op(last, [at], sketch.tensor("scores", size, batches=batches), **options)  # type: ignore[arg-type]
     if scales:
-        at = sketch.op(
-            "QUANTIZE", [at], sketch.tensor("integers", size, batches=batches, kind=kind, scale=scales[1])
-        )
+        at = sketch.op("QUANTIZE", [at], sketch.tensor("integers", size, batches=batches, kind=kind, scale=scales[1]))
     return sketch.save(file, [first], [at], labels)

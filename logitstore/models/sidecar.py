@@ -153,20 +153,27 @@ def _checked(document: Mapping[str, Any], whose: str, folder: Path | None) -> Si
 
     :param folder: where a file of class names may lie; None for nowhere.
     """
-    said = {key: value for key, value in document.items() if value is not None}
-    checks = {
-        "classes": lambda value: _classes(value, whose, folder),
-        "scores": lambda value: check_scores(value, whose=whose),
-        "sample_rate": lambda value: check_rate(value, whose=whose),
-        "output": lambda value: _one_of("output", value, ("probabilities", "logits"), whose),
-        "output_name": lambda value: _output_name(value, whose),
-        "pooling": lambda value: _one_of("pooling", value, _POOLINGS, whose),
-        "licence": lambda value: _text("licence", value, whose),
-        "origin": lambda value: _text("origin", value, whose),
-    }
-    for key in ("window_seconds", "hop_seconds", "least_seconds", "clip_seconds"):
-        checks[key] = lambda value, key=key: check_seconds(value, whose=whose, name=key)
-    return Sidecar(**{key: checks[key](value) for key, value in said.items()})
+    return Sidecar(
+        **{key: _checked_value(key, value, whose, folder) for key, value in document.items() if value is not None}
+    )
+
+
+def _checked_value(key: str, value: Any, whose: str, folder: Path | None) -> Any:
+    if key == "classes":
+        return _classes(value, whose, folder)
+    if key == "scores":
+        return check_scores(value, whose=whose)
+    if key == "sample_rate":
+        return check_rate(value, whose=whose)
+    if key == "output":
+        return _one_of(key, value, ("probabilities", "logits"), whose)
+    if key == "output_name":
+        return _output_name(value, whose)
+    if key == "pooling":
+        return _one_of(key, value, _POOLINGS, whose)
+    if key in ("licence", "origin"):
+        return _text(key, value, whose)
+    return check_seconds(value, whose=whose, name=key)
 
 
 def _classes(classes: object, whose: str, folder: Path | None) -> tuple[str, ...]:

@@ -254,7 +254,7 @@ def apply_masks(features: torch.Tensor, axes: Axes, masks: Masks | None, fill: f
 
 
 def _centers(given: Any, least: int, what: str) -> F64:
-    centers = np.asarray(given, dtype=np.float64)
+    centers: F64 = torch.as_tensor(given, dtype=torch.float64, device="cpu").numpy()
     if centers.ndim != 1 or len(centers) < least:
         raise UsageError(f"centres of {what} of shape {centers.shape}; {least or 'some'} numbers are due, one of each")
     return centers

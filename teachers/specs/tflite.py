@@ -154,7 +154,7 @@ def describe(spec: str, path: Path) -> Described:
         tuple((str(item["name"]), np.dtype(item["dtype"]).name, tuple(_shape(item))) for item in items)
         for items in (interpreter.get_input_details(), interpreter.get_output_details())
     )
-    ops = getattr(interpreter, "_get_ops_details", list)()  # for want of a public way
+    ops: list[Any] = getattr(interpreter, "_get_ops_details", list)()  # for want of a public way
     makers = {int(tensor): (str(op["op_name"]), [int(each) for each in op["inputs"]]) for op in ops
               for tensor in op["outputs"]}  # fmt: skip
     kinds = tuple(last_op(makers, int(item["index"])) for item in interpreter.get_output_details())
@@ -208,6 +208,5 @@ def _quantised(values: F32, detail: dict[str, Any]) -> Any:
 
 def _floats(values: Any, detail: dict[str, Any]) -> F32:
     kind, (scale, zero) = detail["dtype"], detail["quantization"]
-    if kind is np.float32:
-        return np.asarray(values)
-    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    floats = np.asarray(values, dtype=np.float32)
+    return floats if kind is np.float32 else (floats - np.float32(zero)) * np.float32(scale)

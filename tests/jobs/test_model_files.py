@@ -151,10 +151,12 @@ def test_a_sidecar_with_null_is_no_sidecar_yet(tmp_path: Path) -> None:
     file = _onnx(tmp_path / "model.onnx")
     found = _init(file)
     assert found["classes"] == found["sample_rate"] == ("open", None)
-    with pytest.raises(logitstore.TeacherError, match="has no 'sample_rate', or null; it must have .*: fill it in"):
+    with pytest.raises(logitstore.TeacherError, match=r"has no 'sample_rate', or null; it must have .*: fill it in"):
         load_teacher(f"onnx:{file}")
     _fill_in(file, sample_rate=RATE)
-    with pytest.raises(logitstore.TeacherError, match=r'what its 8 scores are of, and no file of as many names is there'):
+    with pytest.raises(
+        logitstore.TeacherError, match=r"what its 8 scores are of, and no file of as many names is there"
+    ):
         load_teacher(f"onnx:{file}")
     _fill_in(file, classes=NAMES)
     waveforms = torch.sin(2 * torch.pi * TONES[2] * torch.arange(WINDOW) / RATE)[None]

@@ -159,14 +159,19 @@ def test_a_second_input_takes_masks_in_seconds_and_hz(tmp_path: Path) -> None:
 def test_inputs_and_answers_of_other_shapes_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     for shape, message in (
-        (["clips", 64, "frames"], r"takes an input of shape \['clips', 64, 'frames'\].*a model of spectrograms is none"),
+        (
+            ["clips", 64, "frames"],
+            r"takes an input of shape \['clips', 64, 'frames'\].*a model of spectrograms is none",
+        ),
         (["clips", 1, "frames"], r"answers frame by frame, \['clips', 1, 'frames'\].*\"pooling\": \"mean\" or \"max\""),
         (["clips", 7], r"gives scores of shape \['clips', 7\] and its sidecar names 3 classes"),
     ):
         with pytest.raises(TeacherError, match=message):
             load_teacher(_save_same(file, shape))
     teacher = load_teacher(_save_same(file, ["clips", "samples"]))
-    with pytest.raises(ModelOutputError, match=r"gave scores of shape \(3, 1600\) for 3 clips; \(clips, 3 classes\) are"):
+    with pytest.raises(
+        ModelOutputError, match=r"gave scores of shape \(3, 1600\) for 3 clips; \(clips, 3 classes\) are"
+    ):
         teacher.probabilities(_waveforms(), None)
     frames = load_teacher(_save_same(file, ["clips", "frames", 1], classes=["loud"], pooling="max"))
     torch.testing.assert_close(frames.probabilities(_waveforms(), None), _waveforms().amax(dim=1, keepdim=True))

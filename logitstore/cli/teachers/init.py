@@ -13,7 +13,8 @@ from logitstore.options import JsonOptions, Option
 from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
-    from teachers.propose import Described, Line
+    from teachers.model_file import Described
+    from teachers.propose import Line
 
 _SHOWN = 60
 
