@@ -330,6 +330,13 @@ class ExportOptions(WorkerOptions):
             old={"--onnx": None},
         ),
     ]
+    masks: Annotated[
+        bool,
+        Option(
+            "Take masks as a second input, (clips, 4): seconds from and to, Hz from and to. As a teacher the file then "
+            "hears every recipe that the run itself hears."
+        ),
+    ] = False
     int8: Annotated[
         bool, Option("Write OUT.int8.onnx too, with 8-bit weights, and say what that costs.", group="8-bit weights")
     ] = False
