@@ -253,7 +253,38 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
     classes: Annotated[
         str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
     ] = None
+    map: Annotated[
+        str | None,
+        Option("A CSV of label,class: which classes of the teachers each label stands for, as `logitstore teachers "
+               "map` proposes it. Labels without a class are left out.", group="Teachers", metavar="FILE", names="file",
+               default="a label is a class"),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(Options):
+    """What ``logitstore teachers map`` is asked."""
+
+    teacher: Annotated[
+        str, Option("The teacher that is to be measured.", argument=True, metavar="SPEC", names="teacher")
+    ]
+    labels: Annotated[
+        str,
+        Option("The labels: a table of labelled audio, or a list of names, one a line.", argument=True,
+               metavar="LABELS", names="file"),
+    ]  # fmt: skip
+    label_column: Annotated[
+        str | None,
+        Option("The column of labels in a table.", group="Audio", metavar="NAME",
+               default="label where the table has it; without it the file is a list of names"),
+    ] = None  # fmt: skip
+    label_separator: LabelSeparator = None
+    where: Where = None
+    out: Annotated[
+        str | None,
+        Option("The file to write.", group="Output", short="o", metavar="FILE.csv", default="it is printed"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
