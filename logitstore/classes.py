@@ -122,6 +122,45 @@ def positions(classes: Sequence[str], wanted: Sequence[str], *, whose: str, subs
     return np.array([found[name] for name in wanted], dtype=np.int64)
 
 
+def join(
+    lists: Sequence[tuple[Sequence[str], Sequence[str | None] | None]],
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """The classes of several vocabularies as one list: a class is another list's where both have its MID, or its name.
+
+    :param lists: of each vocabulary the names, and its MIDs, None where a class has none; None where AudioSet's own
+        names say them.
+    :returns: the names, in the order of the first list and then of what each other one adds; and for each list, by what
+        name of the joint list each of its classes goes.
+    """
+    joint: dict[str, str | None] = {}  # name -> MID
+    by_mid: dict[str, str] = {}
+    composed: dict[str, str] = {}
+    called = []
+    for names, given in lists:
+        own = []
+        for name, mid in zip(names, given or mids(names), strict=True):
+            found = by_mid.get(mid) if mid is not None else None
+            if found is None:
+                found = composed.get(_composed(name))
+                if found is not None and mid is not None and joint[found] not in (None, mid):
+                    name, found = f"{name} ({mid})", None  # one name, two things
+            if found is None:
+                found = name
+                joint[name] = mid
+                composed[_composed(name)] = name
+            if mid is not None:
+                by_mid.setdefault(mid, found)
+            own.append(found)
+        called.append(tuple(own))
+    return tuple(joint), tuple(called)
+
+
+def mids(names: Sequence[str]) -> tuple[str | None, ...]:
+    """The MID of each class where all are AudioSet's, by name, MID or index; None of each otherwise."""
+    indices = audioset_indices(names)
+    return (None,) * len(names) if indices is None else tuple(audioset()[index].mid for index in indices)
+
+
 def read_classes(path: str | Path, *, outputs: bool = False) -> tuple[str, ...]:
     """Class names from a file that a user has, in whatever form it was published; what was understood is said.
 

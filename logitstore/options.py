@@ -420,8 +420,8 @@ LABEL_SEPARATOR = Option(
 )  # fmt: skip
 LabelSeparator = Annotated[str | None, LABEL_SEPARATOR]
 CLASSES = Option(
-    "Keep only the classes that are named in this file, one a line.",
-    group="Teachers", metavar="FILE", names="classes", default="all",
+    "Keep only the classes that are named in this file, one a line; or common, those that every teacher knows.",
+    group="Teachers", metavar="FILE|common", names="classes", default="all",
 )  # fmt: skip
 DEVICE = Option(
     "Where the models run: auto (a GPU where there is one), cpu, cuda or cuda:N.", group="Running", metavar="DEVICE"

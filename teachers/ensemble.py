@@ -8,14 +8,26 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, overload
 
 import msgspec
+import numpy as np
 import torch
 
-from logitstore.arrays import Bool
-from logitstore.classes import positions, read_classes
+from logitstore.arrays import I64, Bool
+from logitstore.classes import ClassIndex, join, positions, read_classes
 from logitstore.digests import digest
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.models.machine import pick_device
-from logitstore.store.format.manifest import ARGUMENTS, CLASSES, CODE, NOT_COVERED, Member
+from logitstore.store.format.manifest import (
+    ARGUMENTS,
+    CLASSES,
+    CODE,
+    KNOWS,
+    LICENCE,
+    NOT_COVERED,
+    ORIGIN,
+    POOLING,
+    WINDOW,
+    Member,
+)
 from logitstore.training.precision import pass_dtype
 from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks, Recipe
@@ -23,6 +35,10 @@ from logitstore.views.render import resample
 from teachers import registry
 from teachers.teacher import Teacher
 
+#: Length of views in seconds where no teacher says what it learnt from.
+ANY_SECONDS = 10.0
+#: In the place of class names: those that every teacher knows.
+COMMON = "common"
 #: How far outside [0, 1] rounding may put a probability; it is clipped. Anything further is an error.
 _SLACK = 1e-5
 #: Probabilities are clamped to [_EPSILON, 1 - _EPSILON] before their logit, to [_TINY, 1] before their logarithm.
@@ -53,16 +69,18 @@ class Ensemble:
         takes them as they are, of a store, which has scaled them before.
     :param average: "probability" for the weighted mean of probabilities; "logit" for the sigmoid of the mean of logits
         (for softmax scores, the normalised weighted geometric mean).
-    :param classes: a subset to keep, in this order; every teacher must have all of them. Softmax probabilities are
-        kept as they are, not scaled to a sum of 1.
+    :param classes: a subset to keep, in this order, each known to one teacher at least; "common" for those that every
+        teacher knows; all by default, joined by MID, then by name. A class is averaged over the teachers that know it.
+        Softmax probabilities of a subset are kept as they are, not scaled to a sum of 1.
     :param sample_rate: Hz of the waveforms that :meth:`probabilities` takes; a member of another rate hears each clip
         resampled alone.
     :param precision: the number format that the members compute in once :meth:`to` has named a device, see
         :mod:`logitstore.training.precision`; results are float32.
     :raises TeacherError: no teachers, bad weights, other classes or score kinds.
 
-    Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``scores``; ``device``;
-    ``notes``, lines on what is allowed and perhaps not meant, such as a teacher that is there twice.
+    Attributes: ``members`` the teachers; ``weights``, a tuple with a sum of 1; ``classes``; ``known``, of each member
+    bool (C,), which of the classes it knows; ``scores``; ``device``; ``notes``, lines on what is allowed and perhaps
+    not meant, such as a teacher that is there twice.
     """
 
     def __init__(
@@ -70,7 +88,7 @@ class Ensemble:
         teachers: Sequence[Teacher],
         weights: Sequence[float] | None = None,
         average: str = "probability",
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | str | None = None,
         *,
         sample_rate: int,
         precision: str = "float32",
@@ -91,18 +109,19 @@ class Ensemble:
         scaled = _normalised(weights, len(self.members))
         self.weights = tuple(weights) if weights and not scale_weights else scaled
         self.average = average
-        self.classes = first.classes if classes is None else tuple(classes)
         self.scores = first.scores
+        self.classes, at = _vocabulary(self.members, classes)
+        self.known = tuple(found >= 0 for found in at)
         self.sample_rate = sample_rate
         self.precision = precision
         self.device = torch.device("cpu")
         self._dtype: torch.dtype | None = None  # of the device, so that `to` says it
         self._positions: list[torch.Tensor | None] = []
-        for teacher in self.members:
-            at = positions(teacher.classes, self.classes, whose=f"teacher {teacher.spec!r}", subset=classes is not None)
-            in_order = len(at) == len(teacher.classes) and bool((at[1:] > at[:-1]).all())
-            self._positions.append(None if in_order else torch.from_numpy(at))
-        self.notes = _twins(self.members)
+        for teacher, found in zip(self.members, at, strict=True):
+            in_order = len(found) == len(teacher.classes) and bool((found == np.arange(len(found))).all())
+            self._positions.append(None if in_order else torch.from_numpy(found))
+        self._shares = _shares(self.weights, self.known)
+        self.notes = [*_twins(self.members), *_unequal(self.members, self.known)]
 
     def check(self, recipe: Recipe, clip_seconds: float | None = None) -> None:
         """Refuse a recipe that a member cannot hear.
@@ -117,17 +136,39 @@ class Ensemble:
                     f"op {recipe.spectrogram_ops[0].name!r}, which it would not hear; use --recipe wave, whose ops "
                     "it hears, another recipe of waveform ops, or another teacher"
                 )
-            if clip_seconds is not None and teacher.max_seconds is not None and clip_seconds > teacher.max_seconds:
+            longest = teacher.contract.max_seconds
+            if clip_seconds is not None and longest is not None and clip_seconds > longest:
                 raise TeacherError(
-                    f"teacher {teacher.spec!r} hears at most {teacher.max_seconds:.2f} s and a view has "
-                    f"{clip_seconds:g} s; choose a shorter --clip-seconds"
+                    f"teacher {teacher.spec!r} hears at most {longest:.2f} s and a view has {clip_seconds:g} s; choose "
+                    "a shorter --clip-seconds"
                 )
-            exact = teacher.exact_seconds
-            if clip_seconds is not None and exact is not None and abs(clip_seconds - exact) * teacher.sample_rate >= 1:
-                raise TeacherError(
-                    f"teacher {teacher.spec!r} takes views of exactly {exact:g} s and these have {clip_seconds:g} s; "
-                    f"choose --clip-seconds {exact:g}"
-                )
+
+    def unheard(self, reason: str) -> list[str]:
+        """A line for each member that would hear more than waveforms of the ensemble's rate hold.
+
+        :param reason: why they have that rate.
+        """
+        rate = self.sample_rate
+        return [
+            f"teacher {teacher.spec!r} takes {teacher.sample_rate:,} Hz and views have {rate:,} Hz, {reason}: it hears "
+            f"nothing above {rate / 2:,.0f} Hz"
+            for teacher in self.members
+            if teacher.sample_rate > rate
+        ]
+
+    def learnt_seconds(self) -> tuple[float, str]:
+        """How long views are unless told otherwise, in seconds, and why, in words.
+
+        As long as the longest clips that a member learnt from, 10 s where none says; never longer than one hears whole.
+        """
+        learnt = [(each.contract.trained_seconds, each.spec) for each in self.members]
+        seconds, spec = max(((s, spec) for s, spec in learnt if s is not None), default=(ANY_SECONDS, None))
+        why = "for no teacher says what it learnt from" if spec is None else f"as teacher {spec!r} learnt from"
+        limits = [(each.contract.max_seconds, each.spec) for each in self.members]
+        for longest, spec in limits:
+            if longest is not None and longest < seconds:
+                seconds, why = math.floor(longest * 10) / 10, f"for teacher {spec!r} hears no more"
+        return seconds, why
 
     def to(self, device: str | torch.device) -> Self:
         """Move every member to a device.
@@ -139,6 +180,7 @@ class Ensemble:
         for teacher in self.members:
             teacher.to(self.device)
         self._positions = [None if at is None else at.to(self.device) for at in self._positions]
+        self._shares = [share if isinstance(share, float) else share.to(self.device) for share in self._shares]
         return self
 
     @overload
@@ -165,7 +207,7 @@ class Ensemble:
             names it.
         """
         said, _ = self._asked(waveforms, masks, features=False, heard=None)
-        mean = _mean(said, self.weights, self.average, self.scores)
+        mean = self._mean(said)
         return (mean, torch.stack(said)) if members else mean
 
     @torch.inference_mode()
@@ -179,7 +221,10 @@ class Ensemble:
         :raises ModelOutputError: as there; or features that are not finite numbers of shape (B, T, D).
         """
         said, frames = self._asked(waveforms, masks, features=features, heard=heard)
-        return Outputs(_mean(said, self.weights, self.average, self.scores), torch.stack(said), tuple(frames))
+        return Outputs(self._mean(said), torch.stack(said), tuple(frames))
+
+    def _mean(self, said: list[torch.Tensor]) -> torch.Tensor:
+        return _mean(said, self._shares, self.average, self.scores)
 
     @torch.inference_mode()
     def try_out(
@@ -239,7 +284,7 @@ class Ensemble:
                 at_rate[teacher.sample_rate] = own.to(self.device)
             output, activations = self._ask(teacher, at_rate[teacher.sample_rate], masks, features)
             checked = check_output(teacher, output, len(waveforms), heard, self._dtype is not None).to(self.device)
-            said.append(checked if at is None else checked[:, at])
+            said.append(checked if at is None else _chosen(checked, at))
             if features:
                 frames.append(check_features(teacher, activations, len(waveforms), heard).to(self.device))
         return said, frames
@@ -265,7 +310,8 @@ class Ensemble:
         """Each member for a manifest, without its path: name, digest, scores, sample_rate, weight, contract.
 
         The contract of a member whose classes are not those of the ensemble, in their order, says by a digest which
-        they are; that of one whose digest cannot cover all that it is says what it leaves out.
+        they are, and which of the ensemble's it knows where that is not all; that of one whose digest cannot cover all
+        that it is says what it leaves out.
         """
         return [
             {
@@ -274,11 +320,11 @@ class Ensemble:
                 "scores": teacher.scores,
                 "sample_rate": teacher.sample_rate,
                 "weight": weight,
-                "contract": teacher.contract
+                "contract": teacher.contract.stored()
                 | ({CLASSES: digest("\n".join(teacher.classes).encode())} if teacher.classes != self.classes else {})
-                | ({NOT_COVERED: list(teacher.not_covered)} if teacher.not_covered else {}),
+                | ({} if known.all() else {KNOWS: _ranges(known)}),
             }
-            for teacher, weight in zip(self.members, self.weights, strict=True)
+            for teacher, weight, known in zip(self.members, self.weights, self.known, strict=True)
         ]
 
 
@@ -296,7 +342,8 @@ def load_ensemble(
     """The one way to an :class:`Ensemble`, whose arguments these are, on a device.
 
     :param teachers: their specs; one that is loaded already is taken as it is.
-    :param classes: those to keep, or a file of them. :param sample_rate: Hz; the highest of the teachers by default.
+    :param classes: those to keep, a file of them, or "common" for those that all teachers know.
+    :param sample_rate: Hz; the highest of the teachers by default.
     :param device: "auto", "cpu" or "cuda", "cuda:1", ….
     :raises TeacherError: as :func:`teachers.registry.load_teacher` and :class:`Ensemble` do.
     :raises UsageError: a device that is not there.
@@ -306,7 +353,7 @@ def load_ensemble(
         members,
         weights,
         average,
-        read_classes(classes) if isinstance(classes, str) else classes,
+        read_classes(classes) if isinstance(classes, str) and classes != COMMON else classes,
         sample_rate=sample_rate or max((teacher.sample_rate for teacher in members), default=0),
         precision=precision,
         scale_weights=scale_weights,
@@ -444,7 +491,98 @@ def _normalised(weights: Sequence[float] | None, members: int) -> tuple[float, .
     return tuple(weight / total for weight in given)
 
 
-def _mean(said: list[torch.Tensor], weights: tuple[float, ...], average: str, scores: str) -> torch.Tensor:
+def _vocabulary(members: Sequence[Teacher], asked: Sequence[str] | str | None) -> tuple[tuple[str, ...], list[I64]]:
+    """The classes of an ensemble, and where each stands among those of each member, int64 (C,): -1 where it does not.
+
+    :raises TeacherError: a class that was asked for and that nobody knows; softmax members of unequal classes.
+    """
+    joint, called = join([(each.contract.classes, each.contract.mids) for each in members])
+    if asked is not None and asked != COMMON:
+        chosen = tuple(asked)
+        at = [_found(each, chosen, called[number], joint) for number, each in enumerate(members)]
+        unknown = [name for name, *found in zip(chosen, *at, strict=True) if max(found) < 0]
+        if unknown:
+            if len(members) == 1:
+                positions(members[0].classes, chosen, whose=f"teacher {members[0].spec!r}", subset=True)
+            shown = ", ".join(repr(name) for name in unknown[:3])
+            raise TeacherError(
+                f"no teacher knows {shown}{', …' if len(unknown) > 3 else ''} ({len(unknown)} of the {len(chosen)} "
+                "classes that are asked for); take them out of the --classes file"
+            )
+    else:
+        shared = set.intersection(*map(set, called)) if asked == COMMON else set(joint)
+        chosen = tuple(name for name in joint if name in shared)
+        if not chosen:
+            raise TeacherError(
+                "the teachers have not one class in common, by MID or by name; leave out --classes common"
+            )
+        at = [np.array([names.get(name, -1) for name in chosen], dtype=np.int64) for names in map(_places, called)]
+    if members[0].scores == "softmax" and any((found < 0).any() for found in at):
+        first = next(number for number, found in enumerate(at) if (found < 0).any())
+        lacking = [name for name, place in zip(chosen, at[first].tolist(), strict=True) if place < 0]
+        raise TeacherError(
+            f"teacher {members[first].spec!r} has another class list: it lacks {len(lacking)} of the {len(chosen)} "
+            f"classes of the ensemble, such as {lacking[0]!r}, and softmax scores over unequal classes have no mean; "
+            "give teachers of one class list, or --classes common for what they share"
+        )
+    return chosen, at
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    return {name: place for place, name in reversed(list(enumerate(names)))}
+
+
+def _found(teacher: Teacher, wanted: Sequence[str], called: Sequence[str], joint: Sequence[str]) -> I64:
+    """Where the wanted classes stand among a member's: by its own names, MIDs and indices, or by the ensemble's."""
+    index, places, names = ClassIndex(teacher.classes), _places(called), ClassIndex(joint)
+    found = []
+    for name in wanted:
+        at = index.find(name)
+        if at is None and (place := names.find(name)) is not None:
+            at = places.get(names.classes[place])
+        found.append(-1 if at is None else at)
+    taken = [at for at in found if at >= 0]
+    if len(set(taken)) != len(taken):
+        raise TeacherError(
+            f"teacher {teacher.spec!r}: two of the {len(wanted)} wanted classes are the same class of AudioSet"
+        )
+    return np.array(found, dtype=np.int64)
+
+
+def _chosen(said: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Scores (B, C) of the classes that stand at ``at``, 0 where that is -1."""
+    return said[:, at.clamp(min=0)].masked_fill(at < 0, 0.0)
+
+
+def _shares(weights: Sequence[float], known: Sequence[Bool]) -> list[float | torch.Tensor]:
+    """Each member's share of the mean; float32 (C,), summing to 1 over the members that know a class, where not all
+    know all."""
+    if all(every.all() for every in known):
+        return list(weights)
+    shares = np.asarray(weights, dtype=np.float64)[:, None] * np.stack(known)
+    shares /= shares.sum(axis=0)
+    return [torch.from_numpy(share.astype(np.float32)) for share in shares]
+
+
+def _unequal(members: Sequence[Teacher], known: Sequence[Bool]) -> list[str]:
+    """A line on members that do not know every class of the ensemble."""
+    if all(every.all() for every in known):
+        return []
+    counts = ", ".join(f"{int(every.sum())} of {each.spec!r}" for each, every in zip(members, known, strict=True))
+    shared = int(np.logical_and.reduce(known).sum())
+    return [
+        f"the classes join to {len(known[0])} ({counts}), {shared} of which every teacher knows; a class is averaged "
+        "over the teachers that know it (--classes common keeps only those that all know)"
+    ]
+
+
+def _ranges(known: Bool) -> list[list[int]]:
+    """Where a bool (C,) is true, as ranges [first, stop)."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
+    return ends.reshape(-1, 2).tolist()
+
+
+def _mean(said: list[torch.Tensor], weights: Sequence[float | torch.Tensor], average: str, scores: str) -> torch.Tensor:
     if len(said) == 1:
         return said[0]
     if average == "probability":
@@ -458,7 +596,7 @@ def _mean(said: list[torch.Tensor], weights: tuple[float, ...], average: str, sc
     return (torch.softmax(logs, dim=1) * mass).clamp_(0.0, 1.0)
 
 
-def _weighted(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.Tensor:
+def _weighted(values: list[torch.Tensor], weights: Sequence[float | torch.Tensor]) -> torch.Tensor:
     total = values[0] * weights[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + value * weight
@@ -466,7 +604,7 @@ def _weighted(values: list[torch.Tensor], weights: tuple[float, ...]) -> torch.T
 
 
 #: What :meth:`Ensemble.describe` says in a contract only of members that need it, and earlier releases did not.
-_ADDED = (ARGUMENTS, CLASSES, CODE, NOT_COVERED)
+_ADDED = (ARGUMENTS, CLASSES, CODE, KNOWS, LICENCE, NOT_COVERED, ORIGIN, POOLING, WINDOW)
 
 
 def members_as_stored(ensemble: Ensemble, stored: Sequence[Member]) -> tuple[tuple[Member, ...], list[str]]:
@@ -482,15 +620,16 @@ def members_as_stored(ensemble: Ensemble, stored: Sequence[Member]) -> tuple[tup
         return tuple(asked), []
     members, notes = [], []
     for teacher, now, before in zip(ensemble.members, asked, stored, strict=True):
-        plain = {key: value for key, value in now.contract.items() if key not in _ADDED}
+        plain = {key: value for key, value in now.contract.items() if key not in _ADDED or key in before.contract}
         known = now.digest, *(teacher.earlier_digests() if now.digest != before.digest else ())
         as_before = msgspec.structs.replace(now, digest=before.digest, contract=plain)
         if now != before and as_before == before and before.digest in known:
             members.append(before)
-            notes.append(
-                f"the store knows teacher {teacher.spec!r} by the digest {before.digest[:12]}, which an earlier "
-                "release made of its weights alone; whether all else of it is as it was cannot be told"
-            )
+            if now.digest != before.digest:
+                notes.append(
+                    f"the store knows teacher {teacher.spec!r} by the digest {before.digest[:12]}, which an earlier "
+                    "release made of its weights alone; whether all else of it is as it was cannot be told"
+                )
         else:
             members.append(now)
     return tuple(members), notes

@@ -5,6 +5,10 @@ name,
 
     SPEC = ("ced:FILE", "a published CED checkpoint; …")
 
+and in another, where somebody has published such models, which: name, classes, rate, mAP, licence, where to get it,
+
+    PUBLISHED = (("CED-Base", 527, 16000, 0.500, "Apache-2.0", "https://…"),)
+
 and it has a function ``load(spec, rest)``, which is given the spec and what follows the colon; nothing else makes it
 known. :func:`forms` lists them all. Other packages add kinds by entry points of the group ``logitstore.teachers``, each
 the prefix of a kind and its ``load``.
@@ -13,10 +17,12 @@ the prefix of a kind and its ``load``.
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logitstore.errors import TeacherError
+from logitstore.options import nearest
 from logitstore.plugins import calling, declared, offered
 from logitstore.training.runs import named_run
 
@@ -30,8 +36,40 @@ ENTRY_POINTS = "logitstore.teachers"
 
 def forms() -> dict[str, str]:
     """How a spec can look, each with what it names; no teacher is imported."""
-    own = dict(sorted(declared("teachers.specs", "SPEC").values(), key=lambda spec: ":" in spec[0]))
-    return own | {f"{name}:…": f"of {entry.value}" for name, entry in offered(ENTRY_POINTS).items()}
+    return {kind.form: kind.help for kind in kinds()}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of teachers: ``form`` of its specs, ``help`` on what it opens, and the models that are ``published``."""
+
+    form: str
+    help: str
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model that somebody published: ``classes`` and ``sample_rate`` (Hz), ``map`` on AudioSet as published,
+    0 to 1 (None where there is none), ``licence``, and ``origin``, where to get it."""
+
+    name: str
+    classes: int | None
+    sample_rate: int
+    map: float | None
+    licence: str
+    origin: str
+
+
+def kinds() -> list[Kind]:
+    """Every kind, those of this project first; no teacher is imported."""
+    specs = declared("teachers.specs", "SPEC")
+    published = declared("teachers.specs", "PUBLISHED")
+    own = [
+        Kind(form, text, tuple(Published(*row) for row in published.get(module, ())))
+        for module, (form, text) in sorted(specs.items(), key=lambda each: (":" in each[1][0], each[1][0]))
+    ]
+    return own + [Kind(f"{name}:…", f"of {entry.value}") for name, entry in offered(ENTRY_POINTS).items()]
 
 
 def load_teacher(spec: str) -> Teacher:
@@ -62,6 +100,8 @@ def load_teacher(spec: str) -> Teacher:
         return load_folder(spec, spec)
     if path.is_file():
         raise TeacherError(f"teacher {spec!r} is a file; say what it is: ced:{spec} or onnx:{spec}")
+    if colon and not path.exists() and "/" not in prefix:
+        raise TeacherError(f"no kind of teacher {prefix!r}; {nearest(prefix, [*_kinds(), *offered(ENTRY_POINTS)])}")
     allowed = ", ".join(form for form in forms() if ":" in form)
     raise TeacherError(f"no teacher {spec!r}: no such run folder; allowed are a run folder, {allowed}")
 

@@ -1,57 +1,83 @@
-"""What a teacher is: a model that states its classes, score kind, rate and whether it takes masks."""
+"""What a teacher is: a model behind a contract, which says what it takes and gives."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 
 from logitstore.errors import TeacherError
 from logitstore.views.recipe import Masks
+from teachers.contract import Contract
 
 
 class Teacher(ABC):
-    """One model. An adapter sets the attributes and defines :meth:`probabilities`.
+    """One model. An adapter sets ``spec`` and ``contract``, and defines :meth:`probabilities`.
 
     Attributes:
         spec: the spec that it was loaded from; for messages, never stored.
-        name: kind and architecture, free of paths; stored.
-        classes: names, in the order of its outputs. scores: "sigmoid" or "softmax".
-        sample_rate: Hz of the waveforms it takes. max_seconds: the longest view that it hears whole; None for any.
-        exact_seconds: the only length of a view that it takes; None for any.
-        trained_seconds: length of the clips that it learnt from; None where that is not known.
-        takes_masks: whether it has a front end of its own that masks can act on.
-        has_features: whether :meth:`features` and :meth:`outputs` can be called.
-        digest: BLAKE2b-128, hex, of the weights and whatever else decides what it says.
-        not_covered: what its digest cannot tell apart, in words; such as a library that it asks.
-        contract: front end, stage and value of the fill, as plain JSON values.
+        contract: what it states of itself; what is asked most can be asked of the teacher too.
         own_code: whether it runs somebody's own code, of which nothing is known.
         if_logits: what to do where its scores are no probabilities; for messages.
     """
 
     spec: str
-    name: str
-    classes: tuple[str, ...]
-    scores: str
-    sample_rate: int
-    takes_masks: bool
-    digest: str
-    contract: dict[str, Any]
-    has_features: bool = False
-    max_seconds: float | None = None
-    exact_seconds: float | None = None
-    trained_seconds: float | None = None
+    contract: Contract
     own_code: bool = False
     if_logits: str = (
         "let its forward end with torch.sigmoid (scores = 'sigmoid') or with torch.softmax over the classes (scores = "
         "'softmax')"
     )
-    not_covered: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Kind and architecture."""
+        return self.contract.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of its outputs."""
+        return self.contract.classes
+
+    @property
+    def scores(self) -> str:
+        """``sigmoid`` or ``softmax``."""
+        return self.contract.scores
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that it takes."""
+        return self.contract.sample_rate
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether masks can act on what it hears."""
+        return self.contract.takes_masks
+
+    @property
+    def has_features(self) -> bool:
+        """Whether :meth:`features` and :meth:`outputs` can be called."""
+        return self.contract.has_features
+
+    @property
+    def digest(self) -> str:
+        """Of the weights and whatever else decides what it says."""
+        return self.contract.digest
+
+    def restate(self, **changes: Any) -> Self:
+        """This teacher, with other words in its contract."""
+        self.contract = replace(self.contract, **changes)
+        return self
 
     @abstractmethod
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
-        """Probabilities (B, C) of waveforms float32 (B, S) at ``sample_rate``, under B masks or none."""
+        """Probabilities (B, C) of waveforms float32 (B, S) at ``sample_rate``, under B masks or none.
+
+        Of any S up to ``contract.max_seconds``: a model with a length of its own hears windows, see
+        :func:`teachers.windows.in_windows`.
+        """
 
     def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         """Activations over time, (B, T, D), of the same arguments.

@@ -29,6 +29,11 @@ _COMMANDS = {
         "Score teachers, students or a store on labelled audio.",
     ),
     "tag": ("logitstore.cli.tag", "tag_command", "Say what is heard when in audio files."),
+    "teachers": (
+        "logitstore.cli.teachers",
+        "teachers_group",
+        "Show which teachers there are, and what one says of itself.",
+    ),
     "train-student": ("logitstore.cli.train_student", "train_student_command", "Train a student from a store."),
     "train-teacher": ("logitstore.cli.train_teacher", "train_teacher_command", "Train a teacher on labelled audio."),
     "export-student": ("logitstore.cli.export_student", "export_student_command", "Write a student as an ONNX file."),

@@ -55,7 +55,7 @@ class LabelMap:
         :param vocabularies: what each model is called, and its classes.
         :raises UsageError: a class that no model has, and that is none of AudioSet's; or no label is left.
         """
-        models = [(whose, names, ClassIndex(names).find) for whose, names in vocabularies]
+        models = [(whose, names, _finder(names)) for whose, names in vocabularies]
         wanted = list(dict.fromkeys(name for names in self.classes.values() for name in names))
         known = ClassIndex([each.display_name for each in audioset()]).find
         for name in wanted:
@@ -85,7 +85,7 @@ class LabelMap:
 
         :param labels: of :meth:`scored`. :param order: the C classes. :param own: those that a model has of them.
         """
-        find, has = ClassIndex(order).find, ClassIndex(order if own is None else own).find
+        find, has = _finder(order), _finder(order if own is None else own)
         at = [
             [position for name in self.classes[label] if has(name) is not None and (position := find(name)) is not None]
             for label in labels
@@ -197,6 +197,19 @@ def _cells(lines: list[tuple[int, str]], separator: str, whose: str) -> list[tup
             raise UsageError(f"{whose}, line {number}: {error}") from None
         table.append((number, [cell.strip() for cell in cells]))
     return table
+
+
+def _finder(classes: Sequence[str]) -> Callable[[str], int | None]:
+    """Where a class stands, by its name; one of AudioSet's also by its MID, though the other classes be none of its."""
+    find = ClassIndex(classes).find
+    other = {each.mid: each.display_name for each in audioset()}
+    other |= {name: mid for mid, name in other.items()}
+
+    def found(name: str) -> int | None:
+        at = find(name)
+        return at if at is not None or name not in other else find(other[name])
+
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,11 +14,12 @@ from logitstore.audio.source import ColumnNames
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation.labelled import label_matrix, read_labelled
 from logitstore.evaluation.mapping import LabelMap, keep_mapped, read_map
-from logitstore.evaluation.metrics import measure
+from logitstore.evaluation.metrics import Scores, measure
 from logitstore.evaluation.results import Evaluation
 from logitstore.evaluation.scores import score_rows
 from logitstore.evaluation.stored import StoredRows, join_manifest, join_own
 from logitstore.jobs.options import EvaluateOptions
+from logitstore.notes import note
 
 
 def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | None = None) -> Evaluation:
@@ -93,14 +94,21 @@ def _heard_by_teachers(
         device=options.device,
         precision=options.precision,
     )
-    classes, own, what = ensemble.classes, [ensemble.classes] * (1 + len(ensemble.members)), None
+    for line in (*ensemble.notes, *ensemble.unheard("as --sample-rate asks")):
+        note(line)
+    classes, what = ensemble.classes, None
+    known = [np.ones(len(classes), dtype=np.bool_), *ensemble.known]
+    onto: list[Callable[[Scores], Scores]] = []
     if used is not None:
-        own[1:] = [teacher.classes for teacher in ensemble.members]
-        vocabularies = [(f"teacher {spec!r}", names) for spec, names in zip(options.teachers, own[1:], strict=True)]
-        if stored is not None:
-            vocabularies.append((stored.place, stored.store.manifest.classes))
-        classes = used.scored(vocabularies)
+        own = [[name for name, there in zip(classes, of.tolist(), strict=True) if there] for of in known]
+        models = [(f"teacher {spec!r}", names) for spec, names in zip(options.teachers, own[1:], strict=True)]
+        models += [] if stored is None else [(stored.place, list(stored.store.manifest.classes))]
+        classes = used.scored(models)
+        onto = [used.onto(classes, ensemble.classes, names) for names in own]
+        known = [np.ones(len(classes), dtype=np.bool_)] * len(known)
     assert options.manifest is not None  # _check
+    says = any(teacher.contract.trained_seconds for teacher in ensemble.members)
+    learnt = ensemble.learnt_seconds()[0] if says else None
     labelled = read_labelled(
         options.manifest,
         options.audio_root,
@@ -108,7 +116,7 @@ def _heard_by_teachers(
         where=options.where,
         label_separator=options.label_separator,
         classes=classes if used is None else tuple(used.classes),
-        clip_seconds=options.clip_seconds,
+        clip_seconds=options.clip_seconds or learnt,
         workers=workers,
         columns=ColumnNames.of(options),
     )
@@ -121,7 +129,6 @@ def _heard_by_teachers(
     whose = f"teacher {options.teachers[0]!r}" if len(ensemble.members) == 1 else "the teachers"
     whose = whose if options.classes is None else "the --classes file"
     labels = label_matrix(labelled.labels, classes, whose=whose, source=options.manifest)
-    onto = [] if used is None else [used.onto(classes, ensemble.classes, names) for names in own]
 
     def said(waveforms: torch.Tensor) -> F32:
         mean, by_member = ensemble.probabilities(waveforms, None, members=True)
@@ -134,7 +141,9 @@ def _heard_by_teachers(
     audio = ClipAudio(labelled.source, labelled.table, rate)
     with ThreadPoolExecutor(workers, "decode") as pool:
         rows, heard, failures = score_rows(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
-    all_metrics = [measure(labels[heard], scores_of[heard]) for scores_of in rows]
+    all_metrics = [
+        measure(labels[heard], scores_of[heard], np.flatnonzero(of)) for of, scores_of in zip(known, rows, strict=True)
+    ]
     if stored is not None:
         stored = stored.keep(np.isin(stored.numbers, labelled.numbers[heard]))
         mapped = None if used is None else used.onto(classes, stored.store.manifest.classes)

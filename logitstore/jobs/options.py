@@ -111,7 +111,11 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
             group="Views", metavar="NAME|FILE", names="recipe"),
     ] = AUTO  # fmt: skip
     seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
-    clip_seconds: ViewSeconds = 10.0
+    clip_seconds: Annotated[
+        float | None,
+        Option("The length of every view in seconds.", group="Views", metavar="S", least=0.1, most=3600,
+               default="what the teachers learnt from, 10 where none says"),
+    ] = None  # fmt: skip
     sample_rate: Annotated[
         int | None,
         Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,

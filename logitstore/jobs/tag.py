@@ -23,6 +23,7 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, UsageError
 from logitstore.evaluation.scores import decoded
 from logitstore.jobs.options import TagOptions
+from logitstore.notes import note
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,6 +96,8 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
         device=options.device,
         precision=options.precision,
     )
+    for line in ensemble.notes:
+        note(line)
     seconds = window_seconds(ensemble, options.seconds)
     hop = seconds if options.hop is None else options.hop
 
@@ -132,10 +135,14 @@ def window_seconds(ensemble: Ensemble, asked: float | None) -> float:
 
     :raises UsageError: longer than a member hears whole.
     """
-    limits = [(teacher.max_seconds, teacher.spec) for teacher in ensemble.members if teacher.max_seconds is not None]
+    limits = [
+        (each.contract.max_seconds, each.spec) for each in ensemble.members if each.contract.max_seconds is not None
+    ]
     longest, spec = min(limits, default=(float("inf"), ""))
     if asked is None:
-        learnt = [teacher.trained_seconds for teacher in ensemble.members if teacher.trained_seconds is not None]
+        learnt = [
+            each.contract.trained_seconds for each in ensemble.members if each.contract.trained_seconds is not None
+        ]
         return min(*learnt, longest) if learnt else min(DEFAULT_SECONDS, longest)
     if asked > longest:
         raise UsageError(

@@ -94,15 +94,15 @@ def check_rate(rate: object, *, whose: str) -> int:
     return rate
 
 
-def check_seconds(seconds: object, *, whose: str) -> float | None:
-    """Check a length of clips in seconds, and give it back; None where there is none.
+def check_seconds(seconds: object, *, whose: str, name: str = "clip_seconds") -> float | None:
+    """Check a length in seconds, and give it back; None where there is none.
 
     :raises TeacherError: not a number above 0.
     """
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise TeacherError(f"{whose}: clip_seconds is {seconds!r}; it must be a number of seconds above 0")
+        raise TeacherError(f"{whose}: {name} is {seconds!r}; it must be a number of seconds above 0")
     return float(seconds)
 
 

@@ -62,7 +62,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
         raise TeacherError(f"{whose} is not a CED checkpoint of a known architecture: {one_line}") from error
     teacher = TaggerTeacher(spec, "ced", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()))
     if options and arguments["heads"] != _heads(spec, checkpoint.dim, None, strict=False):
-        teacher.contract[ARGUMENTS] = {"heads": arguments["heads"]}
+        teacher.restate(arguments={**teacher.contract.arguments, ARGUMENTS: {"heads": arguments["heads"]}})
     return teacher
 
 

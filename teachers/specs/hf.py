@@ -32,6 +32,7 @@ from logitstore.plugins import OWN_ERRORS
 from logitstore.training.runs import weights_digest
 from logitstore.views.mel import apply_masks
 from logitstore.views.recipe import Masks
+from teachers.contract import Contract
 from teachers.registry import split_options
 from teachers.teacher import Teacher
 
@@ -60,22 +61,24 @@ _SAYS_NOTHING = ("transformers_version", "torch_dtype", "dtype", "architectures"
 class HfTeacher(Teacher):
     """What the two kinds share; a subclass turns waveforms into the model's input."""
 
-    has_features = True
-
     def __init__(self, spec: str, model: Any, extractor: Any, classes: tuple[str, ...], scores: str) -> None:
         self.spec = spec
-        self.name = f"hf:{type(model).__name__}"
         self.model = model.eval()
-        self.classes = classes
-        self.scores = scores
-        self.sample_rate = check_rate(extractor.sampling_rate, whose=f"teacher {spec!r}")
-        self._weights = self.digest = weights_digest(model.state_dict())
+        self._weights = weights_digest(model.state_dict())
+        self.contract = Contract(
+            name=f"hf:{type(model).__name__}",
+            classes=classes,
+            scores=scores,
+            sample_rate=check_rate(extractor.sampling_rate, whose=f"teacher {spec!r}"),
+            digest=self._weights,
+            output="logits",
+            has_features=True,
+        )
 
     def stated(self, config: dict[str, Any]) -> Self:
         """This teacher, known by its config file too, which says how weights are used: heads, strides, activation."""
         said = {key: value for key, value in config.items() if not key.startswith("_") and key not in _SAYS_NOTHING}
-        self.digest = digest(f"{self._weights} {json.dumps(said, sort_keys=True, default=str)}".encode())
-        return self
+        return self.restate(digest=digest(f"{self._weights} {json.dumps(said, sort_keys=True, default=str)}".encode()))
 
     def earlier_digests(self) -> tuple[str, ...]:
         return (self._weights,)
@@ -109,8 +112,6 @@ class HfTeacher(Teacher):
 class AstTeacher(HfTeacher):
     """An Audio Spectrogram Transformer."""
 
-    takes_masks = True
-
     def __init__(self, spec: str, model: Any, extractor: Any, classes: tuple[str, ...], scores: str) -> None:
         super().__init__(spec, model, extractor, classes, scores)
         if self.sample_rate != _AST_RATE:
@@ -130,21 +131,20 @@ class AstTeacher(HfTeacher):
             (float(extractor.mean), 2.0 * float(extractor.std)) if extractor.do_normalize else (0.0, 1.0)
         )
         longest = (self.max_frames - 1) * self.front_end.hop_length + self.front_end.win_length
-        self.max_seconds = (longest + self.front_end.hop_length - 1) / self.sample_rate
-        self.contract = {
-            "front_end": self.front_end.to_dict(),
-            "fill": {"stage": "log filter bank, before padding and normalisation", "value": 0.0},
-            "frames": self.max_frames,
-            "mean": self.shift,
-            "twice_std": self.scale,
-        }
+        self.restate(
+            takes_masks=True,
+            front_end=self.front_end.to_dict(),
+            fill={"stage": "log filter bank, before padding and normalisation", "value": 0.0},
+            max_seconds=(longest + self.front_end.hop_length - 1) / self.sample_rate,
+            arguments={"frames": self.max_frames, "mean": self.shift, "twice_std": self.scale},
+        )
 
     def inputs(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         bank = apply_masks(self.fbank(waveforms), self.front_end, masks, 0.0)  # (B, F, T)
         if bank.shape[2] > self.max_frames:
             raise TeacherError(
-                f"teacher {self.spec!r} hears {self.max_frames} frames, {self.max_seconds:.2f} s, and a view has "
-                f"{bank.shape[2]}; choose a shorter --clip-seconds"
+                f"teacher {self.spec!r} hears {self.max_frames} frames, {self.contract.max_seconds:.2f} s, and a view "
+                f"has {bank.shape[2]}; choose a shorter --clip-seconds"
             )
         padded = F.pad(bank, (0, self.max_frames - bank.shape[2]))
         return ((padded - self.shift) / self.scale).transpose(1, 2)  # (B, T, F)
@@ -164,12 +164,10 @@ class AstTeacher(HfTeacher):
 class WaveformTeacher(HfTeacher):
     """A model that takes waveforms."""
 
-    takes_masks = False
-
     def __init__(self, spec: str, model: Any, extractor: Any, classes: tuple[str, ...], scores: str) -> None:
         super().__init__(spec, model, extractor, classes, scores)
         self.normalise = bool(extractor.do_normalize)
-        self.contract = {"normalise": self.normalise}
+        self.restate(arguments={"normalise": self.normalise})
 
     def inputs(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         if not self.normalise:

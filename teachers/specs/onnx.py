@@ -17,7 +17,9 @@ from logitstore.models.onnx_session import open_session, runtime_errors
 from logitstore.models.sidecar import read_sidecar
 from logitstore.models.tagger import probabilities
 from logitstore.views.recipe import Masks
+from teachers.contract import Contract, Window
 from teachers.teacher import Teacher
+from teachers.windows import in_windows
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
 SPEC = ("onnx:FILE", "waveform -> scores, described by FILE.json")
@@ -26,7 +28,6 @@ SPEC = ("onnx:FILE", "waveform -> scores, described by FILE.json")
 class OnnxTeacher(Teacher):
     """A session of onnxruntime; its one input is float32 (B, S), its first output (B, C)."""
 
-    takes_masks = False
     if_logits = 'say "output": "logits" in its sidecar, and "scores" of the right kind'
 
     def __init__(self, spec: str, file: str) -> None:
@@ -37,13 +38,7 @@ class OnnxTeacher(Teacher):
         if sidecar is None or sidecar.classes is None or sidecar.scores is None or sidecar.sample_rate is None:
             raise TeacherError(f"teacher {spec!r}: its sidecar is not complete")  # read_sidecar has said so already
         self.spec = spec
-        self.name = "onnx"
         self.path = path
-        self.classes = sidecar.classes
-        self.scores = sidecar.scores
-        self.sample_rate = sidecar.sample_rate
-        self.output = sidecar.output
-        self.trained_seconds = sidecar.clip_seconds
         usual = path.with_name(path.name + ".data")  # as torch names it; earlier releases knew no other
         self._files = [path, usual, *(file for file in external_files(path, spec) if file != usual)]
         self.session = self._session("cpu")
@@ -54,30 +49,38 @@ class OnnxTeacher(Teacher):
                 f"teacher {spec!r} takes ({described}); it must take one input, float waveforms (clips, samples)"
             )
         found = outputs[0].shape
-        if len(found) != 2 or (isinstance(found[1], int) and found[1] != len(self.classes)):
+        if len(found) != 2 or (isinstance(found[1], int) and found[1] != len(sidecar.classes)):
             raise TeacherError(
-                f"teacher {spec!r} gives scores of shape {found} and its sidecar names {len(self.classes)} classes; "
+                f"teacher {spec!r} gives scores of shape {found} and its sidecar names {len(sidecar.classes)} classes; "
                 "they must be (clips, classes)"
             )
         self.input_name, self.output_name = inputs[0].name, outputs[0].name
         batch, samples = inputs[0].shape
         self.batch = batch if isinstance(batch, int) else None
-        self.samples = samples if isinstance(samples, int) else None
-        self.exact_seconds = None if self.samples is None else self.samples / self.sample_rate
-        self.digest = _digest(self._files)
-        self.contract: dict[str, Any] = {"output": self.output}
+        self.contract = Contract(
+            name="onnx",
+            classes=sidecar.classes,
+            scores=sidecar.scores,
+            sample_rate=sidecar.sample_rate,
+            digest=_digest(self._files),
+            output=sidecar.output,
+            window=Window(samples=samples, hop=samples) if isinstance(samples, int) else None,
+            trained_seconds=sidecar.clip_seconds,
+            arguments={"output": sidecar.output},
+        )
 
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        window = self.contract.window
+        if window is None:
+            return self._said(waveforms, masks)
+        return in_windows(waveforms, masks, window, self.sample_rate, self._said)
+
+    def _said(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         clips = waveforms.detach().to("cpu", torch.float32).contiguous().numpy()
-        if self.samples is not None and clips.shape[1] != self.samples:
-            raise TeacherError(
-                f"teacher {self.spec!r} takes exactly {self.samples} samples at {self.sample_rate} Hz and a view has "
-                f"{clips.shape[1]}; choose --clip-seconds {self.samples / self.sample_rate:g}"
-            )
         step = self.batch or max(1, len(clips))
         scores = np.concatenate([self._scores(clips[first : first + step]) for first in range(0, len(clips), step)])
         result = torch.from_numpy(scores).to(waveforms.device)
-        return probabilities(result, self.scores) if self.output == "logits" else result
+        return probabilities(result, self.scores) if self.contract.output == "logits" else result
 
     def earlier_digests(self) -> tuple[str, ...]:
         return (_digest(self._files[:2]),)

@@ -10,12 +10,14 @@ import yaml
 
 from logitstore.classes import check_classes
 from logitstore.errors import TeacherError
-from logitstore.models.sidecar import check_rate, check_scores
+from logitstore.models.sidecar import check_rate, check_scores, check_seconds
 from logitstore.plugins import PYTHON, calling, own_factory
 from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks
+from teachers.contract import POOLINGS, Contract, Window
 from teachers.identity import python_identity
 from teachers.teacher import Teacher
+from teachers.windows import in_windows, pool
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
 SPEC = (
@@ -30,6 +32,12 @@ class ModuleTeacher(Teacher):
     A module with a parameter ``masks`` is always handed masks: float64 tensors (B,) on the waveforms' device, with
     equal ends where there is none. A module with a method ``features(waveforms, masks)``, which gives (B, T, D), can
     teach the similarity losses; that is a call beside the module's own, so a module whose two share work keeps it.
+    A module of one length only says so by ``window_seconds`` (and ``hop_seconds``, the same unless said): a view is
+    then heard window by window, the last one filled up with zeros, and answers are pooled as ``pooling`` says ("mean"
+    unless said, or "max"). One that answers frame by frame, (B, T, C), says ``pooling`` too. ``max_seconds`` is the
+    longest view that it hears whole, ``clip_seconds`` what it learnt from; these, and texts ``licence`` and ``origin``,
+    are kept in the manifest.
+
     It is put into eval mode before every batch; what it keeps out of its children, it must see to itself.
 
     What it is known by is said by :mod:`teachers.identity`, or by the module itself in a text ``digest``.
@@ -56,19 +64,22 @@ class ModuleTeacher(Teacher):
                 )
         classes: Any = module.classes
         self.spec = spec
-        self.name = spec
         self.module = module.eval()
-        self.classes = check_classes(list(classes) if isinstance(classes, tuple) else classes, whose=whose)
-        self.scores = check_scores(module.scores, whose=whose)
-        self.sample_rate = check_rate(module.sample_rate, whose=whose)
-        self.takes_masks = "masks" in inspect.signature(module.forward).parameters
-        self.has_features = callable(getattr(module, "features", None))
         stated = _stated_digest(module, whose)
-        if stated is not None:
-            self.digest = stated
-        else:
-            self.digest, self.not_covered = python_identity(module, module_name, arguments)
-        self.contract: dict[str, Any] = {"fill": "its own"} if self.takes_masks else {}
+        digest, not_covered = (stated, ()) if stated is not None else python_identity(module, module_name, arguments)
+        takes_masks = "masks" in inspect.signature(module.forward).parameters
+        self.contract = Contract(
+            name=spec,
+            classes=check_classes(list(classes) if isinstance(classes, tuple) else classes, whose=whose),
+            scores=check_scores(module.scores, whose=whose),
+            sample_rate=check_rate(module.sample_rate, whose=whose),
+            digest=digest,
+            takes_masks=takes_masks,
+            fill="its own" if takes_masks else None,
+            has_features=callable(getattr(module, "features", None)),
+            not_covered=not_covered,
+            **_further(module, whose),
+        )
 
     def earlier_digests(self) -> tuple[str, ...]:
         return (weights_digest(self.module.state_dict()),)
@@ -76,16 +87,29 @@ class ModuleTeacher(Teacher):
     @torch.inference_mode()
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         self.module.eval()
+        window = self.contract.window
+        if window is None:
+            return self._said(waveforms, masks)
+        return in_windows(waveforms, masks, window, self.sample_rate, self._said)
+
+    def _said(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         if self.takes_masks:
             output: torch.Tensor = self.module(waveforms, masks=_masks(waveforms, masks))
         else:
             output = self.module(waveforms)
-        return output
+        pooling = self.contract.pooling
+        return output if pooling is None or output.ndim != 3 else pool(output, pooling)
 
     @torch.inference_mode()
     def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         if not self.has_features:
             return super().features(waveforms, masks)
+        window = self.contract.window
+        if window is None:
+            return self._features(waveforms, masks)
+        return in_windows(waveforms, masks, window, self.sample_rate, self._features)
+
+    def _features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
         method: Any = self.module.features
         frames: torch.Tensor = method(waveforms, _masks(waveforms, masks))
         return frames
@@ -127,6 +151,37 @@ def _arguments(spec: str, whose: str) -> tuple[str, dict[str, Any]]:
             value = text
         arguments[name] = value if isinstance(value, bool | int | float | str) else text
     return place, arguments
+
+
+def _further(module: torch.nn.Module, whose: str) -> dict[str, Any]:
+    """What a module may say of itself, under the names of :class:`teachers.contract.Contract`.
+
+    :raises TeacherError: something that no model can have.
+    """
+    said: dict[str, Any] = {}
+    seconds = {}
+    for name in ("window_seconds", "hop_seconds", "clip_seconds", "max_seconds"):
+        seconds[name] = check_seconds(getattr(module, name, None), whose=whose, name=name)
+    pooling = getattr(module, "pooling", None)
+    if isinstance(pooling, str | None) and pooling not in (None, *POOLINGS):
+        raise TeacherError(f"{whose}: pooling is {pooling!r}; allowed are {', '.join(map(repr, POOLINGS))}")
+    pooling = pooling if isinstance(pooling, str) else None  # a submodule may have that name
+    if seconds["window_seconds"] is not None:
+        rate = check_rate(module.sample_rate, whose=whose)
+        samples = max(1, round(seconds["window_seconds"] * rate))
+        hop = max(1, round((seconds["hop_seconds"] or seconds["window_seconds"]) * rate))
+        said["window"] = Window(samples=samples, hop=hop, pooling=pooling or "mean")
+    elif seconds["hop_seconds"] is not None:
+        raise TeacherError(f"{whose}: it has hop_seconds and no window_seconds; say both, or neither")
+    for name in ("licence", "origin"):
+        value = getattr(module, name, None)
+        if isinstance(value, str):
+            said[name] = value
+    return said | {
+        "pooling": pooling,
+        "trained_seconds": seconds["clip_seconds"],
+        "max_seconds": seconds["max_seconds"],
+    }
 
 
 def _stated_digest(module: torch.nn.Module, whose: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -11,6 +11,7 @@ from logitstore.plugins import PYTHON
 from logitstore.store.format.manifest import ARGUMENTS, CODE
 from logitstore.training.runs import load_run
 from logitstore.views.recipe import Masks
+from teachers.contract import Contract
 from teachers.identity import code_digest
 from teachers.teacher import Teacher
 
@@ -21,18 +22,26 @@ SPEC = ("FOLDER", "a run folder of train-teacher or train-student; of your own a
 class TaggerTeacher(Teacher):
     """A teacher around one of this project's own models."""
 
-    takes_masks = True
-    has_features = True
-
-    def __init__(self, spec: str, name: str, model: Tagger, classes: tuple[str, ...], digest: str) -> None:
+    def __init__(
+        self, spec: str, name: str, model: Tagger, classes: tuple[str, ...], digest: str, **stated: Any
+    ) -> None:
+        """A net behind its contract; ``stated`` are further words of it, such as its licence."""
         self.spec = spec
-        self.name = name
         self.model = model.eval()
-        self.classes = classes
-        self.scores: str = model.scores
-        self.sample_rate = model.front_end.sample_rate
-        self.digest = digest
-        self.contract = model.contract()
+        says = model.contract()
+        self.contract = Contract(
+            name=name,
+            classes=classes,
+            scores=model.scores,
+            sample_rate=model.front_end.sample_rate,
+            digest=digest,
+            output="logits",
+            takes_masks=True,
+            has_features=True,
+            front_end=says.pop("front_end"),
+            fill=says.pop("fill"),
+            **({"arguments": says} | stated),
+        )
 
     @torch.inference_mode()
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -58,10 +67,13 @@ def load(spec: str, folder: str) -> TaggerTeacher:
     :raises RunError: not a run, or a damaged one.
     """
     run = load_run(folder)
-    teacher = TaggerTeacher(spec, run.config["model"], run.model, run.classes, run.digest)
-    teacher.trained_seconds = run.clip_seconds
+    teacher = TaggerTeacher(
+        spec, run.config["model"], run.model, run.classes, run.digest, trained_seconds=run.clip_seconds
+    )
+    arguments = dict(teacher.contract.arguments)
     if run.config["model_args"]:
-        teacher.contract[ARGUMENTS] = run.config["model_args"]
+        arguments[ARGUMENTS] = run.config["model_args"]
+    not_covered: tuple[str, ...] = ()
     if run.config["model"].startswith(PYTHON):
-        teacher.contract[CODE], teacher.not_covered = code_digest(run.config["model"].split(":")[1])
-    return teacher
+        arguments[CODE], not_covered = code_digest(run.config["model"].split(":")[1])
+    return teacher.restate(arguments=arguments, not_covered=not_covered)

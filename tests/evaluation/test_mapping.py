@@ -1,14 +1,17 @@
 """Maps of labels to classes: what a file may hold, what is scored by it, and what is proposed for whose labels."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 from sklearn.metrics import average_precision_score
 
 from logitstore.classes import audioset
+from logitstore.cli.main import cli
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation.mapping import read_map
 from logitstore.evaluation.proposal import below, ontology, propose
@@ -209,3 +212,45 @@ def test_a_proposal_is_a_map(here):
     assert map_labels(MapOptions(teacher=spec, labels="names.txt")).found == ("Bark",)
     with pytest.raises(SourceError, match="no column 'class' to take labels from"):
         map_labels(MapOptions(teacher=spec, labels="labels.csv", label_column="class"))
+
+
+def run(*words):
+    done = CliRunner().invoke(cli, [str(word) for word in words])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_commands_propose_write_and_use_a_map(here):
+    sounds(f"dogs_{here.name}")
+    spec = f"python:dogs_{here.name}:Dogs"
+    code, out, err = run("teachers", "map", spec, "labels.csv")
+    assert code == 0
+    assert out.splitlines()[:3] == ["label,class,combine,why", 'cat,,,"no class found: give one, or leave it out"',
+                                    "dog,Bark,max,guess: below Dog"]  # fmt: skip
+    assert "3 labels: 0 by name or MID, 2 guessed, 1 without a class; look at the guesses" in err
+    code, out, _ = run("teachers", "map", spec, "labels.csv", "--out", "map.csv", "--json")
+    found = json.loads(out)
+    assert (code, found["command"], found["out"], found["without"]) == (0, "teachers map", "map.csv", ["cat"])
+    assert found["rows"][1] == {"label": "dog", "class": "Bark", "why": "guess: below Dog", "guess": True}
+    asked = ("evaluate", "labels.csv", "--audio-root", "audio", "--label-column", "label", "--teacher", spec)
+    code, out, _ = run(*asked, "--map", "map.csv", "--per-class")
+    assert code == 0
+    assert "labels by the map map.csv: 2 are scored" in out
+    assert "left out: 1 label without a class: cat\nleft out: 1 row with no other label" in out
+
+
+def test_teachers_of_unequal_vocabularies_are_scored_on_the_labels_that_all_can_tell(here, caplog):
+    sounds(f"dogs_{here.name}")
+    name = f"dogs_{here.name}"
+    more = "\n\nclass Mids(Dogs):\n    classes = ['/m/05tny_', '/m/04rlf']\n\n    def forward(self, waveforms):\n"
+    Path(f"{name}.py").write_text(TEACHERS + more + "        return Dogs.forward(self, waveforms)[:, [0, 2]]\n")
+    written("label,class\ndog,Bark\ndog,Yip\nmusic,/m/04rlf\ncat,Yip\n")
+    specs = [f"python:{name}:Dogs", f"python:{name}:Mids"]
+    asked = {"manifest": "labels.csv", "label_column": "label", "map": "map.csv", "audio_root": "audio",
+             "device": "cpu"}  # fmt: skip
+    with caplog.at_level("INFO", "logitstore"):
+        found = evaluate(EvaluateOptions(**asked, teachers=specs))
+    assert found.classes == ("dog", "music")
+    assert "has no class of the label 'cat'; left out" in caplog.text
+    alone = evaluate(EvaluateOptions(**asked, teachers=specs[1:]))
+    assert alone.members[0][1] == found.members[1][1]
+    assert found.members[0][1].mAP > found.members[1][1].mAP  # Yip tells dogs that Bark does not

@@ -92,7 +92,7 @@ def test_an_exported_student_is_a_teacher_that_says_what_the_run_says(exported: 
     teacher = load_teacher(f"onnx:{file}")
     rate = model.front_end.sample_rate
     assert (teacher.classes, teacher.scores, teacher.sample_rate) == (CLASSES, model.scores, rate)
-    assert teacher.trained_seconds == 0.5
+    assert teacher.contract.trained_seconds == 0.5
     answers = []
     for clips, samples in ((1, export.shortest(model)), (5, rate // 7), (4, rate), (2, 3 * rate + 1)):
         waveforms = _sounds(clips, samples, seed=samples)

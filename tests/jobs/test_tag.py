@@ -180,14 +180,14 @@ def test_a_run_folder_is_heard_in_clips_of_the_length_that_it_learnt_from(here):
         lengths[name] = found.windows[0].end
         assert sorted(tag for tag, _ in found.windows[0].tags) == ["a", "b"]
     assert lengths == {"teacher": 3.0, "student": 2.0, "unknown": 10.0}
-    assert load_teacher("unknown").trained_seconds is None
+    assert load_teacher("unknown").contract.trained_seconds is None
     (both,) = tag(TagOptions(files=["a.wav"], teachers=["teacher", "student"], device="cpu"))
     assert both.windows[0].end == 2.0
 
 
 def test_windows_longer_than_a_teacher_hears_are_refused(here, monkeypatch):
     teacher = load_teacher(f"python:{here}:Loud")
-    teacher.max_seconds = 0.5
+    teacher.restate(max_seconds=0.5)
     monkeypatch.setattr("teachers.registry.load_teacher", lambda spec: teacher)
     write("a.wav", [0.5] * 2)
     with pytest.raises(

@@ -66,9 +66,9 @@ def test_what_a_ced_teacher_states(checkpoint: Path) -> None:
     teacher = load_teacher(f"ced:{checkpoint}")
     assert teacher.classes == tuple(row.display_name for row in audioset())
     assert (teacher.scores, teacher.sample_rate, teacher.takes_masks) == ("sigmoid", 16000, True)
-    assert teacher.contract["fill"] == {"stage": "log-mel in dB, before the BatchNorm", "value": 0.0}
-    assert teacher.contract["heads"] == 3
-    json.dumps(teacher.contract)
+    assert teacher.contract.fill == {"stage": "log-mel in dB, before the BatchNorm", "value": 0.0}
+    assert teacher.contract.arguments["heads"] == 3
+    json.dumps(teacher.contract.stored())
     assert teacher.digest == load_teacher(f"ced:{checkpoint}?heads=6").digest
     assert teacher.features(torch.zeros(2, 160000), None).shape == (2, 62, 48)
 

@@ -124,7 +124,7 @@ def test_asts_masks_are_filled_on_the_raw_filter_bank_by_the_centres_of_its_own_
 
 def test_an_ast_hears_no_more_than_its_frames(tmp_path: Path) -> None:
     teacher = load_teacher(_ast(tmp_path))
-    assert teacher.max_seconds == pytest.approx(2.58, abs=0.01)
+    assert teacher.contract.max_seconds == pytest.approx(2.58, abs=0.01)
     with pytest.raises(TeacherError, match="hears 256 frames"):
         teacher.probabilities(_waveforms(3.0), None)
     with pytest.raises(TeacherError, match="hears at most"):

@@ -64,7 +64,7 @@ def own(tmp_path):
 def known(folder, spec="python:level:make"):
     with inside(folder):
         teacher = load_teacher(spec)
-        return teacher.digest, teacher.not_covered
+        return teacher.digest, teacher.contract.not_covered
 
 
 def replaced(file, before, after):

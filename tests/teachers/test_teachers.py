@@ -18,6 +18,7 @@ from logitstore.models.registry import build
 from logitstore.training.runs import save_run
 from logitstore.views.recipe import Masks, load_recipe, parse_recipe
 from logitstore.views.render import resample
+from teachers.contract import Contract
 from teachers.ensemble import Ensemble, load_ensemble
 from teachers.registry import load_teacher
 from teachers.teacher import Teacher
@@ -26,16 +27,12 @@ from teachers.teacher import Teacher
 class Fixed(Teacher):
     """A teacher that says what it was told to, and remembers what it heard."""
 
-    takes_masks = True
-
     def __init__(self, said: Any, classes: str = "abc", scores: str = "sigmoid", rate: int = 16000) -> None:
-        self.spec = self.name = f"fixed:{classes}"
+        self.spec = f"fixed:{classes}"
         self.said = said
-        self.classes = tuple(classes)
-        self.scores = scores
-        self.sample_rate = rate
-        self.digest = "0" * 32
-        self.contract = {}
+        self.contract = Contract(
+            name=self.spec, classes=tuple(classes), scores=scores, sample_rate=rate, digest="0" * 32, takes_masks=True
+        )
         self.heard: list[tuple[torch.Tensor, Masks | None]] = []
 
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -141,7 +138,7 @@ def test_a_rounding_error_above_one_is_clipped() -> None:
 
 def test_a_waveform_only_teacher_is_refused_under_spectrogram_ops() -> None:
     teacher = Fixed([0.1] * 3)
-    teacher.takes_masks = False
+    teacher.restate(takes_masks=False)
     ensemble = Ensemble([Fixed([0.1] * 3), teacher], sample_rate=16000)
     ensemble.check(load_recipe("none"))
     ensemble.check(parse_recipe([{"op": "roll"}]))
@@ -149,7 +146,7 @@ def test_a_waveform_only_teacher_is_refused_under_spectrogram_ops() -> None:
         TeacherError, match=r"'fixed:abc' takes only waveforms .* 'ced' has the spectrogram op 'time_mask'"
     ):
         ensemble.check(load_recipe("ced"))
-    teacher.max_seconds = 10.24
+    teacher.restate(max_seconds=10.24)
     with pytest.raises(TeacherError, match=r"hears at most 10\.24 s and a view has 30 s"):
         ensemble.check(load_recipe("none"), clip_seconds=30.0)
 

@@ -26,7 +26,7 @@ from logitstore.jobs.build.block import BlockPlan, Said, make_block
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
-from logitstore.models.machine import pick_device, versions
+from logitstore.models.machine import versions
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
@@ -120,40 +120,36 @@ def prepare(options: BuildOptions) -> Job:
 
         relations = relation_spec(options.relations, options.similarity_frames)
     asked = options.recipe if isinstance(options.recipe, Recipe) else _named_recipe(options.recipe)
-    if asked is not None:  # of any rate: what is known of the views is their length
-        asked.check(Place(clip_samples(options.clip_seconds, _ANY_RATE), _ANY_RATE))
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     storage = open_storage(options.out)
     stored = _stored_manifest(storage)
     source = open_source(options.source, options.audio_root, ColumnNames.of(options))
+    seconds = options.clip_seconds or (stored.clip_seconds if stored is not None else None)
+    ensemble, why = None, []
+    if seconds is None:
+        ensemble = _load(options, stored)
+        seconds, reason = ensemble.learnt_seconds()
+        why = [f"views of {seconds:g} s, {reason}; --clip-seconds says otherwise"]
+    if asked is not None:  # of any rate: what is known of the views is their length
+        asked.check(Place(clip_samples(seconds, _ANY_RATE), _ANY_RATE))
     clip_table = scan(
-        source, clip_seconds=options.clip_seconds, where=options.where, workers=max(1, workers),
-        taken=joined_names(asked),
-    )  # fmt: skip
-    notes = require_found(source, clip_table, options.source, options.audio_root)
+        source, clip_seconds=seconds, where=options.where, workers=max(1, workers), taken=joined_names(asked)
+    )
+    notes = require_found(source, clip_table, options.source, options.audio_root) + why
 
-    import torch  # takes seconds, so only now that the audio is what it should be
+    import torch  # takes seconds, so where it can be only now that the audio is what it should be
 
     from logitstore.training.precision import stored_precision
-    from teachers.ensemble import load_ensemble, members_as_stored
+    from teachers.ensemble import members_as_stored
 
-    device = pick_device(options.device)
-    ensemble = load_ensemble(
-        options.teachers,
-        options.weights,
-        options.average,
-        options.classes,
-        sample_rate=options.sample_rate or (stored.sample_rate if stored is not None else None),
-        device=device,
-        precision=options.precision,
-        scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
-    )
+    ensemble = ensemble or _load(options, stored)
+    device = str(ensemble.device)
     sample_rate = ensemble.sample_rate
-    samples = clip_samples(options.clip_seconds, sample_rate)
+    samples = clip_samples(seconds, sample_rate)
     notes += _rate_notes(options, ensemble, stored)
-    recipe, why = _recipe(asked, ensemble, stored, Place(samples, sample_rate))
-    notes += why
-    ensemble.check(recipe, options.clip_seconds)
+    recipe, chosen = _recipe(asked, ensemble, stored, Place(samples, sample_rate))
+    notes += chosen
+    ensemble.check(recipe, seconds)
     if relations is not None:
         ensemble.require_features()
     topk = min(DEFAULT_TOPK, len(ensemble.classes)) if options.topk is None else options.topk
@@ -179,7 +175,7 @@ def prepare(options: BuildOptions) -> Job:
         ),
         seed=options.seed,
         sample_rate=sample_rate,
-        clip_seconds=options.clip_seconds,
+        clip_seconds=seconds,
         topk=topk,
         value_bits=options.value_bits,
         shard_clips=shard_clips,
@@ -199,6 +195,22 @@ def prepare(options: BuildOptions) -> Job:
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
     return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes)
+
+
+def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:
+    """The teachers of a build, on its device."""
+    from teachers.ensemble import load_ensemble
+
+    return load_ensemble(
+        options.teachers,
+        options.weights,
+        options.average,
+        options.classes,
+        sample_rate=options.sample_rate or (stored.sample_rate if stored is not None else None),
+        device=options.device,
+        precision=options.precision,
+        scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
+    )
 
 
 def _named_recipe(name: str) -> Recipe | None:
@@ -228,14 +240,9 @@ def _recipe(
 
 def _rate_notes(options: BuildOptions, ensemble: Ensemble, stored: Manifest | None) -> list[str]:
     """What is to be said of teachers that would hear more than views of this rate hold."""
-    rate = ensemble.sample_rate
-    reason = "which the store was begun with" if stored is not None else "as --sample-rate asks"
-    return [
-        f"teacher {teacher.spec!r} takes {teacher.sample_rate:,} Hz and views have {rate:,} Hz, {reason}: it hears "
-        f"nothing above {rate / 2:,.0f} Hz"
-        for teacher in ensemble.members
-        if teacher.sample_rate > rate and not isinstance(options, Extension)
-    ]
+    if isinstance(options, Extension):
+        return []
+    return ensemble.unheard("which the store was begun with" if stored is not None else "as --sample-rate asks")
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> BuildSummary:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from logitstore.arrays import Bool
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
 from logitstore.store.format.codec import Quantizer, quantizer
@@ -31,9 +33,11 @@ MOST_SHARD_CLIPS = 1 << 31
 ROOT = "zarr.json"
 _ATTRIBUTE = "logitstore"
 #: Keys of a contract that only some members have: arguments of the net that its weights do not show; the digest of the
-#: names of its classes, where they are not the ensemble's; the digest of code of the user's own; what the member's
-#: digest does not cover.
+#: names of its classes, where they are not the ensemble's, and which of the ensemble's classes it knows, where it does
+#: not know all, as ranges [first, stop); the digest of code of the user's own; what the member's digest does not cover;
+#: its window, its pooling over time, licence and origin.
 ARGUMENTS, CLASSES, CODE, NOT_COVERED = "arguments", "classes", "code", "not_covered"
+KNOWS, WINDOW, POOLING, LICENCE, ORIGIN = "knows", "window", "frame_pooling", "licence", "origin"
 _MOST_NAME = 4096  # letters of a class
 _MOST_RATE = 1 << 24  # Hz
 _MOST_CLIP_SAMPLES = 1 << 31
@@ -52,6 +56,24 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sample_rate: int
     weight: float
     contract: dict[str, Any]
+
+    def known(self, classes: int) -> Bool:
+        """Which of the store's classes it knows, bool (C,); what it is said to say of the others means nothing.
+
+        :raises CorruptStoreError: its contract has no such ranges.
+        """
+        ranges = self.contract.get(KNOWS)
+        if ranges is None:
+            return np.ones(classes, dtype=bool)
+        known = np.zeros(classes, dtype=bool)
+        try:
+            for first, stop in msgspec.convert(ranges, tuple[tuple[int, int], ...]):
+                known[first:stop] = True
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
+            raise CorruptStoreError(
+                f"member {shown(self.name)} knows classes of no ranges [first, stop): {error}"
+            ) from error
+        return known
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -203,6 +203,7 @@ def _unranked(store: Pieces, commit: Commit, columns: Set[str]) -> dict[str, Any
 def _members_table(store: Pieces) -> LazyTable:
     keys = [("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), ("member", _NAME)]
     names = member_names(store.manifest)
+    known = np.stack([member.known(len(store.manifest.classes)) for member in store.manifest.teachers])
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
         kept, teachers = commit.readable, store.block_teachers(commit)
@@ -216,7 +217,11 @@ def _members_table(store: Pieces) -> LazyTable:
             made |= {"class": _class_names(store, classes), "class_index": classes.astype(np.int32)}
         probabilities = store.block_members(commit) if "probability" in columns else None
         if probabilities is not None:
-            made["probability"] = probabilities[teachers][:, kept].reshape(-1)
+            of = probabilities[teachers][:, kept].reshape(-1)
+            unknown = None
+            if not known.all():
+                unknown = ~known[list(teachers)][:, store.block_targets(commit)[0][kept].reshape(-1)].reshape(-1)
+            made["probability"] = pa.array(of, pa.float32(), mask=unknown)
         return made
 
     return _by_block(store, pa.schema(keys + _TOPK), store.manifest.topk * len(names), decode)
