@@ -1,5 +1,8 @@
 """Clips of the store whose targets are not learned, so that a student is measured without any labels.
 
+Unless told otherwise, a training holds out the share :data:`students.options.DEFAULT_HOLD_OUT` of the files, at most
+some :data:`MOST_CLIPS` clips, and nothing of a store of fewer than :data:`LEAST_FILES` files.
+
 Under a recipe with mixup one can still be heard in training, as the partner of another.
 """
 
@@ -14,13 +17,20 @@ import torch
 from logitstore.arrays import I64, Bool
 from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, ModelOutputError
-from logitstore.models.tagger import Tagger
+from logitstore.evaluation.agreement import Place, agree
+from logitstore.models.tagger import Tagger, probabilities
 from logitstore.notes import note
 from logitstore.store.reader import Store
 from logitstore.training.batches import Replayer
 from students.data import stored_views
 from students.objective import Objective
+from students.options import DEFAULT_HOLD_OUT
 
+#: Clips that are held out by default at most, and files that a store must have.
+MOST_CLIPS, LEAST_FILES = 500, 20
+#: So many views are compared where there are as many; a clip in several of its views where there are fewer clips.
+COMPARED = 500
+_MOST_OF_CLIPS = 0.2  # more of them, as of one long file among short ones, are not held out by default
 _FAR = 1.25  # times the share that was asked for, or a part of it: said
 
 
@@ -36,6 +46,23 @@ def held_out(paths: Sequence[str], share: float) -> Bool:
     files = sorted(dict.fromkeys(paths), key=lambda path: (derived_seed("held out", path), path))
     apart = set(files[: max(1, round(share * len(files)))])
     return np.array([path in apart for path in paths], dtype=bool)
+
+
+def default_share(store: Store, by_view: list[I64]) -> float:
+    """The share of files to hold out of a store where none was asked for; 0 where none should be, and why is said."""
+    clips = np.unique(np.concatenate(by_view))
+    names = store.clips["path"].take(clips).to_pylist()
+    files = len(set(names))
+    measure = "nothing is held out: measure the student with `logitstore compare`, or give --hold-out"
+    if files < LEAST_FILES:
+        note(f"{store.location} has {files} file{'s' * (files > 1)}, too few to do without some, so {measure}")
+        return 0.0
+    share = min(DEFAULT_HOLD_OUT, MOST_CLIPS / len(clips))
+    found = float(held_out(names, share).mean())
+    if found > _MOST_OF_CLIPS:
+        note(f"the files to hold out have {found:.0%} of the clips of {store.location}, so {measure}")
+        return 0.0
+    return share
 
 
 def split(store: Store, by_view: list[I64], share: float) -> tuple[list[I64], list[I64]]:
@@ -110,3 +137,53 @@ class HeldOutLoss:
         if not np.isfinite(mean):
             raise ModelOutputError(f"the loss of held-out clips is {mean}; lower --lr, or use --precision float32")
         return {"held_out_loss": mean, "held_out_clips": self.count}
+
+
+class HeldOutAgreement:
+    """How far a student agrees with the targets of held-out clips, each view as its teachers heard it.
+
+    At least :data:`COMPARED` views where there are as many, and every clip: the i-th in the views i, i + 1, … mod V.
+
+    :param by_view: the clips held out, of each view.
+    """
+
+    def __init__(self, store: Store, replayer: Replayer, by_view: list[I64], batch_size: int) -> None:
+        self.store, self.replayer, self.batch_size = store, replayer, batch_size
+        clips = np.unique(np.concatenate(by_view))
+        chosen: list[list[I64]] = [[] for _ in by_view]
+        count = 0
+        for more in range(len(by_view)):
+            for view, rows in enumerate(by_view):
+                own = clips[(np.arange(len(clips)) + more) % len(by_view) == view]
+                chosen[view].append(own[np.isin(own, rows)])
+                count += len(chosen[view][-1])
+            if count >= COMPARED:
+                break
+        joined = [np.concatenate(rows) for rows in chosen]
+        self.views = [(view, np.sort(rows)) for view, rows in enumerate(joined) if len(rows)]
+
+    def __call__(self, model: Tagger) -> dict[str, Any]:
+        """The agreement as JSON values; see :class:`logitstore.evaluation.agreement.Agreement`."""
+        device = next(model.parameters()).device
+        said, heard, places, known = [], [], [], []
+        table = self.store.clips
+        for view, clips in self.views:
+            views = stored_views(self.store, view, clips)
+            for start in range(0, len(clips), self.batch_size):
+                positions = np.arange(start, min(start + self.batch_size, len(clips)))
+                with torch.inference_mode():
+                    batch = self.replayer.batch(views, positions).to(device)
+                    found = probabilities(model(batch.waveforms, batch.masks), model.scores)
+                heard.append(found.float().cpu().numpy())
+                said.append(batch.targets.cpu().numpy())
+            classes, _ = self.store.targets(view, clips)
+            there = np.zeros((len(clips), len(self.store.manifest.classes)), dtype=np.bool_)
+            np.put_along_axis(there, classes.astype(np.int64), True, axis=1)
+            known.append(there)
+            rows = table.select(["path", "start", "rate"]).take(clips).to_pylist()
+            places += [Place(row["path"], row["start"] / row["rate"] if row["rate"] else 0.0, view) for row in rows]
+        found_of = agree(
+            np.concatenate(said), np.concatenate(heard), self.store.manifest.classes, places, scores=model.scores,
+            known=np.concatenate(known),
+        )  # fmt: skip
+        return found_of.to_dict()
