@@ -52,6 +52,7 @@ from logitstore.errors import (
 if TYPE_CHECKING:
     from logitstore.api import (
         build,
+        compare,
         evaluate,
         export_student,
         extend,
@@ -70,8 +71,8 @@ __all__ = [
     "AudioError", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError", "ModelOutputError",
     "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
-    "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
-    "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
+    "TeacherError", "UsageError", "build", "compare", "evaluate", "export_student", "extend", "load_student",
+    "load_teacher", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -80,7 +80,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     init = None
     if options.init is not None:
         init = load_init(model, options.init, options.new_head, tuple(manifest.classes))
-    by_view = _clips_by_view(store, options.where)
+    by_view = clips_by_view(store, options.where)
     share = _share(options, store, by_view)
     if not share and options.eval_every is not None and options.eval_manifest is None:
         raise RunError(NOTHING_TO_EVALUATE)
@@ -243,7 +243,7 @@ def _scores(scores: str) -> Any:
     return scores
 
 
-def _clips_by_view(store: Store, where: str | None) -> list[I64]:
+def clips_by_view(store: Store, where: str | None) -> list[I64]:
     """The clips to learn from in each view.
 
     :raises MismatchError: a view has none.
@@ -341,11 +341,16 @@ def _evaluator(options: StudentOptions, store: Store, heard_at: int, pool: Threa
     )
 
 
-def _identity(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
-    """What makes this training what it is: resolved options, the store's digests, versions."""
+def content_digest(store: Store) -> str:
+    """BLAKE2b-128, hex, of all that a store holds."""
     content = hasher()
     for commit in store.commits:
         content.update(commit.digest.encode())
+    return content.hexdigest()
+
+
+def _identity(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
+    """What makes this training what it is: resolved options, the store's digests, versions."""
     about = identity(
         "train-student",
         options,
@@ -354,7 +359,7 @@ def _identity(options: StudentOptions, store: Store, init: InitReport | None, si
         init=None if init is None else init.digest,
         store={
             "manifest_digest": store.root_digest,
-            "content_digest": content.hexdigest(),
+            "content_digest": content_digest(store),
             "clips": store.clips.num_rows,
             "views": store.views,
             "clip_seconds": store.manifest.clip_seconds,

@@ -15,7 +15,6 @@ import numpy as np
 
 from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.evaluation.calibration import calibrate
-from logitstore.evaluation.metrics import areas
 
 #: A probability from which on a class is decided for.
 DECIDED = 0.5
@@ -57,9 +56,9 @@ class Agreement:
     ``top1``: share of views with the same first class. ``top5``: mean share of A's first five that are among B's.
     ``kl``: mean over views of the divergence of B from A, nats: for sigmoid scores the sum over known classes of the
     Bernoulli divergences, for softmax scores that over known classes and all others together. ``mAP``: B's scores
-    against A's decisions, over the ``decided`` classes that A decides for somewhere; ``ece``: expected calibration
-    error of B against them, over all pairs. ``by_class`` and ``worst``: those of least average precision and of most
-    divergence, at most ten each.
+    against A's decisions, over the ``decided`` classes that A decides for in some views and not in all, None where
+    there are none; ``ece``: expected calibration error of B against them, over all pairs. ``by_class`` and ``worst``:
+    those of least average precision and of most divergence, at most ten each.
     """
 
     views: int
@@ -68,7 +67,7 @@ class Agreement:
     top1: float
     top5: float
     kl: float
-    mAP: float  # noqa: N815 - what everyone calls it
+    mAP: float | None  # noqa: N815 - what everyone calls it
     decided: int
     ece: float
     by_class: tuple[ClassAgreement, ...]
@@ -103,20 +102,23 @@ def agree(
     *,
     scores: str = "sigmoid",
     known: Bool | None = None,
+    known_b: Bool | None = None,
 ) -> Agreement:
     """How far ``b`` agrees with ``a``.
 
     :param a, b: probabilities float32 (n, C) of the same views; n at least 1. :param classes: C names.
     :param places: of the n views. :param scores: "sigmoid" or "softmax", of both.
-    :param known: bool (n, C), whether it is known what ``a`` says; everything by default. Unknown ones are 0 in ``a``.
+    :param known, known_b: bool (n, C), whether it is known what ``a`` and what ``b`` say; everything by default. What
+        is not is 0, and counts in no divergence.
     """
     known = np.ones(a.shape, dtype=np.bool_) if known is None else known
     first_a, first_b = a.argmax(axis=1), b.argmax(axis=1)
     decisions = (a >= DECIDED) & known
     undecided = ~decisions.any(axis=1)
     decisions[undecided, first_a[undecided]] = True
-    kl = divergence(a, b, known, scores)
-    positive = np.flatnonzero(decisions.any(axis=0))
+    kl = divergence(a, b, known if known_b is None else known & known_b, scores)
+    positive = np.flatnonzero(decisions.any(axis=0) & ~decisions.all(axis=0))
+    by_class = _by_class(a, b, decisions, positive, classes)
     worst = np.argsort(-kl, kind="stable")[:MOST_NAMED]
     return Agreement(
         views=len(a),
@@ -125,10 +127,10 @@ def agree(
         top1=float((first_a == first_b).mean()),
         top5=_overlap(a, b),
         kl=float(kl.mean()),
-        mAP=areas(decisions, b)[0],
+        mAP=float(np.mean([each.average_precision for each in by_class])) if by_class else None,
         decided=len(positive),
         ece=calibrate(decisions, b).ece,
-        by_class=_by_class(a, b, decisions, positive, classes),
+        by_class=by_class[:MOST_NAMED],
         worst=tuple(
             ViewAgreement(
                 places[row].path,
@@ -175,4 +177,4 @@ def _by_class(a: F32, b: F32, decisions: Bool, positive: I64, classes: Sequence[
                 float(b[there, at].mean()),
             )
         )
-    return tuple(sorted(found, key=lambda each: (each.average_precision, -each.views, each.name))[:MOST_NAMED])
+    return tuple(sorted(found, key=lambda each: (each.average_precision, -each.views, each.name)))

@@ -292,6 +292,32 @@ class MapOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareOptions(DeviceOptions, WorkerOptions, ColumnOptions):
+    """What ``logitstore compare`` is asked; None means the default that the data or the models suggest."""
+
+    a: Annotated[
+        str,
+        Option("What is measured against: a teacher's SPEC, a run folder, an ONNX file or a store.", argument=True,
+               metavar="A"),
+    ]  # fmt: skip
+    b: Annotated[str, Option("What is measured, likewise.", argument=True, metavar="B")]
+    source: Annotated[
+        str | None,
+        Option("The audio to compare on; with a store, the audio that it was built from. Two stores need none.",
+               argument=True, metavar="SOURCE", names="source"),
+    ] = None  # fmt: skip
+    audio_root: AudioRoot = None
+    where: Where = None
+    clip_seconds: Annotated[
+        float | None, CLIP_SECONDS.but(default="what the two learnt from, 10 where neither says")
+    ] = None
+    limit: Annotated[
+        int, Option("Compare on at most so many clips, evenly over all.", group="Audio", metavar="N", least=1)
+    ] = 500
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagOptions(EnsembleOptions):
     """What ``logitstore tag`` is asked; None means the default that the teachers suggest."""
 
