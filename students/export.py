@@ -25,6 +25,7 @@ from logitstore.files import open_out
 from logitstore.models.onnx_session import open_session, runtime_errors
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.runs import Run
+from logitstore.views.mel import FrontEnd
 
 #: How far the probabilities of a file may be from the student's.
 TOLERANCE = 1e-4
@@ -92,7 +93,7 @@ def graph_of(run: Run) -> Any:
 
 def shortest(model: Tagger) -> int:
     """The fewest samples that a model's front end takes."""
-    front_end = model.front_end
+    front_end: FrontEnd = model.front_end
     return front_end.n_fft // 2 + 1 if front_end.center else front_end.n_fft
 
 

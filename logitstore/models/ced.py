@@ -87,7 +87,7 @@ class Ced(Tagger):
         self.time_pos_embed = nn.Parameter(torch.randn(1, dim, 1, frames // PATCH) * 0.02)
         self.freq_pos_embed = nn.Parameter(torch.randn(1, dim, bands // PATCH, 1) * 0.02)
         rates = torch.linspace(0.0, drop_path, depth, device="cpu").tolist()
-        self.blocks = nn.Sequential(*(_Block(dim, heads, mlp, qkv_bias, rate) for rate in rates))
+        self.blocks = nn.Sequential(*(Block(dim, heads, mlp, qkv_bias, rate) for rate in rates))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.outputlayer = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, classes))
         for module in self.modules():
@@ -203,10 +203,10 @@ class _Mlp(nn.Module):
         return out
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Attention and a two-layer perceptron, each after a LayerNorm and beside a residual path."""
 
-    def __init__(self, dim: int, heads: int, mlp: int, qkv_bias: bool, drop_path: float) -> None:
+    def __init__(self, dim: int, heads: int, mlp: int, qkv_bias: bool = True, drop_path: float = 0.0) -> None:
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)

@@ -39,6 +39,20 @@ class Axes(Protocol):
         """Centres of the bands in Hz, float64 (F,)."""
 
 
+class Spectral(Axes, Protocol):
+    """A front end: waveforms at ``sample_rate`` (Hz) become frames of bands."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its parameters, as plain JSON values."""
+
+    def n_frames(self, samples: int) -> int:
+        """Number of frames that a waveform of so many samples gives."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrontEnd:
     """A log-mel front end; the defaults are CED's.

@@ -15,7 +15,8 @@ import torch
 
 from logitstore.errors import TeacherError, UsageError
 from logitstore.models.ced import PATCH, TARGET_FRAMES, Ced
-from logitstore.models.published import HEAD, check_shapes, classes_of, read_checkpoint
+from logitstore.models.published import HEAD, classes_of, read_checkpoint
+from logitstore.models.torchfile import check_shapes
 from logitstore.store.format.manifest import ARGUMENTS
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
