@@ -52,6 +52,7 @@ from logitstore.errors import (
 if TYPE_CHECKING:
     from logitstore.api import (
         build,
+        compare,
         evaluate,
         export_student,
         extend,
@@ -71,7 +72,7 @@ __all__ = [
     "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError",
     "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
-    "TeacherError", "UsageError", "apply_masks", "build", "evaluate", "export_student", "extend", "load_student",
+    "TeacherError", "UsageError", "apply_masks", "build", "compare", "evaluate", "export_student", "extend", "load_student",
     "load_teacher", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -256,6 +256,63 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
     classes: Annotated[
         str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
     ] = None
+    map: Annotated[
+        str | None,
+        Option("A CSV of label,class: which classes of the teachers each label stands for, as `logitstore teachers "
+               "map` proposes it. Labels without a class are left out.", group="Teachers", metavar="FILE", names="file",
+               default="a label is a class"),
+    ] = None  # fmt: skip
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(Options):
+    """What ``logitstore teachers map`` is asked."""
+
+    teacher: Annotated[
+        str, Option("The teacher that is to be measured.", argument=True, metavar="SPEC", names="teacher")
+    ]
+    labels: Annotated[
+        str,
+        Option("The labels: a table of labelled audio, or a list of names, one a line.", argument=True,
+               metavar="LABELS", names="file"),
+    ]  # fmt: skip
+    label_column: Annotated[
+        str | None,
+        Option("The column of labels in a table.", group="Audio", metavar="NAME",
+               default="label where the table has it; without it the file is a list of names"),
+    ] = None  # fmt: skip
+    label_separator: LabelSeparator = None
+    where: Where = None
+    out: Annotated[
+        str | None,
+        Option("The file to write.", group="Output", short="o", metavar="FILE.csv", default="it is printed"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(DeviceOptions, WorkerOptions, ColumnOptions):
+    """What ``logitstore compare`` is asked; None means the default that the data or the models suggest."""
+
+    a: Annotated[
+        str,
+        Option("What is measured against: a teacher's SPEC, a run folder, an ONNX file or a store.", argument=True,
+               metavar="A"),
+    ]  # fmt: skip
+    b: Annotated[str, Option("What is measured, likewise.", argument=True, metavar="B")]
+    source: Annotated[
+        str | None,
+        Option("The audio to compare on; with a store, the audio that it was built from. Two stores need none.",
+               argument=True, metavar="SOURCE", names="source"),
+    ] = None  # fmt: skip
+    audio_root: AudioRoot = None
+    where: Where = None
+    clip_seconds: Annotated[
+        float | None, CLIP_SECONDS.but(default="what the two learnt from, 10 where neither says")
+    ] = None
+    limit: Annotated[
+        int, Option("Compare on at most so many clips, evenly over all.", group="Audio", metavar="N", least=1)
+    ] = 500
     batch_size: BatchSize = 32
 
 
