@@ -96,13 +96,26 @@ class BuildingOptions(Options):
 class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOptions):
     """What ``logitstore build`` is asked; None means the default that the data suggests."""
 
-    source: Source
+    source: Source = ()
     out: Out
     teachers: Teachers
     audio_root: AudioRoot = None
     where: Where = None
+    like: Annotated[
+        str | None,
+        Option(
+            "Draw the same views of the same clips as this store, for other teachers: clips, recipe, seed, rate and "
+            "lengths come from it, and both can be read as one ensemble. SOURCE may be left out beside --audio-root.",
+            group="Views",
+            metavar="STORE",
+            names="store",
+        ),
+    ] = None
     classes: Annotated[str | Sequence[str] | None, CLASSES] = None
-    views: Annotated[int, Option("How many augmented views every clip gets.", group="Views", least=1)] = 10
+    views: Annotated[
+        int | None,
+        Option("How many augmented views every clip gets.", group="Views", least=1, default="10, or those of --like"),
+    ] = None
     recipe: Annotated[
         str | Recipe,
         Option(
@@ -110,7 +123,10 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
             "masks, wave otherwise.",
             group="Views", metavar="NAME|FILE", names="recipe"),
     ] = AUTO  # fmt: skip
-    seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
+    seed: Annotated[
+        int | None,
+        Option("Another seed draws other augmentations.", group="Views", default="0, or that of --like"),
+    ] = None
     clip_seconds: Annotated[
         float | None,
         Option("The length of every view in seconds.", group="Views", metavar="S", least=0.1, most=3600,

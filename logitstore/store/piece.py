@@ -24,7 +24,7 @@ from logitstore.store.format import commits, layout, relations
 from logitstore.store.format.basis import BASIS, Basis, decode_basis
 from logitstore.store.format.blocks import decode_arrays
 from logitstore.store.format.commits import REPAIR, Commit
-from logitstore.store.format.manifest import ROOT, Manifest, decode_root
+from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
 from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.names import part_name
 from logitstore.store.places import Places
@@ -391,7 +391,7 @@ class Piece:
         if planes.shape[1] != commit.clips * commit.views:
             raise self._damaged(commit, f"draws has {planes.shape[1]} columns, not {commit.clips * commit.views}")
         drawn = Draws(layout.decode_draws(manifest.columns, planes, commit.views))
-        imported = manifest.device_kind == "imported"
+        imported = manifest.device_kind == IMPORTED
         rows = np.arange(commit.clips)[:, None]
         wrong = manifest.recipe.impossible(drawn, rows, commit.clips, manifest.place, imported=imported)
         for name, bad in wrong.items():

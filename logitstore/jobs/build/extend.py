@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.build.job import Job, Progress, prepare, run
-from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import ExtendOptions, Extension
+from logitstore.store.format.manifest import IMPORTED
 from logitstore.store.format.parts import next_part, plan_extension, read_parts
 from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store

@@ -12,12 +12,11 @@ import numpy as np
 from logitstore.audio.clips import ClipAudio
 from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
-from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.jobs.verify.sample import Sample
 from logitstore.store.format.codec import top_k
-from logitstore.store.format.manifest import ROOT, Manifest, differences
+from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, differences
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import open_storage
 from logitstore.texts import in_lines
