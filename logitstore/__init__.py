@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         evaluate,
         export_student,
         extend,
+        merge,
         repair,
         tag,
         train_student,
@@ -71,7 +72,7 @@ __all__ = [
     "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
     "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
-    "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
+    "merge", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

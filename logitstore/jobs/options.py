@@ -27,6 +27,7 @@ from logitstore.options import (
     Options,
     Out,
     Store,
+    StoreWeights,
     Where,
     WorkerOptions,
 )
@@ -183,6 +184,32 @@ class ExtendOptions(BuildingOptions, WorkerOptions, ColumnOptions):
         bool, Option("Leave out clips that the store has, instead of refusing them.", group="Audio")
     ] = False
     device: Annotated[str | None, DEVICE.but(default="the kind that the store was built on")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(Options):
+    """What ``logitstore merge`` is asked; None means what the stores suggest."""
+
+    stores: Annotated[
+        Sequence[str],
+        Option("The stores, each a folder or a URL. The first gives the clip table and the order of classes.",
+               argument=True, metavar="STORE...", names="store"),
+    ]  # fmt: skip
+    out: Out
+    ensemble: Annotated[
+        bool, Option("The stores heard the same views: their teachers become one ensemble.", group="Teachers")
+    ] = False
+    store_weights: StoreWeights = None
+    topk: Annotated[
+        int | None,
+        Option("How many of the most probable classes of every view are kept.", group="What is stored", least=1,
+               default="as many as the store that kept most"),
+    ] = None  # fmt: skip
+    value_bits: Annotated[
+        int | None,
+        Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored",
+               default="as many as the store that has most"),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

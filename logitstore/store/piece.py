@@ -26,7 +26,7 @@ from logitstore.store.format.blocks import decode_arrays
 from logitstore.store.format.commits import REPAIR, Commit
 from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
 from logitstore.store.format.relations import Relations, RelationSpec
-from logitstore.store.names import part_name
+from logitstore.store.names import BLOCKS, part_name
 from logitstore.store.places import Places
 from logitstore.store.storage import SCRATCH, LocalStorage, Storage, open_storage
 from logitstore.views.recipe import Draws
@@ -317,6 +317,22 @@ class Piece:
         """Bytes of every object, by name, scratch and claims aside."""
         aside = (SCRATCH, claims.FOLDER)
         return {name: size for name, size in self.storage.sizes().items() if name.split("/")[0] not in aside}
+
+    def block_bytes(self) -> dict[str, int]:
+        """Bytes of the objects of each block, by its name.
+
+        :raises CorruptStoreError: one is missing.
+        """
+        sizes = self.storage.sizes(BLOCKS)
+        found = {}
+        for commit in self.commits:
+            try:
+                found[commit.name] = sum(sizes[f"{commit.group}/{name}"] for name in commit.objects)
+            except KeyError as error:
+                raise CorruptStoreError(
+                    f"{self.location}: an object of block {commit.name} is missing; {REPAIR.format(commit.name)}"
+                ) from error
+        return found
 
     # how it is decoded
 

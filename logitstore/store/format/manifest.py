@@ -78,6 +78,13 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return known
 
 
+def known_ranges(known: Bool) -> list[list[int]]:
+    """Where a bool (C,) is true, as ranges [first, stop): what a contract says of the classes that a member knows."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
+    ranges: list[list[int]] = ends.reshape(-1, 2).tolist()
+    return ranges
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What must match for a build to go on, a store to be extended, or a student to replay it.
 
