@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         evaluate,
         export_student,
         extend,
+        merge,
         repair,
         tag,
         train_student,
@@ -72,8 +73,8 @@ __all__ = [
     "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError",
     "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
-    "TeacherError", "UsageError", "apply_masks", "build", "compare", "evaluate", "export_student", "extend", "load_student",
-    "load_teacher", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
+    "TeacherError", "UsageError", "apply_masks", "build", "compare", "evaluate", "export_student", "extend",
+    "load_student", "load_teacher", "merge", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

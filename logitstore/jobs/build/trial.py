@@ -88,7 +88,8 @@ def try_out(
                         return Answer(batch.waveforms, batch.masks, outputs)
                     done += len(batch.waveforms)
     raise none_decodes(
-        [(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())], named(options.source)
+        [(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())],
+        named(options.source or str(options.audio_root)),
     )
 
 
