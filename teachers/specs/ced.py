@@ -25,6 +25,13 @@ from teachers.specs.run_folder import TaggerTeacher
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
 SPEC = ("ced:FILE", "a published CED checkpoint; ced:FILE?heads=N where the number of heads cannot be inferred")
+#: Its published models; see :mod:`teachers.registry`.
+PUBLISHED = (
+    ("CED-Tiny", 527, 16000, 0.481, "Apache-2.0", "https://github.com/RicherMans/CED"),
+    ("CED-Mini", 527, 16000, 0.490, "Apache-2.0", "https://github.com/RicherMans/CED"),
+    ("CED-Small", 527, 16000, 0.496, "Apache-2.0", "https://github.com/RicherMans/CED"),
+    ("CED-Base", 527, 16000, 0.500, "Apache-2.0", "https://github.com/RicherMans/CED"),
+)
 
 _WIDEST_HEAD = 64
 _NARROWEST_HEAD = 8
