@@ -12,7 +12,7 @@ from typing import Any, cast
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.build.dry_run import Plan
 from logitstore.jobs.build.dry_run import dry_run as describe
-from logitstore.jobs.build.job import Job, Progress, prepare, run
+from logitstore.jobs.build.job import BuildSummary, Job, Progress, prepare, run
 from logitstore.jobs.options import ExtendOptions, Extension
 from logitstore.store.format.manifest import IMPORTED, MERGED
 from logitstore.store.format.parts import next_part, plan_extension, read_parts

@@ -113,7 +113,7 @@ def _plans(options: BuildOptions, manifest: Manifest, clips: int) -> Iterator[Bl
     first = int(low) if low.isdecimal() and not isinstance(options, Extension) else 0
     for shard in (*shards[first:], *shards[:first]):
         stop = min((shard + 1) * manifest.shard_clips, clips)
-        yield BlockPlan(shard, range(shard * manifest.shard_clips, stop), 0, options.views)
+        yield BlockPlan(shard, range(shard * manifest.shard_clips, stop), 0, options.views or 1)
 
 
 def alike(manifest: Manifest, clip_table: pa.Table, views: int) -> str | None:
