@@ -118,7 +118,7 @@ class ClapTeacher(Teacher):
             trained_seconds=self.samples / rate,
             arguments={
                 "prompt": texts.prompt,
-                "scale": self.scale,
+                "scale": round(self.scale, 3),
                 "padding": self.padding,
                 "fusion": "of whole windows alone" if self.fused else "none",
             }
