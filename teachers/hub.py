@@ -236,7 +236,7 @@ def load_model(transformers: Any, repository: Repository, kind: str) -> Any:
         claimed = sum(tensor.numel() for tensor in empty.state_dict().values())
         if 0 < held < claimed:  # a number has one byte at least
             raise TeacherError(
-                f"{repository.whose}: its {CONFIG} is of a model with {claimed:,} numbers, and its weights have {held:,}"
+                f"{repository.whose}: its {CONFIG} is of a model with {claimed:,} numbers, its weights have {held:,}"
                 " bytes; they are of another model, or not whole: download both again"
             )
     model, report = make.from_pretrained(

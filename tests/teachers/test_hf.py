@@ -355,7 +355,7 @@ def test_models_that_cannot_teach(tmp_path: Path) -> None:
     [
         (
             {"hidden_size": 40_000, "num_hidden_layers": 4},
-            r"a model with [\d,]+ numbers, and its weights have [\d,]+ bytes",
+            r"a model with [\d,]+ numbers, its weights have [\d,]+ bytes",
         ),
         (
             {"attn_implementation": "somebody/kernel"},
