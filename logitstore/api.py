@@ -23,11 +23,11 @@ from teachers.options import TeacherOptions
 
 if TYPE_CHECKING:
     from logitstore.evaluation.results import Evaluation
+    from logitstore.jobs.build.job import BuildSummary
     from logitstore.jobs.export_student import Export
     from logitstore.jobs.repair import Repaired
     from logitstore.jobs.tag import Tagged
     from logitstore.jobs.verify.job import Verified
-    from logitstore.store.summary import BuildSummary
     from logitstore.training.train import Trained
 
 __all__ = [

@@ -51,6 +51,15 @@ ViewSeconds = Annotated[
     float, Option("The length of every view in seconds.", group="Views", metavar="S", least=0.1, most=3600)
 ]
 SampleRate = Annotated[int, Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000)]
+RECIPE = Option(
+    f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file; {AUTO} is ced where every teacher takes masks, "
+    "wave otherwise.",
+    group="Views", metavar="NAME|FILE", names="recipe",
+)  # fmt: skip
+VIEW_SECONDS = Option(
+    "The length of every view in seconds.",
+    group="Views", metavar="S", least=0.1, most=3600, default="what the teachers learnt from, 10 where none says",
+)  # fmt: skip
 TopK = Annotated[
     int | None,
     Option(
@@ -103,19 +112,9 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
     where: Where = None
     classes: Annotated[str | Sequence[str] | None, CLASSES] = None
     views: Annotated[int, Option("How many augmented views every clip gets.", group="Views", least=1)] = 10
-    recipe: Annotated[
-        str | Recipe,
-        Option(
-            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file; {AUTO} is ced where every teacher takes "
-            "masks, wave otherwise.",
-            group="Views", metavar="NAME|FILE", names="recipe"),
-    ] = AUTO  # fmt: skip
+    recipe: Annotated[str | Recipe, RECIPE] = AUTO
     seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
-    clip_seconds: Annotated[
-        float | None,
-        Option("The length of every view in seconds.", group="Views", metavar="S", least=0.1, most=3600,
-               default="what the teachers learnt from, 10 where none says"),
-    ] = None  # fmt: skip
+    clip_seconds: Annotated[float | None, VIEW_SECONDS] = None
     sample_rate: Annotated[
         int | None,
         Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
@@ -290,6 +289,30 @@ class TagOptions(EnsembleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOptions(DeviceOptions, WorkerOptions):
+    """What ``logitstore teachers check`` is asked; None means the default that the teacher suggests."""
+
+    spec: Annotated[str, TEACHER.but(help="The teacher.", argument=True, metavar="SPEC", flag=None)]
+    source: Annotated[
+        Sequence[str],
+        Option(
+            "Audio to try it on, any source of clips; sounds that are made here without.",
+            argument=True, metavar="SOURCE...", names="source", many=True,
+        ),
+    ] = ()  # fmt: skip
+    audio_root: AudioRoot = None
+    where: Where = None
+    recipe: Annotated[str | Recipe, RECIPE] = AUTO
+    clip_seconds: Annotated[float | None, VIEW_SECONDS] = None
+    sample_rate: Annotated[
+        int | None,
+        Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
+               default="the teacher's"),
+    ] = None  # fmt: skip
+    batch_size: BatchSize = 8
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions(WorkerOptions):
     """What ``export-student`` is asked; None means the default that the data or the student suggest.
 
@@ -307,6 +330,13 @@ class ExportOptions(WorkerOptions):
             old={"--onnx": None},
         ),
     ]
+    masks: Annotated[
+        bool,
+        Option(
+            "Take masks as a second input, (clips, 4): seconds from and to, Hz from and to. As a teacher the file then "
+            "hears every recipe that the run itself hears."
+        ),
+    ] = False
     int8: Annotated[
         bool, Option("Write OUT.int8.onnx too, with 8-bit weights, and say what that costs.", group="8-bit weights")
     ] = False

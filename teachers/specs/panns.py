@@ -64,7 +64,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     kind, further = _kind(own, whose)
     try:
         with torch.device("meta"):
-            check_shapes(kind(outputs, **further, **arguments), own, whose=whose)
+            check_shapes(kind(outputs, **further, **arguments), own, whose="the file")
         model = kind(outputs, **further, **arguments)
         model.load_state_dict(own)
     except (RuntimeError, UsageError) as error:

@@ -21,11 +21,12 @@ from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
-from logitstore.errors import AudioError, UsageError
+from logitstore.errors import AudioError, ModelOutputError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
+from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.models.machine import versions
 from logitstore.store import claims
 from logitstore.store.format import commits
@@ -39,7 +40,7 @@ from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces
 from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
 from logitstore.store.storage import Storage, open_storage
-from logitstore.store.summary import BuildSummary, summarise
+from logitstore.store.summary import Failure, Summary, summarise
 from logitstore.store.writer import StoreWriter
 from logitstore.views.ops import Place
 from logitstore.views.recipe import AUTO, Recipe, fitting, load_recipe
@@ -60,6 +61,8 @@ _LOST = "the claim of shard {} was lost: this process stood still for longer tha
 DEFAULT_TOPK = 20
 _ANY_RATE = 16_000
 _MOST_BLOCKS = 4
+_SURVIVAL_SHARE = 0.02  # of the views that a build made
+_LEAST_CLIPS = 16  # that tell anything of what survives
 
 
 @dataclass
@@ -70,6 +73,22 @@ class Progress:
     advance: Callable[[int], None] = lambda views: None
     failures: Callable[[int], None] = lambda count: None
     note: Callable[[str], None] = lambda message: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary(Summary):
+    """What a store holds after a build that made ``made_views`` of its views in ``seconds``.
+
+    ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
+    were asked for, which only ``--shards`` and sources of other parts leave. ``survival``: what of the teachers'
+    answers survives the recipe, where views were made and it has ops.
+    """
+
+    failures: list[Failure]
+    made_views: int
+    seconds: float
+    missing: int
+    survival: Survival | None = None
 
 
 @dataclass
@@ -259,13 +278,32 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
     store, made, missing = fill(job, progress)
+    kept = _survival(job, made, progress) if made else None
     return BuildSummary(
         **vars(summarise(store)),
         failures=store.failures(),
         made_views=made,
         seconds=time.monotonic() - began,
         missing=missing,
+        survival=kept,
     )
+
+
+def _survival(job: Job, made: int, progress: Progress) -> Survival | None:
+    """What of the teachers' answers survives the recipe, told from few views beside the ``made`` ones.
+
+    As many are asked about as are a batch, or ``_SURVIVAL_SHARE`` of those made where that is more. Op by op where that
+    is enough for it, and in any case where a teacher keeps too little: that is when one wants to know.
+    """
+    ops = len(job.manifest.recipe.ops)
+    room = max(job.manifest.batch_size, int(made * _SURVIVAL_SHARE))
+    by_op = room // (2 + ops) >= _LEAST_CLIPS
+    clips = min(CLIPS, room // (2 + ops) if by_op else max(1, min(room // 2, _LEAST_CLIPS)))
+    try:
+        return of_build(job.manifest, job.clip_table, job.source, job.ensemble, job.workers, clips=clips, by_op=by_op)
+    except ModelOutputError as error:  # of sounds that the store does not hold, which is whole
+        progress.note(f"what survives recipe {job.manifest.recipe.name!r} cannot be told: {error}")
+        return None
 
 
 def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:

@@ -64,6 +64,8 @@ def try_out(
     :raises AudioError: not one clip of the source can be decoded.
     :raises ModelOutputError: a teacher failed, or gave no probabilities; the clip is named.
     """
+    from teachers import checks
+
     audio = ClipAudio(source, clip_table, manifest.sample_rate)
     reasons: dict[int, AudioError] = {}
     part = Part("", "", clip_table, 0, 0)
@@ -79,8 +81,8 @@ def try_out(
                         return None
                     else:
                         with naming(audio, plan, done):
-                            outputs = ensemble.try_out(
-                                batch.waveforms, batch.masks, features=manifest.relations is not None,
+                            outputs = checks.try_out(
+                                ensemble, batch.waveforms, batch.masks, features=manifest.relations is not None,
                                 heard=batch.readable,
                             )  # fmt: skip
                         return Answer(batch.waveforms, batch.masks, outputs)
