@@ -28,6 +28,7 @@ from logitstore.store.format.manifest import (
     POOLING,
     WINDOW,
     Member,
+    known_ranges,
 )
 from logitstore.training.precision import pass_dtype
 from logitstore.training.runs import weights_digest
@@ -300,7 +301,7 @@ class Ensemble:
                 "weight": weight,
                 "contract": teacher.contract.stored()
                 | ({CLASSES: digest("\n".join(teacher.classes).encode())} if teacher.classes != self.classes else {})
-                | ({} if known.all() else {KNOWS: _ranges(known)}),
+                | ({} if known.all() else {KNOWS: known_ranges(known)}),
             }
             for teacher, weight, known in zip(self.members, self.weights, self.known, strict=True)
         ]
@@ -534,12 +535,6 @@ def _unequal(members: Sequence[Teacher], known: Sequence[Bool]) -> list[str]:
         f"the classes join to {len(known[0])} ({counts}), {shared} of which every teacher knows; a class is averaged "
         "over the teachers that know it (--classes common keeps only those that all know)"
     ]
-
-
-def _ranges(known: Bool) -> list[list[int]]:
-    """Where a bool (C,) is true, as ranges [first, stop)."""
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
-    return ends.reshape(-1, 2).tolist()
 
 
 def _mean(said: list[torch.Tensor], weights: Sequence[float | torch.Tensor], average: str, scores: str) -> torch.Tensor:

@@ -45,6 +45,6 @@ def build_command(options: _Build) -> None:
             plan = dry_run(job)
         answer(options, plan.to_dict(), plan.render())
         return
-    with resumable(), BuildProgress(job.options.views) as progress:
+    with resumable(), BuildProgress(job.views) as progress:
         summary = run(job, progress.callbacks())
     answer(options, build_document(summary), render_build(summary))

@@ -42,6 +42,6 @@ def extend_command(options: _Extend) -> None:
             plan = extend.dry_run(job)
         answer(options, plan.to_dict(), plan.render())
         return
-    with resumable(), BuildProgress(job.options.views) as progress:
+    with resumable(), BuildProgress(job.views) as progress:
         summary = run(job, progress.callbacks())
     answer(options, build_document(summary), render_build(summary))

@@ -204,7 +204,7 @@ class TrainingProgress:
 def training_document(trained: Trained) -> dict[str, Any]:
     """What a finished training prints with ``--json``."""
     about = {"run": trained.out, "model": trained.model, "parameters": trained.parameters, "before": trained.before}
-    return about | asdict(trained.result) | {"notes": list(trained.notes)}
+    return about | asdict(trained.result) | {"notes": list(trained.notes), "agreement": trained.agreement}
 
 
 def render_training(trained: Trained) -> str:
@@ -238,4 +238,10 @@ def render_training(trained: Trained) -> str:
     lines += [f"note       {note}" for note in trained.notes[:_MOST_NOTES]]
     if len(trained.notes) > _MOST_NOTES:
         lines.append(f"note       … {len(trained.notes) - _MOST_NOTES} more")
+    if trained.agreement is not None:
+        from logitstore.cli.agreement import agreement_lines
+        from logitstore.evaluation.agreement import Agreement
+
+        lines += ["", "on held-out clips of the store, without labels:", ""]
+        lines += agreement_lines(Agreement.of(trained.agreement), "teachers", "student")
     return in_lines(lines)

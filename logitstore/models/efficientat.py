@@ -67,14 +67,14 @@ class EfficientAt(Tagger):
         self.convolutional = convolutional
         blocks: list[nn.Module] = []
         for number, (inputs, kernel, expanded, outputs, squeeze, swish, stride) in enumerate(_BLOCKS):
-            sizes = [channels_at(channels, width) for channels in (inputs, expanded, outputs)]
+            first, wide, last = (channels_at(channels, width) for channels in (inputs, expanded, outputs))
             stride = strides[_STRIDED.index(number)] if number in _STRIDED else stride
             if dynamic == "all" or (dynamic == "se" and squeeze):
-                low, high = channels_at(32 * width, 1.0), channels_at(128 * width, 1.0)
-                context = min(max(channels_at(sizes[1] // _CONTEXT, 1.0), low), high)
-                blocks.append(_Dynamic(*sizes, kernel, stride, swish, context, temperature))
+                low, high = channels_at(32, width), channels_at(128, width)
+                context = min(max(channels_at(wide // _CONTEXT, 1.0), low), high)
+                blocks.append(_Dynamic(first, wide, last, kernel, stride, swish, context, temperature))
             else:
-                blocks.append(_Residual(*sizes, kernel, stride, swish, squeeze and dynamic == "none"))
+                blocks.append(_Residual(first, wide, last, kernel, stride, swish, squeeze and dynamic == "none"))
         first, last = channels_at(_BLOCKS[0][0], width), channels_at(_BLOCKS[-1][3], width)
         head = _convolution(1, first, 3, 2, nn.Hardswish)
         tail = _convolution(last, 6 * last, 1, 1, nn.Hardswish)
@@ -96,7 +96,7 @@ class EfficientAt(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = pad_frames(self.masked(self.log_mel(waveforms), masks, mix), _LEAST_FRAMES)
-        maps = features[:, None]  # (B, 1, F, T)
+        maps: torch.Tensor = features[:, None]  # (B, 1, F, T)
         if hasattr(self, "features"):
             maps = self.features(maps)
         else:
@@ -211,7 +211,7 @@ class _Context(nn.Module):
     def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         frequency, time = maps.mean(dim=3, keepdim=True), maps.mean(dim=2, keepdim=True).transpose(2, 3)
         joint = F.hardswish(self.joint_norm(self.joint_conv(torch.cat([frequency, time], dim=2))))
-        bands, frames = joint.split([frequency.shape[2], time.shape[2]], dim=2)
+        bands, frames = torch.split(joint, [frequency.shape[2], time.shape[2]], dim=2)
         frames = frames.transpose(2, 3)
         if self.stride > 1:
             bands = F.avg_pool2d(bands, (3, 1), (self.stride, 1), (1, 0))

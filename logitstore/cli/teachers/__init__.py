@@ -8,13 +8,14 @@ from logitstore.cli.command import SETTINGS
 from logitstore.cli.teachers.check import check_command
 from logitstore.cli.teachers.init import init_command
 from logitstore.cli.teachers.kinds import list_command
+from logitstore.cli.teachers.map import map_command
 from logitstore.cli.teachers.show import show_command
 
 
 @click.group(
     "teachers",
     context_settings=SETTINGS,
-    commands=[list_command, show_command, check_command, init_command],
+    commands=[list_command, show_command, check_command, init_command, map_command],
     invoke_without_command=True,
 )
 @click.pass_context

@@ -13,8 +13,8 @@ from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.build.dry_run import Plan
 from logitstore.jobs.build.dry_run import dry_run as describe
 from logitstore.jobs.build.job import BuildSummary, Job, Progress, prepare, run
-from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import ExtendOptions, Extension
+from logitstore.store.format.manifest import IMPORTED, MERGED
 from logitstore.store.format.parts import next_part, plan_extension, read_parts
 from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store
@@ -33,6 +33,11 @@ def prepare_extend(options: ExtendOptions) -> Job:
         raise MismatchError(
             f"{options.store} was imported, so its teachers cannot be asked; build another store and read both "
             "as one (--also)"
+        )
+    if manifest.device_kind == MERGED:
+        raise MismatchError(
+            f"{options.store} was merged; extend the stores that it was merged from, each with its own teachers, and "
+            "merge them again"
         )
     if len(options.teachers) != len(manifest.teachers):
         given, stored = len(options.teachers), len(manifest.teachers)

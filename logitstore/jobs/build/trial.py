@@ -88,7 +88,8 @@ def try_out(
                         return Answer(batch.waveforms, batch.masks, outputs)
                     done += len(batch.waveforms)
     raise none_decodes(
-        [(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())], named(options.source)
+        [(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())],
+        named(options.source or str(options.audio_root)),
     )
 
 
@@ -112,7 +113,7 @@ def _plans(options: BuildOptions, manifest: Manifest, clips: int) -> Iterator[Bl
     first = int(low) if low.isdecimal() and not isinstance(options, Extension) else 0
     for shard in (*shards[first:], *shards[:first]):
         stop = min((shard + 1) * manifest.shard_clips, clips)
-        yield BlockPlan(shard, range(shard * manifest.shard_clips, stop), 0, options.views)
+        yield BlockPlan(shard, range(shard * manifest.shard_clips, stop), 0, options.views or 1)
 
 
 def alike(manifest: Manifest, clip_table: pa.Table, views: int) -> str | None:
