@@ -8,6 +8,7 @@ library looks at the repository, and nobody is asked whether its code may run.
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import re
 import warnings
@@ -21,10 +22,11 @@ from logitstore.documents import DocumentError, load_json, parse_yaml
 from logitstore.errors import MissingExtraError, TeacherError, UsageError
 from logitstore.files import require_end
 from logitstore.plugins import OWN_ERRORS
-from logitstore.texts import one_line
+from logitstore.texts import one_line, shown
 
 CONFIG = "config.json"
 _MOST_CONFIG, _MOST_VALUES = 1 << 24, 200_000
+_WEIGHTS = (".safetensors", ".bin")
 _SECONDS = 20.0  # that the hub has to answer
 _MOST_CARD = 1 << 16  # bytes of a model card in which its front matter must end
 #: Keys of a config file that decide nothing of what a model says.
@@ -210,17 +212,34 @@ def loading(repository: Repository, what: str) -> Iterator[Any]:
 def load_model(transformers: Any, repository: Repository, kind: str) -> Any:
     """The model of a repository in float32, by a class of transformers, every weight of it from the repository.
 
-    :raises TeacherError: it is quantised, or lacks weights.
+    :raises TeacherError: it is quantised, names code of somebody's, lacks weights, or claims more than its files hold.
     """
     import torch
 
+    named = _kernel(repository.config)
+    if named is not None:
+        raise TeacherError(
+            f"{repository.whose} asks for code of its own, {shown(named)}, which is never run; take that line out of "
+            f"its {CONFIG}"
+        )
     config = transformers.AutoConfig.from_pretrained(repository.source, **repository.safe)
     if getattr(config, "quantization_config", None) is not None:
         raise TeacherError(
             f"{repository.whose}: its weights are quantised, by a library that would come with it; give the model "
             "that was quantised, in float32 or float16"
         )
-    model, report = getattr(transformers, kind).from_pretrained(
+    make = getattr(transformers, kind)
+    if repository.local:
+        held = sum(file.stat().st_size for file in repository.folder.iterdir() if file.suffix in _WEIGHTS)
+        with torch.device("meta"):  # which takes no memory
+            empty = make.from_config(config) if hasattr(make, "from_config") else make(config)
+        claimed = sum(tensor.numel() for tensor in empty.state_dict().values())
+        if 0 < held < claimed:  # a number has one byte at least
+            raise TeacherError(
+                f"{repository.whose}: its {CONFIG} is of a model with {claimed:,} numbers, its weights have {held:,}"
+                " bytes; they are of another model, or not whole: download both again"
+            )
+    model, report = make.from_pretrained(
         repository.source, config=config, output_loading_info=True, dtype=torch.float32, **repository.safe
     )
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
@@ -230,6 +249,19 @@ def load_model(transformers: Any, repository: Repository, kind: str) -> Any:
             "never trained to classify cannot teach"
         )
     return model.eval()
+
+
+def _kernel(config: Any) -> str | None:
+    """What a config names for an implementation of its layers that would be fetched from the hub, and run."""
+    if not isinstance(config, dict):
+        return None
+    for key, value in config.items():
+        if str(key).endswith("_implementation") and "/" in json.dumps(value):
+            return f"{key}: {value}"
+        found = _kernel(value)
+        if found is not None:
+            return found
+    return None
 
 
 def said_by(config: dict[str, Any]) -> dict[str, Any]:

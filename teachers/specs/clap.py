@@ -118,7 +118,7 @@ class ClapTeacher(Teacher):
             trained_seconds=self.samples / rate,
             arguments={
                 "prompt": texts.prompt,
-                "scale": self.scale,
+                "scale": round(self.scale, 3),
                 "padding": self.padding,
                 "fusion": "of whole windows alone" if self.fused else "none",
             }
@@ -155,7 +155,8 @@ class ClapTeacher(Teacher):
             frames, bands = time_mask(axes, masks, mel.shape[2]).to(mel.device), band_mask(axes, masks).to(mel.device)
             hidden = (frames[:, None, :] | bands[:, :, None]) & inside
             mel = torch.where(hidden, self.fill[:, None], mel)
-        return mel.transpose(1, 2)[:, None].expand(-1, 4 if self.fused else 1, -1, -1)
+        given: torch.Tensor = mel.transpose(1, 2)[:, None].expand(-1, 4 if self.fused else 1, -1, -1)
+        return given
 
     def to(self, device: str | torch.device) -> Self:
         for module in (self.audio, self.projection, self.log_mel):

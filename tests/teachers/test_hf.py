@@ -351,6 +351,31 @@ def test_models_that_cannot_teach(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"hidden_size": 40_000, "num_hidden_layers": 4},
+            r"a model with [\d,]+ numbers, its weights have [\d,]+ bytes",
+        ),
+        (
+            {"attn_implementation": "somebody/kernel"},
+            "asks for code of its own, 'attn_implementation: somebody/kernel'",
+        ),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "its weights are quantised"),
+        ({"id2label": {"0": "dog", "1": "rain", "3": "siren"}}, "indices of its id2label are not 0 to 2"),
+    ],
+    ids=["claims", "kernel", "quantised", "labels"],
+)
+def test_a_config_of_a_strangers(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    spec = _ast(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    with pytest.raises(TeacherError, match=message) as caught:
+        load_teacher(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("key", "value"), [("num_attention_heads", 4), ("hidden_act", "relu"), ("layer_norm_eps", 1e-3)]
 )
 def test_a_config_that_says_otherwise_is_another_teacher(tmp_path: Path, key: str, value: Any) -> None:
