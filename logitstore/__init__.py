@@ -52,9 +52,11 @@ from logitstore.errors import (
 if TYPE_CHECKING:
     from logitstore.api import (
         build,
+        compare,
         evaluate,
         export_student,
         extend,
+        merge,
         repair,
         tag,
         train_student,
@@ -71,8 +73,8 @@ __all__ = [
     "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError",
     "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
-    "TeacherError", "UsageError", "apply_masks", "build", "evaluate", "export_student", "extend", "load_student",
-    "load_teacher", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
+    "TeacherError", "UsageError", "apply_masks", "build", "compare", "evaluate", "export_student", "extend",
+    "load_student", "load_teacher", "merge", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

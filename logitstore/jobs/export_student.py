@@ -19,8 +19,10 @@ from logitstore.audio.sources import open_source
 from logitstore.errors import RunError, SourceError
 from logitstore.evaluation.labelled import DEFAULT_CLIP_SECONDS, read_labelled
 from logitstore.evaluation.scores import decoded
+from logitstore.jobs.compare import Comparison
+from logitstore.jobs.compare import compare as compare_models
 from logitstore.jobs.evaluate import evaluate
-from logitstore.jobs.options import EvaluateOptions, ExportOptions
+from logitstore.jobs.options import CompareOptions, EvaluateOptions, ExportOptions
 from logitstore.training.runs import Run, load_run
 from logitstore.views.render import pad
 from students import int8
@@ -38,7 +40,8 @@ _LEAST_AGREEMENT, _MOST_DIFFERENCE = 0.95, 0.1
 class Exported:
     """One file: its size, how far it is from the run, and its mAP where labels were given.
 
-    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on. Of an 8-bit file,
+    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on; ``compared`` how far it
+    agrees with the run on audio, where some was given. Of an 8-bit file,
     ``weights`` says how many have 8 bits and how many do not, and ``warning`` that it lost much, where it did.
     """
 
@@ -50,6 +53,7 @@ class Exported:
     weights: int8.Weights | None = None
     warning: str | None = None
     mAP: float | None = None  # noqa: N815 - its name everywhere
+    compared: Comparison | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
     files = tuple(
         Exported(
             path=str(target), bytes=len(part), method=method, agreement=agreed, heard=heard, mAP=mean_ap,
+            compared=_compared(options, target),
             weights=None if method is None else int8.weights_of(part), warning=method and _warning(agreed),
         )
         for (target, part, method, agreed, heard), mean_ap in zip(parts, found[1:], strict=True)
@@ -114,6 +119,18 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
         run=options.run, classes=len(run.classes), scores=run.scores, sample_rate=run.sample_rate,
         least_samples=shortest(run.model), files=files, mAP=found[0],
     )  # fmt: skip
+
+
+def _compared(options: ExportOptions, file: Path) -> Comparison | None:
+    """The file against the run, on the audio of ``--eval`` or ``--calibrate``; None where there is none."""
+    source, where = (options.eval_manifest, options.eval_where) if options.eval_manifest else (options.calibrate, None)
+    if source is None:
+        return None
+    asked = CompareOptions(
+        a=options.run, b=str(file), source=source, audio_root=options.audio_root, where=where, device="cpu",
+        clip_seconds=options.clip_seconds, workers=options.workers,
+    )  # fmt: skip
+    return compare_models(asked)
 
 
 def _warning(found: Agreement) -> str | None:

@@ -58,6 +58,8 @@ LINES = [
     ("teachers list", "teachers list", 0),
     ("teachers show", "teachers show teacher-1", 0),
     ("teachers show", "teachers show teacher-0", 2),
+    ("teachers check", "teachers check teacher-1 audio --clip-seconds 0.6 --device cpu --workers 1", 0),
+    ("teachers check", "teachers check teacher-0", 2),
     ("train-student", f"train-student store --audio-root audio --student cnn4 --out run {SMALL}", 0),
     ("train-student", f"train-student store --audio-root audio --student nothing --out run2 {SMALL}", 2),
     ("train-student", f"train-teacher labels.csv --audio-root audio --label-column label --clip-seconds 0.6 "
