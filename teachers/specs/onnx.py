@@ -148,7 +148,7 @@ def _opened(spec: str, path: Path, device: str) -> Any:
     except runtime_errors() as error:
         raise TeacherError(
             f"teacher {spec!r} is not an {ONNX} model that onnxruntime can run; {str(path)!r} looks like "
-            f"{looks_like(path)}: {' '.join(str(error).split())[:300]}"
+            f"{looks_like(path, ONNX)}: {' '.join(str(error).split())[:300]}"
         ) from error
 
 
