@@ -6,6 +6,8 @@ with one channel; the answers may be (clips, classes), or (clips, frames, classe
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -34,6 +36,7 @@ _CARRY = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "QuantizeLinear", 
 _LABELS = (".txt", ".csv", ".tsv")
 _MOST_LABELS = 1 << 22  # bytes of a file of labels that was not named
 _MOST_ENTRIES, _MOST_BESIDE = 64, 200
+_END = 1 << 16  # bytes at the end of a file in which a ZIP archive says how long its list of entries is
 
 
 class FileTeacher(Teacher):
@@ -278,7 +281,7 @@ def labels_beside(path: Path, outputs: int | None) -> dict[Path, int]:
         return found
     candidates = sorted(file for file in path.parent.iterdir() if file.suffix.lower() in _LABELS)
     for file in candidates[:_MOST_BESIDE]:
-        if file.is_file() and file.stat().st_size <= _MOST_LABELS:
+        if file.is_file() and file.stat().st_size <= _MOST_LABELS and os.access(file, os.R_OK):
             lines = len([line for line in file.read_bytes().splitlines() if line.strip()])
             if lines == outputs or (lines == outputs + 1 and file.suffix.lower() != ".txt"):
                 found[file] = lines
@@ -292,10 +295,10 @@ def labels_inside(path: Path, outputs: int | None) -> dict[str, tuple[str, ...]]
     """
     found: dict[str, tuple[str, ...]] = {}
     try:
-        if not zipfile.is_zipfile(path):
+        if not _small_zip(path):
             return found
         with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist()[:_MOST_ENTRIES]:
+            for entry in archive.infolist():
                 if Path(entry.filename).suffix.lower() not in _LABELS or entry.file_size > _MOST_LABELS:
                     continue
                 with archive.open(entry) as file:
@@ -308,6 +311,18 @@ def labels_inside(path: Path, outputs: int | None) -> dict[str, tuple[str, ...]]
             raise
         note(f"the labels in the metadata of {str(path)!r} cannot be read: {' '.join(str(error).split())[:200]}")
     return found
+
+
+def _small_zip(path: Path) -> bool:
+    """Whether a file ends in a ZIP archive whose list of entries is short."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END))
+        end = file.read(_END)
+    at = end.rfind(b"PK\x05\x06")
+    if at < 0 or len(end) < at + 22:
+        return False
+    entries, size = struct.unpack_from("<HI", end, at + 10)
+    return bool(entries <= _MOST_ENTRIES and size <= _END)
 
 
 def warn_of_licence(teacher: Teacher) -> None:

@@ -23,11 +23,13 @@ _MARKS = (
     (b"\x80", "a pickle, which is never opened"),
 )
 TFLITE, ONNX = "TensorFlow Lite", "ONNX"
+_SAME = " that is cut, damaged or beyond this runtime"
 
 
-def looks_like(path: Path) -> str:
+def looks_like(path: Path, due: str) -> str:
     """In words, what a file that cannot be opened looks like.
 
+    :param due: what it was opened as, :data:`TFLITE` or :data:`ONNX`.
     :raises OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -38,7 +40,7 @@ def looks_like(path: Path) -> str:
         if head.startswith(mark):
             return what
     if head[4:8] == b"TFL3":
-        return f"a {TFLITE} model that is cut, damaged or beyond this runtime"
+        return f"a {TFLITE} model" + (_SAME if due == TFLITE else ", which tflite:FILE opens")
     if head.lstrip()[:1] == b"<":
         return "a page of HTML or XML: what was downloaded is a web page and no model"
     if head[8:9] == b"{" and head[:8].rstrip(b"\0") != head[:8]:
@@ -46,7 +48,7 @@ def looks_like(path: Path) -> str:
     if head.lstrip()[:1] in (b"{", b"["):
         return "JSON"
     if head[0] == 8 and head[1] < 128:
-        return f"an {ONNX} model that is cut, damaged or beyond this runtime"
+        return f"an {ONNX} model" + (_SAME if due == ONNX else ", which onnx:FILE opens")
     if b"\0" not in head and head.isascii():
         return "a file of text"
     return "none of the formats that are known here"

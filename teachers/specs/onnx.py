@@ -84,7 +84,7 @@ class OnnxTeacher(FileTeacher):
             pooling=said.pooling if has_frames(shape, inputs[0].shape) else None,
             takes_masks=masked,
             front_end=_document(metadata.get("front_end")),
-            fill=(_document(metadata.get("fill")) or "its own") if masked else None,
+            fill=_fill(metadata.get("fill")) if masked else None,
             arguments={"output_name": self._output} if at else {},
         )
         warn_of_licence(self)
@@ -148,7 +148,7 @@ def _opened(spec: str, path: Path, device: str) -> Any:
     except runtime_errors() as error:
         raise TeacherError(
             f"teacher {spec!r} is not an {ONNX} model that onnxruntime can run; {str(path)!r} looks like "
-            f"{looks_like(path)}: {' '.join(str(error).split())[:300]}"
+            f"{looks_like(path, ONNX)}: {' '.join(str(error).split())[:300]}"
         ) from error
 
 
@@ -159,6 +159,15 @@ def _document(text: str | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) and found else None
+
+
+def _fill(text: str | None) -> dict[str, Any] | str:
+    """Stage and value of a masked cell, as a model's metadata have them."""
+    found = _document(text) or {}
+    stage, value = found.get("stage"), found.get("value")
+    if found.keys() == {"stage", "value"} and isinstance(stage, str) and isinstance(value, int | float):
+        return found
+    return "its own"
 
 
 def _digest(files: Sequence[Path]) -> str:

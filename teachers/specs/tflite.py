@@ -177,7 +177,7 @@ def _opened(spec: str, path: Path, delegates: bool = True) -> Any:
     except FAILURES as error:
         raise TeacherError(
             f"teacher {spec!r} is not a {TFLITE} model that ai-edge-litert can run; {str(path)!r} looks "
-            f"like {looks_like(path)}: {' '.join(str(error).split())[:300]}"
+            f"like {looks_like(path, TFLITE)}: {' '.join(str(error).split())[:300]}"
         ) from error
     return opened
 

@@ -161,7 +161,7 @@ def test_files_that_are_not_what_the_spec_says(tmp_path: Path, monkeypatch: pyte
         (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS, .* run `git lfs pull`"),
         (b"<!DOCTYPE html><html>", "a page of HTML or XML: what was downloaded is a web page"),
         (b"PK\x03\x04" + bytes(50), "looks like a ZIP archive, as torch.save"),
-        (b"\x08\x08\x12\x07pytorch" + bytes(50), "looks like an ONNX model"),
+        (b"\x08\x08\x12\x07pytorch" + bytes(50), "looks like an ONNX model, which onnx:FILE opens"),
     ):
         file.write_bytes(wrong)
         with pytest.raises(TeacherError, match=f"not a TensorFlow Lite model that ai-edge-litert can run; .*{message}"):
