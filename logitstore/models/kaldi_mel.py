@@ -60,7 +60,8 @@ class KaldiMelFrontEnd:
         steps = np.arange(self.n_mels + 2, dtype=np.float32)
         edges = np.float32(low) + steps * np.float32((high - low) / (self.n_mels + 1))
         hertz = np.arange(self.n_fft // 2 + 1, dtype=np.float32) * np.float32(self.sample_rate / self.n_fft)
-        bins = np.float32(1127.0) * np.log(np.float32(1.0) + hertz / np.float32(700.0))
+        above = torch.from_numpy(np.float32(1.0) + hertz / np.float32(700.0))
+        bins = np.float32(1127.0) * above.log().numpy()  # NumPy's logarithm rounds otherwise
         rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
         falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
         bank = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float64)

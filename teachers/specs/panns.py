@@ -44,6 +44,8 @@ _WINDOW, _BANK = "spectrogram_extractor.stft.conv_real.weight", "logmel_extracto
 _TABLES = ("spectrogram_extractor.", "logmel_extractor.")
 _HEAD = "fc_audioset.weight"
 _RATES = {1024: 32000, 512: 16000, 256: 8000}
+#: In the names of nets whose tensors are Cnn14's, and which pool answers over time instead of features.
+_BY_FRAMES = "DecisionLevel"
 _TOLERANCE = 1e-3  # of the largest weight of a band
 
 
@@ -55,6 +57,11 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     name, options = split_options(spec, rest, ("hop",))
     path = Path(name)
     whose = f"teacher {spec!r}"
+    if _BY_FRAMES in path.name:
+        raise TeacherError(
+            f"{whose}: by its name, {path.name!r} answers frame by frame; its tensors are those of Cnn14, which would "
+            f"say something else with them. Known are {_KNOWN}"
+        )
     document = read_torch_file(path, whose=whose, what=_WHAT, error=TeacherError, allowed=_arrays(), zipped=False)
     state = state_of(document, path, whose=whose, what=_WHAT, error=TeacherError)
     if _HEAD not in state:

@@ -86,6 +86,12 @@ def test_a_hop_is_stated(tmp_path: Path) -> None:
         load_teacher(f"{spec}?hop=fast")
 
 
+def test_a_net_that_answers_by_frames_is_not_taken_for_cnn14(tmp_path: Path) -> None:
+    spec = _save(tmp_path / "Cnn14_DecisionLevelMax_mAP=0.385.pth", _document(name="cnn6"))
+    with pytest.raises(TeacherError, match=r"by its name, .* answers frame by frame; its tensors are those of Cnn14"):
+        load_teacher(spec)
+
+
 class _Evil:
     def __reduce__(self) -> Any:
         return print, ("run",)
