@@ -37,7 +37,7 @@ from logitstore.store.piece import Piece
 from logitstore.views import fingerprint
 
 #: What a store is taken to have said of a class that it did not keep, as a share of its smallest kept probability.
-FILL = 0.5
+FILL = 0.6
 #: A member's contract in a joint manifest says under this key how many classes its own store kept.
 KEPT = "kept"
 _CELLS = 1 << 22  # probabilities at a time
