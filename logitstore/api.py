@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from logitstore.jobs.options import (
     BuildOptions,
+    CompareOptions,
     EvaluateOptions,
     ExportOptions,
     ExtendOptions,
@@ -24,11 +25,12 @@ from teachers.options import TeacherOptions
 
 if TYPE_CHECKING:
     from logitstore.evaluation.results import Evaluation
+    from logitstore.jobs.build.job import BuildSummary
+    from logitstore.jobs.compare import Comparison
     from logitstore.jobs.export_student import Export
     from logitstore.jobs.repair import Repaired
     from logitstore.jobs.tag import Tagged
     from logitstore.jobs.verify.job import Verified
-    from logitstore.store.summary import BuildSummary
     from logitstore.training.train import Trained
 
 __all__ = [
@@ -139,6 +141,22 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     from logitstore.jobs.evaluate import evaluate
 
     return evaluate(options)
+
+
+@with_keywords(CompareOptions)
+def compare(options: CompareOptions) -> Comparison:
+    """Say how far ``b`` agrees with ``a`` on the same sound, without labels, and what each costs.
+
+        >>> found = logitstore.compare(a="runs/teacher", b="runs/student", source="audio")
+        >>> 0 <= found.agreement.top1 <= 1
+        True
+
+    :returns: the agreement, and of each its parameters, multiply-accumulates and speed.
+    :raises MismatchError: the two have no class in common, or the audio is not the store's.
+    """
+    from logitstore.jobs.compare import compare
+
+    return compare(options)
 
 
 @with_keywords(TagOptions)

@@ -17,9 +17,11 @@ from tests.stores import write_audio
 
 #: The examples, each in the folder that those before it have filled.
 EXAMPLES = (
-    "train_teacher", "build", "verify", "train_student", "", "extend", "evaluate", "tag", "export_student",
+    "train_teacher", "build", "verify", "train_student", "", "extend", "evaluate", "compare", "tag", "export_student",
 )  # fmt: skip
-JOBS = ("build", "extend", "verify", "evaluate", "tag", "train_student", "train_teacher", "export_student")
+JOBS = (
+    "build", "extend", "verify", "evaluate", "compare", "tag", "train_student", "train_teacher", "export_student",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -29,6 +29,11 @@ _COMMANDS = {
         "evaluate_command",
         "Score teachers, students or a store on labelled audio.",
     ),
+    "compare": (
+        "logitstore.cli.compare",
+        "compare_command",
+        "Say how far one model agrees with another, without labels.",
+    ),
     "tag": ("logitstore.cli.tag", "tag_command", "Say what is heard when in audio files."),
     "teachers": (
         "logitstore.cli.teachers",

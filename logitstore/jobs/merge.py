@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 
 from logitstore.errors import MismatchError, UsageError
+from logitstore.jobs.build.job import BuildSummary
 from logitstore.jobs.options import MergeOptions
 from logitstore.store import claims
 from logitstore.store.format import commits
@@ -25,7 +26,7 @@ from logitstore.store.piece import Piece, open_piece
 from logitstore.store.pieces import Pieces, refuse_twice
 from logitstore.store.shards import unfinished_shards
 from logitstore.store.storage import open_storage
-from logitstore.store.summary import BuildSummary, summarise
+from logitstore.store.summary import summarise
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.recipe import Draws
 

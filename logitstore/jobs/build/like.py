@@ -149,7 +149,7 @@ def as_like(options: BuildOptions) -> tuple[BuildOptions, Like | None]:
     if options.like is None:
         if not options.source and not isinstance(options, Extension):
             raise UsageError("no SOURCE was given; give the audio, or --like STORE with --audio-root, for its clips")
-        given = {"seed": options.seed or 0, "views": options.views or DEFAULT_VIEWS}
+        given: dict[str, Any] = {"seed": options.seed or 0, "views": options.views or DEFAULT_VIEWS}
         return dataclasses.replace(options, **given), None
     piece = open_piece(options.like)
     manifest = piece.manifest
