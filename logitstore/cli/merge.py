@@ -18,7 +18,7 @@ class _Merge(JsonOptions, MergeOptions):
 def merge_command(options: _Merge) -> None:
     """Write stores that heard the same views (see `build --like`) as one store of the ensemble of all their teachers.
 
-    A class is averaged over the stores that know it. What a store did not keep of a class is estimated: half of the
+    A class is averaged over the stores that know it. What a store did not keep of a class is estimated: 0.6 of the
     smallest probability that it kept of that view. The same command goes on where an interrupted one stopped, and
     brings the merged store up to stores that have grown.
 

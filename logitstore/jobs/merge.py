@@ -73,7 +73,7 @@ def merge(options: MergeOptions, progress: MergeProgress | None = None) -> Build
     manifest = msgspec.structs.replace(joint.manifest, made_by=versions())
     parts = [first.storage.get(name) for name in first.clip_files()]
     writer = StoreWriter.open_like(storage, manifest, parts)
-    made = _write(writer, joint, progress)
+    made = write_joint(writer, joint, progress)
     store = Pieces([Piece(storage, writer.manifest, writer.root_digest)])
     missing = unfinished_shards(store.commits, writer.shards, max(joint.views, store.views))
     if not missing and not claims.claimed_shards(storage):
@@ -87,7 +87,7 @@ def merge(options: MergeOptions, progress: MergeProgress | None = None) -> Build
     )
 
 
-def _write(writer: StoreWriter, joint: Joint, progress: MergeProgress) -> int:
+def write_joint(writer: StoreWriter, joint: Joint, progress: MergeProgress) -> int:
     """Make the blocks that are missing, or not what the stores say now; how many views were made."""
     made, done = 0, 0
     waiting: dict[int, list[Commit]] = {}

@@ -32,12 +32,11 @@ from logitstore.store.format import layout
 from logitstore.store.format.codec import quantizer, top_k
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import CLASSES, KNOWS, MERGED, Manifest, Member, known_ranges, version_for
-from logitstore.store.format.parts import KEY
 from logitstore.store.piece import Piece
 from logitstore.views import fingerprint
 
 #: What a store is taken to have said of a class that it did not keep, as a share of its smallest kept probability.
-FILL = 0.5
+FILL = 0.6
 #: A member's contract in a joint manifest says under this key how many classes its own store kept.
 KEPT = "kept"
 _CELLS = 1 << 22  # probabilities at a time
@@ -406,6 +405,8 @@ def compare(first: Piece, other: Piece) -> tuple[str | None, int]:
 
 
 def _other_clips(first: Piece, other: Piece) -> str | None:
+    from logitstore.store.format.parts import KEY
+
     if first.part_clips != other.part_clips:
         return f"clips: {' + '.join(map(str, first.part_clips))} and {' + '.join(map(str, other.part_clips))}"
     if _table_digests(first) == _table_digests(other) != {}:
