@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from logitstore.errors import RunError
-from logitstore.options import EVAL, EVAL_WHERE, LABEL_SEPARATOR, Option, Store
+from logitstore.options import EVAL, EVAL_WHERE, LABEL_SEPARATOR, STORE_WEIGHT, Option, Stores, StoreWeights
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
 from students.terms import SIMILARITIES, names, selected
 
@@ -20,11 +20,12 @@ NOTHING_TO_EVALUATE = "--eval-every says how often to evaluate, and there is no 
 class StudentOptions(LoopOptions):
     """What ``train-student`` is asked; None means the default that the store or the model suggests.
 
-    The stores ``also`` are read as one with ``store``; ``audio_root`` is one for all, or one for each in their order.
+    Several ``store``, and ``also``, are read as one: those of the same clips, seed and recipe as an ensemble.
+    ``audio_root`` is one for all, or one for each in their order.
     ``terms`` are further ones of the loss, as ``NAME=W``.
     """
 
-    store: Store
+    store: Stores
     audio_root: Annotated[
         str | Sequence[str],
         Option("The audio that the store was built from; of several stores one for all, or one for each in their "
@@ -37,6 +38,7 @@ class StudentOptions(LoopOptions):
         Option("Another store to learn from, as if both were one. Repeatable.", group="Audio", metavar="STORE",
                names="store"),
     ] = ()  # fmt: skip
+    store_weights: Annotated[StoreWeights, STORE_WEIGHT.but(group="Audio")] = None
     model_args: ModelArgs = field(default_factory=dict)
     init: Annotated[
         str | None,
@@ -141,6 +143,11 @@ class StudentOptions(LoopOptions):
         ),
     ] = None
     eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
+
+    @property
+    def stores(self) -> list[str]:
+        """The stores to learn from, also where there is one."""
+        return [*([self.store] if isinstance(self.store, str) else self.store), *self.also]
 
     @property
     def audio_roots(self) -> list[str]:

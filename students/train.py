@@ -55,7 +55,7 @@ DEFAULT_STEPS = 600
 #: Without --eval-every: measures are taken so many times in a training, evenly, and at its end.
 _EVALUATIONS = 10
 _MOST_NAMED = 3
-_PLACES = ("store", "also", "audio_root", "out")
+_PLACES = ("store", "also", "store_weights", "audio_root", "out")  # what the store is, its digests say
 
 
 def train_student(options: StudentOptions, progress: FitProgress | None = None) -> Trained:
@@ -69,7 +69,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     """
     check_student(options)
     check_processes(options.batch_size, processes())
-    store = open_store([options.store, *options.also])
+    store = open_store(options.stores, weights=options.store_weights)
     manifest = store.manifest
     setting, objective = _objective(options, store)
     labels = None

@@ -28,7 +28,8 @@ def export_student_command(options: _ExportStudent) -> None:
     """Write the student of RUN as an ONNX file: waveforms in, probabilities out.
 
     The file takes any number of clips of any length. Before it is put in place onnxruntime runs it, and its
-    probabilities must be the student's to 1e-4. With its sidecar it is a teacher, onnx:OUT.onnx.
+    probabilities must be the student's to 1e-4. The file says its classes, rate and front end itself, and so is a
+    teacher, onnx:OUT.onnx.
 
     \b
     Example:

@@ -18,6 +18,7 @@ _COMMANDS = {
     ),
     "status": ("logitstore.cli.status", "status_command", "Show how far the build of a store is."),
     "extend": ("logitstore.cli.extend", "extend_command", "Add more clips to a store."),
+    "merge": ("logitstore.cli.merge", "merge_command", "Write stores of the same views as one ensemble."),
     "verify": ("logitstore.cli.verify", "verify_command", "Check that a store is as it was written."),
     "repair": ("logitstore.cli.repair", "repair_command", "Make again what is damaged of a store."),
     "inspect": ("logitstore.cli.inspect", "inspect_command", "Summarise a store, or ask it a question in SQL."),

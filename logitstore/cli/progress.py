@@ -17,7 +17,7 @@ from logitstore.cli.command import note, stderr
 from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
-    from logitstore.store.summary import BuildSummary
+    from logitstore.jobs.build.job import BuildSummary
     from logitstore.training.loop import FitProgress
     from logitstore.training.train import Trained
 
@@ -69,13 +69,17 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
+    if summary.survival is not None:
+        lines += summary.survival.headed()
     return in_lines(lines)
 
 
 def build_document(summary: BuildSummary) -> dict[str, Any]:
     """What a finished build prints with ``--json``."""
     made = {"views_made": summary.made_views, "seconds": summary.seconds, "shards_missing": summary.missing}
-    return summary.to_dict() | made | {"failures": [vars(failure) for failure in summary.failures]}
+    kept = None if summary.survival is None else summary.survival.to_dict()
+    failures = [vars(failure) for failure in summary.failures]
+    return summary.to_dict() | made | {"failures": failures, "survival": kept}
 
 
 class _Rate(ProgressColumn):

@@ -26,7 +26,7 @@ from logitstore.jobs.options import CompareOptions, EvaluateOptions, ExportOptio
 from logitstore.training.runs import Run, load_run
 from logitstore.views.render import pad
 from students import int8
-from students.export import Agreement, checked, compare, place, shortest
+from students.export import Agreement, checked, compare, feeds, place, shortest
 
 SUFFIX = ".onnx"
 #: Clips that ranges are measured on, evenly over all that are given; and how many a batch.
@@ -86,7 +86,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
     run = load_run(options.run)
     options = replace(options, clip_seconds=options.clip_seconds or run.clip_seconds)
     say("exporting and checking")
-    content, agreement = checked(run)
+    content, agreement = checked(run, options.masks)
     path = Path(options.out)
     parts: list[tuple[Path, bytes, str | None, Agreement, str]] = [(path, content, None, agreement, "test signals")]
     if options.int8:
@@ -172,7 +172,8 @@ def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes
             f"--activation-bits is for convolutions, and run {options.run!r} is mostly matrix products; leave it out"
         )
     heard = [] if asked is None else _audio(options, run)
-    small = int8.quantised(content, method, heard, options.activation_bits)
+    given = [feed for batch in heard for feed in feeds(batch, run.model, options.masks)]
+    small = int8.quantised(content, method, given, options.activation_bits)
     path = Path(options.out)
     measured_on = f"{sum(len(batch) for batch in heard)} clips of {asked}" if heard else "test signals"
     if not heard:

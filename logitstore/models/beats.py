@@ -82,7 +82,8 @@ class Beats(Tagger):
         return self.head(tokens), frames
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.predictor(frames).mean(dim=1)
+        logits: torch.Tensor = self.predictor(frames).mean(dim=1)
+        return logits
 
     def contract(self) -> dict[str, Any]:
         return super().contract() | {"size": asdict(self.size)}
@@ -131,9 +132,14 @@ class _Layer(nn.Module):
     def forward(self, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         if self.norm_first:
             tokens = tokens + self.self_attn(self.self_attn_layer_norm(tokens), bias)
-            return tokens + self.fc2(F.gelu(self.fc1(self.final_layer_norm(tokens))))
+            return tokens + self._wide(self.final_layer_norm(tokens))
         tokens = self.self_attn_layer_norm(tokens * self.factor + self.self_attn(tokens, bias))
-        return self.final_layer_norm(tokens * self.factor + self.fc2(F.gelu(self.fc1(tokens))))
+        normed: torch.Tensor = self.final_layer_norm(tokens * self.factor + self._wide(tokens))
+        return normed
+
+    def _wide(self, tokens: torch.Tensor) -> torch.Tensor:
+        wide: torch.Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+        return wide
 
 
 class _Attention(nn.Module):
@@ -163,7 +169,8 @@ class _Attention(nn.Module):
         heard = F.scaled_dot_product_attention(
             query, key, value, attn_mask=bias.expand(batch, -1, -1, -1).to(query.dtype)
         )
-        return self.out_proj(heard.transpose(1, 2).reshape(batch, count, dim))
+        mixed: torch.Tensor = self.out_proj(heard.transpose(1, 2).reshape(batch, count, dim))
+        return mixed
 
 
 def _buckets(count: int, buckets: int, max_distance: int) -> torch.Tensor:

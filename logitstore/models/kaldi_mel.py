@@ -7,6 +7,7 @@ bin; (ln(power + 1e-5) + 4.5) / 5.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,14 +52,20 @@ class KaldiMelFrontEnd:
         return np.asarray(mel_to_hz(self._mel_edges()[1:-1]), dtype=np.float64)
 
     def filter_bank(self) -> F64:
-        """Weights from power spectrum to bands, float64 (n_fft // 2 + 1, F); those of the highest bin are zero."""
-        edges = self._mel_edges()
-        bins = hz_to_mel(np.arange(self.n_fft // 2 + 1, dtype=np.float64) * self.sample_rate / self.n_fft)
+        """Weights from power spectrum to bands, float64 (n_fft // 2 + 1, F); those of the highest bin are zero.
+
+        Mels are rounded to float32 as in the originals, whose nets learnt from such bands: exact ones are off by 1e-5.
+        """
+        low, high = (1127.0 * math.log1p(hz / 700.0) for hz in (self.f_min, self.f_max))
+        steps = np.arange(self.n_mels + 2, dtype=np.float32)
+        edges = np.float32(low) + steps * np.float32((high - low) / (self.n_mels + 1))
+        hertz = np.arange(self.n_fft // 2 + 1, dtype=np.float32) * np.float32(self.sample_rate / self.n_fft)
+        bins = np.float32(1127.0) * np.log(np.float32(1.0) + hertz / np.float32(700.0))
         rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
         falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
-        bank = np.asarray(np.maximum(0.0, np.minimum(rising, falling)))
+        bank = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float64)
         bank[-1] = 0.0
-        return bank
+        return np.asarray(bank)
 
     def _mel_edges(self) -> F64:
         low, high = float(hz_to_mel(self.f_min)), float(hz_to_mel(self.f_max))

@@ -7,6 +7,7 @@ a shorter view takes the first, a longer one is heard as the authors' package he
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,8 +57,7 @@ class Passt(Tagger):
         self.new_pos_embed = nn.Parameter(torch.zeros(1, 2, dim))
         self.freq_new_pos_embed = nn.Parameter(torch.zeros(1, dim, bands, 1))
         self.time_new_pos_embed = nn.Parameter(torch.zeros(1, dim, 1, times))
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(1, dim, _PATCH, stride)
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(1, dim, _PATCH, stride)))
         self.blocks = nn.Sequential(*(Block(dim, heads, hidden) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.classifier = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, classes))
@@ -70,8 +70,9 @@ class Passt(Tagger):
     @property
     def window_samples(self) -> int:
         """Length of the windows of a longer view: a multiple of 10 s where the positions reach that, else of 1 s."""
-        seconds = self.most_frames * self.front_end.hop_length // self.front_end.sample_rate
-        return (seconds // 10 * 10 or max(1, seconds)) * self.front_end.sample_rate
+        seconds: int = self.most_frames * self.front_end.hop_length // self.front_end.sample_rate
+        samples: int = (seconds // 10 * 10 or max(1, seconds)) * self.front_end.sample_rate
+        return samples
 
     def frame_features(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
@@ -104,7 +105,7 @@ class Passt(Tagger):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.masked(self.log_mel(waveforms), masks, mix)  # (B, F, T)
         features = F.pad(features, (0, max(0, _PATCH - features.shape[2])))
-        patches = self.patch_embed.proj(features[:, None])  # (B, D, F', T')
+        patches = self.patch_embed(features[:, None])  # (B, D, F', T')
         times = patches.shape[3]
         patches = patches + self.time_new_pos_embed[..., :times] + self.freq_new_pos_embed
         tokens = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed

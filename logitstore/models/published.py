@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 
 from logitstore.classes import audioset
 from logitstore.errors import TeacherError, UsageError
+from logitstore.files import read_whole
 from logitstore.models.sidecar import read_sidecar, sidecar_path
 from logitstore.models.torchfile import read_torch_file, state_of
 from logitstore.views.mel import CED as FRONT_END
 
 HEAD = "outputlayer.1.weight"
+_WHAT = "a CED checkpoint"
 _PATCHES = "patch_embed.proj.weight"
 _NEEDED = ("time_pos_embed", "freq_pos_embed", _PATCHES)
 #: Of the tensors whose shapes decide how large a model is made.
@@ -65,9 +68,34 @@ def read_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> Publi
     :param whose: what names the file, for messages; ``error``: what they are raised as.
     :raises UsageError: as ``error``: no such file, not a PyTorch file, a damaged one, or of another architecture.
     """
-    what = "a CED checkpoint"
-    document = read_torch_file(path, whose=whose, what=what, error=error)
-    state = state_of(document, path, whose=whose, what=what, error=error)
+    document = read_torch_file(path, whose=whose, what=_WHAT, error=error)
+    return _weights(state_of(document, path, whose=whose, what=_WHAT, error=error), path, whose, error)
+
+
+def read_hub_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> PublishedWeights:
+    """A checkpoint in the layout of the Hugging Face hub: the encoder under a prefix, its BatchNorm by another name.
+
+    :param path: safetensors, or a file that ``torch.save`` wrote.
+    :raises UsageError: as ``error``, and as :func:`read_checkpoint`.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            document = safetensors.torch.load(read_whole(path))
+        except (OSError, safetensors.SafetensorError) as reason:
+            raise error(f"{whose}: {str(path)!r} is not a safetensors file: {reason}; download it again") from reason
+    else:
+        document = read_torch_file(path, whose=whose, what=_WHAT, error=error)
+    state = state_of(document, path, whose=whose, what=_WHAT, error=error)
+    return _weights({_first_name(name): tensor for name, tensor in state.items()}, path, whose, error)
+
+
+def _first_name(name: str) -> str:
+    """The name that the first publication gave to a tensor of the hub's layout."""
+    plain = name.removeprefix("encoder.")
+    return plain.replace("init_bn.", "init_bn.1.", 1) if plain.startswith("init_bn.") else plain
+
+
+def _weights(state: dict[str, torch.Tensor], path: Path, whose: str, error: type[UsageError]) -> PublishedWeights:
     prefix = _prefix(state)
     known = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     for key in _NEEDED:

@@ -142,3 +142,11 @@ def pad_frames(features: torch.Tensor, least: int) -> torch.Tensor:
 def probabilities(logits: torch.Tensor, scores: str) -> torch.Tensor:
     """Float32 probabilities of logits (..., C)."""
     return torch.softmax(logits.float(), dim=-1) if scores == "softmax" else torch.sigmoid(logits.float())
+
+
+def average(logits: torch.Tensor, scores: str) -> torch.Tensor:
+    """Logits (B, C) whose probabilities are the mean of those of P pieces, (B, P, C); computed in log space."""
+    logits = logits.float()
+    if scores == "softmax":
+        return torch.logsumexp(F.log_softmax(logits, dim=-1), dim=1)
+    return torch.logsumexp(F.logsigmoid(logits), dim=1) - torch.logsumexp(F.logsigmoid(-logits), dim=1)

@@ -70,7 +70,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     outputs = len(state["predictor.weight"])
     try:
         with torch.device("meta"):
-            check_shapes(Beats(outputs, size=size), state, whose=whose)
+            check_shapes(Beats(outputs, size=size), state, whose="the file")
         model = Beats(outputs, size=size)
         model.load_state_dict(state)
     except (RuntimeError, ValueError, UsageError) as error:

@@ -6,6 +6,7 @@ ours. The hop is not in it, and is 10 ms unless ``panns:FILE?hop=N`` says how ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     kind, further = _kind(own, whose)
     try:
         with torch.device("meta"):
-            check_shapes(kind(outputs, **further, **arguments), own, whose=whose)
+            check_shapes(kind(outputs, **further, **arguments), own, whose="the file")
         model = kind(outputs, **further, **arguments)
         model.load_state_dict(own)
     except (RuntimeError, UsageError) as error:
@@ -80,7 +81,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
 
 def _arrays() -> list[Any]:
     """What the state of a sampler is pickled as beside the weights: NumPy arrays of whole numbers."""
-    from numpy._core.multiarray import _reconstruct  # type: ignore[attr-defined]  # by the name that NumPy 1 gave it
+    from numpy._core.multiarray import _reconstruct  # by the name that NumPy 1 gave it
 
     kinds = [type(np.dtype(kind)) for kind in ("int64", "int32", "float64", "float32")]
     return [(_reconstruct, "numpy.core.multiarray._reconstruct"), _reconstruct, np.ndarray, np.dtype, *kinds]
@@ -106,7 +107,7 @@ def _front_end(state: dict[str, torch.Tensor], whose: str) -> dict[str, Any]:
     return {"sample_rate": rate, "mels": mels}
 
 
-def _kind(state: dict[str, torch.Tensor], whose: str) -> tuple[type[Tagger], dict[str, Any]]:
+def _kind(state: dict[str, torch.Tensor], whose: str) -> tuple[Callable[..., Tagger], dict[str, Any]]:
     """The net, and which of its forms.
 
     :raises TeacherError: none that is known.

@@ -59,7 +59,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     }
     try:
         with torch.device("meta"):
-            check_shapes(Passt(outputs, **arguments), ours, whose=whose)
+            check_shapes(Passt(outputs, **arguments), ours, whose="the file")
         model = Passt(outputs, **arguments)
         model.load_state_dict(ours)
     except (RuntimeError, UsageError) as error:

@@ -360,7 +360,7 @@ def test_a_failed_clip_does_not_change_the_others(audio):
 
 def test_dry_run_writes_nothing_and_says_what_would_be_done(audio):
     (audio / "audio" / "text.wav").write_text("no audio")
-    said = dry_run(prepare(options(audio)))
+    said = dry_run(prepare(options(audio))).render()
     assert not (audio / "store").exists()
     for line in ("clips      21", "63 in all, in 3 blocks", "python:tones:plain", "1 files cannot be read", "text.wav"):
         assert line in said
