@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _LEAST_KL = 0.005  # nats, from which on a view is worth a line
-_WIDEST = 34  # columns of a name
+_WIDEST = 44  # columns of a name
 
 
 def agreement_lines(found: Agreement, a: str = "A", b: str = "B") -> list[str]:
@@ -25,7 +25,7 @@ def agreement_lines(found: Agreement, a: str = "A", b: str = "B") -> list[str]:
         f"same first class     {found.top1:.1%} of {found.views:,} views of {found.clips:,} clips",
         *([f"first five in common {found.top5:.1%}"] if found.classes > FIRST else []),
         f"divergence           {found.kl:.4f} nats a view, of {b} from {a}",
-        f"mAP                  {mean_ap} against the decisions of {a} (classes at .5 or more, else the first), "
+        f"mAP                  {mean_ap} against the decisions of {a} (all at .5 or more, or the first class), "
         f"over {found.decided} of {found.classes:,} classes",
         f"calibration          ECE {found.ece:.4f} against them",
     ]
@@ -52,7 +52,7 @@ def agreement_lines(found: Agreement, a: str = "A", b: str = "B") -> list[str]:
     return lines
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]], right: Sequence[int] | None = None) -> list[str]:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: Sequence[int] | None = None) -> list[str]:
     """Aligned columns.
 
     :param right: the columns that stand to the right; all but the first by default.

@@ -150,9 +150,11 @@ def divergence(a: F32, b: F32, known: Bool, scores: str) -> F64:
     p, q = (np.clip(each.astype(np.float64), _EPSILON, 1 - _EPSILON) for each in (a, b))
     total: F64 = np.where(known, p * np.log(p / q), 0.0).sum(axis=1)
     if scores == "sigmoid":
-        return total + np.where(known, (1 - p) * np.log((1 - p) / (1 - q)), 0.0).sum(axis=1)
+        total += np.where(known, (1 - p) * np.log((1 - p) / (1 - q)), 0.0).sum(axis=1)
+        return total
     rest_p, rest_q = (np.clip(1 - np.where(known, each, 0).sum(axis=1), _EPSILON, 1) for each in (p, q))
-    return np.maximum(total + rest_p * np.log(rest_p / rest_q), 0)
+    total += rest_p * np.log(rest_p / rest_q)
+    return np.clip(total, 0, None)
 
 
 def _overlap(a: F32, b: F32) -> float:

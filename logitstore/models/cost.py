@@ -25,7 +25,7 @@ def macs_of(run: Callable[[], Any]) -> int | None:
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
     on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which the counter does not know by itself
     with FlopCounterMode(display=False, custom_mapping={on_cpu: attention}) as counter:
