@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 @pytest.fixture
 def made(tmp_path):
-    spec = Spec(clips=12, shard_clips=8, view_ranges=((0, 2), (2, 3)), keep_members=True, failed=(10,))
+    spec = Spec(clips=12, shard_clips=8, view_ranges=((0, 2), (2, 3)), keep_members=True, failed=(10,), version=1)
     return make_store(tmp_path / "store", spec).path
 
 
@@ -177,11 +177,11 @@ def test_no_store_is_no_problem_list(tmp_path):
     with pytest.raises(NotAStoreError, match="no store at"):
         audit(LocalStorage(tmp_path / "nothing"))
     store = make_store(tmp_path / "store").path
-    root = (store / "zarr.json").read_text().replace('"format_version": 1', '"format_version": 3').encode()
+    root = (store / "zarr.json").read_text().replace('"format_version":3', '"format_version":4').encode()
     for file in (store / "commits").iterdir():
         recommitted(store, file.stem, manifest_digest=digest(root))
     (store / "zarr.json").write_bytes(root)
-    with pytest.raises(NotAStoreError, match="format version 3"):
+    with pytest.raises(NotAStoreError, match="format version 4"):
         audit(LocalStorage(store))
 
 
