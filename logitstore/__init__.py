@@ -52,9 +52,11 @@ from logitstore.errors import (
 if TYPE_CHECKING:
     from logitstore.api import (
         build,
+        compare,
         evaluate,
         export_student,
         extend,
+        merge,
         repair,
         tag,
         train_student,
@@ -63,21 +65,24 @@ if TYPE_CHECKING:
     )
     from logitstore.store.reader import Store, open_store
     from logitstore.training.runs import load_student
+    from logitstore.views.mel import Centers, apply_masks
     from students.data import ReplayDataset
     from teachers.registry import load_teacher
 
 __all__ = [
-    "AudioError", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError", "ModelOutputError",
-    "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
+    "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError",
+    "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
     "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
-    "TeacherError", "UsageError", "build", "evaluate", "export_student", "extend", "load_student", "load_teacher",
-    "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
+    "TeacherError", "UsageError", "apply_masks", "build", "compare", "evaluate", "export_student", "extend",
+    "load_student", "load_teacher", "merge", "open_store", "repair", "tag", "train_student", "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
 _PLACES = {
+    "Centers": "logitstore.views.mel",
     "ReplayDataset": "students.data",
     "Store": "logitstore.store.reader",
+    "apply_masks": "logitstore.views.mel",
     "load_student": "logitstore.training.runs",
     "load_teacher": "teachers.registry",
     "open_store": "logitstore.store.reader",

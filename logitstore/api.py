@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from logitstore.jobs.options import (
     BuildOptions,
+    CompareOptions,
     EvaluateOptions,
     ExportOptions,
     ExtendOptions,
+    MergeOptions,
     RepairOptions,
     TagOptions,
     VerifyOptions,
@@ -23,11 +25,12 @@ from teachers.options import TeacherOptions
 
 if TYPE_CHECKING:
     from logitstore.evaluation.results import Evaluation
+    from logitstore.jobs.build.job import BuildSummary
+    from logitstore.jobs.compare import Comparison
     from logitstore.jobs.export_student import Export
     from logitstore.jobs.repair import Repaired
     from logitstore.jobs.tag import Tagged
     from logitstore.jobs.verify.job import Verified
-    from logitstore.store.summary import BuildSummary
     from logitstore.training.train import Trained
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "evaluate",
     "export_student",
     "extend",
+    "merge",
     "repair",
     "tag",
     "train_student",
@@ -73,6 +77,23 @@ def extend(options: ExtendOptions) -> BuildSummary:
     from logitstore.jobs.build.extend import extend
 
     return extend(options)
+
+
+@with_keywords(MergeOptions)
+def merge(options: MergeOptions) -> BuildSummary:
+    """Write stores that heard the same views as one store of the ensemble of all their teachers.
+
+        >>> logitstore.build(like="store", audio_root="audio", out="second", teachers=["runs/teacher"]).views
+        3
+        >>> logitstore.merge(stores=["store", "second"], ensemble=True, out="joint").stored_views
+        36
+
+    :returns: as :func:`build` does.
+    :raises MismatchError: stores that did not hear the same views, or an ``out`` that holds another store.
+    """
+    from logitstore.jobs.merge import merge
+
+    return merge(options)
 
 
 @with_keywords(VerifyOptions)
@@ -120,6 +141,22 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     from logitstore.jobs.evaluate import evaluate
 
     return evaluate(options)
+
+
+@with_keywords(CompareOptions)
+def compare(options: CompareOptions) -> Comparison:
+    """Say how far ``b`` agrees with ``a`` on the same sound, without labels, and what each costs.
+
+        >>> found = logitstore.compare(a="runs/teacher", b="runs/student", source="audio")
+        >>> 0 <= found.agreement.top1 <= 1
+        True
+
+    :returns: the agreement, and of each its parameters, multiply-accumulates and speed.
+    :raises MismatchError: the two have no class in common, or the audio is not the store's.
+    """
+    from logitstore.jobs.compare import compare
+
+    return compare(options)
 
 
 @with_keywords(TagOptions)

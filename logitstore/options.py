@@ -441,6 +441,16 @@ EVAL_WHERE = Option(
     "Measure on the rows of that table for which this SQL condition holds.", group="Evaluation", metavar="SQL"
 )
 Store = Annotated[str, Option("The store: a folder, or a URL.", argument=True, metavar="STORE", names="store")]
+STORE_WEIGHT = Option(
+    "How much a store counts in the ensemble of several that heard the same views; a number for each, in their order.",
+    group="Teachers", flag="store-weight", metavar="W", default="as much as it has teachers",
+)  # fmt: skip
+StoreWeights = Annotated[Sequence[float] | None, STORE_WEIGHT]
+Stores = Annotated[
+    str | Sequence[str],
+    Option("The store: a folder, or a URL. Several are read as one.", argument=True, metavar="STORE...", names="store",
+           many=True),
+]  # fmt: skip
 OUT = Option("The folder or URL of the store to write.", group="Output", short="o", metavar="STORE")
 Out = Annotated[str, OUT]
 

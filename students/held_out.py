@@ -1,26 +1,39 @@
 """Clips of the store whose targets are not learned, so that a student is measured without any labels.
 
+Unless told otherwise, a training holds out the share :data:`students.options.DEFAULT_HOLD_OUT` of the files, at most
+some :data:`MOST_CLIPS` clips, and nothing of a store of fewer than :data:`LEAST_FILES` files.
+
 Under a recipe with mixup one can still be heard in training, as the partner of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from logitstore.arrays import I64, Bool
+from logitstore.arrays import F32, I64, Bool
 from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, ModelOutputError
-from logitstore.models.tagger import Tagger
+from logitstore.evaluation.agreement import Place, agree
+from logitstore.models.tagger import Tagger, probabilities
 from logitstore.notes import note
 from logitstore.store.reader import Store
 from logitstore.training.batches import Replayer
+from logitstore.views.recipe import Masks
 from students.data import stored_views
 from students.objective import Objective
+from students.options import DEFAULT_HOLD_OUT
+from students.targets import dense_targets
 
+#: Clips that are held out by default at most, and files that a store must have.
+MOST_CLIPS, LEAST_FILES = 500, 20
+#: So many views are compared where there are as many; a clip in several of its views where there are fewer clips.
+COMPARED = 500
+_MOST_OF_CLIPS = 0.2  # more of them, as of one long file among short ones, are not held out by default
 _FAR = 1.25  # times the share that was asked for, or a part of it: said
 
 
@@ -36,6 +49,23 @@ def held_out(paths: Sequence[str], share: float) -> Bool:
     files = sorted(dict.fromkeys(paths), key=lambda path: (derived_seed("held out", path), path))
     apart = set(files[: max(1, round(share * len(files)))])
     return np.array([path in apart for path in paths], dtype=bool)
+
+
+def default_share(store: Store, by_view: list[I64]) -> float:
+    """The share of files to hold out of a store where none was asked for; 0 where none should be, and why is said."""
+    clips = np.unique(np.concatenate(by_view))
+    names = store.clips["path"].take(clips).to_pylist()
+    files = len(set(names))
+    measure = "nothing is held out: measure the student with `logitstore compare`, or give --hold-out"
+    if files < LEAST_FILES:
+        note(f"{store.location} has {files} file{'s' * (files > 1)}, too few to do without some, so {measure}")
+        return 0.0
+    share = min(DEFAULT_HOLD_OUT, MOST_CLIPS / len(clips))
+    found = float(held_out(names, share).mean())
+    if found > _MOST_OF_CLIPS:
+        note(f"the files to hold out have {found:.0%} of the clips of {store.location}, so {measure}")
+        return 0.0
+    return share
 
 
 def split(store: Store, by_view: list[I64], share: float) -> tuple[list[I64], list[I64]]:
@@ -110,3 +140,109 @@ class HeldOutLoss:
         if not np.isfinite(mean):
             raise ModelOutputError(f"the loss of held-out clips is {mean}; lower --lr, or use --precision float32")
         return {"held_out_loss": mean, "held_out_clips": self.count}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """n views that were heard again: what the store says of them, float32 (n, C), 0 where it does not say, and bool
+    (n, C), where it does; what each listener said, float32 (n, C'); where they are from."""
+
+    targets: F32
+    known: Bool
+    said: tuple[F32, ...]
+    places: list[Place]
+
+
+#: Probabilities (B, C) of waveforms float32 (B, S), under B masks or none.
+Listener = Callable[[torch.Tensor, Masks | None], torch.Tensor]
+
+
+class HeldOutViews:
+    """Views of some clips, replayed for listeners as their teachers heard them.
+
+    At least :data:`COMPARED` views where there are as many, and every clip: the i-th in the views i, i + 1, … mod V.
+
+    :param by_view: the clips, of each view.
+    """
+
+    def __init__(self, store: Store, by_view: list[I64], batch_size: int) -> None:
+        self.store, self.batch_size = store, batch_size
+        clips = np.unique(np.concatenate(by_view))
+        chosen: list[list[I64]] = [[] for _ in by_view]
+        count = 0
+        for more in range(len(by_view)):
+            for view, rows in enumerate(by_view):
+                own = clips[(np.arange(len(clips)) + more) % len(by_view) == view]
+                chosen[view].append(own[np.isin(own, rows)])
+                count += len(chosen[view][-1])
+            if count >= COMPARED:
+                break
+        joined = [np.concatenate(rows) for rows in chosen]
+        self.views = [(view, np.sort(rows)) for view, rows in enumerate(joined) if len(rows)]
+
+    def __len__(self) -> int:
+        return sum(len(clips) for _, clips in self.views)
+
+    def heard(
+        self,
+        replayer: Replayer | None,
+        listeners: Sequence[Listener] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Replayed:
+        """What the store and the listeners say of the views.
+
+        :param replayer: makes them; None without listeners. :param progress: told (views done, views).
+        """
+        targets, known, places = [], [], []
+        said: list[list[F32]] = [[] for _ in listeners]
+        table, classes, done = self.store.clips, len(self.store.manifest.classes), 0
+        for view, clips in self.views:
+            at, values = self.store.targets(view, clips)
+            targets.append(dense_targets(at, values, classes))
+            there = np.zeros((len(clips), classes), dtype=np.bool_)
+            np.put_along_axis(there, at.astype(np.int64), True, axis=1)
+            known.append(there)
+            rows = table.select(["path", "start", "rate"]).take(clips).to_pylist()
+            places += [Place(row["path"], row["start"] / row["rate"] if row["rate"] else 0.0, view) for row in rows]
+            if replayer is None:
+                continue
+            views = stored_views(self.store, view, clips)
+            for start in range(0, len(clips), self.batch_size):
+                positions = np.arange(start, min(start + self.batch_size, len(clips)))
+                batch = replayer.batch(views, positions)
+                for listener, answers in zip(listeners, said, strict=True):
+                    answers.append(listener(batch.waveforms, batch.masks).float().cpu().numpy())
+                done += len(positions)
+                if progress is not None:
+                    progress(done, len(self))
+        return Replayed(np.concatenate(targets), np.concatenate(known), tuple(map(np.concatenate, said)), places)
+
+
+class HeldOutAgreement:
+    """How far a student agrees with the targets of held-out clips.
+
+    :param by_view: the clips held out, of each view.
+    """
+
+    def __init__(self, store: Store, replayer: Replayer, by_view: list[I64], batch_size: int) -> None:
+        self.replayer, self.views = replayer, HeldOutViews(store, by_view, batch_size)
+        self.classes = store.manifest.classes
+
+    def __call__(self, model: Tagger) -> dict[str, Any]:
+        """The agreement as JSON values; see :class:`logitstore.evaluation.agreement.Agreement`."""
+        device = next(model.parameters()).device
+
+        @torch.inference_mode()
+        def listener(waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+            return probabilities(model(waveforms.to(device), None if masks is None else masks.to(device)), model.scores)
+
+        found = self.views.heard(self.replayer, [listener])
+        return agree(
+            found.targets, found.said[0], self.classes, found.places, scores=model.scores, known=found.known
+        ).to_dict()
+
+
+def held_out_clips(store: Store, by_view: list[I64], share: float) -> I64:
+    """The clips that :func:`split` holds out, rising."""
+    clips = np.unique(np.concatenate(by_view))
+    return clips[held_out(store.clips["path"].take(clips).to_pylist(), share)]

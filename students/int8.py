@@ -20,7 +20,7 @@ import numpy as np
 
 from logitstore.arrays import F32
 from logitstore.errors import RunError
-from students.export import INPUT, quiet
+from students.export import quiet
 
 STATIC, DYNAMIC = "static", "dynamic"
 _MATRICES = ("MatMul", "Gemm")
@@ -57,11 +57,11 @@ def method_for(content: bytes) -> str:
     return STATIC if sum(size for _, size in weighty) > 2 * matrices else DYNAMIC
 
 
-def quantised(content: bytes, method: str, heard: list[F32], activation_bits: int = 8) -> bytes:
+def quantised(content: bytes, method: str, heard: list[dict[str, F32]], activation_bits: int = 8) -> bytes:
     """A file with 8-bit weights.
 
     :param content: a file of :func:`students.export.checked`. :param method: of :func:`method_for`.
-    :param heard: waveforms float32 (B, S) to measure ranges on; the static method needs some.
+    :param heard: what to measure ranges on, of :func:`students.export.feeds`; the static method needs some.
     :param activation_bits: 8, or 16 for activations that are nearer and computed as floats; of the static method.
     :raises RunError: none are given to the static method.
     """
@@ -70,7 +70,8 @@ def quantised(content: bytes, method: str, heard: list[F32], activation_bits: in
 
     if method == STATIC and not heard:
         raise RunError("the ranges of a convolutional student's activations are measured on audio, and there is none")
-    graph = onnx.load_from_string(content).graph
+    model = onnx.load_from_string(content)
+    graph = model.graph
     first = [node.name for node in graph.node if node.op_type == "Conv"][:1]
     kept = sorted({*_front_end(graph), *first})
 
@@ -78,11 +79,10 @@ def quantised(content: bytes, method: str, heard: list[F32], activation_bits: in
         """The batches, one after the other."""
 
         def __init__(self) -> None:
-            self._left: Iterator[F32] = iter(heard)
+            self._left: Iterator[dict[str, F32]] = iter(heard)
 
         def get_next(self) -> dict[str, Any] | None:
-            waveforms = next(self._left, None)
-            return None if waveforms is None else {INPUT: waveforms}
+            return next(self._left, None)
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -99,7 +99,7 @@ def quantised(content: bytes, method: str, heard: list[F32], activation_bits: in
                 str(source), str(target), op_types_to_quantize=list(_MATRICES), per_channel=True,
                 nodes_to_exclude=kept, weight_type=quantization.QuantType.QInt8,
             )  # fmt: skip
-        return _weights_alone(target.read_bytes())
+        return _weights_alone(target.read_bytes(), model.metadata_props)
 
 
 def weights_of(content: bytes) -> Weights:
@@ -130,9 +130,9 @@ def _uses(graph: Any) -> dict[str, list[tuple[Any, int]]]:
     return uses
 
 
-def _weights_alone(content: bytes) -> bytes:
+def _weights_alone(content: bytes, metadata: Any) -> bytes:
     """A file in which every weight that a layer multiplies has 8 bits, one scale an output, and becomes a float again
-    before it is used."""
+    before it is used; ``metadata`` are what it says of itself."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -161,6 +161,8 @@ def _weights_alone(content: bytes) -> bytes:
         graph.node.insert(0, helper.make_node("DequantizeLinear", names[:2], names[2:], f"{weight.name}_8", axis=axis))
         for node, at in used:
             node.input[at] = names[2]
+    del model.metadata_props[:]
+    model.metadata_props.extend(metadata)
     result: bytes = model.SerializeToString(deterministic=True)
     return result
 

@@ -7,23 +7,25 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from logitstore.errors import RunError
-from logitstore.options import EVAL, EVAL_WHERE, LABEL_SEPARATOR, Option, Store
+from logitstore.options import EVAL, EVAL_WHERE, LABEL_SEPARATOR, STORE_WEIGHT, Option, Stores, StoreWeights
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
 from students.terms import SIMILARITIES, names, selected
 
-#: Held out where --patience or --average-best need a loss to go by and --hold-out is not given.
+#: The share of files that is held out where --hold-out is not given.
 DEFAULT_HOLD_OUT = 0.05
+NOTHING_TO_EVALUATE = "--eval-every says how often to evaluate, and there is no --eval MANIFEST and nothing is held out"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions(LoopOptions):
     """What ``train-student`` is asked; None means the default that the store or the model suggests.
 
-    The stores ``also`` are read as one with ``store``; ``audio_root`` is one for all, or one for each in their order.
+    Several ``store``, and ``also``, are read as one: those of the same clips, seed and recipe as an ensemble.
+    ``audio_root`` is one for all, or one for each in their order.
     ``terms`` are further ones of the loss, as ``NAME=W``.
     """
 
-    store: Store
+    store: Stores
     audio_root: Annotated[
         str | Sequence[str],
         Option("The audio that the store was built from; of several stores one for all, or one for each in their "
@@ -36,6 +38,7 @@ class StudentOptions(LoopOptions):
         Option("Another store to learn from, as if both were one. Repeatable.", group="Audio", metavar="STORE",
                names="store"),
     ] = ()  # fmt: skip
+    store_weights: Annotated[StoreWeights, STORE_WEIGHT.but(group="Audio")] = None
     model_args: ModelArgs = field(default_factory=dict)
     init: Annotated[
         str | None,
@@ -106,8 +109,9 @@ class StudentOptions(LoopOptions):
     ] = None  # fmt: skip
     hold_out: Annotated[
         float | None,
-        Option("Measure the loss on this share of the audio files, and do not learn from them.", group="Evaluation",
-               metavar="SHARE", above=0, below=1, default="nothing, or 0.05 where --select-by loss needs it"),
+        Option("Do not learn from this share of the audio files, and measure on them how far the student agrees with "
+               "its teachers; 0 for none.", group="Evaluation", metavar="SHARE", least=0, below=1,
+               default="0.05, less where that is more than 500 clips; none of fewer than 20 files"),
     ] = None  # fmt: skip
     patience: Annotated[
         int | None,
@@ -139,6 +143,11 @@ class StudentOptions(LoopOptions):
         ),
     ] = None
     eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
+
+    @property
+    def stores(self) -> list[str]:
+        """The stores to learn from, also where there is one."""
+        return [*([self.store] if isinstance(self.store, str) else self.store), *self.also]
 
     @property
     def audio_roots(self) -> list[str]:
@@ -184,7 +193,11 @@ def _check_evaluation(options: StudentOptions) -> None:
     selecting = options.patience is not None or options.average_best is not None
     if options.label_separator is not None and options.label_column is None:
         raise RunError("--label-separator says how to read --label-column NAME, and there is none")
-    held_out = options.hold_out is not None or (selecting and options.select_by == "loss")
+    if needs_held_out(options) and options.hold_out == 0:
+        raise RunError(
+            "--patience and --average-best go by the loss of held-out files, and --hold-out 0 leaves none; leave it "
+            "out, or use --select-by mAP"
+        )
     if options.select_by == "mAP" and not selecting:
         raise RunError("--select-by mAP says what --patience and --average-best go by, and neither is given")
     if options.eval_manifest is None:
@@ -193,8 +206,8 @@ def _check_evaluation(options: StudentOptions) -> None:
         for flag, value in (("--eval-where", options.eval_where), ("--eval-audio-root", options.eval_audio_root)):
             if value is not None:
                 raise RunError(f"{flag} says how to evaluate, and there is no --eval MANIFEST")
-        if options.eval_every is not None and not held_out:
-            raise RunError("--eval-every says how often to evaluate, and there is no --eval MANIFEST and no --hold-out")
+        if options.eval_every is not None and options.hold_out == 0:
+            raise RunError(NOTHING_TO_EVALUATE)
         if options.label_column is not None and "labels" not in options.weights:
             raise RunError("--label-column is for --eval MANIFEST and --label-weight, and neither is given")
     elif options.eval_audio_root is None and len(options.audio_roots) > 1:
@@ -203,8 +216,6 @@ def _check_evaluation(options: StudentOptions) -> None:
         raise RunError("--eval is given without --label-column; name the manifest's column of labels")
 
 
-def held_out_share(options: StudentOptions) -> float | None:
-    """The share of files to hold out: as asked, or the default where the loss of held-out clips is needed."""
-    selecting = options.patience is not None or options.average_best is not None
-    needed = selecting and options.select_by == "loss"
-    return DEFAULT_HOLD_OUT if options.hold_out is None and needed else options.hold_out
+def needs_held_out(options: StudentOptions) -> bool:
+    """Whether the loss of held-out clips says which weights are kept."""
+    return options.select_by == "loss" and (options.patience is not None or options.average_best is not None)

@@ -14,7 +14,8 @@ import numpy as np
 from logitstore.arrays import F64, I64
 from logitstore.audio.source import Source
 from logitstore.digests import hasher
-from logitstore.errors import AudioError, MismatchError, QueryError
+from logitstore.documents import load_json
+from logitstore.errors import AudioError, MismatchError, QueryError, RunError
 from logitstore.evaluation.labelled import read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.registry import build, initialised
@@ -24,14 +25,24 @@ from logitstore.training.batches import Replayer
 from logitstore.training.loop import Epoch, FitProgress
 from logitstore.training.options import LoopOptions, check_processes, steps_of
 from logitstore.training.processes import processes
+from logitstore.training.runs import MOST_BYTES, MOST_VALUES
 from logitstore.training.sampling import order_generator, plan
-from logitstore.training.train import Measure, Trained, Training, identity, resolve, train, workplace
+from logitstore.training.train import (
+    OPTIONS_NAME,
+    Measure,
+    Trained,
+    Training,
+    identity,
+    resolve,
+    train,
+    workplace,
+)
 from students.data import check_audio, open_replayer, stored_views
-from students.held_out import HeldOutLoss, split
+from students.held_out import HeldOutAgreement, HeldOutLoss, default_share, split
 from students.init import InitReport, load_init
 from students.labels import ClipLabels, clip_labels
 from students.objective import Objective
-from students.options import StudentOptions, check_student, held_out_share
+from students.options import DEFAULT_HOLD_OUT, NOTHING_TO_EVALUATE, StudentOptions, check_student, needs_held_out
 from students.sampling import balanced, weighted_by
 from students.targets import loss_for
 from students.terms import TARGET, Setting
@@ -44,7 +55,7 @@ DEFAULT_STEPS = 600
 #: Without --eval-every: measures are taken so many times in a training, evenly, and at its end.
 _EVALUATIONS = 10
 _MOST_NAMED = 3
-_PLACES = ("store", "also", "audio_root", "out")
+_PLACES = ("store", "also", "store_weights", "audio_root", "out")  # what the store is, its digests say
 
 
 def train_student(options: StudentOptions, progress: FitProgress | None = None) -> Trained:
@@ -58,7 +69,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     """
     check_student(options)
     check_processes(options.batch_size, processes())
-    store = open_store([options.store, *options.also])
+    store = open_store(options.stores, weights=options.store_weights)
     manifest = store.manifest
     setting, objective = _objective(options, store)
     labels = None
@@ -69,9 +80,11 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     init = None
     if options.init is not None:
         init = load_init(model, options.init, options.new_head, tuple(manifest.classes))
-    by_view = _clips_by_view(store, options.where)
-    share = held_out_share(options)
-    by_view, apart = (by_view, None) if share is None else split(store, by_view, share)
+    by_view = clips_by_view(store, options.where)
+    share = _share(options, store, by_view)
+    if not share and options.eval_every is not None and options.eval_manifest is None:
+        raise RunError(NOTHING_TO_EVALUATE)
+    by_view, apart = split(store, by_view, share) if share else (by_view, None)
     counts = [len(clips) for clips in by_view]
     resolved = resolve(
         options,
@@ -88,6 +101,9 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
         heard_at = model.front_end.sample_rate
         replayer = _replayer(resolved, store, by_view + (apart or []), heard_at, pool)
         measures: list[Measure] = []
+        final = None
+        if group.first and apart is not None:
+            final = HeldOutAgreement(store, replayer, apart, options.batch_size)
         if group.first and apart is not None:
             target = Objective({TARGET: 1.0}, setting)
             measures.append(HeldOutLoss(store, replayer, apart, target, options.tail, options.batch_size))
@@ -110,7 +126,8 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
                 "select_by": options.select_by,
             },
             measures=measures,
-            every=options.eval_every or max(1, -(-total // _EVALUATIONS)),
+            every=options.eval_every or (max(1, -(-total // _EVALUATIONS)) if _followed(options) else total),
+            final=final,
             more={} if init is None else {"init": init.to_dict()},
             notes=lambda: (*(() if init is None else init.lines()), *_notes(store, total, len(by_view))),
         )
@@ -131,6 +148,29 @@ def _objective(options: StudentOptions, store: Store) -> tuple[Setting, Objectiv
 def _average_best(options: StudentOptions) -> int | None:
     """How many of the best evaluations to average: with early stopping at least the best one is kept."""
     return 1 if options.average_best is None and options.patience is not None else options.average_best
+
+
+def _share(options: StudentOptions, store: Store, by_view: list[I64]) -> float | None:
+    """The share of files to hold out; None for a run that was begun when none were unless that was asked for."""
+    if options.hold_out is not None:
+        return options.hold_out
+    if needs_held_out(options):
+        return DEFAULT_HOLD_OUT
+    return None if _begun_without(options.out) else default_share(store, by_view)
+
+
+def _begun_without(out: str) -> bool:
+    """Whether a run folder is of an earlier release, which held nothing out; what it records then is null."""
+    try:
+        there = load_json(Path(out) / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
+        return bool(there["options"].get("hold_out", None) is None)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False  # none, or one that is refused later
+
+
+def _followed(options: StudentOptions) -> bool:
+    """Whether it was asked for to be measured on the way, and not only at the end."""
+    return options.eval_manifest is not None or options.hold_out is not None or needs_held_out(options)
 
 
 class _Weights:
@@ -203,7 +243,7 @@ def _scores(scores: str) -> Any:
     return scores
 
 
-def _clips_by_view(store: Store, where: str | None) -> list[I64]:
+def clips_by_view(store: Store, where: str | None) -> list[I64]:
     """The clips to learn from in each view.
 
     :raises MismatchError: a view has none.
@@ -301,11 +341,16 @@ def _evaluator(options: StudentOptions, store: Store, heard_at: int, pool: Threa
     )
 
 
-def _identity(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
-    """What makes this training what it is: resolved options, the store's digests, versions."""
+def content_digest(store: Store) -> str:
+    """BLAKE2b-128, hex, of all that a store holds."""
     content = hasher()
     for commit in store.commits:
         content.update(commit.digest.encode())
+    return content.hexdigest()
+
+
+def _identity(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
+    """What makes this training what it is: resolved options, the store's digests, versions."""
     about = identity(
         "train-student",
         options,
@@ -314,7 +359,7 @@ def _identity(options: StudentOptions, store: Store, init: InitReport | None, si
         init=None if init is None else init.digest,
         store={
             "manifest_digest": store.root_digest,
-            "content_digest": content.hexdigest(),
+            "content_digest": content_digest(store),
             "clips": store.clips.num_rows,
             "views": store.views,
             "clip_seconds": store.manifest.clip_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from logitstore.store.format.manifest import (
     POOLING,
     WINDOW,
     Member,
+    known_ranges,
 )
 from logitstore.training.precision import pass_dtype
 from logitstore.training.runs import weights_digest
@@ -40,15 +42,12 @@ ANY_SECONDS = 10.0
 #: In the place of class names: those that every teacher knows.
 COMMON = "common"
 #: How far outside [0, 1] rounding may put a probability; it is clipped. Anything further is an error.
-_SLACK = 1e-5
+SLACK = 1e-5
 #: Probabilities are clamped to [_EPSILON, 1 - _EPSILON] before their logit, to [_TINY, 1] before their logarithm.
 _EPSILON = 1e-7
 _TINY = 1e-30
 #: How far from 1 the softmax scores of a view may sum, in float32 and of teachers that compute with 16 bits.
-_SUM_SLACK, _SUM_SLACK_16 = 1e-3, 1e-2
-#: How far apart the answers to the same batch may be for rounding: it depends on the device's kernels.
-_REPEAT_SLACK = 1e-3
-_SIGMOID_OF_1 = 1 / (1 + math.exp(-1)) + _SLACK
+SUM_SLACK, _SUM_SLACK_16 = 1e-3, 1e-2
 
 
 @dataclass(frozen=True)
@@ -226,31 +225,13 @@ class Ensemble:
     def _mean(self, said: list[torch.Tensor]) -> torch.Tensor:
         return _mean(said, self._shares, self.average, self.scores)
 
-    @torch.inference_mode()
-    def try_out(
-        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = True, heard: Bool | None = None
-    ) -> Outputs:
-        """:meth:`outputs` of a first batch, with a look at what no single answer can be refused for.
-
-        ``notes`` gets a line for each member whose sigmoid scores look like a distribution, or like a sigmoid of
-        probabilities, and for one of somebody's own that answers the same batch otherwise when it is asked again.
-        """
-        said = self.outputs(waveforms, masks, features=features, heard=heard)
-        rows = torch.ones(len(waveforms), dtype=torch.bool) if heard is None else torch.from_numpy(heard)
-        kept = said.members[:, rows.to(self.device)]
-        for teacher, first in zip(self.members, kept, strict=True):
-            self.notes += _remarks(teacher, first)
-        own = [number for number, teacher in enumerate(self.members) if teacher.own_code]
-        again, _ = self._asked(waveforms, masks, features=False, heard=heard, whom=own)
-        for number, second in zip(own, again, strict=True):
-            apart = float((second[rows.to(self.device)] - kept[number]).abs().max()) if kept[number].numel() else 0.0
-            if apart > _REPEAT_SLACK:
-                self.notes.append(
-                    f"teacher {self.members[number].spec!r} was asked the same batch twice, and its answers are up to "
-                    f"{apart:.3g} apart: a dropout that is always on, or a state that it keeps? what is stored then "
-                    "depends on what it was asked before"
-                )
-        return said
+    def alone(self, number: int) -> Ensemble:
+        """One of the members as an ensemble of itself, over the same classes, rate, device and precision."""
+        other = copy.copy(self)
+        other.members, other.known = (self.members[number],), (self.known[number],)
+        other.weights, other._shares, other._positions = (1.0,), [1.0], [self._positions[number]]
+        other.notes = []
+        return other
 
     def require_features(self) -> None:
         """Refuse members that give no features over time.
@@ -272,13 +253,11 @@ class Ensemble:
         *,
         features: bool,
         heard: Bool | None,
-        whom: Sequence[int] | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         at_rate: dict[int, torch.Tensor] = {}
         said: list[torch.Tensor] = []
         frames: list[torch.Tensor] = []
-        for number in range(len(self.members)) if whom is None else whom:
-            teacher, at = self.members[number], self._positions[number]
+        for teacher, at in zip(self.members, self._positions, strict=True):
             if teacher.sample_rate not in at_rate:
                 own = resample(waveforms, self.sample_rate, teacher.sample_rate)
                 at_rate[teacher.sample_rate] = own.to(self.device)
@@ -322,7 +301,7 @@ class Ensemble:
                 "weight": weight,
                 "contract": teacher.contract.stored()
                 | ({CLASSES: digest("\n".join(teacher.classes).encode())} if teacher.classes != self.classes else {})
-                | ({} if known.all() else {KNOWS: _ranges(known)}),
+                | ({} if known.all() else {KNOWS: known_ranges(known)}),
             }
             for teacher, weight, known in zip(self.members, self.weights, self.known, strict=True)
         ]
@@ -391,7 +370,7 @@ def check_output(
             f"{values.numel()} values); mend it, or leave such clips out with --where",
             row,
         )
-    if low < -_SLACK or high > 1 + _SLACK:
+    if low < -SLACK or high > 1 + SLACK:
         worst = values.argmax() if high - 1 > -low else values.argmin()
         row, column = divmod(int(worst), wanted[1])
         raise ModelOutputError(
@@ -401,7 +380,7 @@ def check_output(
             row,
         )
     if teacher.scores == "softmax":
-        slack = _SUM_SLACK_16 if reduced or output.dtype in (torch.float16, torch.bfloat16) else _SUM_SLACK
+        slack = _SUM_SLACK_16 if reduced or output.dtype in (torch.float16, torch.bfloat16) else SUM_SLACK
         rows = torch.arange(clips) if heard is None else torch.from_numpy(heard.nonzero()[0])
         sums = values.double().sum(dim=1).cpu()[rows]
         off = (sums - 1).abs()
@@ -442,24 +421,6 @@ def check_features(teacher: Teacher, features: object, clips: int, heard: Bool |
             f"teacher {teacher.spec!r} gave features that are not finite for clip {row} of a batch of {clips}", row
         )
     return values
-
-
-def _remarks(teacher: Teacher, said: torch.Tensor) -> list[str]:
-    """What is odd in sigmoid scores (B, C) that are each allowed."""
-    if teacher.scores != "sigmoid" or not said.numel() or said.shape[1] < 2:
-        return []
-    if float((said.double().sum(dim=1) - 1).abs().max()) <= _SUM_SLACK:
-        return [
-            f"teacher {teacher.spec!r} states sigmoid scores, and those of every clip of its first batch sum to 1, as "
-            "a softmax's do; students learn them as independent probabilities; if they are a distribution, let it "
-            "state scores = 'softmax'"
-        ]
-    if float(said.min()) >= 0.5 and float(said.max()) <= _SIGMOID_OF_1:
-        return [
-            f"teacher {teacher.spec!r}: all scores of its first batch lie between 0.5 and 0.7311, as those of a "
-            "sigmoid that was applied to probabilities; apply it once"
-        ]
-    return []
 
 
 def _twins(members: Sequence[Teacher]) -> list[str]:
@@ -574,12 +535,6 @@ def _unequal(members: Sequence[Teacher], known: Sequence[Bool]) -> list[str]:
         f"the classes join to {len(known[0])} ({counts}), {shared} of which every teacher knows; a class is averaged "
         "over the teachers that know it (--classes common keeps only those that all know)"
     ]
-
-
-def _ranges(known: Bool) -> list[list[int]]:
-    """Where a bool (C,) is true, as ranges [first, stop)."""
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
-    return ends.reshape(-1, 2).tolist()
 
 
 def _mean(said: list[torch.Tensor], weights: Sequence[float | torch.Tensor], average: str, scores: str) -> torch.Tensor:

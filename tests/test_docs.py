@@ -99,6 +99,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_audio(root / "audio", 12)
     with inside(root):
         build(options(root))
+    for block in blocks("python"):  # files that other blocks name
+        if file := re.match(r"# (\w+\.py)\n", block.values[0]):
+            (root / file[1]).write_text(block.values[0])
     return root
 
 
@@ -126,7 +129,6 @@ def esc10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_python_block_runs(text, workshop):
     file = re.match(r"# (\w+\.py)\n", text)
     if file:
-        (workshop / file[1]).write_text(text)
         text = f"from teachers.registry import load_teacher\nload_teacher('python:{file[1][:-3]}:factory')"
     done = subprocess.run([sys.executable, "-c", text], cwd=workshop, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

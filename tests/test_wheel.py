@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for package in PACKAGES:
         shutil.copytree(REPOSITORY / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(REPOSITORY / name, source)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source)
     (file,) = out.iterdir()
@@ -43,13 +43,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_the_three_packages_with_their_data_and_nothing_else(wheel: Path) -> None:
     files = [file for package in PACKAGES for file in (REPOSITORY / package).rglob("*")]
     code = {file for file in files if file.suffix == ".py"}
-    data = {REPOSITORY / package / "py.typed" for package in PACKAGES} | {REPOSITORY / "logitstore" / "audioset.csv"}
+    data = {REPOSITORY / package / "py.typed" for package in PACKAGES}
+    data |= {REPOSITORY / "logitstore" / name for name in ("audioset.csv", "audioset_ontology.csv")}
     data |= set((REPOSITORY / "logitstore" / "queries").glob("*.sql"))
     about = f"logitstore-{__version__}.dist-info"
     assert set(zipfile.ZipFile(wheel).namelist()) == {
         *(file.relative_to(REPOSITORY).as_posix() for file in code | data),
         *(f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt")),
         f"{about}/licenses/LICENSE",
+        f"{about}/licenses/NOTICE",
     }
 
 

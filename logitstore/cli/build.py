@@ -14,7 +14,8 @@ from logitstore.options import JsonOptions, Option
 class _Build(JsonOptions, BuildOptions):
     dry_run: Annotated[
         bool,
-        Option("Write nothing: scan the audio, time a batch of each teacher, and say what the build would do.",
+        Option("Write nothing: scan the audio, time a batch of each teacher, see what of their answers survives the "
+               "recipe, and say what the build would do.",
                group="Running"),
     ] = False  # fmt: skip
 
@@ -40,9 +41,10 @@ def build_command(options: _Build) -> None:
             note(each)
         from logitstore.jobs.build.dry_run import dry_run
 
-        said = dry_run(job)
-        answer(options, {"dry_run": said.splitlines()}, said)
+        with stderr.status("asking the teachers"):
+            plan = dry_run(job)
+        answer(options, plan.to_dict(), plan.render())
         return
-    with resumable(), BuildProgress(job.options.views) as progress:
+    with resumable(), BuildProgress(job.views) as progress:
         summary = run(job, progress.callbacks())
     answer(options, build_document(summary), render_build(summary))

@@ -13,6 +13,7 @@ from logitstore.options import JsonOptions, Option, SpreadsheetOptions
 from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
+    from logitstore.evaluation.mapping import MapUse
     from logitstore.evaluation.metrics import Metrics
     from logitstore.evaluation.results import Evaluation
 
@@ -44,7 +45,8 @@ def evaluate_command(options: _Evaluate) -> None:
     What is scored is a row of MANIFEST, a segment of a file where it has `start` and `duration`; the scores of a row
     that is cut into several clips are averaged. --stored scores the mean over the stored views; without MANIFEST it
     scores each clip of the store, with the labels in the store's own clip table. Beside --teacher, both are scored on
-    the rows that both have.
+    the rows that both have. --map scores labels that are no classes: by the maximum of the classes that they stand for,
+    or by their sum.
 
     \b
     Example:
@@ -95,6 +97,8 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
         f"{metrics.classes} classes, {metrics.left_out} left out for having no positives",
         "AUPRC is average precision (no interpolation), so the macro AUPRC is the mAP",
     ]
+    if found.map is not None:
+        lines += _about_map(found.map)
     clipped = max(metrics.d_prime_clipped for _, metrics in named)
     if clipped:
         most = "1 class" if clipped == 1 else f"up to {clipped} classes"
@@ -139,6 +143,16 @@ def _about_store(found: Evaluation) -> list[str]:
         (stored.rows_without_clips, "labelled row", " without targets in the store"),
     ]
     lines += [f"left out: {count:,} {what}{'s' * (count > 1)}{why}" for count, what, why in left_out if count]
+    return lines
+
+
+def _about_map(used: MapUse) -> list[str]:
+    lines = [f"labels by the map {used.file}: {len(used.labels)} are scored"]
+    if used.unmapped:
+        names = ", ".join(used.unmapped[:_MOST_NAMED]) + (", …" if len(used.unmapped) > _MOST_NAMED else "")
+        lines.append(f"left out: {len(used.unmapped)} label{'s' * (len(used.unmapped) > 1)} without a class: {names}")
+    if used.rows_left_out:
+        lines.append(f"left out: {used.rows_left_out:,} row{'s' * (used.rows_left_out > 1)} with no other label")
     return lines
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from logitstore.cli.agreement import agreement_lines
 from logitstore.cli.command import answer, command, run, stderr
 from logitstore.jobs.options import ExportOptions
 from logitstore.options import JsonOptions
@@ -27,7 +28,8 @@ def export_student_command(options: _ExportStudent) -> None:
     """Write the student of RUN as an ONNX file: waveforms in, probabilities out.
 
     The file takes any number of clips of any length. Before it is put in place onnxruntime runs it, and its
-    probabilities must be the student's to 1e-4. With its sidecar it is a teacher, onnx:OUT.onnx.
+    probabilities must be the student's to 1e-4. The file says its classes, rate and front end itself, and so is a
+    teacher, onnx:OUT.onnx.
 
     \b
     Example:
@@ -61,6 +63,10 @@ def render(found: Export) -> str:
     if found.mAP is not None:
         named = [("run", found.mAP), *(("float" if file.method is None else "int8", file.mAP) for file in found.files)]
         lines += [f"mAP of the {name:<5}  {value:.4f}" for name, value in named if value is not None]
+    for file in found.files:
+        if file.compared is not None:
+            lines += ["", f"{file.path} (B) against the run (A), on {file.compared.heard}:", ""]
+            lines += agreement_lines(file.compared.agreement)
     return in_lines(lines)
 
 

@@ -38,9 +38,10 @@ def extend_command(options: _Extend) -> None:
     if options.dry_run:
         for each in job.notes:
             note(each)
-        said = extend.dry_run(job)
-        answer(options, {"dry_run": said.splitlines()}, said)
+        with stderr.status("asking the teachers"):
+            plan = extend.dry_run(job)
+        answer(options, plan.to_dict(), plan.render())
         return
-    with resumable(), BuildProgress(job.options.views) as progress:
+    with resumable(), BuildProgress(job.views) as progress:
         summary = run(job, progress.callbacks())
     answer(options, build_document(summary), render_build(summary))

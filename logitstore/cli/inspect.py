@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 from logitstore.cli.command import answer, command, echo, stderr, streamed
 from logitstore.errors import UsageError
 from logitstore.files import check_out, open_out
-from logitstore.options import JsonOptions, Option, SpreadsheetOptions
+from logitstore.options import STORE_WEIGHT, JsonOptions, Option, SpreadsheetOptions, StoreWeights
 from logitstore.options import Store as StoreOption
 from logitstore.sql.limits import Limits, size
 from logitstore.texts import in_json
@@ -60,6 +60,7 @@ class _Inspect(JsonOptions, SpreadsheetOptions):
         Sequence[str],
         Option("Another store, read as one with STORE. Repeatable.", group="Question", metavar="STORE", names="store"),
     ] = ()
+    store_weights: Annotated[StoreWeights, STORE_WEIGHT.but(group="Question")] = None
     parameters: Annotated[
         Mapping[str, Any],
         Option("A value for $NAME in the SQL: a number where it looks like one, text otherwise. Repeatable.",
@@ -97,7 +98,8 @@ def inspect_command(options: _Inspect) -> None:
 
     Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
     columns of one. The SQL is one SELECT, or EXPLAIN of one; it can change nothing, reads nothing but the store, and
-    ends at its limits. The clips of stores that are read as one are numbered through, STORE's first.
+    ends at its limits. The clips of stores that are read as one are numbered through, STORE's first; stores of the same
+    clips, seed and recipe are one ensemble, by class.
 
     \b
     Example:
@@ -116,7 +118,9 @@ def inspect_command(options: _Inspect) -> None:
         raise UsageError("--json and --format are both given; give one of them")
     kind = _format(options.format, output)
     places = [options.store, *options.also]
-    store = open_store(places)
+    if sql is not None and (Path(sql) / "zarr.json").is_file():  # no SELECT is called so
+        places, sql = [options.store, sql, *options.also], None
+    store = open_store(places, weights=options.store_weights)
     if output is not None:
         for place in places:
             _refuse_inside(place, output)

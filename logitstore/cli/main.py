@@ -18,6 +18,7 @@ _COMMANDS = {
     ),
     "status": ("logitstore.cli.status", "status_command", "Show how far the build of a store is."),
     "extend": ("logitstore.cli.extend", "extend_command", "Add more clips to a store."),
+    "merge": ("logitstore.cli.merge", "merge_command", "Write stores of the same views as one ensemble."),
     "verify": ("logitstore.cli.verify", "verify_command", "Check that a store is as it was written."),
     "repair": ("logitstore.cli.repair", "repair_command", "Make again what is damaged of a store."),
     "inspect": ("logitstore.cli.inspect", "inspect_command", "Summarise a store, or ask it a question in SQL."),
@@ -27,6 +28,11 @@ _COMMANDS = {
         "logitstore.cli.evaluate",
         "evaluate_command",
         "Score teachers, students or a store on labelled audio.",
+    ),
+    "compare": (
+        "logitstore.cli.compare",
+        "compare_command",
+        "Say how far one model agrees with another, without labels.",
     ),
     "tag": ("logitstore.cli.tag", "tag_command", "Say what is heard when in audio files."),
     "teachers": (

@@ -17,7 +17,7 @@ from logitstore.cli.command import note, stderr
 from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
-    from logitstore.store.summary import BuildSummary
+    from logitstore.jobs.build.job import BuildSummary
     from logitstore.training.loop import FitProgress
     from logitstore.training.train import Trained
 
@@ -69,13 +69,17 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
+    if summary.survival is not None:
+        lines += summary.survival.headed()
     return in_lines(lines)
 
 
 def build_document(summary: BuildSummary) -> dict[str, Any]:
     """What a finished build prints with ``--json``."""
     made = {"views_made": summary.made_views, "seconds": summary.seconds, "shards_missing": summary.missing}
-    return summary.to_dict() | made | {"failures": [vars(failure) for failure in summary.failures]}
+    kept = None if summary.survival is None else summary.survival.to_dict()
+    failures = [vars(failure) for failure in summary.failures]
+    return summary.to_dict() | made | {"failures": failures, "survival": kept}
 
 
 class _Rate(ProgressColumn):
@@ -200,7 +204,7 @@ class TrainingProgress:
 def training_document(trained: Trained) -> dict[str, Any]:
     """What a finished training prints with ``--json``."""
     about = {"run": trained.out, "model": trained.model, "parameters": trained.parameters, "before": trained.before}
-    return about | asdict(trained.result) | {"notes": list(trained.notes)}
+    return about | asdict(trained.result) | {"notes": list(trained.notes), "agreement": trained.agreement}
 
 
 def render_training(trained: Trained) -> str:
@@ -234,4 +238,10 @@ def render_training(trained: Trained) -> str:
     lines += [f"note       {note}" for note in trained.notes[:_MOST_NOTES]]
     if len(trained.notes) > _MOST_NOTES:
         lines.append(f"note       … {len(trained.notes) - _MOST_NOTES} more")
+    if trained.agreement is not None:
+        from logitstore.cli.agreement import agreement_lines
+        from logitstore.evaluation.agreement import Agreement
+
+        lines += ["", "on held-out clips of the store, without labels:", ""]
+        lines += agreement_lines(Agreement.of(trained.agreement), "teachers", "student")
     return in_lines(lines)

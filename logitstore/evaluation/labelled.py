@@ -195,7 +195,7 @@ def label_matrix(
             if several
             else "rename the labels, or leave their rows out with SQL"
         )
-        unknown = ", ".join(_with_nearest(label, classes) for label in missing[:_MOST_NAMED])
+        unknown = ", ".join(with_nearest(label, classes) for label in missing[:_MOST_NAMED])
         raise TeacherError(
             f"{'' if source is None else f'{source}: '}{len(missing)} of {total} labels "
             f"{'are' if len(missing) > 1 else 'is'} no class of {whose}: "
@@ -285,7 +285,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_MOST_NAMED])) + (", …" if len(names) > _MOST_NAMED else "")
 
 
-def _with_nearest(label: str, classes: Sequence[str]) -> str:
+def with_nearest(label: str, classes: Sequence[str]) -> str:
     """A label, and the class that was perhaps meant: alike but for case, spaces, underscores or a slip of the pen."""
 
     def plain(name: str) -> str:

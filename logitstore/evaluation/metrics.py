@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from logitstore.arrays import Bool
+from logitstore.arrays import I64, Bool
 from logitstore.errors import ModelOutputError, SourceError
 from logitstore.evaluation.calibration import Calibration, calibrate
 
@@ -99,12 +99,17 @@ def best_f1(labels: Bool, scores: Scores) -> tuple[float, float]:
     return float(f1[best]), float(thresholds[best])
 
 
-def measure(labels: Bool, scores: Scores) -> Metrics:
+def measure(labels: Bool, scores: Scores, of: I64 | None = None) -> Metrics:
     """The metrics of scores (n, C) in [0, 1] against labels bool (n, C).
 
+    :param of: the classes to measure, rising; all by default. Those of ``by_class`` are numbered among all.
     :raises SourceError: no row has a label, so there is nothing to measure.
     :raises ModelOutputError: a score is not finite.
     """
+    if of is not None and len(of) < labels.shape[1]:
+        found = measure(labels[:, of], scores[:, of])
+        numbered = (replace(each, index=int(of[each.index])) for each in found.by_class)
+        return replace(found, by_class=tuple(numbered))
     if not labels.any():
         raise SourceError(f"none of {len(labels)} rows has a label of these classes, so nothing can be measured")
     if not np.isfinite(scores).all():

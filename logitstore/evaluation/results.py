@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from logitstore.errors import UsageError
+from logitstore.evaluation.mapping import MapUse
 from logitstore.evaluation.metrics import Metrics
 from logitstore.evaluation.stored import StoredScores
 from logitstore.files import open_out
@@ -28,7 +29,7 @@ _OF_VIEW = ("view", "rows", "mAP", "micro_auprc")
 class Evaluation:
     """Metrics of every member by its spec, of the ensemble where there are several, of a store's targets where asked.
 
-    ``classes`` are the names behind the indices of ``Metrics.by_class``.
+    ``classes`` are the names behind the indices of ``Metrics.by_class``: the labels, where there was a ``map``.
     """
 
     members: tuple[tuple[str, Metrics], ...]
@@ -40,6 +41,7 @@ class Evaluation:
     clip_seconds: float
     sample_rate: int
     failures: tuple[tuple[str, str], ...]
+    map: MapUse | None = None
 
     def named(self) -> list[tuple[str, Metrics]]:
         """Everything that was scored, each with what to call it: members, ensemble, store."""
@@ -69,6 +71,7 @@ class Evaluation:
             "clip_seconds": self.clip_seconds,
             "sample_rate": self.sample_rate,
             "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
+            "map": None if self.map is None else asdict(self.map),
         }
 
     def _all(self, metrics: Metrics) -> dict[str, Any]:

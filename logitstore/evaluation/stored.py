@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from logitstore.audio.source import ColumnNames, kept_name
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation.cells import read_cells
 from logitstore.evaluation.labelled import label_matrix, read_listing
-from logitstore.evaluation.metrics import Metrics, areas, measure
+from logitstore.evaluation.metrics import Metrics, Scores, areas, measure
 from logitstore.notes import note
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _CHUNK = 1 << 16  # clips whose targets are spread over the classes at a time
+_MAPPED_CHUNK = 1 << 12  # as many where every class of a clip gets a number first
 
 
 @dataclass(frozen=True)
@@ -98,31 +99,36 @@ class StoredRows:
             clip=self.clip[pairs],
         )
 
-    def score(self, classes: Sequence[str] | None = None) -> StoredScores:
+    def score(
+        self, classes: Sequence[str] | None = None, mapped: Callable[[Scores], Scores] | None = None
+    ) -> StoredScores:
         """The scores of the targets; classes that a target does not hold count as 0.
 
         :param classes: to score, in this order; all of the store's by default.
+        :param mapped: what makes scores of ``classes``, (n, L), of scores of the store's, (n, C), where a map does.
         :raises TeacherError: a label that is none of the classes, or a class that the store has not.
         """
         from logitstore.classes import positions
 
         store, own = self.store, self.store.manifest.classes
-        at = slice(None) if classes is None else positions(own, classes, whose=self.place, subset=True)
         wanted = own if classes is None else tuple(classes)
+        if mapped is None and classes is not None:
+            at = positions(own, classes, whose=self.place, subset=True)
+            mapped = lambda scores: scores[:, at]  # noqa: E731
         whose = self.place if classes is None else "the --classes file"
         labels = label_matrix(self.labels, wanted, whose=whose, source=self.source)
-        total, count = np.zeros((len(self.labels), len(own))), np.zeros(len(self.labels), np.int64)
+        total, count = np.zeros((len(self.labels), len(wanted))), np.zeros(len(self.labels), np.int64)
         views = []
         for view in range(store.views):
-            sums, heard = self._sums(view)
+            sums, heard = self._sums(view, len(wanted), mapped)
             total, count = total + sums, count + heard
             there = heard > 0
             if labels[there].any():
-                alone = sums[there][:, at] / heard[there][:, None]
+                alone = sums[there] / heard[there][:, None]
                 views.append(ViewScore(view, int(there.sum()), *areas(labels[there], alone)))
         return StoredScores(
             store.location,
-            measure(labels, total[:, at] / count[:, None]),
+            measure(labels, total / count[:, None]),
             tuple(views),
             len(self.labels),
             len(np.unique(self.clip)),
@@ -139,15 +145,21 @@ class StoredRows:
         """The store, for messages."""
         return f"the store {self.store.location}"
 
-    def _sums(self, view: int) -> tuple[F64, I64]:
-        """Sums over a row's clips of one view's probabilities, float64 (R, C), and the number of clips, int64 (R,)."""
+    def _sums(self, view: int, width: int, mapped: Callable[[Scores], Scores] | None) -> tuple[F64, I64]:
+        """Sums over a row's clips of one view's scores, float64 (R, width), and the number of clips, int64 (R,)."""
         pairs = np.isin(self.clip, self.store.clips_of(view))
         row, clip = self.row[pairs], self.clip[pairs]
-        sums = np.zeros((len(self.labels), len(self.store.manifest.classes)))
-        for start in range(0, len(row), _CHUNK):
-            some = slice(start, start + _CHUNK)
+        sums = np.zeros((len(self.labels), width))
+        chunk = _CHUNK if mapped is None else _MAPPED_CHUNK
+        for start in range(0, len(row), chunk):
+            some = slice(start, start + chunk)
             classes, probabilities = self.store.targets(view, clip[some])
-            np.add.at(sums, (row[some][:, None], classes.astype(np.int64)), probabilities.astype(np.float64))
+            if mapped is None:
+                np.add.at(sums, (row[some][:, None], classes.astype(np.int64)), probabilities.astype(np.float64))
+            else:
+                dense = np.zeros((len(classes), len(self.store.manifest.classes)))
+                np.put_along_axis(dense, classes.astype(np.int64), probabilities.astype(np.float64), axis=1)
+                np.add.at(sums, row[some], mapped(dense))
         return sums, np.bincount(row, minlength=len(self.labels))
 
 
@@ -159,6 +171,7 @@ def join_manifest(
     where: str | None = None,
     separator: str | None = None,
     columns: ColumnNames | None = None,
+    classes: Sequence[str] | None = None,
 ) -> StoredRows:
     """The rows of a manifest and the clips of a store that lie in them.
 
@@ -167,13 +180,15 @@ def join_manifest(
     row without ``start`` and ``duration`` is its whole file. Paths are compared as they stand: relative to the audio
     root of either.
 
+    :param classes: the names that labels will be matched to; the store's by default.
     :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
     """
     import pyarrow as pa
 
     listing, labels, numbers = read_listing(
-        manifest, label_column, where=where, label_separator=separator, classes=store.manifest.classes, columns=columns
-    )
+        manifest, label_column, where=where, label_separator=separator, classes=classes or store.manifest.classes,
+        columns=columns,
+    )  # fmt: skip
     targets, failed = _with_targets(store)
     row, clip = _pairs(listing, store.clips, targets, store.manifest.clip_seconds)
     if not len(row):
@@ -196,13 +211,20 @@ def join_manifest(
     return joined.keep(rows)
 
 
-def join_own(store: Store, label_column: str, *, where: str | None = None, separator: str | None = None) -> StoredRows:
+def join_own(
+    store: Store,
+    label_column: str,
+    *,
+    where: str | None = None,
+    separator: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> StoredRows:
     """The clips of a store with the labels that its own clip table has: each clip is a row.
 
     A clip whose cell is null (or NaN), as it is where a store was extended by a source without that column, has no
     labels. An empty cell says that there is none of the classes.
 
-    :param where: SQL over the clip table's columns.
+    :param where: SQL over the clip table's columns. :param classes: as for :func:`join_manifest`.
     :raises SourceError: no such column, or nothing is left.
     """
     import pyarrow as pa
@@ -221,7 +243,7 @@ def join_own(store: Store, label_column: str, *, where: str | None = None, separ
         targets = np.intersect1d(targets, keep_where(table, where)["clip"].to_numpy())
     cells = read_cells(
         table[label_column].take(pa.array(targets)).to_pylist(), column=label_column,
-        source=f"the store {store.location}", separator=separator, classes=store.manifest.classes,
+        source=f"the store {store.location}", separator=separator, classes=classes or store.manifest.classes,
     )  # fmt: skip
     clip = targets[[labels is not None for labels in cells.labels]]
     labels = tuple(each for each in cells.labels if each is not None)

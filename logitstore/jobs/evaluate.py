@@ -13,7 +13,8 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.source import ColumnNames
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation.labelled import label_matrix, read_labelled
-from logitstore.evaluation.metrics import measure
+from logitstore.evaluation.mapping import LabelMap, keep_mapped, read_map
+from logitstore.evaluation.metrics import Scores, measure
 from logitstore.evaluation.results import Evaluation
 from logitstore.evaluation.scores import score_rows
 from logitstore.evaluation.stored import StoredRows, join_manifest, join_own
@@ -31,28 +32,37 @@ def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | No
     :raises SourceError: nothing to score.
     """
     _check(options)
-    stored = None if options.stored is None else _stored_rows(options, options.stored)
+    used = None if options.map is None else read_map(options.map)
+    stored = None if options.stored is None else _stored_rows(options, options.stored, used)
     if options.teachers:
-        return _heard_by_teachers(options, stored, progress)
+        return _heard_by_teachers(options, stored, used, progress)
     assert stored is not None  # _check: one of the two was asked for
-    classes = None
+    own = stored.store.manifest.classes
+    classes, mapped, what = None, None, None
     if options.classes is not None:
         from logitstore.classes import read_classes
 
         classes = read_classes(options.classes)
-    found = stored.score(classes)
+    if used is not None:
+        classes = used.scored([(stored.place, own)])
+        stored, what = keep_mapped(stored, classes, used)
+        mapped = used.onto(classes, own)
+    found = stored.score(classes, mapped)
     return Evaluation(
-        members=(), ensemble=None, stored=found, classes=classes or stored.store.manifest.classes, rows=found.rows,
-        clips=found.clips, clip_seconds=found.clip_seconds, sample_rate=found.sample_rate, failures=(),
+        members=(), ensemble=None, stored=found, classes=classes or own, rows=found.rows, clips=found.clips,
+        clip_seconds=found.clip_seconds, sample_rate=found.sample_rate, failures=(), map=what,
     )  # fmt: skip
 
 
-def _stored_rows(options: EvaluateOptions, place: str) -> StoredRows:
+def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) -> StoredRows:
     from logitstore.store.reader import open_store
 
     store = open_store(place)
+    names = None if used is None else tuple(used.classes)
     if options.manifest is None:
-        return join_own(store, options.label_column, where=options.where, separator=options.label_separator)
+        return join_own(
+            store, options.label_column, where=options.where, separator=options.label_separator, classes=names
+        )
     return join_manifest(
         store,
         options.manifest,
@@ -60,11 +70,15 @@ def _stored_rows(options: EvaluateOptions, place: str) -> StoredRows:
         where=options.where,
         separator=options.label_separator,
         columns=ColumnNames.of(options),
+        classes=names,
     )
 
 
 def _heard_by_teachers(
-    options: EvaluateOptions, stored: StoredRows | None, progress: Callable[[int, int], None] | None
+    options: EvaluateOptions,
+    stored: StoredRows | None,
+    used: LabelMap | None,
+    progress: Callable[[int, int], None] | None,
 ) -> Evaluation:
     import torch
 
@@ -82,6 +96,16 @@ def _heard_by_teachers(
     )
     for line in (*ensemble.notes, *ensemble.unheard("as --sample-rate asks")):
         note(line)
+    classes, what = ensemble.classes, None
+    known = [np.ones(len(classes), dtype=np.bool_), *ensemble.known]
+    onto: list[Callable[[Scores], Scores]] = []
+    if used is not None:
+        own = [[name for name, there in zip(classes, of.tolist(), strict=True) if there] for of in known]
+        models = [(f"teacher {spec!r}", names) for spec, names in zip(options.teachers, own[1:], strict=True)]
+        models += [] if stored is None else [(stored.place, list(stored.store.manifest.classes))]
+        classes = used.scored(models)
+        onto = [used.onto(classes, ensemble.classes, names) for names in own]
+        known = [np.ones(len(classes), dtype=np.bool_)] * len(known)
     assert options.manifest is not None  # _check
     says = any(teacher.contract.trained_seconds for teacher in ensemble.members)
     learnt = ensemble.learnt_seconds()[0] if says else None
@@ -91,47 +115,57 @@ def _heard_by_teachers(
         options.label_column,
         where=options.where,
         label_separator=options.label_separator,
-        classes=ensemble.classes,
+        classes=classes if used is None else tuple(used.classes),
         clip_seconds=options.clip_seconds or learnt,
         workers=workers,
         columns=ColumnNames.of(options),
     )
+    if used is not None:
+        labelled, what = keep_mapped(labelled, classes, used)
     if stored is not None:
         labelled = labelled.keep(np.isin(labelled.numbers, stored.numbers))
         if not len(labelled):
             raise SourceError(f"no row of {options.manifest} that can be read is in the store {options.stored}")
     whose = f"teacher {options.teachers[0]!r}" if len(ensemble.members) == 1 else "the teachers"
     whose = whose if options.classes is None else "the --classes file"
-    labels = label_matrix(labelled.labels, ensemble.classes, whose=whose, source=options.manifest)
+    labels = label_matrix(labelled.labels, classes, whose=whose, source=options.manifest)
 
     def said(waveforms: torch.Tensor) -> F32:
         mean, by_member = ensemble.probabilities(waveforms, None, members=True)
-        return torch.cat([mean[None], by_member]).cpu().numpy()  # (1 + M, B, C)
+        scores: F32 = torch.cat([mean[None], by_member]).cpu().numpy()  # (1 + M, B, C)
+        if used is None:
+            return scores
+        return np.stack([mapped(each) for mapped, each in zip(onto, scores, strict=True)])
 
-    shape, rate = (1 + len(ensemble.members), len(ensemble.classes)), ensemble.sample_rate
+    shape, rate = (1 + len(ensemble.members), len(classes)), ensemble.sample_rate
     audio = ClipAudio(labelled.source, labelled.table, rate)
     with ThreadPoolExecutor(workers, "decode") as pool:
         rows, heard, failures = score_rows(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
-    known = [np.ones(len(ensemble.classes), dtype=bool), *ensemble.known]
     all_metrics = [
-        measure(labels[heard][:, of], scores_of[heard][:, of]) for of, scores_of in zip(known, rows, strict=True)
+        measure(labels[heard], scores_of[heard], np.flatnonzero(of)) for of, scores_of in zip(known, rows, strict=True)
     ]
     if stored is not None:
         stored = stored.keep(np.isin(stored.numbers, labelled.numbers[heard]))
+        mapped = None if used is None else used.onto(classes, stored.store.manifest.classes)
+        if used is not None:
+            stored, _ = keep_mapped(stored, classes, used)
     return Evaluation(
         members=tuple(zip(options.teachers, all_metrics[1:], strict=True)),
         ensemble=all_metrics[0] if len(ensemble.members) > 1 else None,
-        stored=None if stored is None else stored.score(ensemble.classes),
-        classes=ensemble.classes,
+        stored=None if stored is None else stored.score(classes, mapped),
+        classes=classes,
         rows=int(heard.sum()),
         clips=len(audio) - len(failures),
         clip_seconds=labelled.clip_seconds,
         sample_rate=rate,
         failures=tuple((audio.place(clip), reason) for clip, reason in sorted(failures.items())),
+        map=what,
     )
 
 
 def _check(options: EvaluateOptions) -> None:
+    if options.map is not None and options.classes is not None:
+        raise UsageError("--map says which labels are scored, and --classes would too; give one of them")
     if not options.teachers and options.stored is None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC, or the targets of a --stored STORE")
     if options.teachers and options.manifest is None:

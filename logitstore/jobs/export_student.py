@@ -19,12 +19,14 @@ from logitstore.audio.sources import open_source
 from logitstore.errors import RunError, SourceError
 from logitstore.evaluation.labelled import DEFAULT_CLIP_SECONDS, read_labelled
 from logitstore.evaluation.scores import decoded
+from logitstore.jobs.compare import Comparison
+from logitstore.jobs.compare import compare as compare_models
 from logitstore.jobs.evaluate import evaluate
-from logitstore.jobs.options import EvaluateOptions, ExportOptions
+from logitstore.jobs.options import CompareOptions, EvaluateOptions, ExportOptions
 from logitstore.training.runs import Run, load_run
 from logitstore.views.render import pad
 from students import int8
-from students.export import Agreement, checked, compare, place, shortest
+from students.export import Agreement, checked, compare, feeds, place, shortest
 
 SUFFIX = ".onnx"
 #: Clips that ranges are measured on, evenly over all that are given; and how many a batch.
@@ -38,7 +40,8 @@ _LEAST_AGREEMENT, _MOST_DIFFERENCE = 0.95, 0.1
 class Exported:
     """One file: its size, how far it is from the run, and its mAP where labels were given.
 
-    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on. Of an 8-bit file,
+    ``method`` is None, "static" or "dynamic"; ``heard`` what the difference was measured on; ``compared`` how far it
+    agrees with the run on audio, where some was given. Of an 8-bit file,
     ``weights`` says how many have 8 bits and how many do not, and ``warning`` that it lost much, where it did.
     """
 
@@ -50,6 +53,7 @@ class Exported:
     weights: int8.Weights | None = None
     warning: str | None = None
     mAP: float | None = None  # noqa: N815 - its name everywhere
+    compared: Comparison | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
     run = load_run(options.run)
     options = replace(options, clip_seconds=options.clip_seconds or run.clip_seconds)
     say("exporting and checking")
-    content, agreement = checked(run)
+    content, agreement = checked(run, options.masks)
     path = Path(options.out)
     parts: list[tuple[Path, bytes, str | None, Agreement, str]] = [(path, content, None, agreement, "test signals")]
     if options.int8:
@@ -106,6 +110,7 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
     files = tuple(
         Exported(
             path=str(target), bytes=len(part), method=method, agreement=agreed, heard=heard, mAP=mean_ap,
+            compared=_compared(options, target),
             weights=None if method is None else int8.weights_of(part), warning=method and _warning(agreed),
         )
         for (target, part, method, agreed, heard), mean_ap in zip(parts, found[1:], strict=True)
@@ -114,6 +119,18 @@ def export_student(options: ExportOptions, progress: Callable[[str], None] | Non
         run=options.run, classes=len(run.classes), scores=run.scores, sample_rate=run.sample_rate,
         least_samples=shortest(run.model), files=files, mAP=found[0],
     )  # fmt: skip
+
+
+def _compared(options: ExportOptions, file: Path) -> Comparison | None:
+    """The file against the run, on the audio of ``--eval`` or ``--calibrate``; None where there is none."""
+    source, where = (options.eval_manifest, options.eval_where) if options.eval_manifest else (options.calibrate, None)
+    if source is None:
+        return None
+    asked = CompareOptions(
+        a=options.run, b=str(file), source=source, audio_root=options.audio_root, where=where, device="cpu",
+        clip_seconds=options.clip_seconds, workers=options.workers,
+    )  # fmt: skip
+    return compare_models(asked)
 
 
 def _warning(found: Agreement) -> str | None:
@@ -155,7 +172,8 @@ def _int8(options: ExportOptions, run: Run, content: bytes) -> tuple[Path, bytes
             f"--activation-bits is for convolutions, and run {options.run!r} is mostly matrix products; leave it out"
         )
     heard = [] if asked is None else _audio(options, run)
-    small = int8.quantised(content, method, heard, options.activation_bits)
+    given = [feed for batch in heard for feed in feeds(batch, run.model, options.masks)]
+    small = int8.quantised(content, method, given, options.activation_bits)
     path = Path(options.out)
     measured_on = f"{sum(len(batch) for batch in heard)} clips of {asked}" if heard else "test signals"
     if not heard:

@@ -27,6 +27,7 @@ from logitstore.options import (
     Options,
     Out,
     Store,
+    StoreWeights,
     Where,
     WorkerOptions,
 )
@@ -51,6 +52,15 @@ ViewSeconds = Annotated[
     float, Option("The length of every view in seconds.", group="Views", metavar="S", least=0.1, most=3600)
 ]
 SampleRate = Annotated[int, Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000)]
+RECIPE = Option(
+    f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file; {AUTO} is ced where every teacher takes masks, "
+    "wave otherwise.",
+    group="Views", metavar="NAME|FILE", names="recipe",
+)  # fmt: skip
+VIEW_SECONDS = Option(
+    "The length of every view in seconds.",
+    group="Views", metavar="S", least=0.1, most=3600, default="what the teachers learnt from, 10 where none says",
+)  # fmt: skip
 TopK = Annotated[
     int | None,
     Option(
@@ -96,26 +106,32 @@ class BuildingOptions(Options):
 class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOptions):
     """What ``logitstore build`` is asked; None means the default that the data suggests."""
 
-    source: Source
+    source: Source = ()
     out: Out
     teachers: Teachers
     audio_root: AudioRoot = None
     where: Where = None
-    classes: Annotated[str | Sequence[str] | None, CLASSES] = None
-    views: Annotated[int, Option("How many augmented views every clip gets.", group="Views", least=1)] = 10
-    recipe: Annotated[
-        str | Recipe,
+    like: Annotated[
+        str | None,
         Option(
-            f"How views are augmented: {', '.join(BUILT_IN)}, or a YAML file; {AUTO} is ced where every teacher takes "
-            "masks, wave otherwise.",
-            group="Views", metavar="NAME|FILE", names="recipe"),
-    ] = AUTO  # fmt: skip
-    seed: Annotated[int, Option("Another seed draws other augmentations.", group="Views")] = 0
-    clip_seconds: Annotated[
-        float | None,
-        Option("The length of every view in seconds.", group="Views", metavar="S", least=0.1, most=3600,
-               default="what the teachers learnt from, 10 where none says"),
-    ] = None  # fmt: skip
+            "Draw the same views of the same clips as this store, for other teachers: clips, recipe, seed, rate and "
+            "lengths come from it, and both can be read as one ensemble. SOURCE may be left out beside --audio-root.",
+            group="Views",
+            metavar="STORE",
+            names="store",
+        ),
+    ] = None
+    classes: Annotated[str | Sequence[str] | None, CLASSES] = None
+    views: Annotated[
+        int | None,
+        Option("How many augmented views every clip gets.", group="Views", least=1, default="10, or those of --like"),
+    ] = None
+    recipe: Annotated[str | Recipe, RECIPE] = AUTO
+    seed: Annotated[
+        int | None,
+        Option("Another seed draws other augmentations.", group="Views", default="0, or that of --like"),
+    ] = None
+    clip_seconds: Annotated[float | None, VIEW_SECONDS] = None
     sample_rate: Annotated[
         int | None,
         Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
@@ -167,6 +183,32 @@ class ExtendOptions(BuildingOptions, WorkerOptions, ColumnOptions):
         bool, Option("Leave out clips that the store has, instead of refusing them.", group="Audio")
     ] = False
     device: Annotated[str | None, DEVICE.but(default="the kind that the store was built on")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(Options):
+    """What ``logitstore merge`` is asked; None means what the stores suggest."""
+
+    stores: Annotated[
+        Sequence[str],
+        Option("The stores, each a folder or a URL. The first gives the clip table and the order of classes.",
+               argument=True, metavar="STORE...", names="store"),
+    ]  # fmt: skip
+    out: Out
+    ensemble: Annotated[
+        bool, Option("The stores heard the same views: their teachers become one ensemble.", group="Teachers")
+    ] = False
+    store_weights: StoreWeights = None
+    topk: Annotated[
+        int | None,
+        Option("How many of the most probable classes of every view are kept.", group="What is stored", least=1,
+               default="as many as the store that kept most"),
+    ] = None  # fmt: skip
+    value_bits: Annotated[
+        int | None,
+        Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored",
+               default="as many as the store that has most"),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +299,63 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
     classes: Annotated[
         str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
     ] = None
+    map: Annotated[
+        str | None,
+        Option("A CSV of label,class: which classes of the teachers each label stands for, as `logitstore teachers "
+               "map` proposes it. Labels without a class are left out.", group="Teachers", metavar="FILE", names="file",
+               default="a label is a class"),
+    ] = None  # fmt: skip
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(Options):
+    """What ``logitstore teachers map`` is asked."""
+
+    teacher: Annotated[
+        str, Option("The teacher that is to be measured.", argument=True, metavar="SPEC", names="teacher")
+    ]
+    labels: Annotated[
+        str,
+        Option("The labels: a table of labelled audio, or a list of names, one a line.", argument=True,
+               metavar="LABELS", names="file"),
+    ]  # fmt: skip
+    label_column: Annotated[
+        str | None,
+        Option("The column of labels in a table.", group="Audio", metavar="NAME",
+               default="label where the table has it; without it the file is a list of names"),
+    ] = None  # fmt: skip
+    label_separator: LabelSeparator = None
+    where: Where = None
+    out: Annotated[
+        str | None,
+        Option("The file to write.", group="Output", short="o", metavar="FILE.csv", default="it is printed"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(DeviceOptions, WorkerOptions, ColumnOptions):
+    """What ``logitstore compare`` is asked; None means the default that the data or the models suggest."""
+
+    a: Annotated[
+        str,
+        Option("What is measured against: a teacher's SPEC, a run folder, an ONNX file or a store.", argument=True,
+               metavar="A"),
+    ]  # fmt: skip
+    b: Annotated[str, Option("What is measured, likewise.", argument=True, metavar="B")]
+    source: Annotated[
+        str | None,
+        Option("The audio to compare on; with a store, the audio that it was built from. Two stores need none.",
+               argument=True, metavar="SOURCE", names="source"),
+    ] = None  # fmt: skip
+    audio_root: AudioRoot = None
+    where: Where = None
+    clip_seconds: Annotated[
+        float | None, CLIP_SECONDS.but(default="what the two learnt from, 10 where neither says")
+    ] = None
+    limit: Annotated[
+        int, Option("Compare on at most so many clips, evenly over all.", group="Audio", metavar="N", least=1)
+    ] = 500
     batch_size: BatchSize = 32
 
 
@@ -290,6 +389,30 @@ class TagOptions(EnsembleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOptions(DeviceOptions, WorkerOptions):
+    """What ``logitstore teachers check`` is asked; None means the default that the teacher suggests."""
+
+    spec: Annotated[str, TEACHER.but(help="The teacher.", argument=True, metavar="SPEC", flag=None)]
+    source: Annotated[
+        Sequence[str],
+        Option(
+            "Audio to try it on, any source of clips; sounds that are made here without.",
+            argument=True, metavar="SOURCE...", names="source", many=True,
+        ),
+    ] = ()  # fmt: skip
+    audio_root: AudioRoot = None
+    where: Where = None
+    recipe: Annotated[str | Recipe, RECIPE] = AUTO
+    clip_seconds: Annotated[float | None, VIEW_SECONDS] = None
+    sample_rate: Annotated[
+        int | None,
+        Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
+               default="the teacher's"),
+    ] = None  # fmt: skip
+    batch_size: BatchSize = 8
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions(WorkerOptions):
     """What ``export-student`` is asked; None means the default that the data or the student suggest.
 
@@ -307,6 +430,13 @@ class ExportOptions(WorkerOptions):
             old={"--onnx": None},
         ),
     ]
+    masks: Annotated[
+        bool,
+        Option(
+            "Take masks as a second input, (clips, 4): seconds from and to, Hz from and to. As a teacher the file then "
+            "hears every recipe that the run itself hears."
+        ),
+    ] = False
     int8: Annotated[
         bool, Option("Write OUT.int8.onnx too, with 8-bit weights, and say what that costs.", group="8-bit weights")
     ] = False

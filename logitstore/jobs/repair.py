@@ -22,7 +22,6 @@ from logitstore.errors import CorruptStoreError, UsageError
 from logitstore.jobs.build.block import BlockPlan, make_block
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.job import PARTNER_CACHE_BYTES, Job
-from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import BuildOptions, RepairOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.jobs.verify.job import store_ensemble
@@ -30,7 +29,7 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS
 from logitstore.store.format.commits import Commit, Span
-from logitstore.store.format.manifest import ROOT, Manifest
+from logitstore.store.format.manifest import IMPORTED, MERGED, ROOT, Manifest
 from logitstore.store.format.parts import KEY, encode_clips, read_parts
 from logitstore.store.names import BLOCKS, CLIPS, part_name
 from logitstore.store.piece import Piece
@@ -147,7 +146,12 @@ class _Repair:
             if block.commit is None and commits.object_name(block.name) not in committed
         ]
         audio = self.options.audio_root or self.options.source
-        if blocks and audio is not None and self.options.teachers and self.manifest.device_kind != IMPORTED:
+        if (
+            blocks
+            and audio is not None
+            and self.options.teachers
+            and self.manifest.device_kind not in (IMPORTED, MERGED)
+        ):
             blocks = self._make(audio, blocks, found.sound)
         for block in blocks:
             clips = self._clips_of(block)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from logitstore.errors import RunError
-from logitstore.models.tagger import BEFORE_NORM, Scores, Tagger, at_least, in_range, pad_frames
+from logitstore.models.tagger import BEFORE_NORM, Scores, Tagger, at_least, average, in_range, pad_frames
 from logitstore.views.mel import CED as CED_FRONT_END
 from logitstore.views.recipe import Masks
 
@@ -87,7 +87,7 @@ class Ced(Tagger):
         self.time_pos_embed = nn.Parameter(torch.randn(1, dim, 1, frames // PATCH) * 0.02)
         self.freq_pos_embed = nn.Parameter(torch.randn(1, dim, bands // PATCH, 1) * 0.02)
         rates = torch.linspace(0.0, drop_path, depth, device="cpu").tolist()
-        self.blocks = nn.Sequential(*(_Block(dim, heads, mlp, qkv_bias, rate) for rate in rates))
+        self.blocks = nn.Sequential(*(Block(dim, heads, mlp, qkv_bias, rate) for rate in rates))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.outputlayer = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, classes))
         for module in self.modules():
@@ -110,7 +110,7 @@ class Ced(Tagger):
         said = self.head(tokens)
         # A traced count is no int: an exported graph averages always.
         alone = isinstance(count, int) and count == 1
-        logits = said if alone else _average(said.reshape(batch, count, self.classes), self.scores)
+        logits = said if alone else average(said.reshape(batch, count, self.classes), self.scores)
         patches = tokens[:, 1:] if self.pooling == "token" else tokens
         frames = patches.reshape(batch * count, bands // PATCH, -1, patches.shape[2]).mean(dim=1)  # (B P, T, D)
         steps = frames.shape[1]
@@ -203,10 +203,10 @@ class _Mlp(nn.Module):
         return out
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Attention and a two-layer perceptron, each after a LayerNorm and beside a residual path."""
 
-    def __init__(self, dim: int, heads: int, mlp: int, qkv_bias: bool, drop_path: float) -> None:
+    def __init__(self, dim: int, heads: int, mlp: int, qkv_bias: bool = True, drop_path: float = 0.0) -> None:
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
@@ -224,11 +224,3 @@ class _Block(nn.Module):
         keep = 1.0 - self.drop_path
         kept = torch.rand(len(branch), 1, 1, device=branch.device) < keep
         return branch * kept / keep
-
-
-def _average(logits: torch.Tensor, scores: str) -> torch.Tensor:
-    """Logits (B, C) whose probabilities are the mean of those of P pieces, (B, P, C); computed in log space."""
-    logits = logits.float()
-    if scores == "softmax":
-        return torch.logsumexp(F.log_softmax(logits, dim=-1), dim=1)
-    return torch.logsumexp(F.logsigmoid(logits), dim=1) - torch.logsumexp(F.logsigmoid(-logits), dim=1)

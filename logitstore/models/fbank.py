@@ -1,13 +1,14 @@
-"""Kaldi's log filter bank in torch, batched: the front end of the Audio Spectrogram Transformer.
+"""Kaldi's log filter bank in torch, batched: the front end of the Audio Spectrogram Transformer and of BEATs.
 
 Frames of 25 ms every 10 ms that lie wholly inside the clip; each loses its own mean, is pre-emphasised and windowed;
-power spectrum of 512 points; triangles that are linear in mel from 20 Hz to half of the rate; natural logarithm.
+power spectrum of 512 points; triangles that are linear in mel from 20 Hz to half of the rate; natural logarithm. AST
+has a symmetric Hann window and samples in [-1, 1]; BEATs Povey's window and samples of 16 bits.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,11 @@ from logitstore.views.ops import hz_to_mel, mel_to_hz
 
 @dataclass(frozen=True, kw_only=True)
 class KaldiFrontEnd:
-    """Parameters of the filter bank: ``sample_rate`` and ``f_min`` in Hz, lengths in samples; as AST has them."""
+    """Parameters of the filter bank: ``sample_rate`` and ``f_min`` in Hz, lengths in samples; as AST has them.
+
+    :param window: "hann", symmetric, or "povey", which is that to the power 0.85.
+    :param scale: what samples in [-1, 1] are multiplied by first.
+    """
 
     sample_rate: int = 16000
     n_fft: int = 512
@@ -30,10 +35,13 @@ class KaldiFrontEnd:
     f_min: float = 20.0
     preemphasis: float = 0.97
     floor: float = 1.1920928955078125e-07
+    window: Literal["hann", "povey"] = "hann"
+    scale: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as plain JSON values."""
-        return {"kind": "kaldi"} | asdict(self)
+        """Every field, as plain JSON values; those that AST never had to state only where they are not AST's."""
+        stated = {"kind": "kaldi"} | asdict(self)
+        return {key: value for key, value in stated.items() if (key, value) not in (("window", "hann"), ("scale", 1.0))}
 
     def n_frames(self, samples: int) -> int:
         """Number of whole frames in so many samples."""
@@ -70,6 +78,7 @@ class KaldiFbank(torch.nn.Module):
         super().__init__()
         self.front_end = front_end
         window = torch.hann_window(front_end.win_length, periodic=False)
+        window = window.pow(0.85) if front_end.window == "povey" else window
         self.register_buffer("window", window, persistent=False)
         bank = torch.from_numpy(front_end.filter_bank().astype(np.float32))
         self.register_buffer("bank", bank, persistent=False)
@@ -82,7 +91,8 @@ class KaldiFbank(torch.nn.Module):
                 f"{front_end.win_length} samples"
             )
         with torch.autocast(waveforms.device.type, enabled=False):
-            frames = waveforms.float().unfold(1, front_end.win_length, front_end.hop_length)  # (B, T, W), a view
+            samples = waveforms.float() if front_end.scale == 1.0 else waveforms.float() * front_end.scale
+            frames = samples.unfold(1, front_end.win_length, front_end.hop_length)  # (B, T, W), a view
             frames = frames - frames.mean(dim=2, keepdim=True)
             before = F.pad(frames, (1, 0), mode="replicate")[..., :-1]
             frames = (frames - front_end.preemphasis * before) * self.window

@@ -57,17 +57,17 @@ class Mobile(Tagger):
         )  # fmt: skip
         super().__init__(front_end, classes, scores)
         self.bn0 = nn.BatchNorm1d(mels)
-        inputs = _channels(_FIRST, width)
+        inputs = channels_at(_FIRST, width)
         layers: list[nn.Module] = [_convolution(1, inputs, kernel=3, stride=2)]
         for expansion, channels, blocks, stride in _STAGES:
-            outputs = _channels(channels, width)
+            outputs = channels_at(channels, width)
             for block in range(blocks):
                 layers.append(_InvertedResidual(inputs, outputs, expansion, stride if block == 0 else 1))
                 inputs = outputs
-        layers.append(_convolution(inputs, _channels(_LAST, width), kernel=1))
+        layers.append(_convolution(inputs, channels_at(_LAST, width), kernel=1))
         self.blocks = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(_channels(_LAST, width), classes)
+        self.output = nn.Linear(channels_at(_LAST, width), classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -120,7 +120,7 @@ def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1, gro
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), _Clamp())
 
 
-def _channels(at_width_1: int, width: float) -> int:
+def channels_at(at_width_1: int, width: float) -> int:
     """Channels at a width: the nearest multiple of 8, at least 8, never more than a tenth below (the paper's rule)."""
     wanted = at_width_1 * width
     rounded = max(_MULTIPLE, int(wanted + _MULTIPLE / 2) // _MULTIPLE * _MULTIPLE)

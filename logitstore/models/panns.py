@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from logitstore.errors import RunError
-from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, pad_frames
+from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, at_least, pad_frames
 from logitstore.views.mel import FrontEnd
 from logitstore.views.recipe import Masks
 
@@ -22,35 +22,53 @@ NETS = {"cnn6": ("Panns", 1e-3), "cnn10": ("Panns", 1e-3), "cnn14": ("Panns", 1e
 
 _CHANNELS = {"cnn6": (64, 128, 256, 512), "cnn10": (64, 128, 256, 512), "cnn14": (64, 128, 256, 512, 1024, 2048)}
 _TOP_HZ = {32000: 14000.0, 16000: 8000.0, 8000: 4000.0}
-_MELS = 64
 _POOLED_BLOCKS = {"cnn6": 4, "cnn10": 4, "cnn14": 5}
 
 
+def front_end_at(sample_rate: int, mels: int = 64, hop: int | None = None) -> FrontEnd:
+    """The front end of the PANNs at one of their rates.
+
+    :raises RunError: another rate; fewer than 32 bands, of which the deepest of the nets would leave none.
+    """
+    if sample_rate not in _TOP_HZ:
+        allowed = ", ".join(str(rate) for rate in _TOP_HZ)
+        raise RunError(f"model argument sample_rate is {sample_rate!r}; the PANNs exist at {allowed} Hz")
+    return FrontEnd(
+        sample_rate=sample_rate,
+        n_fft=1024 * sample_rate // 32000,
+        win_length=1024 * sample_rate // 32000,
+        hop_length=320 * sample_rate // 32000 if hop is None else at_least("hop", hop, 1),
+        n_mels=at_least("mels", mels, 32),
+        f_min=50.0,
+        f_max=_TOP_HZ[sample_rate],
+        mel_scale="slaney",
+        norm="slaney",
+        top_db=None,
+    )
+
+
 class Panns(Tagger):
-    """One of the three; ``name`` is "cnn6", "cnn10" or "cnn14", ``sample_rate`` 32000, 16000 or 8000 Hz."""
+    """One of the three; ``name`` is "cnn6", "cnn10" or "cnn14", ``sample_rate`` 32000, 16000 or 8000 Hz.
+
+    :param mels: mel bands, at least 32. :param hop: samples from frame to frame; 10 ms unless given.
+    """
 
     fill_stage = AFTER_NORM
     head_name = "fc_audioset"
 
-    def __init__(self, classes: int, *, name: str, scores: Scores = "sigmoid", sample_rate: int = 32000) -> None:
-        if sample_rate not in _TOP_HZ:
-            allowed = ", ".join(str(rate) for rate in _TOP_HZ)
-            raise RunError(f"model argument sample_rate is {sample_rate!r}; the PANNs exist at {allowed} Hz")
-        front_end = FrontEnd(
-            sample_rate=sample_rate,
-            n_fft=1024 * sample_rate // 32000,
-            win_length=1024 * sample_rate // 32000,
-            hop_length=320 * sample_rate // 32000,
-            n_mels=_MELS,
-            f_min=50.0,
-            f_max=_TOP_HZ[sample_rate],
-            mel_scale="slaney",
-            norm="slaney",
-            top_db=None,
-        )
-        super().__init__(front_end, classes, scores)
+    def __init__(
+        self,
+        classes: int,
+        *,
+        name: str,
+        scores: Scores = "sigmoid",
+        sample_rate: int = 32000,
+        mels: int = 64,
+        hop: int | None = None,
+    ) -> None:
+        super().__init__(front_end_at(sample_rate, mels, hop), classes, scores)
         channels = (1, *_CHANNELS[name])
-        self.bn0 = nn.BatchNorm2d(_MELS)
+        self.bn0 = nn.BatchNorm2d(mels)
         self.pooled_blocks = _POOLED_BLOCKS[name]
         self.n_blocks = len(channels) - 1
         for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):

@@ -6,29 +6,26 @@ A checkpoint is what ``torch.save`` wrote of a state dict, bare or under the key
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 
 from logitstore.classes import audioset
-from logitstore.errors import RunError, TeacherError, UsageError
+from logitstore.errors import TeacherError, UsageError
+from logitstore.files import read_whole
 from logitstore.models.sidecar import read_sidecar, sidecar_path
-from logitstore.plugins import OWN_ERRORS
+from logitstore.models.torchfile import read_torch_file, state_of
 from logitstore.views.mel import CED as FRONT_END
 
 HEAD = "outputlayer.1.weight"
+_WHAT = "a CED checkpoint"
 _PATCHES = "patch_embed.proj.weight"
 _NEEDED = ("time_pos_embed", "freq_pos_embed", _PATCHES)
 #: Of the tensors whose shapes decide how large a model is made.
 _DIMENSIONS = {HEAD: 2, "init_bn.1.weight": 1, "time_pos_embed": 4, "blocks.0.mlp.fc1.weight": 2}
-#: Tensors may share their bytes, as tied weights do; more often than this they do not.
-_MOST_SHARED = 4
 _BANK = "front_end.0.mel_scale.fb"
 _BANK_TOLERANCE = 1e-3
 
@@ -71,12 +68,34 @@ def read_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> Publi
     :param whose: what names the file, for messages; ``error``: what they are raised as.
     :raises UsageError: as ``error``: no such file, not a PyTorch file, a damaged one, or of another architecture.
     """
-    document = _document(path, whose, error)
-    state: Any = document.get("model", document) if isinstance(document, dict) else document
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise error(f"{whose} is not a CED checkpoint: {str(path)!r} is not a table of tensors by name")
-    _check_sizes(state, path, whose, error)
-    state = {str(key): value.float() if value.is_floating_point() else value for key, value in state.items()}
+    document = read_torch_file(path, whose=whose, what=_WHAT, error=error)
+    return _weights(state_of(document, path, whose=whose, what=_WHAT, error=error), path, whose, error)
+
+
+def read_hub_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> PublishedWeights:
+    """A checkpoint in the layout of the Hugging Face hub: the encoder under a prefix, its BatchNorm by another name.
+
+    :param path: safetensors, or a file that ``torch.save`` wrote.
+    :raises UsageError: as ``error``, and as :func:`read_checkpoint`.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            document = safetensors.torch.load(read_whole(path))
+        except (OSError, safetensors.SafetensorError) as reason:
+            raise error(f"{whose}: {str(path)!r} is not a safetensors file: {reason}; download it again") from reason
+    else:
+        document = read_torch_file(path, whose=whose, what=_WHAT, error=error)
+    state = state_of(document, path, whose=whose, what=_WHAT, error=error)
+    return _weights({_first_name(name): tensor for name, tensor in state.items()}, path, whose, error)
+
+
+def _first_name(name: str) -> str:
+    """The name that the first publication gave to a tensor of the hub's layout."""
+    plain = name.removeprefix("encoder.")
+    return plain.replace("init_bn.", "init_bn.1.", 1) if plain.startswith("init_bn.") else plain
+
+
+def _weights(state: dict[str, torch.Tensor], path: Path, whose: str, error: type[UsageError]) -> PublishedWeights:
     prefix = _prefix(state)
     known = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     for key in _NEEDED:
@@ -100,66 +119,10 @@ def read_checkpoint(path: Path, *, whose: str, error: type[UsageError]) -> Publi
     return PublishedWeights({key: value for key, value in known.items() if not key.startswith("front_")}, others)
 
 
-def _check_sizes(state: dict[str, torch.Tensor], path: Path, whose: str, error: type[UsageError]) -> None:
-    """Refuse tensors that are larger than the file: one number can be stretched to any shape."""
-    size, total = path.stat().st_size, 0
-    for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise error(f"{whose}: the tensor {name!r} of {str(path)!r} is not a plain one; save dense float tensors")
-        total += tensor.numel() * tensor.element_size()
-        if total > _MOST_SHARED * size:
-            raise error(
-                f"{whose}: {str(path)!r} has {size:,} bytes, and its tensor {name!r} of shape {tuple(tensor.shape)} "
-                "claims more than are there; save the state dict with .contiguous() tensors"
-            )
-
-
-def check_shapes(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], *, whose: str) -> None:
-    """Hold a model against a file's tensors, name by name, before weights are made or copied.
-
-    :param model: may be one on the device "meta", which takes no memory.
-    :raises RunError: a tensor is missing, too many, or of another shape.
-    """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        name = differing[0]
-        raise RunError(
-            f"{whose}: {len(differing)} tensors differ, the first is {name!r}: {found.get(name, 'missing')} in the "
-            f"file, {expected.get(name, 'none')} in the model"
-        )
-
-
 def _prefix(state: dict[str, torch.Tensor]) -> str:
     """What stands before the names of the encoder: nothing in most files."""
     found = [key.removesuffix(_PATCHES) for key in state if key.endswith(_PATCHES)]
     return min(found, key=len, default="")
-
-
-def _document(path: Path, whose: str, error: type[UsageError]) -> Any:
-    if not path.is_file():
-        raise error(f"{whose}: no file {str(path)!r}; give a CED checkpoint such as ced:ced_mini.pt")
-    not_torch = f"{whose} is not a CED checkpoint: {str(path)!r} is not a file that torch.save writes"
-    if not zipfile.is_zipfile(path):
-        raise error(f"{not_torch}, or it is cut short; download it again")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise error(f"{not_torch}: its entries are compressed; save it anew with torch.save")
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise error(f"{whose}: {str(path)!r} is damaged at {damaged!r}; download it again")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as reason:
-        raise error(
-            f"{whose} is not a CED checkpoint: {str(path)!r} holds pickled objects other than tensors, which are never "
-            "loaded; save its state dict alone"
-        ) from reason
-    except UsageError:
-        raise
-    except (*OWN_ERRORS, zipfile.BadZipFile, EOFError, MemoryError, RecursionError) as reason:
-        raise error(f"{not_torch}: {' '.join(str(reason).split())[:300]}") from reason
 
 
 def _check_bank(bank: torch.Tensor | None, whose: str, error: type[UsageError]) -> None:

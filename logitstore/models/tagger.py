@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from logitstore.errors import RunError
-from logitstore.views.mel import FrontEnd, LogMel, apply_masks
+from logitstore.views.mel import FrontEnd, LogMel, Spectral, apply_masks
 from logitstore.views.recipe import Masks
 
 Scores = Literal["sigmoid", "softmax"]
@@ -32,14 +32,20 @@ class Tagger(nn.Module):
     fill_value: float = 0.0
     head_name: str
 
-    def __init__(self, front_end: FrontEnd, classes: int, scores: Scores = "sigmoid") -> None:
+    def __init__(
+        self, front_end: Spectral, classes: int, scores: Scores = "sigmoid", log_mel: nn.Module | None = None
+    ) -> None:
+        """:param log_mel: waveforms (B, S) to features (B, F, T), where the front end is not a plain one."""
         super().__init__()
         if scores not in ("sigmoid", "softmax"):
             raise RunError(f"scores {scores!r}; allowed are 'sigmoid' and 'softmax'")
-        self.front_end = front_end
+        self.front_end: Any = front_end
         self.classes = classes
         self.scores: Scores = scores
-        self.log_mel = LogMel(front_end)
+        if log_mel is None:
+            assert isinstance(front_end, FrontEnd), "a front end of another kind comes with its module"
+            log_mel = LogMel(front_end)
+        self.log_mel = log_mel
 
     def forward(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
@@ -136,3 +142,11 @@ def pad_frames(features: torch.Tensor, least: int) -> torch.Tensor:
 def probabilities(logits: torch.Tensor, scores: str) -> torch.Tensor:
     """Float32 probabilities of logits (..., C)."""
     return torch.softmax(logits.float(), dim=-1) if scores == "softmax" else torch.sigmoid(logits.float())
+
+
+def average(logits: torch.Tensor, scores: str) -> torch.Tensor:
+    """Logits (B, C) whose probabilities are the mean of those of P pieces, (B, P, C); computed in log space."""
+    logits = logits.float()
+    if scores == "softmax":
+        return torch.logsumexp(F.log_softmax(logits, dim=-1), dim=1)
+    return torch.logsumexp(F.logsigmoid(logits), dim=1) - torch.logsumexp(F.logsigmoid(-logits), dim=1)

@@ -24,9 +24,9 @@ from logitstore.store.format import commits, layout, relations
 from logitstore.store.format.basis import BASIS, Basis, decode_basis
 from logitstore.store.format.blocks import decode_arrays, held_in
 from logitstore.store.format.commits import REPAIR, Commit
-from logitstore.store.format.manifest import ROOT, Manifest, decode_root
+from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
 from logitstore.store.format.relations import Relations, RelationSpec
-from logitstore.store.names import part_name
+from logitstore.store.names import BLOCKS, part_name
 from logitstore.store.places import Places
 from logitstore.store.storage import SCRATCH, LocalStorage, Storage, open_storage
 from logitstore.views.recipe import Draws
@@ -324,6 +324,22 @@ class Piece:
         aside = (SCRATCH, claims.FOLDER)
         return {name: size for name, size in self.storage.sizes().items() if name.split("/")[0] not in aside}
 
+    def block_bytes(self) -> dict[str, int]:
+        """Bytes of the objects of each block, by its name.
+
+        :raises CorruptStoreError: one is missing.
+        """
+        sizes = self.storage.sizes(BLOCKS)
+        found = {}
+        for commit in self.commits:
+            try:
+                found[commit.name] = sum(sizes[f"{commit.group}/{name}"] for name in commit.objects)
+            except KeyError as error:
+                raise CorruptStoreError(
+                    f"{self.location}: an object of block {commit.name} is missing; {REPAIR.format(commit.name)}"
+                ) from error
+        return found
+
     # how it is decoded
 
     @functools.cached_property
@@ -396,7 +412,7 @@ class Piece:
         if planes.shape[1] != commit.clips * commit.views:
             raise self._damaged(commit, f"draws has {planes.shape[1]} columns, not {commit.clips * commit.views}")
         drawn = Draws(layout.decode_draws(manifest.columns, planes, commit.views))
-        imported = manifest.device_kind == "imported"
+        imported = manifest.device_kind == IMPORTED
         rows = np.arange(commit.clips)[:, None]
         wrong = manifest.recipe.impossible(drawn, rows, commit.clips, manifest.place, imported=imported)
         for name, bad in wrong.items():

@@ -66,10 +66,7 @@ class Pieces:
         self.pieces = tuple(pieces)
         if not pieces:
             raise UsageError("no store was given; give at least one")
-        places = [piece.location for piece in pieces]
-        twice = sorted({place for place in places if places.count(place) > 1})
-        if twice:
-            raise UsageError(f"the store {twice[0]} is given twice; its clips would count twice")
+        refuse_twice(pieces)
         for piece in self.pieces[1:]:
             _require_fitting(self.pieces[0], piece)
         self.manifest = pieces[0].manifest if len(pieces) == 1 else _common_manifest(self.pieces)
@@ -420,6 +417,14 @@ class Pieces:
             if len(where):
                 first = int(self.offsets[number])
                 yield piece, first, where, clips[where] - first
+
+
+def refuse_twice(pieces: Sequence[Piece]) -> None:
+    """:raises UsageError: one of them is there twice."""
+    places = [piece.location for piece in pieces]
+    twice = sorted({place for place in places if places.count(place) > 1})
+    if twice:
+        raise UsageError(f"the store {twice[0]} is given twice; its clips would count twice")
 
 
 def failed_clips(commits: Sequence[Commit]) -> dict[int, str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 from logitstore.errors import StoreError
 from logitstore.store.audio import AudioRoot, clip_audio
 from logitstore.store.clip import StoredClip, html_table
+from logitstore.store.joint import arranged
 from logitstore.store.piece import Piece, open_piece
-from logitstore.store.pieces import Pieces
+from logitstore.store.pieces import Pieces, refuse_twice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,15 +99,24 @@ class Store(Pieces):
         return html_table(summarise(self).lines())
 
 
-def open_store(path: str | Any, *, audio_root: AudioRoot | Sequence[AudioRoot] | None = None) -> Store:
+def open_store(
+    path: str | Any,
+    *,
+    audio_root: AudioRoot | Sequence[AudioRoot] | None = None,
+    weights: Sequence[float] | None = None,
+) -> Store:
     """Open a store for reading. Neither torch nor zarr is imported.
 
     :param path: the store's folder, or its URL as a string; see ``docs/cloud.md``. A list of several is read as one
-        store, of the views that all of them have; see ``pieces.py``.
+        store, of the views that all of them have: those of the same clips, seed and recipe as one ensemble (see
+        ``joint.py``), others one after the other (see ``pieces.py``).
     :param audio_root: the folder (or packed audio) that the clips' paths are relative to, so that views can be heard;
         of several stores one for all, or a list of one for each.
+    :param weights: how much each of several counts in their ensemble; by default as much as it has teachers.
     :raises NotAStoreError: there is no store there, or one of an unknown format version.
     :raises MismatchError: of several, two that do not fit; the reason is named.
     """
     paths = path if isinstance(path, list | tuple) else [path]
-    return Store([open_piece(each) for each in paths], audio_root)
+    pieces = [open_piece(each) for each in paths]
+    refuse_twice(pieces)
+    return Store(arranged(pieces, weights) if len(pieces) > 1 or weights else pieces, audio_root)

@@ -158,20 +158,6 @@ class Summary:
         return in_lines(f"{name:<11}{text}" for name, text in self.lines())
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildSummary(Summary):
-    """What a store holds after a build that made ``made_views`` of its views in ``seconds``.
-
-    ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
-    were asked for, which only ``--shards`` and sources of other parts leave.
-    """
-
-    failures: list[Failure]
-    made_views: int
-    seconds: float
-    missing: int
-
-
 def summarise(store: Pieces, *, measured: bool = True) -> Summary:
     """The summary of a store.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from logitstore.digests import digest
-from logitstore.errors import CorruptStoreError, NotAStoreError, UsageError
+from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError, UsageError
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS, Basis, decode_basis, encode_basis
@@ -78,6 +78,40 @@ class StoreWriter:
         :raises CorruptStoreError: the manifest or the clip table is not the one that blocks were committed under.
         :raises MismatchError: the store was made otherwise or from other clips; the difference is shown.
         """
+        manifest, root, committed = cls._begin(storage, manifest)
+        content = encode_clips(clip_table)
+        if not part_names(storage) and storage.create(part_name(0), content):
+            part = next_part((), clip_table, digest(content), manifest.shard_clips)
+            return cls(storage, manifest, root, (part,), (part,))
+        parts = read_parts(storage, manifest.shard_clips)
+        _require_fitting(storage, manifest, committed, parts)
+        return cls(storage, manifest, root, parts, parts_of_source(parts, clip_table, storage.location))
+
+    @classmethod
+    def open_like(
+        cls, storage: Storage, manifest: Manifest, contents: Sequence[bytes], own: Collection[str] | None = None
+    ) -> StoreWriter:
+        """Begin a store with the clip table of another one, or go on with one that was begun so.
+
+        :param contents: the files of the other's clip table; those that are missing here are added.
+        :param own: names of the parts that are to be built, all of them by default.
+        :raises NotAStoreError, CorruptStoreError, MismatchError: as :meth:`open`.
+        """
+        manifest, root, committed = cls._begin(storage, manifest)
+        for number, content in enumerate(contents):
+            if not storage.create(part_name(number), content) and storage.get(part_name(number)) != content:
+                raise MismatchError(
+                    f"{part_name(number)} of {storage.location} holds other clips than the store that it is to be "
+                    "like; give the store that it was begun like, or another --out"
+                )
+        parts = read_parts(storage, manifest.shard_clips)
+        _require_fitting(storage, manifest, committed, parts)
+        chosen = [part for part in parts[: len(contents)] if own is None or part.name in own]
+        return cls(storage, manifest, root, parts, chosen)
+
+    @classmethod
+    def _begin(cls, storage: Storage, manifest: Manifest) -> tuple[Manifest, bytes, Sequence[Commit]]:
+        """Write the manifest, unless it is there: the stored one, its bytes, and what was committed under it."""
         for problem in problems(manifest):
             raise UsageError(f"this cannot be stored: {problem}")
         root = encode_root(manifest)
@@ -103,13 +137,7 @@ class StoreWriter:
             require_same(stored, manifest, storage.location)
             manifest, root = stored, stored_root
             committed = _require_committed(storage, root)
-        content = encode_clips(clip_table)
-        if not part_names(storage) and storage.create(part_name(0), content):
-            part = next_part((), clip_table, digest(content), manifest.shard_clips)
-            return cls(storage, manifest, root, (part,), (part,))
-        parts = read_parts(storage, manifest.shard_clips)
-        _require_fitting(storage, manifest, committed, parts)
-        return cls(storage, manifest, root, parts, parts_of_source(parts, clip_table, storage.location))
+        return manifest, root, committed
 
     @classmethod
     def extend(

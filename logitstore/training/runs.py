@@ -167,7 +167,7 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
     import safetensors.torch
     import torch
 
-    from logitstore.models.published import check_shapes
+    from logitstore.models.torchfile import check_shapes
 
     place, named = named_run(folder)
     path, student = Path(place), named or student

@@ -47,7 +47,10 @@ _REMEDY = "give another --out, or remove that folder"
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its folder, the model's name and number of parameters, the result; ``before``: it was there."""
+    """A finished run: its folder, the model's name and number of parameters, the result; ``before``: it was there.
+
+    ``agreement``: what :class:`Training` has for ``final`` found, as JSON values, or None.
+    """
 
     out: str
     model: str
@@ -55,6 +58,7 @@ class Trained:
     result: FitResult
     before: bool = False
     notes: tuple[str, ...] = ()
+    agreement: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,7 @@ class Training:
     :param epochs, objective: see :func:`logitstore.training.loop.fit`.
     :param loop: what :class:`logitstore.training.loop.FitOptions` has beside the options that all trainings share.
     :param measures: taken every ``every`` epochs and at the end, of the first of several processes.
+    :param final: taken once, of the model that is kept and of the first process, for ``agreement`` of ``run.json``.
     :param more: further keys of ``run.json``. :param notes: lines to print, made when the training is done.
     """
 
@@ -82,6 +87,7 @@ class Training:
     loop: Mapping[str, Any] = field(default_factory=dict)
     measures: Sequence[Measure] = ()
     every: int = 1
+    final: Measure | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     notes: Callable[[], tuple[str, ...]] = tuple
 
@@ -145,7 +151,8 @@ def train(training: Training, progress: FitProgress, group: Group) -> Trained:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     finished = group.by_first(lambda: _begin(training))
     if finished is not None:
-        return Trained(out, training.model_name, parameters, FitResult(**finished), before=True)
+        result, agreement = FitResult(**finished["result"]), finished.get("agreement")
+        return Trained(out, training.model_name, parameters, result, before=True, agreement=agreement)
 
     def evaluate(model: Tagger, epoch: int, last: bool) -> dict[str, Any]:
         due = last or (epoch + 1) % training.every == 0
@@ -167,12 +174,12 @@ def train(training: Training, progress: FitProgress, group: Group) -> Trained:
             progress=watched,
             group=group,
         )
-    group.by_first(lambda: _finish(training, result))
-    return Trained(out, training.model_name, parameters, result, notes=(*notes, *training.notes()))
+    agreement = group.by_first(lambda: _finish(training, result))
+    return Trained(out, training.model_name, parameters, result, notes=(*notes, *training.notes()), agreement=agreement)
 
 
 def _begin(training: Training) -> dict[str, Any] | None:
-    """Open the run folder; the fields of a :class:`FitResult` if just this training has finished there.
+    """Open the run folder; what ``run.json`` holds if just this training has finished there.
 
     One that was interrupted goes on from its last checkpoint, or starts over where it had none, and ends as it would
     have.
@@ -184,9 +191,9 @@ def _begin(training: Training) -> dict[str, Any] | None:
         if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
             _require_same(folder, training.about)
             if is_run(folder):
-                result: dict[str, Any] = load_run(folder, student=training.model_name).config["result"]
+                finished: dict[str, Any] = load_run(folder, student=training.model_name).config
                 Checkpoints(folder).remove()
-                return result
+                return finished
         folder.mkdir(parents=True, exist_ok=True)
         clear_partials(folder)
         write_whole(folder / OPTIONS_NAME, (json.dumps(training.about, indent=2) + "\n").encode())
@@ -198,13 +205,16 @@ def _begin(training: Training) -> dict[str, Any] | None:
     return None
 
 
-def _finish(training: Training, result: FitResult) -> None:
+def _finish(training: Training, result: FitResult) -> dict[str, Any] | None:
     """Write the weights and ``run.json``, with what was asked and what came of it; checkpoints go."""
     model = training.model
+    agreement = None if training.final is None else training.final(model)
     extra = {"training": training.about, "result": asdict(result), **training.more}
+    extra |= {} if agreement is None else {"agreement": agreement}
     rate = model.front_end.sample_rate
     save_run(training.out, training.model_name, training.model_args, training.classes, model.scores, rate, model, extra)
     Checkpoints(Path(training.out)).remove()
+    return agreement
 
 
 def _require_same_checkpoint(out: str, there: dict[str, Any], asked: dict[str, Any]) -> None:

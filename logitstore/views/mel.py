@@ -39,6 +39,20 @@ class Axes(Protocol):
         """Centres of the bands in Hz, float64 (F,)."""
 
 
+class Spectral(Axes, Protocol):
+    """A front end: waveforms at ``sample_rate`` (Hz) become frames of bands."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its parameters, as plain JSON values."""
+
+    def n_frames(self, samples: int) -> int:
+        """Number of frames that a waveform of so many samples gives."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrontEnd:
     """A log-mel front end; the defaults are CED's.
@@ -178,40 +192,79 @@ class LogMel(torch.nn.Module):
             return torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - front_end.top_db)
 
 
+@dataclass(frozen=True)
+class Centers:
+    """Where the frames and bands of a front end of your own lie: all that a mask needs to know of it.
+
+    :param seconds: centres of the frames from the start of the view, (T,), counted in steps of 10 us, so that float32
+        is near enough. :param hertz: centres of the bands, (F,).
+    """
+
+    seconds: Any
+    hertz: Any
+
+    def frame_centers(self, n_frames: int) -> F64:
+        """The first ``n_frames`` centres.
+
+        :raises UsageError: there are fewer.
+        """
+        return np.round(_centers(self.seconds, n_frames, "frames")[:n_frames], 5)
+
+    def band_centers(self) -> F64:
+        """Every centre."""
+        return _centers(self.hertz, 0, "bands")
+
+
 def time_mask(axes: Axes, masks: Masks, n_frames: int) -> torch.Tensor:
     """Which frames a mask hides, bool (B, T), on the device of the masks: centres in [time_start, time_end) seconds."""
-    return _inside(axes.frame_centers(n_frames), masks.time_start, masks.time_end)
+    if isinstance(n_frames, torch.SymInt):  # of a graph that is traced for clips of any length
+        first, second = torch.from_numpy(axes.frame_centers(2))  # tensors: a plain number is traced as float32
+        centers = first + (second - first) * torch.arange(n_frames, dtype=torch.float64)
+    else:
+        centers = torch.from_numpy(axes.frame_centers(n_frames))
+    return _inside(centers, masks.time_start, masks.time_end)
 
 
 def band_mask(axes: Axes, masks: Masks) -> torch.Tensor:
     """Which bands a mask hides, bool (B, F), on the device of the masks: centres in [freq_low, freq_high) Hz."""
-    return _inside(axes.band_centers(), masks.freq_low, masks.freq_high)
+    return _inside(torch.from_numpy(axes.band_centers()), masks.freq_low, masks.freq_high)
 
 
 def apply_masks(features: torch.Tensor, axes: Axes, masks: Masks | None, fill: float) -> torch.Tensor:
     """Features with the masked frames and bands filled.
 
     :param features: (B, F, T); not modified.
-    :param axes: the front end that made them.
-    :param masks: of B views, or None for no masks at all.
+    :param axes: where its frames and bands lie: the front end that made them, or the :class:`Centers` of any other.
+    :param masks: of B views, or None for no masks at all. Ends of float32 are compared with centres rounded to
+        float32, so that an end that lay on a centre still does.
     :param fill: the value of masked cells.
     :returns: (B, F, T).
-    :raises UsageError: another number of masks than of clips.
+    :raises UsageError: another number of masks than of clips, or of centres than of frames or bands.
     """
     if masks is None:
         return features
-    if len(masks) != len(features):
-        raise UsageError(f"{len(masks)} masks for {len(features)} clips; give one mask a clip")
+    count = np.shape(masks.time_start)[0]
+    if count != features.shape[0]:
+        raise UsageError(f"{count} masks for {len(features)} clips; give one mask a clip")
     frames = time_mask(axes, masks, features.shape[2])[:, None, :]
     bands = band_mask(axes, masks)[:, :, None]
+    if bands.shape[1] != features.shape[1]:
+        raise UsageError(f"{bands.shape[1]} centres for {features.shape[1]} bands; features are (clips, bands, frames)")
     return features.masked_fill((frames | bands).to(features.device), fill)
 
 
-def _inside(centers: F64, low: Any, high: Any) -> torch.Tensor:
-    first: torch.Tensor = torch.as_tensor(low, dtype=torch.float64)[:, None]
-    end: torch.Tensor = torch.as_tensor(high, dtype=torch.float64)[:, None]
-    at = torch.from_numpy(centers).to(first.device)
-    return (first <= at) & (at < end)
+def _centers(given: Any, least: int, what: str) -> F64:
+    centers: F64 = torch.as_tensor(given, dtype=torch.float64, device="cpu").numpy()
+    if centers.ndim != 1 or len(centers) < least:
+        raise UsageError(f"centres of {what} of shape {centers.shape}; {least or 'some'} numbers are due, one of each")
+    return centers
+
+
+def _inside(centers: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
+    first, end = torch.as_tensor(low)[:, None], torch.as_tensor(high)[:, None]
+    kind = torch.float32 if first.dtype == torch.float32 else torch.float64
+    at = centers.to(first.device, kind)
+    return (first.to(kind) <= at) & (at < end.to(kind))
 
 
 def _to_mel(hz: float, scale: str) -> float:

@@ -8,6 +8,7 @@ any other number for 16 frames each. A class token means pooling by it; without 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 
 from logitstore.errors import TeacherError, UsageError
 from logitstore.models.ced import PATCH, TARGET_FRAMES, Ced
-from logitstore.models.published import HEAD, check_shapes, classes_of, read_checkpoint
+from logitstore.models.published import HEAD, PublishedWeights, classes_of, read_checkpoint
+from logitstore.models.torchfile import check_shapes
 from logitstore.store.format.manifest import ARGUMENTS
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
@@ -39,14 +41,26 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     path = Path(name)
     whose = f"teacher {spec!r}"
     checkpoint = read_checkpoint(path, whose=whose, error=TeacherError)
-    state = checkpoint.tensors
+    return ced_teacher(spec, checkpoint, options.get("heads"), lambda outputs: classes_of(whose, path, outputs))
+
+
+def ced_teacher(
+    spec: str, checkpoint: PublishedWeights, heads: str | None, classes: Callable[[int], tuple[str, ...]]
+) -> TaggerTeacher:
+    """The teacher of CED's weights.
+
+    :param heads: of the attention, as text; None where they are to be inferred. :param classes: gives the names of so
+        many outputs.
+    :raises TeacherError: they have no head, or another architecture.
+    """
+    whose, state = f"teacher {spec!r}", checkpoint.tensors
     if HEAD not in state:
-        raise TeacherError(f"{whose} is not a CED checkpoint: {name!r} has {len(state)} tensors and none is {HEAD!r}")
+        raise TeacherError(f"{whose} is not a CED checkpoint: it has {len(state)} tensors and none is {HEAD!r}")
     outputs = len(state[HEAD])
     arguments: dict[str, Any] = {
         "dim": checkpoint.dim,
         "depth": checkpoint.depth,
-        "heads": _heads(spec, checkpoint.dim, options.get("heads")),
+        "heads": _heads(spec, checkpoint.dim, heads),
         "mlp": checkpoint.mlp,
         "pooling": "token" if "cls_token" in state else "mean",
         "frames": frames_of(checkpoint.positions),
@@ -60,8 +74,8 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     except (RuntimeError, UsageError) as error:
         one_line = " ".join(str(error).split())[:300]
         raise TeacherError(f"{whose} is not a CED checkpoint of a known architecture: {one_line}") from error
-    teacher = TaggerTeacher(spec, "ced", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()))
-    if options and arguments["heads"] != _heads(spec, checkpoint.dim, None, strict=False):
+    teacher = TaggerTeacher(spec, "ced", model, classes(outputs), weights_digest(model.state_dict()))
+    if arguments["heads"] != _heads(spec, checkpoint.dim, None, strict=False):
         teacher.restate(arguments={**teacher.contract.arguments, ARGUMENTS: {"heads": arguments["heads"]}})
     return teacher
 

@@ -1,4 +1,8 @@
-"""ONNX files as teachers: waveforms in, scores out, described by a sidecar."""
+"""ONNX files as teachers: waveforms in, scores out, described by their own metadata or a sidecar.
+
+A second input (clips, 4) takes masks: of each clip the time from and to in seconds and the frequency from and to in Hz,
+half-open, equal ends where nothing is masked. ``export-student --masks`` writes such files.
+"""
 
 from __future__ import annotations
 
@@ -8,79 +12,82 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from logitstore.arrays import F32
 from logitstore.digests import hasher
+from logitstore.documents import parse_json
 from logitstore.errors import MissingExtraError, ModelOutputError, TeacherError
+from logitstore.models.foreign import ONNX, looks_like, require_model
 from logitstore.models.onnx_session import open_session, runtime_errors
-from logitstore.models.sidecar import read_sidecar
-from logitstore.models.tagger import probabilities
-from logitstore.views.recipe import Masks
-from teachers.contract import Contract, Window
-from teachers.teacher import Teacher
-from teachers.windows import in_windows
+from logitstore.models.sidecar import of_metadata, stated
+from teachers.model_file import (
+    REQUIRED,
+    Described,
+    FileTeacher,
+    check_outputs,
+    chosen_output,
+    classes_of,
+    contract_of,
+    has_frames,
+    last_op,
+    warn_of_licence,
+    window_of,
+)
+from teachers.registry import split_options
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
-SPEC = ("onnx:FILE", "waveform -> scores, described by FILE.json")
+SPEC = ("onnx:FILE", "waveform -> scores, described by itself or by FILE.json; ?output=NAME for another output")
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+_MOST_FRONT_END = 1 << 16
 
 
-class OnnxTeacher(Teacher):
-    """A session of onnxruntime; its one input is float32 (B, S), its first output (B, C)."""
+class OnnxTeacher(FileTeacher):
+    """A session of onnxruntime."""
 
-    if_logits = 'say "output": "logits" in its sidecar, and "scores" of the right kind'
-
-    def __init__(self, spec: str, file: str) -> None:
+    def __init__(self, spec: str, file: str, output: str | None = None) -> None:
         path = Path(file)
-        if not path.is_file():
-            raise TeacherError(f"teacher {spec!r}: no file {file!r}; give an ONNX model")
-        sidecar = read_sidecar(path, required=("classes", "scores", "sample_rate"))
-        if sidecar is None or sidecar.classes is None or sidecar.scores is None or sidecar.sample_rate is None:
-            raise TeacherError(f"teacher {spec!r}: its sidecar is not complete")  # read_sidecar has said so already
+        whose = f"teacher {spec!r}"
+        require_model(spec, path, "an ONNX model")
         self.spec = spec
         self.path = path
         usual = path.with_name(path.name + ".data")  # as torch names it; earlier releases knew no other
         self._files = [path, usual, *(file for file in external_files(path, spec) if file != usual)]
         self.session = self._session("cpu")
+        metadata = dict(self.session.get_modelmeta().custom_metadata_map)
+        said = stated(path, of_metadata(metadata), required=REQUIRED)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
+        masked = len(inputs) == 2 and list(inputs[1].shape[1:]) == [4] and inputs[1].type in _FLOATS
+        if not (len(inputs) == 1 or masked) or inputs[0].type not in _FLOATS:
             described = ", ".join(f"{item.name}: {item.type} {item.shape}" for item in inputs)
             raise TeacherError(
-                f"teacher {spec!r} takes ({described}); it must take one input, float waveforms (clips, samples)"
+                f"{whose} takes ({described}); it must take one input, float waveforms (clips, samples), and may take "
+                "masks (clips, 4) beside it"
             )
-        found = outputs[0].shape
-        if len(found) != 2 or (isinstance(found[1], int) and found[1] != len(sidecar.classes)):
-            raise TeacherError(
-                f"teacher {spec!r} gives scores of shape {found} and its sidecar names {len(sidecar.classes)} classes; "
-                "they must be (clips, classes)"
-            )
-        self.input_name, self.output_name = inputs[0].name, outputs[0].name
-        batch, samples = inputs[0].shape
-        self.batch = batch if isinstance(batch, int) else None
-        self.contract = Contract(
-            name="onnx",
-            classes=sidecar.classes,
-            scores=sidecar.scores,
-            sample_rate=sidecar.sample_rate,
-            digest=_digest(self._files),
-            output=sidecar.output,
-            window=Window(samples=samples, hop=samples) if isinstance(samples, int) else None,
-            trained_seconds=sidecar.clip_seconds,
-            arguments={"output": sidecar.output},
+        samples = self._lay_out(inputs[0].shape)
+        self._kinds = [_FLOATS[item.type] for item in inputs]
+        self._inputs = [item.name for item in inputs]
+        names = [item.name for item in outputs]
+        at = chosen_output(names, output if output is not None else said.output_name, whose)
+        self._output = names[at]
+        shape = outputs[at].shape
+        last = shape[-1] if shape and isinstance(shape[-1], int) else None
+        classes = classes_of(path, said, last, whose)
+        check_outputs(shape, len(classes), said.pooling, whose, names)
+        self.contract = contract_of(
+            "onnx",
+            said,
+            classes,
+            _digest(self._files),
+            window_of(said, samples, whose),
+            pooling=said.pooling if has_frames(shape, inputs[0].shape) else None,
+            takes_masks=masked,
+            front_end=_document(metadata.get("front_end")),
+            fill=(_document(metadata.get("fill")) or "its own") if masked else None,
+            arguments={"output_name": self._output} if at else {},
         )
-
-    def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
-        window = self.contract.window
-        if window is None:
-            return self._said(waveforms, masks)
-        return in_windows(waveforms, masks, window, self.sample_rate, self._said)
-
-    def _said(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
-        clips = waveforms.detach().to("cpu", torch.float32).contiguous().numpy()
-        step = self.batch or max(1, len(clips))
-        scores = np.concatenate([self._scores(clips[first : first + step]) for first in range(0, len(clips), step)])
-        result = torch.from_numpy(scores).to(waveforms.device)
-        return probabilities(result, self.scores) if self.contract.output == "logits" else result
+        warn_of_licence(self)
 
     def earlier_digests(self) -> tuple[str, ...]:
         return (_digest(self._files[:2]),)
@@ -89,36 +96,69 @@ class OnnxTeacher(Teacher):
         self.session = self._session(torch.device(device).type)
         return self
 
-    def _scores(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        count = len(clips)
-        if self.batch is not None and count < self.batch:
-            clips = np.concatenate([clips, np.zeros((self.batch - count, clips.shape[1]), dtype=np.float32)])
+    def _run(self, clips: F32, masks: F32 | None) -> F32:
+        given = [clips] if masks is None else [clips, masks]
+        feed = {name: each.astype(kind) for name, each, kind in zip(self._inputs, given, self._kinds, strict=True)}
         try:
-            (scores,) = self.session.run([self.output_name], {self.input_name: clips})
+            (scores,) = self.session.run([self._output], feed)
         except runtime_errors() as error:
             raise ModelOutputError(
                 f"teacher {self.spec!r} failed on a batch: {' '.join(str(error).split())}"
             ) from error
-        return np.asarray(scores, dtype=np.float32)[:count]
+        return np.asarray(scores, dtype=np.float32)
 
     def _session(self, device: str) -> Any:
-        try:
-            return open_session(str(self.path), device)
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "onnx", f"teacher {self.spec!r}") from error
-        except runtime_errors() as error:
-            raise TeacherError(
-                f"teacher {self.spec!r} is not an ONNX model that onnxruntime can run: {' '.join(str(error).split())}"
-            ) from error
+        return _opened(self.spec, self.path, device)
 
 
 def load(spec: str, rest: str) -> OnnxTeacher:
-    """The teacher of ``onnx:FILE``.
+    """The teacher of ``onnx:FILE`` or ``onnx:FILE?output=NAME``.
 
-    :raises TeacherError: no such file, no sidecar, not an ONNX model, or one of other inputs or outputs.
+    :raises TeacherError: no such file, nothing that says its classes, not an ONNX model, or one of other inputs.
     :raises MissingExtraError: onnxruntime is not installed.
     """
-    return OnnxTeacher(spec, rest)
+    name, options = split_options(spec, rest, ("output",))
+    return OnnxTeacher(spec, name, options.get("output"))
+
+
+def describe(spec: str, path: Path) -> Described:
+    """What a file tells of itself.
+
+    :raises TeacherError: it is no model. :raises MissingExtraError: the extra is not installed.
+    """
+    external_files(path, spec)
+    session = _opened(spec, path, "cpu")
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    makers = {name: (node.op_type, node.input) for node in graph.node for name in node.output}
+    inputs, outputs = (
+        tuple((item.name, item.type, tuple(item.shape)) for item in items)
+        for items in (session.get_inputs(), session.get_outputs())
+    )
+    kinds = tuple(last_op(makers, name) for name, _, _ in outputs)
+    return Described(inputs, outputs, kinds, dict(session.get_modelmeta().custom_metadata_map))
+
+
+def _opened(spec: str, path: Path, device: str) -> Any:
+    try:
+        return open_session(str(path), device)
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx", f"teacher {spec!r}") from error
+    except runtime_errors() as error:
+        raise TeacherError(
+            f"teacher {spec!r} is not an {ONNX} model that onnxruntime can run; {str(path)!r} looks like "
+            f"{looks_like(path)}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _document(text: str | None) -> dict[str, Any] | None:
+    """A table of plain values in a model's metadata; None for anything else."""
+    try:
+        found = None if text is None or len(text) > _MOST_FRONT_END else parse_json(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found else None
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -129,7 +129,9 @@ def test_audio_that_cannot_be_read_is_counted_and_the_rest_is_stored(logitstore)
 
 def test_a_teacher_with_other_classes(logitstore):
     more = ("--teacher", "python:tones:others")
-    logitstore.refused(logitstore.build("audio", *more), "python:tones:others", "'a siren'", "'tone 7000 Hz'")
+    code, _, said = logitstore.build("audio", *more)
+    assert code == 0
+    assert "join to 9 (8 of 'python:tones:plain', 8 of 'python:tones:others')" in said
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_path_that_is_no_store(logitstore):
 def test_an_unknown_format_version(logitstore):
     assert logitstore.build()[0] == 0
     root = Path("store/zarr.json")
-    root.write_text(root.read_text().replace('"format_version": 1', '"format_version": 99'))
+    root.write_text(root.read_text().replace('"format_version":3', '"format_version":99'))
     for result in (logitstore("inspect", "store"), logitstore("status", "store"), logitstore.build()):
         logitstore.refused(result, "format version 99", "reads versions 1 and 2")
 

@@ -55,6 +55,11 @@ LINES = [
     ("evaluate", "evaluate labels.csv --audio-root audio --teacher teacher-1 --label-column none", 2),
     ("tag", "tag --teacher teacher-1 audio/00.wav", 0),
     ("tag", "tag --teacher teacher-1 labels.csv", 1),
+    ("teachers list", "teachers list", 0),
+    ("teachers show", "teachers show teacher-1", 0),
+    ("teachers show", "teachers show teacher-0", 2),
+    ("teachers check", "teachers check teacher-1 audio --clip-seconds 0.6 --device cpu --workers 1", 0),
+    ("teachers check", "teachers check teacher-0", 2),
     ("train-student", f"train-student store --audio-root audio --student cnn4 --out run {SMALL}", 0),
     ("train-student", f"train-student store --audio-root audio --student nothing --out run2 {SMALL}", 2),
     ("train-student", f"train-teacher labels.csv --audio-root audio --label-column label --clip-seconds 0.6 "
@@ -62,6 +67,8 @@ LINES = [
     ("train-student", "train-teacher labels.csv --audio-root audio --label-column none --model cnn4 --out no", 2),
     ("export-student", "export-student run --out student.onnx", 0),
     ("export-student", "export-student nowhere --out other.onnx", 2),
+    ("teachers init", "teachers init student.onnx --force", 0),
+    ("teachers init", "teachers init classes.txt", 2),
 ]  # fmt: skip
 
 
@@ -89,7 +96,7 @@ def commands(group: Any = cli, above: str = "") -> set[str]:
 
 
 def test_every_command_with_json_is_run_here():
-    run = {line.split()[0] if not line.startswith("import") else " ".join(line.split()[:2]) for _, line, _ in LINES}
+    run = {_name(line) for _, line, _ in LINES}
     assert commands() == run
     assert {heading for heading, _, _ in LINES} == page().keys()
 
@@ -107,7 +114,9 @@ def test_json_of_every_command_has_the_keys_of_the_page(tmp_path, monkeypatch, c
     Path("more/another.wav").write_bytes(Path("audio/03.wav").read_bytes())
     wrong = []
     for heading, line, wanted in LINES:
-        if heading == "export-student" and find_spec("onnxscript") is None:  # the extra `onnx` is not installed
+        if (
+            heading in ("export-student", "teachers init") and find_spec("onnxscript") is None
+        ):  # the extra `onnx` is not installed
             continue
         if line == "verify damaged":
             copy_damaged(Path("store"), Path("damaged"))
@@ -118,7 +127,7 @@ def test_json_of_every_command_has_the_keys_of_the_page(tmp_path, monkeypatch, c
         code, said = int(left.value.code or 0), capsys.readouterr()
         assert said.out.count("\n") == 1, (line, said.out, said.err)
         document = json.loads(said.out)
-        name = " ".join(line.split()[: 2 if line.startswith("import") else 1])
+        name = _name(line)
         keys = document.keys() - ALWAYS
         documented = page()[heading] - ({"row_count", "sampled"} - keys)
         result = not code or "problems" in document or "windows" in document
@@ -129,6 +138,11 @@ def test_json_of_every_command_has_the_keys_of_the_page(tmp_path, monkeypatch, c
         if keys != (documented if result else set()):
             wrong.append((line, keys ^ documented))
     assert not wrong
+
+
+def _name(line: str) -> str:
+    """The command of a line: two words where the first is a group."""
+    return " ".join(line.split()[: 1 + line.startswith(("import", "teachers"))])
 
 
 def copy_damaged(store: Path, place: Path) -> None:

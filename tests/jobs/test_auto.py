@@ -169,5 +169,5 @@ def test_the_command_says_what_it_chose(root):
 
 
 def test_a_recipe_that_nobody_has_is_refused(root):
-    with pytest.raises(UsageError, match="no recipe 'automatic': give a YAML file or one of ced, none, wave"):
+    with pytest.raises(UsageError, match="no recipe 'automatic': give a YAML file or one of ced, gentle, none, wave"):
         built(root, recipe="automatic")

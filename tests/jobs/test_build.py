@@ -360,7 +360,7 @@ def test_a_failed_clip_does_not_change_the_others(audio):
 
 def test_dry_run_writes_nothing_and_says_what_would_be_done(audio):
     (audio / "audio" / "text.wav").write_text("no audio")
-    said = dry_run(prepare(options(audio)))
+    said = dry_run(prepare(options(audio))).render()
     assert not (audio / "store").exists()
     for line in ("clips      21", "63 in all, in 3 blocks", "python:tones:plain", "1 files cannot be read", "text.wav"):
         assert line in said
@@ -375,6 +375,6 @@ def test_status_counts_blocks(audio):
 
 
 def test_the_default_shard_suits_the_number_of_clips():
-    assert [default_shard_clips(n) for n in (1, 320, 400, 8192, 2_000_000)] == [8, 16, 16, 256, 4096]
+    assert [default_shard_clips(n) for n in (1, 320, 400, 8192, 2_000_000)] == [64, 64, 64, 512, 4096]
     for clips in (300, 1000, 50_000):
         assert 15 <= clips / default_shard_clips(clips) <= 60

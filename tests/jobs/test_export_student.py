@@ -18,12 +18,16 @@ from click.testing import CliRunner
 
 from logitstore.cli.export_student import export_student_command
 from logitstore.cli.main import cli
-from logitstore.errors import MissingExtraError, ModelOutputError, RunError
+from logitstore.errors import MissingExtraError, ModelOutputError, RunError, TeacherError
 from logitstore.jobs.export_student import ExportOptions, export_student
 from logitstore.models.registry import build
 from logitstore.models.tagger import probabilities
 from logitstore.training.runs import load_run, save_run
+from logitstore.views.ops.base import Place
+from logitstore.views.recipe import draw, load_recipe
+from logitstore.views.recipe import masks as masks_of
 from students import export
+from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
@@ -37,6 +41,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mobile": ("sigmoid", {"width": 0.05}),
     "ced-tiny": ("sigmoid", {"dim": 32, "depth": 1, "heads": 2, "frames": 96}),
 }
+#: Whose files take waveforms alone; those of the others take masks too.
+UNMASKED = "cnn6"
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,7 +83,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     def make(name: str) -> tuple[str, Path]:
         folder = tmp_path_factory.mktemp(name)
         run = _run(folder / "run", name)
-        found = export_student(ExportOptions(run=run, out=str(folder / "model.onnx")))
+        found = export_student(ExportOptions(run=run, out=str(folder / "model.onnx"), masks=name != UNMASKED))
         assert found.files[0].agreement.largest < 1e-4
         assert len(found.files[0].agreement.batches) >= 6
         return run, folder / "model.onnx"
@@ -102,11 +108,52 @@ def test_an_exported_student_is_a_teacher_that_says_what_the_run_says(exported: 
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
         answers.append(found)
     assert float(torch.cat(answers).std(dim=0).max()) > 0.02  # not one answer for everything
+    assert teacher.takes_masks == (name != UNMASKED)
     assert sorted(path.name for path in file.parent.iterdir()) == ["model.onnx", "model.onnx.json", "run"]
     content = file.read_bytes()
     assert str(Path(__file__).parents[2]).encode() not in content
     with pytest.raises(ModelOutputError, match="failed on a batch"):
         teacher.probabilities(torch.zeros(2, export.shortest(model) - 1), None)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != UNMASKED])
+def test_a_file_that_takes_masks_hears_what_the_run_hears(exported: Any, name: str) -> None:
+    run, file = exported(name)
+    model, teacher = load_run(run).model, load_teacher(f"onnx:{file}")
+    recipe, place = load_recipe("ced"), Place(32000, 16000)
+    Ensemble([teacher], sample_rate=16000).check(recipe, 2.0)
+    keys = [(f"{number}.wav", 0, 32000) for number in range(24)]
+    drawn = draw(recipe, seed=7, keys=keys, view=0, lengths=np.full(24, 32000), place=place)
+    waveforms, masks = _sounds(24, 32000, seed=3), masks_of(recipe, drawn)
+    assert masks is not None
+    with torch.inference_mode():
+        expected = probabilities(model(waveforms, masks.to("cpu")), model.scores)
+        unmasked = probabilities(model(waveforms), model.scores)
+    torch.testing.assert_close(teacher.probabilities(waveforms, masks), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(teacher.probabilities(waveforms, None), unmasked, rtol=0, atol=1e-4)
+    assert float((expected - unmasked).abs().max()) > 0.01
+
+
+def test_a_file_needs_no_sidecar_and_none_may_contradict_it(tmp_path: Path, exported: Any) -> None:
+    run, file = exported("cnn4")
+    alone = tmp_path / "student.onnx"
+    alone.write_bytes(file.read_bytes())
+    with_sidecar, teacher = load_teacher(f"onnx:{file}"), load_teacher(f"onnx:{alone}")
+    assert teacher.contract == with_sidecar.contract
+    assert teacher.contract.front_end == load_run(run).model.front_end.to_dict()
+    assert teacher.contract.fill == {"stage": load_run(run).model.fill_stage, "value": 0.0}
+    beside = tmp_path / "student.onnx.json"
+    beside.write_text(json.dumps({"clip_seconds": 4, "licence": "CC BY-NC 4.0", "hop_seconds": None}))
+    said = load_teacher(f"onnx:{alone}").contract
+    assert (said.trained_seconds, said.licence, said.non_commercial) == (4.0, "CC BY-NC 4.0", True)
+    for key, value, found in (
+        ("sample_rate", 8000, "sample_rate 8000 and the model itself 16000"),
+        ("classes", ["high", "low", "noise"], r"3 names \(high, low, noise\) and the model itself 3 names \(low"),
+        ("output", "logits", "output 'logits' and the model itself 'probabilities'"),
+    ):
+        beside.write_text(json.dumps({key: value}))
+        with pytest.raises(TeacherError, match=rf"{found}.*take '{key}' out of the sidecar"):
+            load_teacher(f"onnx:{alone}")
 
 
 def test_a_long_clip_is_cut_in_the_graph_as_the_model_cuts_it(exported: Any) -> None:
@@ -142,11 +189,11 @@ def test_8_bits_of_convolutions_are_measured_on_audio_and_their_cost_is_said(
     tmp_path: Path, exported: Any, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, file = exported("cnn4")
-    monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
+    monkeypatch.setattr(export, "graph_of", lambda *_: onnx.load(file))
     out = tmp_path / "new" / "student.onnx"
     arguments = [
         run, "--out", str(out), "--int8", "--eval", str(labelled / "labels.csv"), "--audio-root", str(labelled),
-        "--label-column", "label", "--eval-where", "fold > 0", "--clip-seconds", "0.5",
+        "--label-column", "label", "--eval-where", "fold > 0", "--clip-seconds", "0.5", "--masks",
     ]  # fmt: skip
     told = CliRunner().invoke(export_student_command, [*arguments, "--json"], catch_exceptions=False)
     found = json.loads(told.stdout)
@@ -188,7 +235,7 @@ def test_8_bits_of_convolutions_are_measured_on_audio_and_their_cost_is_said(
 
 def test_8_bits_of_a_transformer_need_no_audio(tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run, file = exported("ced-tiny")
-    monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
+    monkeypatch.setattr(export, "graph_of", lambda *_: onnx.load(file))
     out = tmp_path / "student.onnx"
     told = CliRunner().invoke(export_student_command, [run, "--out", str(out), "--int8"], catch_exceptions=False)
     lines = told.stdout.splitlines()
@@ -218,7 +265,7 @@ def test_a_file_that_says_something_else_is_never_put_in_place(
     tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, file = exported("cnn4")
-    monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
+    monkeypatch.setattr(export, "graph_of", lambda *_: onnx.load(file))
     other = load_run(run)
     with torch.no_grad():
         other.model.output.bias.add_(torch.tensor([0.0, 0.001, 0.0]))  # type: ignore[union-attr, operator]
@@ -250,7 +297,7 @@ def test_what_cannot_be_exported_is_one_clear_line(
         with pytest.raises(RunError, match=message) as caught:
             export_student(replace(asked, **changes))
         assert "\n" not in str(caught.value)
-    monkeypatch.setattr(export, "graph_of", lambda _: onnx.load(file))
+    monkeypatch.setattr(export, "graph_of", lambda *_: onnx.load(file))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RunError, match="cannot be written: "):
         export_student(replace(asked, out=str(tmp_path / "file" / "student.onnx")))

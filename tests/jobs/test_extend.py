@@ -227,7 +227,7 @@ def test_jobs_that_build_ranges_of_shards_fill_one_store(root):
 def test_ranges_of_shards_of_an_extension(root):
     built(root, shard_clips=4)
     prepared = prepare_extend(more(root))
-    assert dry_run(prepared).startswith("shards     3 to 4, in clips/00001.parquet\nclips      8,")
+    assert dry_run(prepared).render().startswith("shards     3 to 4, in clips/00001.parquet\nclips      8,")
     assert extend(more(root, shards="4:5")).missing == 1
     assert extend(more(root, shards="3:4")).missing == 0
     commits = [json.loads(p.read_bytes()) for p in sorted((root / "store" / "commits").iterdir())]

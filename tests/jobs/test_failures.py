@@ -359,7 +359,7 @@ def test_a_teacher_is_refused_by_name_at_its_first_batch_before_anything_is_writ
     ("teachers", "said"),
     [
         (["distribution"], "teacher 'python:odd:distribution' states sigmoid scores, and those of every .* sum to 1"),
-        (["twice"], "teacher 'python:odd:twice': all scores of its first batch lie between 0.5 and 0.7311"),
+        (["twice"], "teacher 'python:odd:twice' gives scores that all lie between 0.5 and 0.7311 in its first batch"),
         (["drops"], r"teacher 'python:odd:drops' was asked the same batch twice, .* answers are up to 0.\d+ apart"),
         (["again", "again"], "teacher 'python:odd:again' is given twice; an ensemble of both costs twice"),
         (["again", "plain"], "teacher 'python:odd:plain' has the same weights as 'python:odd:again'"),

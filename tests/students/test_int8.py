@@ -104,7 +104,7 @@ def test_every_layer_has_8_bit_weights_whatever_the_number_of_classes(name: str,
     method = int8.method_for(content)
     assert method == int8.method_for(graph(LAYERS[name], 3))
     assert method == (int8.STATIC if name.startswith("convolutions") else int8.DYNAMIC)
-    small = int8.quantised(content, method, [sound(seed) for seed in range(4)])
+    small = int8.quantised(content, method, [{INPUT: sound(seed)} for seed in range(4)])
     floats = [
         weight.name
         for weight in onnx.load_from_string(small).graph.initializer

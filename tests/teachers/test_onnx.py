@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from logitstore.errors import TeacherError
-from logitstore.views.recipe import load_recipe
+from logitstore.errors import ModelOutputError, TeacherError
+from logitstore.views.recipe import Masks, load_recipe
+from teachers.contract import Window
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 from teachers.specs.onnx import external_files
@@ -79,10 +81,110 @@ def test_the_digest_follows_the_weights(tmp_path: Path) -> None:
     assert one.digest == load_teacher(_save(tmp_path / "3.onnx")).digest
 
 
-def test_a_fixed_length_is_said(tmp_path: Path) -> None:
-    teacher = load_teacher(_save(tmp_path / "model.onnx", samples=16000))
-    with pytest.raises(TeacherError, match=r"takes exactly 16000 samples at 16000 Hz and a view has 1600; .* 1$"):
+def test_a_model_of_one_length_hears_windows(tmp_path: Path) -> None:
+    teacher = load_teacher(_save(tmp_path / "model.onnx", samples=700))
+    assert teacher.contract.window == Window(samples=700, hop=700)
+    waveforms = _waveforms()
+    windows = torch.cat([waveforms, torch.zeros(3, 500)], dim=1).reshape(3, 3, 700)  # the last one filled up
+    expected = torch.stack([_expected(windows[:, number]) for number in range(3)]).mean(dim=0)
+    torch.testing.assert_close(teacher.probabilities(waveforms, None), expected)
+    shorter = torch.cat([waveforms[:, :300], torch.zeros(3, 400)], dim=1)
+    torch.testing.assert_close(teacher.probabilities(waveforms[:, :300], None), _expected(shorter))
+
+
+def test_windows_hop_pool_and_leave_out_a_rest_as_the_sidecar_says(tmp_path: Path) -> None:
+    waveforms = _waveforms()
+    windows = F.pad(waveforms, (0, 200)).unfold(1, 600, 300)  # (B, 5, 600)
+    said = torch.stack([_expected(windows[:, at]) for at in range(windows.shape[1])], dim=1)
+    file, hop, least = tmp_path / "model.onnx", 300 / 16000, 500 / 16000
+    for batch in ("clips", 1, 2):
+        teacher = load_teacher(_save(file, samples=600, batch=batch, hop_seconds=hop, least_seconds=least))
+        assert teacher.contract.window == Window(samples=600, hop=300, least=500)
+        torch.testing.assert_close(teacher.probabilities(waveforms, None), said[:, :4].mean(dim=1))
+    loudest = load_teacher(_save(file, samples=600, hop_seconds=hop, pooling="max"))
+    torch.testing.assert_close(loudest.probabilities(waveforms, None), said.amax(dim=1))
+    asked = load_teacher(_save(file, window_seconds=600 / 16000))  # of a model of any length
+    torch.testing.assert_close(asked.probabilities(waveforms, None), said[:, [0, 2, 4]].mean(dim=1))
+    for wrong, message in (
+        ({"samples": 600, "window_seconds": 1}, r"takes 600 samples \(0\.0375 s at 16,000 Hz\) .* window_seconds 1,"),
+        ({"samples": 600, "hop_seconds": 1}, r"hop_seconds is 1; allowed is up to its window, 0\.0375 s"),
+        ({"least_seconds": 1}, "hears any length as a whole; say window_seconds with least_seconds"),
+        ({"pooling": "median"}, "the pooling is 'median'; allowed are 'mean' and 'max'"),
+    ):
+        with pytest.raises(TeacherError, match=message):
+            load_teacher(_save(file, **wrong))
+
+
+def _save_masked(file: Path, samples: Any = "samples", **sidecar: Any) -> str:
+    """Three numbers: where the mask begins in seconds, up to what it reaches in 100 kHz, the sum of what was heard."""
+    helper, kinds, array = onnx.helper, onnx.TensorProto, onnx.numpy_helper.from_array
+    ends = np.array([[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1e-5, 0]], dtype=np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["waveforms", "axis"], ["sum"], keepdims=0),
+            helper.make_node("MatMul", ["sum", "third"], ["heard"]),
+            helper.make_node("MatMul", ["masks", "ends"], ["masked"]),
+            helper.make_node("Add", ["masked", "heard"], ["scores"]),
+        ],
+        "masked",
+        [
+            helper.make_tensor_value_info("waveforms", kinds.FLOAT, ["clips", 1, samples]),
+            helper.make_tensor_value_info("masks", kinds.FLOAT, ["clips", 4]),
+        ],
+        [helper.make_tensor_value_info("scores", kinds.FLOAT, ["clips", 3])],
+        [array(np.array([2]), "axis"), array(np.array([[0, 0, 1]], dtype=np.float32), "third"), array(ends, "ends")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
+    file.with_name(file.name + ".json").write_text(json.dumps(SIDECAR | sidecar), encoding="utf-8")
+    return f"onnx:{file}"
+
+
+def test_a_second_input_takes_masks_in_seconds_and_hz(tmp_path: Path) -> None:
+    teacher = load_teacher(_save_masked(tmp_path / "model.onnx"))
+    assert teacher.takes_masks
+    Ensemble([teacher], sample_rate=16000).check(load_recipe("ced"))
+    ends = np.array([[0.02, 0.08, 100, 3000], [0, 0, 0, 0], [0.05, 0.06, 0, 0]])
+    masks, waveforms = Masks(*ends.T), _waveforms()
+    expected = torch.from_numpy(np.stack([ends[:, 0], ends[:, 3] / 1e5, waveforms.sum(dim=1)], axis=1)).float()
+    torch.testing.assert_close(teacher.probabilities(waveforms, masks), expected)
+    torch.testing.assert_close(teacher.probabilities(waveforms, masks.to("cpu")), expected)
+    nothing = teacher.probabilities(waveforms, None)
+    torch.testing.assert_close(nothing, expected * torch.tensor([0, 0, 1]))
+    windows = load_teacher(_save_masked(tmp_path / "model.onnx", samples=800)).probabilities(waveforms, masks)
+    expected[:, 0] -= 0.025  # the second of two windows begins at .05 s
+    expected[:, 2] /= 2
+    torch.testing.assert_close(windows, expected)
+
+
+def test_inputs_and_answers_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    for shape, message in (
+        (
+            ["clips", 64, "frames"],
+            r"takes an input of shape \['clips', 64, 'frames'\].*a model of spectrograms is none",
+        ),
+        (["clips", 1, "frames"], r"answers frame by frame, \['clips', 1, 'frames'\].*\"pooling\": \"mean\" or \"max\""),
+        (["clips", 7], r"gives scores of shape \['clips', 7\] and its sidecar names 3 classes"),
+    ):
+        with pytest.raises(TeacherError, match=message):
+            load_teacher(_save_same(file, shape))
+    teacher = load_teacher(_save_same(file, ["clips", "samples"]))
+    with pytest.raises(
+        ModelOutputError, match=r"gave scores of shape \(3, 1600\) for 3 clips; \(clips, 3 classes\) are"
+    ):
         teacher.probabilities(_waveforms(), None)
+    frames = load_teacher(_save_same(file, ["clips", "frames", 1], classes=["loud"], pooling="max"))
+    torch.testing.assert_close(frames.probabilities(_waveforms(), None), _waveforms().amax(dim=1, keepdim=True))
+    assert frames.contract.pooling == "max"
+
+
+def _save_same(file: Path, shape: list[Any], **sidecar: Any) -> str:
+    """A model that gives what it takes."""
+    given, said = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("in", "out"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["in"], ["out"])], "same", [given], [said])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), file)
+    file.with_name(file.name + ".json").write_text(json.dumps(SIDECAR | sidecar), encoding="utf-8")
+    return f"onnx:{file}"
 
 
 def test_files_that_are_not_what_the_spec_says(tmp_path: Path) -> None:
@@ -191,13 +293,6 @@ def test_a_cache_that_links_model_and_tensors_to_one_folder_is_read(tmp_path: Pa
         (tmp_path / "snapshot" / name).symlink_to(tmp_path / "contents" / name)
     found = external_files(tmp_path / "snapshot" / "model.onnx", "onnx:model.onnx")
     assert found == [tmp_path / "snapshot" / "weights.bin"]
-
-
-def test_a_fixed_length_is_held_against_the_views(tmp_path: Path) -> None:
-    ensemble = Ensemble([load_teacher(_save(tmp_path / "model.onnx", samples=16000))], sample_rate=16000)
-    ensemble.check(load_recipe("wave"), 1.0)
-    with pytest.raises(TeacherError, match=r"takes views of exactly 1 s and these have 10 s; choose --clip-seconds 1"):
-        ensemble.check(load_recipe("wave"), 10.0)
 
 
 def test_the_order_of_a_members_classes_stands_in_its_contract(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from logitstore.models.registry import build
 from logitstore.training.runs import save_run
 from logitstore.views.recipe import Masks, load_recipe, parse_recipe
 from logitstore.views.render import resample
-from teachers.contract import Contract
+from teachers.contract import Contract, Window
 from teachers.ensemble import Ensemble, load_ensemble
 from teachers.registry import load_teacher
 from teachers.teacher import Teacher
@@ -88,8 +88,88 @@ def test_a_named_subset_lets_other_class_lists_together() -> None:
     teachers = [Fixed([0.1, 0.2, 0.3]), Fixed([0.9, 0.3, 0.1], classes="zca")]
     ensemble = Ensemble(teachers, classes=("c", "a"), sample_rate=16000)
     torch.testing.assert_close(ensemble.probabilities(WAVEFORMS, None)[0], torch.tensor([0.3, 0.1]))
-    with pytest.raises(TeacherError, match=r"'fixed:zca' .*1 missing \('b'\) and 1 extra \('z'\)"):
+    with pytest.raises(TeacherError, match=r"no teacher knows 'y' \(1 of the 2 classes"):
+        Ensemble(teachers, classes=("c", "y"), sample_rate=16000)
+
+
+def test_a_class_is_averaged_over_the_teachers_that_know_it() -> None:
+    teachers = [Fixed([0.1, 0.2, 0.3]), Fixed([0.9, 0.3, 0.1], classes="zca")]
+    ensemble = Ensemble(teachers, weights=[3, 1], sample_rate=16000)
+    assert ensemble.classes == ("a", "b", "c", "z")
+    mean, members = ensemble.probabilities(WAVEFORMS, None, members=True)
+    torch.testing.assert_close(mean[0], torch.tensor([0.1, 0.2, 0.3, 0.9]))
+    assert members[:, 0].tolist() == pytest.approx(np.array([[0.1, 0.2, 0.3, 0.0], [0.1, 0.0, 0.3, 0.9]]))
+    assert [known.tolist() for known in ensemble.known] == [[True, True, True, False], [True, False, True, True]]
+    assert [each["contract"].get("knows") for each in ensemble.describe()] == [[[0, 3]], [[0, 1], [2, 4]]]
+    (said,) = [note for note in ensemble.notes if "join" in note]
+    assert "join to 4 (3 of 'fixed:abc', 3 of 'fixed:zca'), 2 of which every teacher knows" in said
+    logits = Ensemble(teachers, average="logit", sample_rate=16000).probabilities(WAVEFORMS, None)
+    torch.testing.assert_close(logits[0], torch.tensor([0.1, 0.2, 0.3, 0.9]))
+
+
+def test_common_keeps_what_every_teacher_knows() -> None:
+    teachers = [Fixed([0.1, 0.2, 0.3]), Fixed([0.9, 0.5, 0.1], classes="zca")]
+    ensemble = Ensemble(teachers, classes="common", sample_rate=16000)
+    assert ensemble.classes == ("a", "c")
+    torch.testing.assert_close(ensemble.probabilities(WAVEFORMS, None)[0], torch.tensor([0.1, 0.4]))
+    assert not [note for note in ensemble.notes if "join" in note]
+    with pytest.raises(TeacherError, match="not one class in common"):
+        Ensemble([Fixed([0.1] * 3), Fixed([0.1] * 2, classes="xy")], classes="common", sample_rate=16000)
+
+
+def test_unequal_softmax_vocabularies_have_no_mean() -> None:
+    teachers = [Fixed([0.1, 0.2, 0.7], scores="softmax"), Fixed([0.8, 0.2], classes="ab", scores="softmax")]
+    with pytest.raises(TeacherError, match=r"'fixed:ab' .* lacks 1 of the 3 classes .* 'c'.*--classes common"):
         Ensemble(teachers, sample_rate=16000)
+    with pytest.raises(TeacherError, match=r"'fixed:ab' .* lacks 1 of the 2 classes"):
+        Ensemble(teachers, classes=("a", "c"), sample_rate=16000)
+    assert Ensemble(teachers, classes="common", sample_rate=16000).classes == ("a", "b")
+
+
+def test_vocabularies_join_by_mid_before_the_name() -> None:
+    table = audioset()
+    names, mids = Fixed([0.2] * 2), Fixed([0.4] * 2)
+    names.restate(classes=(table[0].display_name, table[5].display_name))
+    mids.restate(classes=("spoken", "my own"), mids=(table[0].mid, None))
+    ensemble = Ensemble([names, mids], sample_rate=16000)
+    assert ensemble.classes == (table[0].display_name, table[5].display_name, "my own")
+    torch.testing.assert_close(ensemble.probabilities(WAVEFORMS, None)[0], torch.tensor([0.3, 0.2, 0.4]))
+    twin = Fixed([0.4] * 2)
+    twin.restate(classes=(table[0].display_name, "x"), mids=("/m/other", None))  # the name of another thing
+    assert Ensemble([names, twin], sample_rate=16000).classes[2] == f"{table[0].display_name} (/m/other)"
+
+
+@pytest.mark.parametrize(
+    ("samples", "starts"),
+    [(0, [0]), (15_600, [0]), (15_601, [0, 7680]), (80_000, [7680 * n for n in range(10)]),
+     (160_000, [7680 * n for n in range(20)])],
+)  # fmt: skip
+def test_windows_reach_to_the_end(samples: int, starts: list[int]) -> None:
+    assert Window(samples=15_600, hop=7680).starts(samples) == starts
+
+
+@pytest.mark.parametrize(("seconds", "windows"), [(1, 1), (3, 1), (4.4, 1), (4.5, 2), (6, 2), (9.1, 3)])
+def test_a_short_rest_is_left_out(seconds: float, windows: int) -> None:
+    assert len(Window(samples=144_000, hop=144_000, least=72_000).starts(round(48_000 * seconds))) == windows
+
+
+def test_a_module_of_one_length_hears_windows_and_their_masks(own_folder: Path) -> None:
+    Path("short.py").write_text(
+        "import torch\n"
+        "class Short(torch.nn.Module):\n"
+        "    classes, sample_rate, scores = ['a', 'b'], 100, 'sigmoid'\n"
+        "    window_seconds, hop_seconds, pooling, licence = 1.0, 0.5, 'max', 'MIT'\n"
+        "    def forward(self, waveforms, masks=None):\n"
+        "        assert waveforms.shape[1] == 100\n"
+        "        return torch.stack([waveforms.mean(1), masks.time_start.float().clamp(0, 1)], dim=1)\n"
+    )
+    teacher = load_teacher("python:short:Short")
+    assert teacher.contract.window == Window(samples=100, hop=50, pooling="max")
+    waveforms = torch.cat([torch.zeros(1, 100), torch.ones(1, 80)], dim=1)
+    said = teacher.probabilities(waveforms, Masks(*(np.full(1, value) for value in (1.5, 1.6, 0.0, 0.0))))
+    assert said.tolist() == [[pytest.approx(0.8), 1.0]]  # of windows from 0, 0.5 and 1 s on
+    assert teacher.contract.stored()["window"] == {"samples": 100, "hop": 50, "pooling": "max", "least": 1}
+    assert teacher.contract.stored()["licence"] == "MIT"
 
 
 def test_score_kinds_and_weights_are_checked() -> None:
@@ -303,8 +383,8 @@ def test_python_modules_that_are_not_teachers(module: str, rest: str, message: s
 
 def test_audioset_teachers_agree_by_any_column() -> None:
     teacher = Fixed([0.0] * 526 + [1.0])
-    teacher.classes = tuple(row.display_name for row in audioset())
+    teacher.restate(classes=tuple(row.display_name for row in audioset()))
     other = Fixed([1.0] + [0.0] * 526)
-    other.classes = tuple(row.mid for row in reversed(audioset()))
+    other.restate(classes=tuple(row.mid for row in reversed(audioset())))
     mean = Ensemble([teacher, other], sample_rate=16000).probabilities(WAVEFORMS, None)
     assert mean[0].nonzero().flatten().tolist() == [526]

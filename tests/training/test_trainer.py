@@ -232,7 +232,7 @@ def test_patience_ends_a_training_and_keeps_its_best_weights(root, tmp_path):
 def test_labels_can_decide_what_is_best(root, tmp_path):
     trained = learn(
         root, tmp_path / "run", average_best=1, select_by="mAP", eval_manifest=str(root / "labels.csv"),
-        label_column="label", eval_every=1, epochs=3,
+        label_column="label", eval_every=1, epochs=3, hold_out=0,
     )  # fmt: skip
     epochs = [record for record in log_of(tmp_path / "run") if record["event"] == "epoch"]
     assert trained.result.averaged[0]["mAP"] == max(record["mAP"] for record in epochs)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logitstore.errors import UsageError
-from logitstore.views.mel import CED, FrontEnd, LogMel, apply_masks, band_mask, time_mask
+from logitstore.views.mel import CED, Centers, FrontEnd, LogMel, apply_masks, band_mask, time_mask
 from logitstore.views.ops import mel_step_hz
 from logitstore.views.recipe import Masks
 from tests.references import log_mel
@@ -143,6 +143,28 @@ def test_masks_fill_rows_and_columns_and_nothing_else() -> None:
     assert torch.equal(apply_masks(features, CED, masks.to("cpu"), -3.0), expected)
     assert apply_masks(features, CED, None, -3.0) is features
     assert bool((features == 7.0).all())
+
+
+@pytest.mark.parametrize("front_end", [CED, PANNS, FrontEnd(sample_rate=22050, hop_length=441, center=False)], ids=str)
+def test_masks_by_centres_in_float32_hide_what_the_front_end_hides(front_end: FrontEnd) -> None:
+    random = np.random.default_rng(0)
+    features = torch.ones(200, front_end.n_mels, 900)
+    ticks = np.sort(random.integers(0, 900, (200, 2)), axis=1) / 100
+    hertz = np.sort(random.uniform(0, front_end.f_max, (200, 2)), axis=1)
+    masks = Masks(*ticks.T, *hertz.T)
+    expected = apply_masks(features, front_end, masks, 0.0)
+    offset = 0 if front_end.center else front_end.n_fft / 2
+    seconds = (torch.arange(900) * front_end.hop_length + offset) / front_end.sample_rate
+    assert seconds.dtype == torch.float32
+    centers = Centers(seconds, torch.from_numpy(front_end.band_centers()))
+    assert torch.equal(apply_masks(features, centers, masks, 0.0), expected)
+    small = Masks(*(torch.from_numpy(ends).float() for ends in vars(masks).values()))  # as an ONNX file has them
+    assert torch.equal(apply_masks(features, front_end, small, 0.0), expected)
+    assert 0.2 < float(expected.mean()) < 0.8
+    with pytest.raises(UsageError, match=r"centres of frames of shape \(7,\); 900 numbers are due"):
+        apply_masks(features, Centers(seconds[:7], hertz), masks, 0.0)
+    with pytest.raises(UsageError, match=r"3 centres for \d+ bands; features are \(clips, bands, frames\)"):
+        apply_masks(features, Centers(seconds, [1.0, 2.0, 3.0]), masks, 0.0)
 
 
 def test_a_front_end_survives_json_and_refuses_nonsense() -> None:

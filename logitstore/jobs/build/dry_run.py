@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from logitstore.jobs.build.block import BlockPlan, block_draws
+from logitstore.jobs.survival import Survival, of_build
 from logitstore.store.format.basis import FRAME_COMPONENTS
 from logitstore.store.format.parts import Part
 from logitstore.store.format.relations import ARRAYS, RelationSpec, relation_sizes
@@ -25,8 +27,25 @@ _BYTES_AN_ARRAY = 400  # its metadata
 _ENTRY_BITS_OVERHEAD = 1.5  # bits a target that its class costs beside its value, in the base case
 
 
-def dry_run(job: Job) -> str:
-    """Lines that say what the build would do, and the problems that the scan found."""
+@dataclass(frozen=True)
+class Plan:
+    """What a build would do, in ``lines`` for people; ``survival`` is None under a recipe without ops, and where no
+    clip can be decoded."""
+
+    lines: list[str]
+    survival: Survival | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"dry_run": self.lines, "survival": None if self.survival is None else self.survival.to_dict()}
+
+    def render(self) -> str:
+        """The lines, and what of the teachers' answers survives the recipe."""
+        return in_lines([*self.lines, *([] if self.survival is None else self.survival.headed())])
+
+
+def dry_run(job: Job) -> Plan:
+    """What the build would do, the problems that the scan found, and what of the teachers' answers survives."""
     import torch
 
     from teachers.ensemble import load_ensemble
@@ -77,7 +96,8 @@ def dry_run(job: Job) -> str:
     lines += [f"           {path}" for path in unreadable[:10]]
     if len(unreadable) > 10:
         lines.append(f"           … and {len(unreadable) - 10} more")
-    return in_lines(lines)
+    survival = of_build(manifest, table, job.source, job.ensemble, job.workers)
+    return Plan(lines, survival)
 
 
 def _relation_sizes(spec: RelationSpec, widths: list[int], views: int, blocks: int) -> dict[str, int]:

@@ -10,15 +10,15 @@ import dataclasses
 from typing import Any, cast
 
 from logitstore.errors import MismatchError, UsageError
-from logitstore.jobs.build.job import Job, Progress, prepare, run
-from logitstore.jobs.imports.shared import IMPORTED
+from logitstore.jobs.build.dry_run import Plan
+from logitstore.jobs.build.dry_run import dry_run as describe
+from logitstore.jobs.build.job import BuildSummary, Job, Progress, prepare, run
 from logitstore.jobs.options import ExtendOptions, Extension
+from logitstore.store.format.manifest import IMPORTED, MERGED
 from logitstore.store.format.parts import next_part, plan_extension, read_parts
 from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store
 from logitstore.store.shards import number_ranges
-from logitstore.store.summary import BuildSummary
-from logitstore.texts import in_lines
 
 
 def prepare_extend(options: ExtendOptions) -> Job:
@@ -33,6 +33,11 @@ def prepare_extend(options: ExtendOptions) -> Job:
         raise MismatchError(
             f"{options.store} was imported, so its teachers cannot be asked; build another store and read both "
             "as one (--also)"
+        )
+    if manifest.device_kind == MERGED:
+        raise MismatchError(
+            f"{options.store} was merged; extend the stores that it was merged from, each with its own teachers, and "
+            "merge them again"
         )
     if len(options.teachers) != len(manifest.teachers):
         given, stored = len(options.teachers), len(manifest.teachers)
@@ -89,10 +94,8 @@ def extend(options: ExtendOptions, progress: Progress | None = None) -> BuildSum
     return run(prepare_extend(options), progress or Progress())
 
 
-def dry_run(job: Job) -> str:
-    """Lines that say what a prepared extension would do; nothing is written."""
-    from logitstore.jobs.build.dry_run import dry_run as describe
-
+def dry_run(job: Job) -> Plan:
+    """What a prepared extension would do; nothing is written."""
     shard_clips = job.manifest.shard_clips
     parts = read_parts(job.storage, shard_clips)
     skip_known = isinstance(job.options, Extension) and job.options.skip_known
@@ -100,10 +103,11 @@ def dry_run(job: Job) -> str:
     if fresh is not None:
         own = (*own, next_part(parts, fresh, "", shard_clips))
     if not own:
-        return in_lines([f"clips      none that {job.storage.location} does not have"])
+        return Plan([f"clips      none that {job.storage.location} does not have"], None)
     shards = number_ranges([shard for part in own for shard in part.shards(shard_clips)])
     told = dataclasses.replace(job, clip_table=own[-1].table)
-    return in_lines([f"shards     {shards}, in {', '.join(part.name for part in own)}", *describe(told).split("\n")])
+    plan = describe(told)
+    return Plan([f"shards     {shards}, in {', '.join(part.name for part in own)}", *plan.lines], plan.survival)
 
 
 def _views(store: Store) -> int:

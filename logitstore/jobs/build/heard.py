@@ -32,11 +32,12 @@ _SHOWN = 3  # files that an error names
 class Heard:
     """What the finished blocks of a store were made from, for its audio to be held against.
 
-    :param store: its manifest and blocks. :param audio: its clips. :param ask: its teachers.
+    :param store: its manifest and blocks. :param audio: its clips. :param ask: its teachers; None where they are not at
+        hand, and fingerprints alone are compared.
     :param source: what messages call the audio.
     """
 
-    def __init__(self, store: Piece, audio: ClipAudio, ask: Ask, pool: Executor | None, source: str) -> None:
+    def __init__(self, store: Piece, audio: ClipAudio, ask: Ask | None, pool: Executor | None, source: str) -> None:
         self.store, self.audio, self.ask, self.source = store, audio, ask, source
         self.renderer = Renderer(audio, store.manifest.recipe, store.manifest.place, pool=pool)
         self._checked: set[str] = set()
@@ -50,7 +51,9 @@ class Heard:
             return
         self._checked.add(commit.name)
         draws = {name: values.reshape(-1) for name, values in self._draws(commit).items()}
-        wrong = list(self._other_sounds(commit, Draws(draws))) or list(self._other_answers(commit, Draws(draws)))
+        wrong = list(self._other_sounds(commit, Draws(draws)))
+        if not wrong and self.ask is not None:
+            wrong = list(self._other_answers(commit, self.ask, Draws(draws)))
         if wrong:
             more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
             raise MismatchError(
@@ -84,16 +87,16 @@ class Heard:
             if different is not None:
                 yield f"{self._name(clip)}, view {stored.view}: {different}"
 
-    def _other_answers(self, commit: Commit, draws: Draws) -> Iterator[str]:
+    def _other_answers(self, commit: Commit, ask: Ask, draws: Draws) -> Iterator[str]:
         """Clips of which the teachers say otherwise than the store; none if they do not say the same twice."""
         at = (commit.readable[:, None] * commit.views + np.arange(commit.views)).reshape(-1)
         at = at[np.unique(np.linspace(0, len(at) - 1, min(self._batch, len(at))).astype(int))]
-        now, kept = self._said(commit, draws, at)
+        now, kept = self._said(commit, ask, draws, at)
         classes, probabilities = (stored.reshape(-1, stored.shape[2])[at[kept]] for stored in self._stored(commit))
         apart = self._apart(now, classes, probabilities)
         if not (apart > MOST_DIFFERENCE).any():
             return
-        again, _ = self._said(commit, draws, at)
+        again, _ = self._said(commit, ask, draws, at)
         if np.abs(again - now).max(initial=0.0) > MOST_DIFFERENCE:
             return
         for position in np.flatnonzero(apart > MOST_DIFFERENCE).tolist():
@@ -120,7 +123,7 @@ class Heard:
         more: F32 = np.maximum(apart, now.max(axis=1, initial=0.0) - least)
         return more
 
-    def _said(self, commit: Commit, draws: Draws, at: I64) -> tuple[F32, I64]:
+    def _said(self, commit: Commit, ask: Ask, draws: Draws, at: I64) -> tuple[F32, I64]:
         """What the teachers say of some views of a block, float32 (n, C), and which could be rendered, int64 (n,)."""
         import torch
 
@@ -130,5 +133,5 @@ class Heard:
         if not len(kept):
             return np.zeros((0, len(self.store.manifest.classes)), np.float32), kept
         masks = None if rendered.masks is None else rendered.masks[kept]
-        said = self.ask(rendered.waveforms[torch.from_numpy(kept)], masks, np.ones(len(kept), dtype=bool))
+        said = ask(rendered.waveforms[torch.from_numpy(kept)], masks, np.ones(len(kept), dtype=bool))
         return said.probabilities.cpu().numpy(), kept

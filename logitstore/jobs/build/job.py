@@ -21,11 +21,13 @@ from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
-from logitstore.errors import AudioError, UsageError
+from logitstore.errors import AudioError, ModelOutputError, UsageError
 from logitstore.jobs.build.block import BlockPlan, Said, make_block
 from logitstore.jobs.build.heard import Heard
+from logitstore.jobs.build.like import Like, as_like
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
+from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.models.machine import versions
 from logitstore.store import claims
 from logitstore.store.format import commits
@@ -36,10 +38,10 @@ from logitstore.store.format.manifest import FORMAT_VERSION, ROOT, Manifest, dec
 from logitstore.store.format.parts import Part
 from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece
-from logitstore.store.pieces import Pieces
+from logitstore.store.pieces import Failure, Pieces
 from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
 from logitstore.store.storage import Storage, open_storage
-from logitstore.store.summary import BuildSummary, summarise
+from logitstore.store.summary import Summary, summarise
 from logitstore.store.writer import StoreWriter
 from logitstore.views.ops import Place
 from logitstore.views.recipe import AUTO, Recipe, fitting, load_recipe
@@ -60,6 +62,8 @@ _LOST = "the claim of shard {} was lost: this process stood still for longer tha
 DEFAULT_TOPK = 20
 _ANY_RATE = 16_000
 _MOST_BLOCKS = 4
+_SURVIVAL_SHARE = 0.02  # of the views that a build made
+_LEAST_CLIPS = 16  # that tell anything of what survives
 
 
 @dataclass
@@ -70,6 +74,22 @@ class Progress:
     advance: Callable[[int], None] = lambda views: None
     failures: Callable[[int], None] = lambda count: None
     note: Callable[[str], None] = lambda message: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary(Summary):
+    """What a store holds after a build that made ``made_views`` of its views in ``seconds``.
+
+    ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
+    were asked for, which only ``--shards`` and sources of other parts leave. ``survival``: what of the teachers'
+    answers survives the recipe, where views were made and it has ops.
+    """
+
+    failures: list[Failure]
+    made_views: int
+    seconds: float
+    missing: int
+    survival: Survival | None = None
 
 
 @dataclass
@@ -87,6 +107,13 @@ class Job:
     notes: list[str] = field(default_factory=list)
     relator: Relator | None = None  # of a store that keeps relations, once its basis is known
     tried: Answer | None = None  # of the first batch, until that is asked about
+    like: Like | None = None  # the store whose clips and draws are this one's too
+
+    @property
+    def views(self) -> int:
+        """How many views every clip gets, as resolved from the options and the store of ``--like``."""
+        assert self.options.views is not None, "prepare resolves it"
+        return self.options.views
 
     def ask(self, waveforms: torch.Tensor, masks: Masks | None, heard: Bool | None = None) -> Said:
         """What the ensemble says; each member, and the relations of their features, where the store keeps them.
@@ -109,11 +136,12 @@ def prepare(options: BuildOptions) -> Job:
 
     :raises UsageError: anything in the options that cannot be right; see the subclasses.
     """
-    from logitstore.audio.sources import open_source
+    from logitstore.audio.sources import open_audio, open_source
     from logitstore.store.sql.tables import joined_names
 
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
+    options, like = as_like(options)
     relations = None
     if options.relations is not None:
         from logitstore.jobs.build.relate import relation_spec
@@ -123,7 +151,10 @@ def prepare(options: BuildOptions) -> Job:
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     storage = open_storage(options.out)
     stored = _stored_manifest(storage)
-    source = open_source(options.source, options.audio_root, ColumnNames.of(options))
+    if options.source:
+        source = open_source(options.source, options.audio_root, ColumnNames.of(options))
+    else:
+        source = open_audio(str(options.audio_root))
     seconds = options.clip_seconds or (stored.clip_seconds if stored is not None else None)
     ensemble, why = None, []
     if seconds is None:
@@ -132,10 +163,19 @@ def prepare(options: BuildOptions) -> Job:
         why = [f"views of {seconds:g} s, {reason}; --clip-seconds says otherwise"]
     if asked is not None:  # of any rate: what is known of the views is their length
         asked.check(Place(clip_samples(seconds, _ANY_RATE), _ANY_RATE))
-    clip_table = scan(
-        source, clip_seconds=seconds, where=options.where, workers=max(1, workers), taken=joined_names(asked)
-    )
-    notes = require_found(source, clip_table, options.source, options.audio_root) + why
+    notes = why
+    if options.source:
+        clip_table = scan(
+            source, clip_seconds=seconds, where=options.where, workers=max(1, workers), taken=joined_names(asked)
+        )
+        notes = require_found(source, clip_table, options.source, options.audio_root) + notes
+    if like is not None:
+        if options.source:
+            like, missing = like.of_source(clip_table)
+        else:
+            like, missing = like.of_audio(source, str(options.audio_root), max(1, workers))
+        notes += [*missing, *like.notes(options)]
+        clip_table = like.clips
 
     import torch  # takes seconds, so where it can be only now that the audio is what it should be
 
@@ -147,12 +187,14 @@ def prepare(options: BuildOptions) -> Job:
     sample_rate = ensemble.sample_rate
     samples = clip_samples(seconds, sample_rate)
     notes += _rate_notes(options, ensemble, stored)
-    recipe, chosen = _recipe(asked, ensemble, stored, Place(samples, sample_rate))
+    before = stored if stored is not None or like is None else like.manifest
+    recipe, chosen = _recipe(asked, ensemble, before, Place(samples, sample_rate))
     notes += chosen
     ensemble.check(recipe, seconds)
     if relations is not None:
         ensemble.require_features()
-    topk = min(DEFAULT_TOPK, len(ensemble.classes)) if options.topk is None else options.topk
+    usual = DEFAULT_TOPK if like is None else like.manifest.topk
+    topk = min(usual, len(ensemble.classes)) if options.topk is None else options.topk
     if topk > len(ensemble.classes):
         raise UsageError(
             f"--topk {topk} is more than the {len(ensemble.classes)} classes of the ensemble; "
@@ -173,7 +215,7 @@ def prepare(options: BuildOptions) -> Job:
         draw_columns=tuple(
             {"name": c.name, "low": c.low, "planes": c.planes} for c in columns_for(recipe.ranges(place))
         ),
-        seed=options.seed,
+        seed=options.seed or 0,
         sample_rate=sample_rate,
         clip_seconds=seconds,
         topk=topk,
@@ -186,7 +228,10 @@ def prepare(options: BuildOptions) -> Job:
         relations=relations,
         made_by=versions(),
     )
-    notes += [*ensemble.notes, *([said] if (said := alike(manifest, clip_table, options.views)) else [])]
+    notes += [
+        *ensemble.notes,
+        *([said] if (said := alike(manifest, clip_table, options.views or 1)) else []),
+    ]
     if stored is not None and stored.made_by != manifest.made_by:
         changed = [
             f"{name} {stored.made_by.get(name)} -> {version}"
@@ -194,7 +239,7 @@ def prepare(options: BuildOptions) -> Job:
             if stored.made_by.get(name) != version
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
-    return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes)
+    return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes, like=like)
 
 
 def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:
@@ -242,7 +287,8 @@ def _rate_notes(options: BuildOptions, ensemble: Ensemble, stored: Manifest | No
     """What is to be said of teachers that would hear more than views of this rate hold."""
     if isinstance(options, Extension):
         return []
-    return ensemble.unheard("which the store was begun with" if stored is not None else "as --sample-rate asks")
+    reason = "as the store of --like has" if options.like is not None else "as --sample-rate asks"
+    return ensemble.unheard("which the store was begun with" if stored is not None else reason)
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> BuildSummary:
@@ -259,21 +305,43 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
     store, made, missing = fill(job, progress)
+    kept = _survival(job, made, progress) if made else None
     return BuildSummary(
         **vars(summarise(store)),
         failures=store.failures(),
         made_views=made,
         seconds=time.monotonic() - began,
         missing=missing,
+        survival=kept,
     )
+
+
+def _survival(job: Job, made: int, progress: Progress) -> Survival | None:
+    """What of the teachers' answers survives the recipe, told from few views beside the ``made`` ones.
+
+    As many are asked about as are a batch, or ``_SURVIVAL_SHARE`` of those made where that is more. Op by op where that
+    is enough for it, and in any case where a teacher keeps too little: that is when one wants to know.
+    """
+    ops = len(job.manifest.recipe.ops)
+    room = max(job.manifest.batch_size, int(made * _SURVIVAL_SHARE))
+    by_op = room // (2 + ops) >= _LEAST_CLIPS
+    clips = min(CLIPS, room // (2 + ops) if by_op else max(1, min(room // 2, _LEAST_CLIPS)))
+    try:
+        return of_build(job.manifest, job.clip_table, job.source, job.ensemble, job.workers, clips=clips, by_op=by_op)
+    except ModelOutputError as error:  # of sounds that the store does not hold, which is whole
+        progress.note(f"what survives recipe {job.manifest.recipe.name!r} cannot be told: {error}")
+        return None
 
 
 def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     """Make what a store lacks: the store, how many views were made, and how many blocks are still missing."""
     options = job.options
     told = len(job.ensemble.notes)
+    called = named(options.source or str(options.audio_root))
     begun = not isinstance(options, Extension) and bool(commits.spans(job.storage))
     job.tried = try_out(options, job.manifest, job.source, job.clip_table, job.ensemble, begun=begun)
+    if job.like is not None:
+        job.like.require_heard(job.source, called)
     writer = _open(job)
     manifest = writer.manifest
     for note in (*job.notes, *job.ensemble.notes[told:]):
@@ -282,10 +350,8 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
     audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache)
     known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
-    total = sum(len(writer.clips_of(shard)) for shard in chosen) * options.views
-    done = sum(
-        c.clips * (min(c.view_stop, options.views) - c.view_start) for c in known if c.view_start < options.views
-    )
+    total = sum(len(writer.clips_of(shard)) for shard in chosen) * job.views
+    done = sum(c.clips * (min(c.view_stop, job.views) - c.view_start) for c in known if c.view_start < job.views)
     progress.start(done, total)
     progress.failures(sum(len(c.failed) for c in known))
     made = 0
@@ -297,7 +363,8 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                 manifest.relations, job.ensemble, writer, audio, pool, strict=options.strict, note=progress.note
             )
         stored_views = Piece(job.storage, manifest, writer.root_digest)
-        heard = Heard(stored_views, audio, job.ask, pool, named(options.source))
+        heard = Heard(stored_views, audio, job.ask, pool, called)
+        heard_before = None if job.like is None else job.like.heard(job.source, pool, called)
         if isinstance(options, Extension) and options.skip_known:
             for commit in _given_again(job, writer):
                 heard.check(commit)
@@ -306,7 +373,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
             moved = False
             stored = commits.spans(job.storage)
             for shard in sorted(waiting):
-                if not missing_views(stored.get(shard, ()), options.views):
+                if not missing_views(stored.get(shard, ()), job.views):
                     waiting.discard(shard)
                     continue
                 if not claimer.take(shard):
@@ -315,7 +382,10 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                 try:
                     for commit in commits.read_all(job.storage, shard)[:1]:
                         heard.check(commit)
-                    for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), options.views):
+                    if job.like is not None and heard_before is not None:
+                        for commit in job.like.of_shard(shard)[:1]:
+                            heard_before.check(commit)
+                    for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), job.views):
                         plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
                         content = make_block(
                             manifest, writer.part_of(shard), plan, audio, job.ask,
@@ -342,7 +412,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
     store = Pieces([Piece(job.storage, manifest, writer.root_digest)])
-    missing = unfinished_shards(store.commits, writer.shards, max(options.views, store.views))
+    missing = unfinished_shards(store.commits, writer.shards, max(job.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
     return store, made, len(missing)
@@ -437,6 +507,8 @@ def _open(job: Job) -> StoreWriter:
     options = job.options
     if isinstance(options, Extension):
         return StoreWriter.extend(job.storage, job.manifest, job.clip_table, options.skip_known)
+    if job.like is not None:
+        return StoreWriter.open_like(job.storage, job.manifest, job.like.contents(), job.like.own)
     return StoreWriter.open(job.storage, job.manifest, job.clip_table)
 
 
@@ -444,7 +516,7 @@ def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[P
     """The source's parts; of a build, also those other parts that lack views and that its audio holds whole."""
     if isinstance(job.options, Extension) or len(writer.own) == len(writer.parts):
         return list(writer.own)
-    unfinished = set(unfinished_shards(commits.read_all(job.storage), writer.shards, job.options.views))
+    unfinished = set(unfinished_shards(commits.read_all(job.storage), writer.shards, job.views))
     own = {part.name for part in writer.own}
     chosen = []
     for part in writer.parts:
@@ -456,7 +528,7 @@ def _parts_to_build(job: Job, writer: StoreWriter, progress: Progress) -> list[P
                 continue
             progress.note(
                 f"{part.name} of the store lacks views of clips that this source does not have; "
-                f"add them with: logitstore extend {job.storage.location} ITS_SOURCE --views {job.options.views} …"
+                f"add them with: logitstore extend {job.storage.location} ITS_SOURCE --views {job.views} …"
             )
     return chosen
 

@@ -64,6 +64,8 @@ def try_out(
     :raises AudioError: not one clip of the source can be decoded.
     :raises ModelOutputError: a teacher failed, or gave no probabilities; the clip is named.
     """
+    from teachers import checks
+
     audio = ClipAudio(source, clip_table, manifest.sample_rate)
     reasons: dict[int, AudioError] = {}
     part = Part("", "", clip_table, 0, 0)
@@ -79,14 +81,15 @@ def try_out(
                         return None
                     else:
                         with naming(audio, plan, done):
-                            outputs = ensemble.try_out(
-                                batch.waveforms, batch.masks, features=manifest.relations is not None,
+                            outputs = checks.try_out(
+                                ensemble, batch.waveforms, batch.masks, features=manifest.relations is not None,
                                 heard=batch.readable,
                             )  # fmt: skip
                         return Answer(batch.waveforms, batch.masks, outputs)
                     done += len(batch.waveforms)
     raise none_decodes(
-        [(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())], named(options.source)
+        [(audio.place(clip), str(error)) for clip, error in sorted(reasons.items())],
+        named(options.source or str(options.audio_root)),
     )
 
 
@@ -110,7 +113,7 @@ def _plans(options: BuildOptions, manifest: Manifest, clips: int) -> Iterator[Bl
     first = int(low) if low.isdecimal() and not isinstance(options, Extension) else 0
     for shard in (*shards[first:], *shards[:first]):
         stop = min((shard + 1) * manifest.shard_clips, clips)
-        yield BlockPlan(shard, range(shard * manifest.shard_clips, stop), 0, options.views)
+        yield BlockPlan(shard, range(shard * manifest.shard_clips, stop), 0, options.views or 1)
 
 
 def alike(manifest: Manifest, clip_table: pa.Table, views: int) -> str | None:

@@ -17,7 +17,7 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import Targets, columns_for
-from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.format.manifest import FORMAT_VERSION, IMPORTED, Manifest, Member
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Failure, Pieces
 from logitstore.store.storage import Storage
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from logitstore.audio.source import Source
 
 
-#: What an imported store's manifest has for its device and precision: nobody said.
-IMPORTED = "imported"
 _WAIT_SECONDS = 0.5
 
 

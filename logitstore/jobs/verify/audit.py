@@ -19,13 +19,12 @@ from logitstore.arrays import U8
 from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError, NotAStoreError, StoreError
 from logitstore.jobs.build.block import BlockPlan, block_draws
-from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.store import claims
 from logitstore.store.format import commits, layout
 from logitstore.store.format.basis import BASIS, decode_basis
 from logitstore.store.format.blocks import array_planes, decode_arrays, held_in
 from logitstore.store.format.commits import Commit
-from logitstore.store.format.manifest import ROOT, Manifest, decode_root
+from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
 from logitstore.store.format.objects import GROUP, PACKED, is_group
 from logitstore.store.format.parts import COLUMNS, KEY, Part, check_clips, open_part
 from logitstore.store.format.relations import from_arrays

@@ -12,12 +12,12 @@ import numpy as np
 from logitstore.audio.clips import ClipAudio
 from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
-from logitstore.jobs.imports.shared import IMPORTED
 from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.jobs.verify.sample import Sample
 from logitstore.store.format.codec import top_k
-from logitstore.store.format.manifest import ROOT, Manifest, differences
+from logitstore.store.format.manifest import IMPORTED, MERGED, ROOT, Manifest, differences
+from logitstore.store.joint import as_built
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import open_storage
 from logitstore.texts import in_lines
@@ -42,12 +42,14 @@ class Recomputed:
     ``largest_difference`` of a probability at the stored classes, both through the store's quantiser; ``changed``, the
     share of stored classes that are no longer among the k; ``relation_error``, where the store keeps relations, the
     largest ‖stored - now‖ / ‖now‖ of a view's row-normalised Gram matrix or of its vector, both through the codec.
+    ``merged``: the store was merged, so that some of its probabilities are estimates.
     """
 
     views: int
     largest_difference: float
     changed: float
     relation_error: float | None = None
+    merged: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,10 @@ class Verified:
             lines.append(f"replayed   {self.replayed:,} views")
         if self.recomputed is not None:
             again = self.recomputed
+            estimates = " (estimates of a merge among them)" if again.merged else ""
             lines.append(
                 f"teachers   {again.views:,} views: largest difference of a probability "
-                f"{again.largest_difference:.4f}, {100 * again.changed:.2f} % of the classes changed"
+                f"{again.largest_difference:.4f}, {100 * again.changed:.2f} % of the classes changed{estimates}"
                 + ("" if again.relation_error is None else f", relations differ by {100 * again.relation_error:.2f} %")
             )
         lines.append(f"problems   {len(self.problems):,}")
@@ -169,6 +172,7 @@ def recompute(
     ensemble = store_ensemble(store.location, manifest, specs, device)
     problems: list[str] = []
     largest, changed, asked = 0.0, 0, 0
+    of_first: list[float] = []  # differences at each view's first class
     compare_relations = relation_comparer(store, ensemble) if manifest.relations is not None else None
     apart: list[float] = []
     views = _spread(store, count)
@@ -196,18 +200,28 @@ def recompute(
         for (clip, view), now, among in zip(batch, said, best, strict=True):
             classes, probabilities = store.targets(view, [clip])
             again = table[encode(now[classes[0]])]
-            largest = max(largest, float(np.abs(again - probabilities[0]).max()))
+            apart_here = np.abs(again - probabilities[0])
+            largest = max(largest, float(apart_here.max()))
+            of_first.append(float(apart_here[0]))
             changed += len(set(classes[0].tolist()) - set(among.tolist()))
         asked += len(batch)
     found = Recomputed(
-        asked, largest, changed / (asked * manifest.topk) if asked else 0.0, max(apart) if apart else None
-    )
+        asked, largest, changed / (asked * manifest.topk) if asked else 0.0, max(apart) if apart else None,
+        manifest.device_kind == MERGED,
+    )  # fmt: skip
     if found.relation_error is not None and found.relation_error > MOST_RELATION_ERROR:
         problems.append(
             f"the teachers' features are now others: relations differ by up to {100 * found.relation_error:.1f} % (at "
             f"most {100 * MOST_RELATION_ERROR:.0f} %)"
         )
-    if found.largest_difference > MOST_DIFFERENCE or found.changed > MOST_CHANGED:
+    if found.merged:
+        median = float(np.median(of_first)) if of_first else 0.0
+        if median > MOST_DIFFERENCE:
+            problems.append(
+                f"the teachers now say otherwise: the likeliest class of half of the views differs by {median:.4f} or "
+                f"more (rounding gives at most {MOST_DIFFERENCE}, and estimates of a merged store are below it there)"
+            )
+    elif found.largest_difference > MOST_DIFFERENCE or found.changed > MOST_CHANGED:
         problems.append(
             f"the teachers now say otherwise: probabilities differ by up to {found.largest_difference:.4f} (rounding "
             f"gives at most {MOST_DIFFERENCE}), {100 * found.changed:.1f} % of the classes changed (at most "
@@ -224,6 +238,7 @@ def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], devi
     from teachers.ensemble import load_ensemble, members_as_stored
     from teachers.registry import load_teacher
 
+    manifest = as_built(manifest)
     given = [load_teacher(spec) for spec in specs]
     spare, ordered = list(given), []
     for member in manifest.teachers:

@@ -31,6 +31,8 @@ MOST_CLASSES = 1 << 16
 MOST_VIEWS = 1 << 16
 MOST_SHARD_CLIPS = 1 << 31
 ROOT = "zarr.json"
+#: What the manifest has for the device of a store whose targets come from elsewhere, and of one that was merged.
+IMPORTED, MERGED = "imported", "merged"
 _ATTRIBUTE = "logitstore"
 #: Keys of a contract that only some members have: arguments of the net that its weights do not show; the digest of the
 #: names of its classes, where they are not the ensemble's, and which of the ensemble's classes it knows, where it does
@@ -74,6 +76,13 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"member {shown(self.name)} knows classes of no ranges [first, stop): {error}"
             ) from error
         return known
+
+
+def known_ranges(known: Bool) -> list[list[int]]:
+    """Where a bool (C,) is true, as ranges [first, stop): what a contract says of the classes that a member knows."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
+    ranges: list[list[int]] = ends.reshape(-1, 2).tolist()
+    return ranges
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -215,7 +224,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
     for member in manifest.teachers:
         if not math.isfinite(member.weight) or not 0 <= member.sample_rate <= _MOST_RATE:
             yield f"the teacher {shown(member.name)} has weight {member.weight} and {shown(member.sample_rate)} Hz"
-    if manifest.device_kind != "imported":
+    if manifest.device_kind != IMPORTED:
         manifest.recipe.check(manifest.place)
     names = tuple(column.name for column in manifest.columns)
     if names != manifest.recipe.columns:

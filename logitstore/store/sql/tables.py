@@ -29,8 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitstore.arrays import F32, I64
-from logitstore.errors import CorruptStoreError
-from logitstore.store.format.commits import REPAIR, Commit
+from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
@@ -266,7 +265,7 @@ def _blocks_table(store: Pieces) -> LazyTable:
         for number, piece in enumerate(store.pieces):
             several = len(store.pieces) > 1
             clips, shards = (int(store.offsets[number]), int(store.shard_offsets[number])) if several else (0, 0)
-            sizes = piece.storage.sizes("blocks") if "bytes" in columns else {}
+            sizes = piece.block_bytes() if "bytes" in columns else {}
             for commit in piece.commits:
                 made["name"].append(f"{piece.location}/{commit.name}" if several else commit.name)
                 made["shard"].append(commit.shard + shards)
@@ -274,19 +273,10 @@ def _blocks_table(store: Pieces) -> LazyTable:
                 for name in ("clips", "view_start", "view_stop"):
                     made[name].append(getattr(commit, name))
                 made["failed"].append(len(commit.failed))
-                made["bytes"].append(_block_bytes(piece, commit, sizes) if "bytes" in columns else 0)
+                made["bytes"].append(sizes.get(commit.name, 0))
         return pa.table(made, schema=schema)
 
     return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode)])
-
-
-def _block_bytes(piece: Piece, commit: Commit, sizes: dict[str, int]) -> int:
-    try:
-        return sum(sizes[f"{commit.group}/{name}"] for name in commit.objects)
-    except KeyError as error:
-        raise CorruptStoreError(
-            f"{piece.location}: an object of block {commit.name} is missing; {REPAIR.format(commit.name)}"
-        ) from error
 
 
 # what the tables that go block by block share

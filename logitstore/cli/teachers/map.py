@@ -1,0 +1,44 @@
+"""``logitstore teachers map``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from logitstore.cli.command import answer, command, note, stderr
+from logitstore.jobs.options import MapOptions
+from logitstore.options import JsonOptions, only
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Map(JsonOptions, MapOptions):
+    pass
+
+
+@command("map", _Map)
+def map_command(options: _Map) -> None:
+    """Propose which classes of a teacher the labels of LABELS stand for: a file for evaluate --map.
+
+    In this order: classes of that name or MID, and what AudioSet's ontology has below them; what it has below a label
+    that is no class; guesses by spelling, marked as such, to be looked at. Where nothing is found the class is empty:
+    fill it in, or leave it, and the label is left out.
+
+    \b
+    Example:
+      logitstore teachers map runs/teacher labels.csv --out map.csv
+      logitstore evaluate labels.csv --audio-root audio --label-column label --teacher runs/teacher --map map.csv
+    """
+    from logitstore.files import check_out, open_out
+    from logitstore.jobs.map_labels import map_labels
+
+    if options.out is not None:
+        check_out(options.out, "--out", (".csv",))
+    with stderr.status("loading the teacher"):
+        found = map_labels(only(options, MapOptions))
+    text = found.csv()
+    if options.out is not None:
+        with open_out(options.out, "--out") as file:
+            file.write(text.encode())
+    counts = f"{len(found.labels)} labels: {len(found.found)} by name or MID, {len(found.guessed)} guessed, "
+    note(f"{counts}{len(found.without)} without a class; look at the guesses before you use them")
+    wrote = text.rstrip("\n") if options.out is None else f"wrote {options.out}"
+    answer(options, found.to_dict() | {"out": options.out}, wrote)
