@@ -9,9 +9,9 @@ each by itself by ``noise``; ``uneven`` says how much more the views of some cli
                       + spread / sqrt(rank) * sum_r normal[r, c] * (normal[n, r] + u[n] * wobble * normal[n, v, r])
                       + u[n] * (shift * normal[n, v] + noise * normal[n, v, c]))
 
-``YAMNET_CED`` and ``YAMNET_GENTLE`` are fitted to what YAMNet's published weights say of 400 recordings (ESC-10, 5 s, ten
-views, the recipe ``ced`` and a gentler one of roll, gain and time mask): the mass of all classes and beyond the top 20,
-the 10th, 50th and 90th percentile of the highest and the 20th probability, the median of the 5th, how many classes a
+``YAMNET_CED`` and ``YAMNET_GENTLE`` are fitted to what YAMNet's published weights say of 400 recordings (ESC-10, 5 s,
+ten views, the recipe ``ced`` and a gentler one of roll, gain and time mask): the mass of all classes and beyond the top
+20, the 10th, 50th and 90th percentile of the highest and the 20th probability, the median of the 5th, how many classes a
 clip's views name in all, and how many two successive ones share. ``SURE`` is what these benchmarks had before: five
 times the mass, and views that nearly agree.
 """
@@ -26,7 +26,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What an ensemble's logits are like, see the equation above; all in logits but ``wobble``, ``uneven`` and ``rank``."""
+    """What an ensemble's logits are like, see above; in logits but for ``wobble``, ``uneven``, ``rank``."""
 
     base: float
     skew: float
