@@ -11,8 +11,8 @@ each by itself by ``noise``; ``uneven`` says how much more the views of some cli
 
 ``YAMNET_CED`` and ``YAMNET_GENTLE`` are fitted to what YAMNet's published weights say of 400 recordings (ESC-10, 5 s,
 ten views, the recipe ``ced`` and a gentler one of roll, gain and time mask): the mass of all classes and beyond the top
-20, the 10th, 50th and 90th percentile of the highest and the 20th probability, the median of the 5th, how many classes a
-clip's views name in all, and how many two successive ones share. ``SURE`` is what these benchmarks had before: five
+20, the 10th, 50th and 90th percentile of the highest and the 20th probability, the median of the 5th, how many classes
+a clip's views name in all, and how many two successive ones share. ``SURE`` is what these benchmarks had before: five
 times the mass, and views that nearly agree.
 """
 
