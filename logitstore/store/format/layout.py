@@ -91,6 +91,12 @@ def from_planes(planes: U8) -> I64:
     return total
 
 
+def _codes(planes: U8) -> U16:
+    """Codes, uint16 (n,), of their one or two byte planes."""
+    low: U16 = planes[0].astype(np.uint16)
+    return low if len(planes) == 1 else low | planes[1].astype(np.uint16) << np.uint16(8)
+
+
 def columns_for(ranges: dict[str, tuple[int, int]]) -> tuple[Column, ...]:
     """The stored columns for draw columns with these half-open ranges."""
     return tuple(
@@ -315,14 +321,12 @@ def _decode_relative(arrays: dict[str, U8], by_view: Bool, row: I64, readable: B
     views, entries = by_view.shape
     code_bytes = len(arrays["firsts"])
     mask, shift = np.uint16(256**code_bytes - 1), 8 * (code_bytes - 1)
-    firsts = from_planes(arrays["firsts"]).astype(np.uint16)
+    firsts = _codes(arrays["firsts"])
     stored = arrays["residuals"]
     if len(stored) != SEQUENCES * code_bytes:
         raise ValueError(f"residuals has {len(stored)} planes, not {SEQUENCES * code_bytes}")
-    sequences = [
-        from_planes(stored[place : place + code_bytes]).astype(np.uint16) for place in range(0, len(stored), code_bytes)
-    ]
-    gaps = from_planes(arrays["lowest"]).astype(np.uint16)
+    sequences = [_codes(stored[place : place + code_bytes]) for place in range(0, len(stored), code_bytes)]
+    gaps = _codes(arrays["lowest"])
     if gaps.size != len(readable) * views:
         raise ValueError(f"lowest has {gaps.size} columns, not {len(readable) * views}")
     gaps_by_view = np.ascontiguousarray(gaps.reshape(-1, views).T)
