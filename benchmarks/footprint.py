@@ -1,7 +1,7 @@
 """Bytes a view of a store, of CED's layout and of a dense array, on the same targets in one run.
 
-    python -m benchmarks.footprint                 # the base case, then one axis at a time (about ten minutes)
-    python -m benchmarks.footprint --quick         # the base case alone, with fewer clips
+    python -m benchmarks.footprint                 # the base cases, then one axis at a time (about ten minutes)
+    python -m benchmarks.footprint --quick         # the base cases alone, with fewer clips
     python -m benchmarks.footprint --store STORE   # what a real store holds, beside CED's layout of the same targets
 
 Everything is counted: arrays, draws, clip table, commits and manifest for ours; HDF5 files and brotli Parquet for
@@ -23,11 +23,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.synthetic import Case, clip_names, top_k
+from benchmarks.synthetic import SURE, YAMNET_CED, YAMNET_GENTLE, Case, clip_names, top_k
 from logitstore import open_store
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import Targets, columns_for
 from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.format.objects import PACKED, packed_parts
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import BlockContent, StoreWriter
@@ -39,6 +40,7 @@ RATE = 16_000
 SECONDS = 10.0
 SAMPLES = int(RATE * SECONDS)
 PCM_BYTES = 2 * SAMPLES  # of a clip
+NAMES = {SURE: "sure", YAMNET_CED: "as YAMNet, ced", YAMNET_GENTLE: "as YAMNet, gentle"}
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ def measure(case: Case, bits: Sequence[int], *, peers: bool) -> list[Row]:
     classes, values = top_k(case)
     names = clip_names(case.clips)
     total = case.clips * case.views
-    label = f"k={case.k}, V={case.views}, noise {case.noise}" + (f", tail -{case.tail}" if case.tail else "")
+    of = NAMES[case.ensemble] + ("" if case.noise is None else f", noise {case.noise}")
+    label = f"{of}, k={case.k}, V={case.views}" + (f", tail -{case.tail}" if case.tail else "")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         if peers:
@@ -280,20 +283,46 @@ def measure_store(location: str) -> list[Row]:
     ]
 
 
+def part_sizes(location: str) -> dict[str, float]:
+    """Bytes a view of each kind of object of a store, and of each array of its blocks."""
+    store = open_store(location)
+    sizes: dict[str, float] = {}
+    for piece in store.pieces:
+        for name, size in piece.sizes().items():
+            folder = name.split("/")[0]
+            array = name.split("/")[2] if folder == "blocks" and "/c/" in name else folder
+            key = "manifest" if name == "zarr.json" else "blocks' zarr.json" if name.endswith("zarr.json") else array
+            if array != PACKED or name.endswith("zarr.json"):
+                sizes[key] = sizes.get(key, 0) + size
+                continue
+            group = name.removesuffix("/packed/c/0/0")
+            parts = packed_parts(piece.storage.get(f"{group}/packed/zarr.json"))
+            planes = sum(part.planes for part in parts.values())
+            index = np.frombuffer(piece.storage.get(name)[-16 * planes - 4 : -4], "<u8").reshape(planes, 2)
+            for part, (row, count, _) in parts.items():
+                sizes[part] = sizes.get(part, 0) + int(index[row : row + count, 1].sum())
+            sizes["index of planes"] = sizes.get("index of planes", 0) + 16 * planes + 4
+    total = store.view_count()
+    return {name: size / total for name, size in sorted(sizes.items(), key=lambda item: -item[1])}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the base case alone, with 2,048 clips")
-    parser.add_argument("--base", action="store_true", help="the base case alone")
+    parser.add_argument("--quick", action="store_true", help="the base cases alone, with 2,048 clips")
+    parser.add_argument("--base", action="store_true", help="the base cases alone")
     parser.add_argument("--clips", type=int, default=8192)
     parser.add_argument("--store", help="measure this store")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if given.store:
         print(table(measure_store(given.store)))
+        print(", ".join(f"{name} {size:.2f}" for name, size in part_sizes(given.store).items()))
         return
-    base = Case(clips=2048 if given.quick else given.clips)
+    base = Case(clips=2048 if given.quick else given.clips, classes=521, ensemble=YAMNET_GENTLE)
     rows = measure(base, [8], peers=True)
+    rows += measure(replace(base, ensemble=YAMNET_CED), [8], peers=True)
+    rows += measure(replace(base, ensemble=SURE, classes=527), [8], peers=True)
     if not (given.quick or given.base):
         rows += measure(base, [4, 5, 6, 7, 16], peers=False)
         axes = [
@@ -303,8 +332,6 @@ def main() -> None:
             ("views", 1),
             ("views", 5),
             ("views", 40),
-            ("noise", 0.2),
-            ("noise", 0.6),
         ]
         for name, value in [*axes, ("tail", 2.0)]:
             changes: dict[str, Any] = {name: value}

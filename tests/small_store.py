@@ -29,6 +29,7 @@ class Spec:
 
     clips: int = 37
     shard_clips: int = 8
+    version: int = FORMAT_VERSION
     view_ranges: tuple[tuple[int, int], ...] = ((0, 3),)
     classes: int = 12
     topk: int = 5
@@ -63,7 +64,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     names = tuple(f"class {number}" for number in range(spec.classes))
     members = tuple(Member("net", f"{i:032x}", spec.scores, RATE, 0.5, {"fill": 0}) for i in range(2))
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=spec.version,
         classes=names,
         scores=spec.scores,
         teachers=members,
@@ -148,7 +149,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
 def damage(path: Path, block: str) -> Path:
     """Change one byte in the middle of an object of a block; returns the file."""
     objects: dict[str, str] = msgspec.json.decode((path / object_name(block)).read_bytes())["objects"]
-    name = next(name for name in sorted(objects) if name.startswith("classes/c/"))
+    name = next(name for name in sorted(objects) if name.startswith(("classes/c/", "packed/c/")))
     file: Path = path / "blocks" / block / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

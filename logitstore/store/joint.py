@@ -31,7 +31,7 @@ from logitstore.store.decoded import DecodedTargets, content_key
 from logitstore.store.format import layout
 from logitstore.store.format.codec import quantizer, top_k
 from logitstore.store.format.commits import Commit
-from logitstore.store.format.manifest import CLASSES, KNOWS, MERGED, Manifest, Member, known_ranges, version_for
+from logitstore.store.format.manifest import CLASSES, FORMAT_VERSION, KNOWS, MERGED, Manifest, Member, known_ranges
 from logitstore.store.piece import Piece
 from logitstore.views import fingerprint
 
@@ -490,7 +490,7 @@ def _joint_manifest(
     precisions = {each.precision for each in manifests}
     return msgspec.structs.replace(
         first,
-        format_version=version_for(None),
+        format_version=FORMAT_VERSION,
         classes=classes,
         teachers=tuple(members),
         average=next(iter(averages)),

@@ -16,7 +16,7 @@ CLIPS = "clips"
 COMMITS = "commits"
 CLAIMS = "claims"
 #: The arrays that a block can have.
-ARRAYS = ("classes", "views", "firsts", "residuals", "members", "draws",
+ARRAYS = ("packed", "classes", "views", "firsts", "residuals", "members", "draws",
           "frame_norms", "frame_angles", "clip_scales", "clip_vectors")  # fmt: skip
 
 _COMMIT = re.compile(rf"{COMMITS}/([0-9]{{6,}})-([0-9]+)-([0-9]+)\.json")

@@ -22,7 +22,7 @@ from logitstore.store import claims
 from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
 from logitstore.store.format import commits, layout, relations
 from logitstore.store.format.basis import BASIS, Basis, decode_basis
-from logitstore.store.format.blocks import decode_arrays
+from logitstore.store.format.blocks import decode_arrays, held_in
 from logitstore.store.format.commits import REPAIR, Commit
 from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
 from logitstore.store.format.relations import Relations, RelationSpec
@@ -303,7 +303,13 @@ class Piece:
     def block_classes(self, commit: Commit) -> layout.Entries:
         """The entries of a block (see ``layout``): enough to count classes, undecoded."""
         try:
-            entries = layout.decode_entries(self._arrays(commit, "classes", "views"), commit.views)
+            entries = layout.decode_entries(
+                self._arrays(commit, "classes", "views"),
+                commit.clips,
+                commit.views,
+                len(self.manifest.classes),
+                self.manifest.format_version,
+            )
         except (ValueError, IndexError) as error:
             raise self._damaged(commit, error) from error
         self._check_entries(commit, entries)
@@ -377,10 +383,12 @@ class Piece:
 
     def _decode(self, commit: Commit, *more: str) -> tuple[layout.Targets, U16 | None]:
         """The targets of a block, and with ``"members"`` its members' codes (M, R, V, k)."""
-        arrays = self._arrays(commit, "classes", "views", "firsts", "residuals", *more)
+        version, class_count = self.manifest.format_version, len(self.manifest.classes)
+        lowest = ["lowest"] if version >= layout.BY_CLASS else []
+        arrays = self._arrays(commit, "classes", "views", *lowest, "firsts", "residuals", *more)
         try:
             targets, members = layout.decode_block(
-                arrays, commit.clips, commit.views, self.manifest.topk, len(self.manifest.classes)
+                arrays, commit.clips, commit.views, self.manifest.topk, class_count, version
             )
         except (ValueError, IndexError) as error:
             raise self._damaged(commit, error) from error
@@ -393,10 +401,7 @@ class Piece:
         return targets, members
 
     def _check_entries(self, commit: Commit, entries: layout.Entries) -> None:
-        """Refuse entries of other rows and classes than the block has, or of views that it has not."""
-        most = commit.clips * len(self.manifest.classes)
-        if len(entries.numbers) and (int(entries.numbers[-1]) >= most or (np.diff(entries.numbers) < 1).any()):
-            raise self._damaged(commit, f"classes is not rising below {most}")
+        """Refuse entries of more or less views than the block has."""
         if int(np.count_nonzero(entries.present)) != commit.stored_views * self.manifest.topk:
             raise self._damaged(commit, f"it does not hold {self.manifest.topk} classes of every view")
 
@@ -430,7 +435,8 @@ class Piece:
 
     def _arrays(self, commit: Commit, *names: str) -> dict[str, U8]:
         """Arrays of a block, by name; their objects are read at once where that helps, and checked."""
-        wanted = [name for name in commit.objects if name.split("/", 1)[0] in names]
+        holders = held_in(self.manifest, names)
+        wanted = [name for name in commit.objects if name.split("/", 1)[0] in holders]
         contents = self.storage.get_many([f"{commit.group}/{name}" for name in wanted])
         found = {name: self._checked(commit, name, content) for name, content in zip(wanted, contents, strict=True)}
 

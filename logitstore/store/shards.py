@@ -8,12 +8,12 @@ from logitstore.store.format import commits
 from logitstore.store.format.commits import Commit
 
 MOST_SHARD_CLIPS = 4096
-LEAST_SHARD_CLIPS = 8
-_BLOCKS_WANTED = 32
+LEAST_SHARD_CLIPS = 64
+_BLOCKS_WANTED = 16
 
 
 def default_shard_clips(clips: int) -> int:
-    """Clips of a shard: a power of two, some tens of shards where there are clips enough, and at most 4,096 clips."""
+    """Clips of a shard: a power of two from 64 to 4,096, of which there are some 16 where there are clips enough."""
     wanted = max(1, clips // _BLOCKS_WANTED)
     return min(MOST_SHARD_CLIPS, max(LEAST_SHARD_CLIPS, 1 << (wanted - 1).bit_length()))
 

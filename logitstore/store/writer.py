@@ -17,7 +17,7 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS, Basis, decode_basis, encode_basis
 from logitstore.store.format.commits import Commit
-from logitstore.store.format.layout import Targets, encode_draws, encode_targets
+from logitstore.store.format.layout import BY_CLASS, Targets, encode_draws, encode_targets
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root, encode_root, problems, require_same
 from logitstore.store.format.objects import encode_group
 from logitstore.store.format.parts import (
@@ -260,14 +260,17 @@ class StoreWriter:
                 f"a block of {content.targets.classes.size:,} targets is too large, at most {commits.MOST_TARGETS:,} "
                 "are allowed; give fewer --shard-clips"
             )
+        version = manifest.format_version
         arrays = encode_targets(
-            content.targets, len(manifest.classes), manifest.quantizer.code_bytes, content.members
-        )  # fmt: skip
+            content.targets, len(manifest.classes), manifest.quantizer.code_bytes, content.members, version=version
+        )
         if manifest.columns:
             arrays["draws"] = encode_draws(manifest.columns, content.draws.columns)
+        relations: dict[str, npt.NDArray[np.uint8]] = {}
         if manifest.relations is not None and content.relations is not None:
-            arrays |= to_arrays(manifest.relations, content.relations)
-        objects = encode_group(arrays, {})
+            relations = to_arrays(manifest.relations, content.relations)
+        alone, packed = (relations, arrays) if version >= BY_CLASS else (arrays | relations, None)
+        objects = encode_group(alone, {}, packed)
         rows, part = self.clips_of(shard), self.part_of(shard)
         commit = Commit(
             shard=shard,

@@ -188,10 +188,10 @@ _tables_encoded: dict[int, bytes] = {}
 _encode_clips = parts.encode_clips
 
 
-def _group(arrays: Any, attributes: Any) -> dict[str, bytes]:
-    key = tuple((name, array.shape, array.tobytes()) for name, array in arrays.items())
+def _group(arrays: Any, attributes: Any, packed: Any = None) -> dict[str, bytes]:
+    key = tuple((name, array.shape, array.tobytes()) for name, array in (arrays | (packed or {})).items())
     if key not in _encoded:
-        _encoded[key] = _encode_group(arrays, attributes)
+        _encoded[key] = _encode_group(arrays, attributes, packed)
     return _encoded[key]
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from logitstore.store.format.basis import Basis
 from logitstore.store.format.layout import Targets, columns_for
-from logitstore.store.format.manifest import RELATIONS_VERSION, decode_root
+from logitstore.store.format.manifest import decode_root
 from logitstore.store.format.relations import RelationSpec
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import BlockContent, StoreWriter
@@ -47,7 +47,7 @@ def _version_2(path: Path) -> None:
     make_store(template, Spec(clips=2, recipe=NONE, failed=()))
     spec = RelationSpec(frames=2, clips=64, pooled=2)
     manifest = decode_root((template / "zarr.json").read_bytes(), "")
-    manifest = msgspec.structs.replace(manifest, format_version=RELATIONS_VERSION, relations=spec, shard_clips=4)
+    manifest = msgspec.structs.replace(manifest, format_version=2, relations=spec, shard_clips=4)
     assert columns_for({}) == manifest.columns
     shutil.rmtree(template)
     clips, k, chance = 5, manifest.topk, np.random.default_rng(1)

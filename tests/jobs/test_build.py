@@ -54,7 +54,7 @@ def test_a_store_holds_what_the_ensemble_says_of_every_replayed_view(audio):
             best = np.sort(exact)[::-1][:4]
             assert abs(probabilities[clip] - best).max() < 0.00308
             assert abs(exact[classes[clip]] - probabilities[clip]).max() < 0.00308
-    assert compared(store, clips, 10) == (3, [])
+    assert compared(store, clips, 10) == (6, [])
 
 
 def test_a_resumed_build_is_byte_for_byte_the_undisturbed_one(audio):
@@ -62,7 +62,7 @@ def test_a_resumed_build_is_byte_for_byte_the_undisturbed_one(audio):
     whole = contents(audio / "store")
     commits = sorted((audio / "store" / "commits").iterdir())
     commits[1].unlink()
-    (audio / "store" / "blocks" / "000001-0-3" / "firsts" / "c" / "0" / "0").write_bytes(b"half")
+    (audio / "store" / "blocks" / "000001-0-3" / "packed" / "c" / "0" / "0").write_bytes(b"half")
     assert build(options(audio)).made_views == 24
     assert contents(audio / "store") == whole
     assert build(options(audio)).made_views == 0
@@ -375,6 +375,6 @@ def test_status_counts_blocks(audio):
 
 
 def test_the_default_shard_suits_the_number_of_clips():
-    assert [default_shard_clips(n) for n in (1, 320, 400, 8192, 2_000_000)] == [8, 16, 16, 256, 4096]
-    for clips in (300, 1000, 50_000):
-        assert 15 <= clips / default_shard_clips(clips) <= 60
+    assert [default_shard_clips(n) for n in (1, 320, 400, 8192, 2_000_000)] == [64, 64, 64, 512, 4096]
+    for clips in (1500, 10_000, 50_000):
+        assert 8 <= clips / default_shard_clips(clips) <= 16

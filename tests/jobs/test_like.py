@@ -138,6 +138,6 @@ def test_imported_stores_draw_by_no_seed(root, tmp_path):
     shutil.copytree(root / "store", tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / "commits")
     root_object = tmp_path / "store" / "zarr.json"
-    root_object.write_text(root_object.read_text().replace('"device_kind": "cpu"', '"device_kind": "imported"'))
+    root_object.write_text(root_object.read_text().replace('"device_kind":"cpu"', '"device_kind":"imported"'))
     with pytest.raises(MismatchError, match=r"was imported: its draws are not those of its seed"):
         prepare(asked(root, like=str(tmp_path / "store")))

@@ -233,7 +233,7 @@ def test_a_damaged_basis_is_named():
 def test_a_store_gives_back_what_the_teachers_features_say(root):
     summary = build(with_relations(root, similarity_frames=8, value_bits=16))
     store = open_store(root / "store")
-    assert store.manifest.format_version == 2
+    assert store.manifest.format_version == 3
     assert store.manifest.relations == RelationSpec(frames=8, clips=64, pooled=8)
     clips = store.clips_of(1)[[5, 0, 11, 5]]
     found, features = store.relations(1, clips), exact(root, store, 1, clips)
@@ -272,7 +272,7 @@ def test_targets_are_the_same_with_relations_and_without(root):
     with_, without = contents(root / "store"), contents(root / "plain")
     assert BASIS not in without
     assert all(b'"basis"' not in content for name, content in without.items() if name.startswith("commits/"))
-    assert b'"format_version": 1' in without["zarr.json"]
+    assert b'"format_version":3' in without["zarr.json"]
     for name, content in without.items():
         if name.startswith("blocks/"):
             assert with_[name] == content

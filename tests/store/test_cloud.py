@@ -354,16 +354,16 @@ def test_a_store_at_a_url_is_extended_and_verified(audio, filled, tmp_path):
     assert extend(more).made_views == 9
     assert verify(VerifyOptions(store=filled)).problems == ()
     storage = open_storage(filled)
-    storage.put("blocks/000000-0-3/draws/c/0/0", b"something else")
-    storage.delete("blocks/000001-0-3/views/c/0/0")
+    storage.put("blocks/000000-0-3/packed/c/0/0", b"something else")
+    storage.delete("blocks/000001-0-3/packed/zarr.json")
     problems = "\n".join(verify(VerifyOptions(store=filled)).problems)
-    assert "000000-0-3/draws/c/0/0" in problems
-    assert "000001-0-3/views/c/0/0" in problems
+    assert "000000-0-3/packed/c/0/0" in problems
+    assert "000001-0-3/packed/zarr.json" in problems
 
 
 def test_changed_and_missing_objects_are_detected(filled):
     storage = open_storage(filled)
-    name = "blocks/000001-0-3/firsts/c/0/0"
+    name = "blocks/000001-0-3/packed/c/0/0"
     whole = storage.get(name)
     storage.put(name, whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(CorruptStoreError, match=rf"{name} is not the object that was committed; delete commits"):

@@ -28,7 +28,7 @@ class PlainReader:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.manifest = json.loads((root / "zarr.json").read_text())["attributes"]["logitstore"]
-        assert self.manifest["format_version"] == (1 if self.manifest["relations"] is None else 2)
+        assert self.manifest["format_version"] == 3
         self.clips = pq.read_table(root / "clips" / "00000.parquet").to_pylist()
         self.commits = [json.loads(path.read_bytes()) for path in sorted((root / "commits").iterdir())]
 
@@ -63,41 +63,63 @@ class PlainReader:
             else math.exp(-16 * (1 - middle))
         )
 
+    def arrays(self, commit: dict) -> dict[str, np.ndarray]:
+        """The arrays that are packed into one."""
+        packed = zarr.open_group(self.root / commit["group"], mode="r")["packed"]
+        rows, found, at = packed[:], {}, 0
+        for name, planes, length in packed.attrs["parts"]:
+            assert not rows[at : at + planes, length:].any()
+            found[name] = rows[at : at + planes, :length]
+            at += planes
+        assert at == len(rows)
+        return found
+
     def targets(self, commit: dict) -> dict[tuple[int, int], list[tuple[int, int]]]:
         """(clip, view) -> [(class, code)], falling."""
-        group = zarr.open_group(self.root / commit["group"], mode="r")
+        arrays, rows = self.arrays(commit), commit["clips"]
         views = commit["view_stop"] - commit["view_start"]
         numbers, position, gap = [], -1, 0
-        for byte in group["classes"][0].tolist():
+        for byte in arrays["classes"][0].tolist():
             gap += byte
             if byte < 255:
                 position += gap
                 numbers.append(position)
                 gap = 0
-        bits, firsts, residuals = group["views"][:], group["firsts"][:], group["residuals"][:]
-        width = len(firsts)
+        width = len(arrays["firsts"])
+
+        def values(planes: np.ndarray) -> list[int]:
+            return sum(plane.astype(int) << 8 * i for i, plane in enumerate(planes)).tolist()
+
+        def mean(codes: list[int]) -> int:
+            return (2 * sum(codes) + len(codes)) // (2 * len(codes)) if codes else 0
+
+        gaps, firsts = values(arrays["lowest"]), values(arrays["firsts"])
+        sequences = [iter(values(arrays["residuals"][i * width : (i + 1) * width])) for i in range(4)]
+        failed = {row for row, _ in commit["failed"]}
+        lowest: list[list[int]] = [[] for _ in range(rows)]
+        above: list[list[int]] = [[] for _ in numbers]
         found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        taken = 0
-        for entry, number in enumerate(numbers):
-            row, label = divmod(number, len(self.manifest["classes"]))
-            codes: list[int] = []
-            for view in range(views):
-                if not bits[view // 8, entry] >> (view % 8) & 1:
+        for view in range(views):
+            for row in set(range(rows)) - failed:
+                lowest[row].append((gaps[row * views + view] + mean(lowest[row])) % 256**width)
+            for entry, number in enumerate(numbers):
+                label, row = divmod(number, rows)
+                if not arrays["views"][view // 8, entry] >> (view % 8) & 1:
                     continue
-                if not codes:
-                    code = sum(int(firsts[plane, entry]) << 8 * plane for plane in range(width))
+                if not above[entry]:
+                    above[entry].append(firsts[entry])
                 else:
-                    mean = (2 * sum(codes) + len(codes)) // (2 * len(codes))
-                    residual = sum(int(residuals[plane, taken]) << 8 * plane for plane in range(width))
-                    code = (residual + mean) % 256**width
-                    taken += 1
-                codes.append(code)
-                found.setdefault((commit["first_clip"] + row, commit["view_start"] + view), []).append((label, code))
-        assert taken == residuals.shape[1]
+                    expected = mean(above[entry])
+                    level = expected >> 8 * (width - 1)
+                    sequence = sequences[(level >= 4) + (level >= 10) + (level >= 22)]
+                    above[entry].append((next(sequence) + expected) % 256**width)
+                target = (label, above[entry][-1] + lowest[row][-1])
+                found.setdefault((commit["first_clip"] + row, commit["view_start"] + view), []).append(target)
+        assert not any(any(sequence) for sequence in sequences)
         return {key: sorted(pairs, key=lambda pair: (-pair[1], pair[0])) for key, pairs in found.items()}
 
     def draws(self, commit: dict) -> dict[str, np.ndarray]:
-        array = zarr.open_group(self.root / commit["group"], mode="r")["draws"][:].astype(np.int64)
+        array = self.arrays(commit)["draws"].astype(np.int64)
         columns, at = {}, 0
         for column in self.manifest["draw_columns"]:
             planes = array[at : at + column["planes"]]

@@ -30,19 +30,20 @@ def random_targets(seed: int, rows: int, views: int, k: int, classes: int, cells
     classes=st.integers(1, 700),
     k=st.integers(1, 25),
     bits=st.sampled_from([4, 8, 16]),
+    version=st.sampled_from([1, 3]),
 )
-def test_targets_survive(seed, rows, views, classes, k, bits):
+def test_targets_survive(seed, rows, views, classes, k, bits, version):
     k = min(k, classes)
     targets = random_targets(seed, rows, views, k, classes, 1 << bits)
     code_bytes = 2 if bits == 16 else 1
     members = np.random.default_rng(seed).integers(0, 1 << bits, (2, rows, views, k)).astype(np.uint16)
     members[:, ~targets.readable] = 0
-    arrays = layout.encode_targets(targets, classes, code_bytes, members)
-    back = layout.decode_targets(arrays, rows, views, k, classes)
+    arrays = layout.encode_targets(targets, classes, code_bytes, members, version=version)
+    back = layout.decode_targets(arrays, rows, views, k, classes, version)
     np.testing.assert_array_equal(back.classes, targets.classes)
     np.testing.assert_array_equal(back.codes, targets.codes)
     np.testing.assert_array_equal(back.readable, targets.readable)
-    np.testing.assert_array_equal(layout.decode_members(arrays, back, classes), members)
+    np.testing.assert_array_equal(layout.decode_members(arrays, back, classes, version), members)
 
 
 def test_gaps_of_255_and_more_are_escaped():
@@ -58,8 +59,10 @@ def test_views_that_say_the_same_cost_no_residual():
     arrays = layout.encode_targets(same, 10, 1)
     assert arrays["classes"].tolist() == [[2, 2]]
     assert arrays["views"].tolist() == [[31, 31]]
-    assert arrays["firsts"].tolist() == [[90, 200]]
+    assert arrays["firsts"].tolist() == [[0, 110]]
+    assert arrays["lowest"].tolist() == [[90, 0, 0, 0, 0]]
     assert not arrays["residuals"].any()
+    assert layout.encode_targets(same, 10, 1, version=1)["firsts"].tolist() == [[90, 200]]
 
 
 def test_arrays_that_do_not_fit_are_refused():

@@ -262,7 +262,7 @@ def test_inspect_takes_several_stores(parts, capsys):
     first, second = (part.path for part in parts)
     code, out, err = inspect(first, "--also", second)
     assert code == 0, err
-    assert f"store      {first} + {second}, format 1" in out
+    assert f"store      {first} + {second}, format 3" in out
     assert "34 of 2 s at 16,000 Hz, 2 failed" in out
     assert "14 in 8 of 8 shards, finished" in out
     code, out, _ = inspect(first, "--also", second, "SELECT count(*) AS n FROM clips", "--format", "csv")

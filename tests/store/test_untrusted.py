@@ -36,7 +36,7 @@ from tests.faults.fuzz_store import digest, signed
 from tests.small_store import Spec, make_store
 from tests.stores import contents
 
-SPEC = Spec(clips=6, shard_clips=4, view_ranges=((0, 2),), failed=(1,))
+SPEC = Spec(clips=6, shard_clips=4, view_ranges=((0, 2),), failed=(1,), version=1)  # an object for each array
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def naming(audio: ClipAudio, plan: BlockPlan, done: int) -> Iterator[None]:
 def view_batches(
     manifest: Manifest, plan: BlockPlan, audio: ClipAudio, draws: Draws, pool: ThreadPoolExecutor, strict: bool
 ) -> Generator[tuple[Rendered, list[Fingerprint]], None, None]:
-    """The views of a block, clip by clip, in batches; with the first that could be rendered goes its fingerprint.
+    """The views of a block, clip by clip, in batches; with the first readable one of each half goes its fingerprint.
 
     :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
     """
@@ -173,19 +173,20 @@ def view_batches(
     rows = manifest.recipe.partners(draws)
     partners = None if rows is None else np.where(rows < 0, -1, plan.clips.start + rows)
     ahead = 2 * manifest.batch_size // plan.views + 2 * pool._max_workers
-    done, wanted = 0, True
+    done, due = 0, sorted({0, len(clips) // 2})
     with closing(renderer.batches(clips, draws, partners, manifest.batch_size, ahead)) as batches:
         for batch in batches:
             if strict:
                 raise_first(audio, batch.errors)
             fingerprints = []
-            if wanted and batch.readable.any():
-                first = int(batch.readable.argmax())
+            while due and batch.readable[max(0, due[0] - done) :].any():
+                first = max(0, due[0] - done)
+                first += int(batch.readable[first:].argmax())
                 row, view = divmod(done + first, plan.views)
                 masks = None if batch.masks is None else batch.masks[first : first + 1]
                 waveform, view = batch.waveforms[first], plan.view_start + view
                 fingerprints.append(fingerprint(row, view, waveform, masks, manifest.sample_rate))
-                wanted = False
+                due = [place for place in due if place > done + first]
             yield batch, fingerprints
             done += len(batch.waveforms)
 

@@ -34,7 +34,7 @@ from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import columns_for
-from logitstore.store.format.manifest import ROOT, Manifest, decode_root, version_for
+from logitstore.store.format.manifest import FORMAT_VERSION, ROOT, Manifest, decode_root
 from logitstore.store.format.parts import Part
 from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece
@@ -206,7 +206,7 @@ def prepare(options: BuildOptions) -> Job:
     teachers, earlier = members_as_stored(ensemble, () if stored is None else stored.teachers)
     notes += earlier
     manifest = Manifest(
-        format_version=version_for(relations),
+        format_version=FORMAT_VERSION,
         classes=tuple(ensemble.classes),
         scores=ensemble.scores,
         teachers=teachers,

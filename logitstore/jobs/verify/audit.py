@@ -22,10 +22,10 @@ from logitstore.jobs.build.block import BlockPlan, block_draws
 from logitstore.store import claims
 from logitstore.store.format import commits, layout
 from logitstore.store.format.basis import BASIS, decode_basis
-from logitstore.store.format.blocks import array_planes, decode_arrays
+from logitstore.store.format.blocks import array_planes, decode_arrays, held_in
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
-from logitstore.store.format.objects import GROUP, is_group
+from logitstore.store.format.objects import GROUP, PACKED, is_group
 from logitstore.store.format.parts import COLUMNS, KEY, Part, check_clips, open_part
 from logitstore.store.format.relations import from_arrays
 from logitstore.store.format.room import require_room
@@ -464,8 +464,16 @@ def _arrays(manifest: Manifest, commit: Commit, contents: Mapping[str, bytes]) -
         raise ValueError(f"{GROUP} is not of a group")
     planes = array_planes(manifest, commit.views)
     arrays = decode_arrays(manifest, commit, contents.__getitem__, list(planes), sum(map(len, contents.values())))
-    named = {GROUP} | {f"{name}/{GROUP}" for name in arrays}
-    named |= {f"{name}/c/{plane}/0" for name, array in arrays.items() if array.size for plane in range(len(array))}
+    holders = held_in(manifest, arrays)
+    named = {GROUP} | {f"{name}/{GROUP}" for name in holders}
+    named |= {
+        f"{name}/c/{plane}/0"
+        for name, array in arrays.items()
+        if array.size and name in holders
+        for plane in range(len(array))
+    }
+    if PACKED in holders:
+        named.add(f"{PACKED}/c/0/0")
     extra = sorted(contents.keys() - named)
     if extra:
         raise ValueError(f"{extra[0]} belongs to none of its arrays")
@@ -477,10 +485,15 @@ def _shape_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -
     if arrays["views"].shape[1] != count:
         yield f"views has {arrays['views'].shape[1]} columns for {count} entries"
         return
-    entries = layout.decode_entries(arrays, commit.views)
+    class_count, version = len(manifest.classes), manifest.format_version
+    entries = layout.decode_entries(arrays, commit.clips, commit.views, class_count, version)
     numbers = entries.numbers
     present = int(entries.present.sum())
-    expected = {"firsts": len(numbers), "residuals": present - len(numbers)}
+    expected = {"firsts": len(numbers)}
+    if version >= layout.BY_CLASS:
+        expected["lowest"] = commit.clips * commit.views
+    else:
+        expected["residuals"] = present - len(numbers)
     if "members" in arrays:
         expected["members"] = present
     if "draws" in arrays:
@@ -494,8 +507,6 @@ def _shape_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -
     spare = -commit.views % 8
     if spare and len(numbers) and int((arrays["views"][-1] >> (8 - spare)).max()):
         yield f"views names a view beyond its {commit.views}"
-    if len(numbers) and (int(numbers[-1]) >= commit.clips * len(manifest.classes) or (np.diff(numbers) < 1).any()):
-        yield f"classes is not rising below {commit.clips} rows x {len(manifest.classes)} classes"
     if not entries.present.any(axis=1).all():
         yield "an entry is in no view"
 
@@ -504,7 +515,7 @@ def _target_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) 
     class_count, k = len(manifest.classes), manifest.topk
     readable = np.ones(commit.clips, dtype=bool)
     readable[[row for row, _ in commit.failed]] = False
-    entries = layout.decode_entries(arrays, commit.views)
+    entries = layout.decode_entries(arrays, commit.clips, commit.views, class_count, manifest.format_version)
     held = np.zeros((commit.clips, commit.views), dtype=np.int64)
     np.add.at(held, entries.numbers // class_count, entries.present)
     wrong = np.argwhere(held != np.where(readable, k, 0)[:, None])
@@ -515,10 +526,10 @@ def _target_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) 
             f"not {k if readable[row] else 0}{'' if readable[row] else ', for it failed'} (of {len(wrong)} such views)"
         )
         return
-    targets = layout.decode_targets(arrays, commit.clips, commit.views, k, class_count)
+    targets = layout.decode_targets(arrays, commit.clips, commit.views, k, class_count, manifest.format_version)
     codes: dict[str, Any] = {"a target": targets.codes[readable]}
     if "members" in arrays:
-        codes["a member"] = layout.decode_members(arrays, targets, class_count)[:, readable]
+        codes["a member"] = layout.decode_members(arrays, targets, class_count, manifest.format_version)[:, readable]
     table = manifest.quantizer.table()
     for what, values in codes.items():
         if values.size and (int(values.max()) >= len(table) or not (table[values] > 0).all()):

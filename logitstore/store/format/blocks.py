@@ -6,14 +6,15 @@ bytes that lie there, before memory is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from logitstore.arrays import U8
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.layout import BY_CLASS, SEQUENCES
 from logitstore.store.format.manifest import Manifest
-from logitstore.store.format.objects import GROUP, array_shape, decode_array
+from logitstore.store.format.objects import GROUP, PACKED, array_shape, decode_array, decode_packed, packed_parts
 
 #: Bytes that an array may have unpacked, whatever its objects have; and for each byte of those.
 LEAST_ROOM = 1 << 25
@@ -23,7 +24,11 @@ ROOM_A_BYTE = 1 << 10
 def array_planes(manifest: Manifest, views: int) -> dict[str, int]:
     """The arrays of a block with so many views by their names, and the planes of each."""
     code_bytes = manifest.quantizer.code_bytes
-    planes = {"classes": 1, "views": -(-views // 8), "firsts": code_bytes, "residuals": code_bytes}
+    planes = {"classes": 1, "views": -(-views // 8)}
+    if manifest.format_version >= BY_CLASS:
+        planes |= {"lowest": code_bytes, "firsts": code_bytes, "residuals": SEQUENCES * code_bytes}
+    else:
+        planes |= {"firsts": code_bytes, "residuals": code_bytes}
     if manifest.keep_members:
         planes["members"] = code_bytes * len(manifest.teachers)
     if manifest.columns:
@@ -31,6 +36,14 @@ def array_planes(manifest: Manifest, views: int) -> dict[str, int]:
     if manifest.relations is not None:
         planes |= dict.fromkeys(manifest.relations.lengths, 1)
     return planes
+
+
+def held_in(manifest: Manifest, names: Collection[str]) -> set[str]:
+    """The Zarr arrays that hold some arrays of a block: from version 3 on all but relations are packed into one."""
+    if manifest.format_version < BY_CLASS:
+        return set(names)
+    relations = set() if manifest.relations is None else set(manifest.relations.lengths)
+    return {name if name in relations else PACKED for name in names}
 
 
 def decode_arrays(
@@ -43,18 +56,33 @@ def decode_arrays(
     """
     planes, most = array_planes(manifest, commit.views), _most_columns(manifest, commit)
     room = max(LEAST_ROOM, ROOM_A_BYTE * stored_bytes)
-    arrays = {}
-    for name in names:
-        if name not in planes:
-            raise ValueError(f"it has no array {name}")
-        found, columns = array_shape(get(f"{name}/{GROUP}"), name)
+
+    def check(name: str, found: int, columns: int, width: int) -> None:
         if found != planes[name]:
             raise ValueError(f"{name} is of shape ({found}, {columns}), not of ({planes[name]}, n)")
         if columns > most[name]:
             raise ValueError(f"{name} has {columns} columns, not {most[name]}")
-        if found * columns > room:
-            raise ValueError(f"{name} would take {found * columns:,} bytes for the {stored_bytes:,} that are stored")
-        arrays[name] = decode_array(name, found, columns, get)
+        if found * width > room:
+            raise ValueError(f"{name} would take {found * width:,} bytes for the {stored_bytes:,} that are stored")
+
+    for name in names:
+        if name not in planes:
+            raise ValueError(f"it has no array {name}")
+    arrays = {}
+    if PACKED in held_in(manifest, names):
+        parts = packed_parts(get(f"{PACKED}/{GROUP}"))
+        expected = [name for name in planes if held_in(manifest, [name]) == {PACKED}]
+        if list(parts) != expected:
+            raise ValueError(f"{PACKED} holds {', '.join(parts)}, not {', '.join(expected)}")
+        width = max(part.length for part in parts.values())
+        for name, part in parts.items():
+            check(name, part.planes, part.length, width)
+        arrays |= decode_packed(parts, [name for name in names if name in parts], get)
+    for name in names:
+        if name not in arrays:
+            found, columns = array_shape(get(f"{name}/{GROUP}"), name)
+            check(name, found, columns, columns)
+            arrays[name] = decode_array(name, found, columns, get)
     if {"classes", "views"} <= arrays.keys():
         entries = int(np.count_nonzero(arrays["classes"] < 255))
         for name in ("views", "firsts"):
@@ -72,6 +100,7 @@ def _most_columns(manifest: Manifest, commit: Commit) -> dict[str, int]:
     most = {
         "classes": entries + pairs // 255 + 1,
         "views": entries,
+        "lowest": views,
         "firsts": entries,
         "residuals": targets,
         "members": targets,

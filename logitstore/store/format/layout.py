@@ -13,7 +13,15 @@ The views of a clip say nearly the same thing, so each clip's classes are writte
                (members * code bytes, entries x their views)
 ``draws``      every draw column less its lowest value, as byte planes, (planes, rows x views), views fastest
 
-Multi-byte numbers are byte planes, lowest byte first, one plane a chunk. Rows of failed clips have no entries.
+From version 3 on, entries stand class by class, as numbers ``class * rows + row``, for a class that many clips have has
+small gaps; and what a view says is told from how loud it says it, for a masked view lowers all of its classes together:
+
+``lowest``     the lowest code of each view, less the rounded mean of those of the clip's views before, modulo
+               likewise, (code bytes, rows x views), views fastest; codes below are less this one
+``residuals``  as above, but view by view and within it entry by entry, and in four sequences, by the prediction: codes
+               that are predicted low differ less. (4 * code bytes, the longest), zeros behind the others
+
+Multi-byte numbers are byte planes, lowest byte first. Rows of failed clips have no entries.
 ``docs/format.md`` is the specification.
 """
 
@@ -24,10 +32,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from logitstore.arrays import I64, U8, U16, Bool
 
+#: The version from which on entries stand class by class, and codes are relative to the lowest of their view.
+BY_CLASS = 3
 _ESCAPE = 255
+#: Predictions from which on a residual is in the second, third and fourth sequence: of codes of one byte, or of the
+#: higher of two.
+RESIDUAL_STEPS = (4, 10, 22)
+SEQUENCES = len(RESIDUAL_STEPS) + 1
+_SEQUENCE = np.searchsorted(RESIDUAL_STEPS, np.arange(256), side="right").astype(np.uint8)
 _MOST_FLAGS = 1 << 24  # rows x classes of a block up to which entries are found by flags, and not by sorting
 
 
@@ -55,7 +71,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Entries:
-    """The entries of a block: rising ``numbers`` (E,) = row * C + class, and ``present`` bool (E, V)."""
+    """The entries of a block as they are stored: ``numbers`` (E,) = row * C + class, and ``present`` bool (E, V)."""
 
     numbers: I64
     present: Bool
@@ -73,6 +89,12 @@ def from_planes(planes: U8) -> I64:
     for position, plane in enumerate(planes[1:], start=1):
         total |= plane.astype(np.int64) << (8 * position)
     return total
+
+
+def _codes(planes: U8) -> U16:
+    """Codes, uint16 (n,), of their one or two byte planes."""
+    low: U16 = planes[0].astype(np.uint16)
+    return low if len(planes) == 1 else low | planes[1].astype(np.uint16) << np.uint16(8)
 
 
 def columns_for(ranges: dict[str, tuple[int, int]]) -> tuple[Column, ...]:
@@ -99,37 +121,33 @@ def decode_draws(columns: Sequence[Column], planes: U8, views: int) -> dict[str,
     return decoded
 
 
-def encode_targets(targets: Targets, class_count: int, code_bytes: int, members: U16 | None = None) -> dict[str, U8]:
+def encode_targets(
+    targets: Targets, class_count: int, code_bytes: int, members: U16 | None = None, *, version: int = BY_CLASS
+) -> dict[str, U8]:
     """The byte arrays of a block's targets.
 
     :param members: codes of each member at the ensemble's classes, uint16 (M, R, V, k), or None.
+    :param version: of the format.
     """
     rows = np.flatnonzero(targets.readable)
-    views = targets.classes.shape[1]
-    numbers = rows[:, None, None] * class_count + targets.classes[rows].astype(np.int64)
-    entries, places = _entries_of(numbers, len(targets.readable) * class_count)
+    count, views = targets.classes.shape[:2]
+    named = targets.classes[rows].astype(np.int64)
+    by_class = version >= BY_CLASS
+    numbers = named * count + rows[:, None, None] if by_class else rows[:, None, None] * class_count + named
+    entries, places = _entries_of(numbers, count * class_count)
     view_numbers = np.arange(views)[None, :, None]
     present = np.zeros((len(entries), views), dtype=bool)
     present[places, view_numbers] = True
     codes = np.zeros((len(entries), views), dtype=np.uint16)
     codes[places, view_numbers] = targets.codes[rows]
-
-    by_view, codes_by_view = np.ascontiguousarray(present.T), np.ascontiguousarray(codes.T)
-    firsts = np.zeros(len(entries), dtype=np.uint16)
-    residuals = np.zeros((len(entries), views), dtype=np.uint16)
-    state = _Means(len(entries), views)
-    for view in range(views):
-        here = codes_by_view[view]
-        firsts = np.where(by_view[view] & (state.count == 0), here, firsts)
-        residuals[:, view] = here - state.rounded()
-        state.add(here, by_view[view])
-    later = present & (np.cumsum(present, axis=1, dtype=np.uint16) > 1)
     arrays = {
         "classes": _encode_gaps(np.diff(entries, prepend=-1))[None],
         "views": np.stack([_pack_views(present[:, low : low + 8]) for low in range(0, views, 8)]),
-        "firsts": byte_planes(firsts, code_bytes),
-        "residuals": byte_planes(residuals[later], code_bytes),
     }
+    if by_class:
+        arrays |= _relative_codes(targets, codes, present, entries % count, code_bytes)
+    else:
+        arrays |= _absolute_codes(codes, present, code_bytes)
     if members is not None:
         planes = []
         for member in members:
@@ -140,15 +158,63 @@ def encode_targets(targets: Targets, class_count: int, code_bytes: int, members:
     return arrays
 
 
-def decode_entries(arrays: dict[str, U8], views: int) -> Entries:
+def _absolute_codes(codes: U16, present: Bool, code_bytes: int) -> dict[str, U8]:
+    """``firsts`` and ``residuals`` of versions 1 and 2; ``codes`` uint16 and ``present`` bool are (E, V)."""
+    by_view, codes_by_view = np.ascontiguousarray(present.T), np.ascontiguousarray(codes.T)
+    firsts = np.zeros(len(codes), dtype=np.uint16)
+    residuals = np.zeros(codes.shape, dtype=np.uint16)
+    state = _Means(*codes.shape)
+    for view, (here, held) in enumerate(zip(codes_by_view, by_view, strict=True)):
+        firsts = np.where(held & (state.count == 0), here, firsts)
+        residuals[:, view] = here - state.rounded()
+        state.add(here, held)
+    later = present & (np.cumsum(present, axis=1, dtype=np.uint16) > 1)
+    return {"firsts": byte_planes(firsts, code_bytes), "residuals": byte_planes(residuals[later], code_bytes)}
+
+
+def _relative_codes(targets: Targets, codes: U16, present: Bool, row: I64, code_bytes: int) -> dict[str, U8]:
+    """``lowest``, ``firsts`` and ``residuals`` from version 3 on; ``row`` int64 (E,) is that of each entry."""
+    rows, views = targets.codes.shape[:2]
+    lowest = np.where(targets.readable[:, None], targets.codes.min(axis=2, initial=0xFFFF), 0).astype(np.uint16)
+    gaps = np.zeros((rows, views), dtype=np.uint16)
+    firsts = np.zeros(len(codes), dtype=np.uint16)
+    sequences: list[list[U16]] = [[] for _ in range(SEQUENCES)]
+    floors, state = _Means(rows, views), _Means(len(codes), views)
+    for view in range(views):
+        gaps[:, view] = lowest[:, view] - floors.rounded()
+        floors.add(lowest[:, view], targets.readable)
+        here = np.flatnonzero(present[:, view])
+        above = codes[here, view] - lowest[row[here], view]
+        predicted, count, total = state.rounded_at(here)
+        fresh = count == 0
+        firsts[here[fresh]] = above[fresh]
+        residual, sequence = above - predicted, _SEQUENCE[predicted >> 8 * (code_bytes - 1)]
+        for number, kept in enumerate(sequences):
+            kept.append(residual[(sequence == number) & ~fresh])
+        state.put(here, count + 1, total + above)
+    joined = [np.concatenate(kept) for kept in sequences]
+    residuals = np.zeros((SEQUENCES * code_bytes, max(map(len, joined))), dtype=np.uint8)
+    for number, values in enumerate(joined):
+        residuals[number * code_bytes : (number + 1) * code_bytes, : len(values)] = byte_planes(values, code_bytes)
+    return {"lowest": byte_planes(gaps.reshape(-1), code_bytes), "firsts": byte_planes(firsts, code_bytes),
+            "residuals": residuals}  # fmt: skip
+
+
+def decode_entries(arrays: dict[str, U8], rows: int, views: int, class_count: int, version: int = BY_CLASS) -> Entries:
     """The entries of a block from its arrays ``classes`` and ``views``.
 
-    :raises ValueError: the entries do not rise, or are others in number than ``views`` has.
+    :raises ValueError: the entries do not rise, are of other rows and classes than there are, or are others in number
+        than ``views`` has.
     """
     gaps = _decode_gaps(arrays["classes"][0])
     if len(gaps) != arrays["views"].shape[1] or (gaps < 1).any():
         raise ValueError(f"classes are not {arrays['views'].shape[1]} rising entries")
     numbers = np.cumsum(gaps) - 1
+    if len(numbers) and int(numbers[-1]) >= rows * class_count:
+        raise ValueError(f"classes is not rising below {rows} rows x {class_count} classes")
+    if version >= BY_CLASS:
+        label, row = np.divmod(numbers, rows)
+        numbers = row * class_count + label
     bits = [
         np.unpackbits(plane[:, None], axis=1, bitorder="little")[:, : views - 8 * position]
         for position, plane in enumerate(arrays["views"])
@@ -156,57 +222,73 @@ def decode_entries(arrays: dict[str, U8], views: int) -> Entries:
     return Entries(numbers, np.concatenate(bits, axis=1).astype(bool))
 
 
-def decode_targets(arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int) -> Targets:
+def decode_targets(
+    arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int, version: int = BY_CLASS
+) -> Targets:
     """The targets of a block of ``rows`` clips; the inverse of :func:`encode_targets`.
 
     :raises ValueError: the arrays do not hold k classes for every view of every readable row.
     """
-    return decode_block(arrays, rows, views, k, class_count)[0]
+    return decode_block(arrays, rows, views, k, class_count, version)[0]
 
 
-def decode_members(arrays: dict[str, U8], targets: Targets, class_count: int) -> U16:
+def decode_members(arrays: dict[str, U8], targets: Targets, class_count: int, version: int = BY_CLASS) -> U16:
     """Each member's codes at the ensemble's classes, uint16 (M, R, V, k), in the order of ``targets``."""
     rows, views, k = targets.classes.shape
-    members = decode_block(arrays, rows, views, k, class_count)[1]
+    members = decode_block(arrays, rows, views, k, class_count, version)[1]
     return np.zeros((0, rows, views, k), np.uint16) if members is None else members
 
 
-def decode_block(arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int) -> tuple[Targets, U16 | None]:
+def decode_block(
+    arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int, version: int = BY_CLASS
+) -> tuple[Targets, U16 | None]:
     """The targets of a block of ``rows`` clips and, where ``arrays`` holds them, the codes of its members.
 
     :raises ValueError: the arrays do not hold k classes for every view of every readable row.
     """
-    entries = decode_entries(arrays, views)
-    by_view = np.ascontiguousarray(entries.present.T)
-    codes = _decode_codes(arrays, entries.present, by_view)
+    entries = decode_entries(arrays, rows, views, class_count, version)
+    present, by_view = entries.present, np.ascontiguousarray(entries.present.T)
     row, label = np.divmod(entries.numbers, class_count)
     readable = np.zeros(rows, dtype=bool)
     readable[row] = True
+    if version >= BY_CLASS:
+        codes = _decode_relative(arrays, by_view, row, readable)
+        by_row = np.argsort(row.astype(np.uint16) if rows <= 1 << 16 else row, kind="stable")
+        row, label = row.take(by_row), label.take(by_row)
+        by_view, codes = by_view.take(by_row, axis=1), codes.take(by_row, axis=1)
+    else:
+        codes, by_row = _decode_codes(arrays, present, by_view), np.arange(len(row))
     kept = np.flatnonzero(readable)
     shape = (views, len(kept), k)
-    view, entry = np.nonzero(by_view)  # by view, then by row, then by rising class: k of each row
-    held = f"{len(entry)} targets are not {k} in each of {views} views of {len(kept)} clips"
-    if len(entry) != views * len(kept) * k:
+    flat = np.flatnonzero(by_view)  # by view, then by row, then by rising class: k of each row
+    held = f"{len(flat)} targets are not {k} in each of {views} views of {len(kept)} clips"
+    if len(flat) != views * len(kept) * k:
         raise ValueError(held)
-    owners = row[entry].reshape(shape)
-    if (owners != kept[:, None]).any():
+    entry = (flat.reshape(views, -1) - np.arange(views)[:, None] * len(row)).reshape(-1)
+    if len(flat) and not 0 <= int(entry.min()) <= int(entry.max()) < len(row):
+        raise ValueError(held)
+    if (row.take(entry).reshape(shape) != kept[:, None]).any():
         raise ValueError(held)
     # one integer a target, so that sorting the k of a view puts them in falling order of code, ties by rising class
-    packed = (0xFFFF - codes[view, entry].astype(np.uint32)) << np.uint32(16)
-    packed |= label.astype(np.uint32)[entry]
+    named = codes.reshape(-1).take(flat)
+    packed = (0xFFFF - named.astype(np.uint32)) << np.uint32(16)
+    packed |= label.astype(np.uint32).take(entry)
     packed = packed.reshape(shape)
     members = None
     if "members" in arrays:
         wide = (packed.astype(np.uint64) << np.uint64(16)) | np.arange(k, dtype=np.uint64)
         wide.sort(axis=2)
         packed, order = (wide >> np.uint64(16)).astype(np.uint32), (wide & np.uint64(0xFFFF)).astype(np.int64)
-        members = _decode_members(arrays["members"], len(arrays["firsts"]), entries.present, codes, readable, order)
+        stored = _stored_members(arrays["members"], present, by_row)
+        members = _decode_members(stored, len(arrays["firsts"]), named, readable, order)
     else:
         packed.sort(axis=2)
-    classes = np.zeros((rows, views, k), dtype=np.uint16)
-    values = np.zeros((rows, views, k), dtype=np.uint16)
-    classes[kept] = (packed & np.uint32(0xFFFF)).astype(np.uint16).transpose(1, 0, 2)
-    values[kept] = (0xFFFF - (packed >> np.uint32(16))).astype(np.uint16).transpose(1, 0, 2)
+    packed = packed.transpose(1, 0, 2)
+    classes, values = packed.astype(np.uint16), (0xFFFF - (packed >> np.uint32(16))).astype(np.uint16)
+    if len(kept) < rows:
+        whole = np.zeros((2, rows, views, k), dtype=np.uint16)
+        whole[0, kept], whole[1, kept] = classes, values
+        classes, values = whole
     return Targets(classes, values, readable), members
 
 
@@ -234,21 +316,79 @@ def _decode_codes(arrays: dict[str, U8], present: Bool, by_view: Bool) -> U16:
     return codes
 
 
-def _decode_members(planes: U8, code_bytes: int, present: Bool, codes: U16, readable: Bool, order: I64) -> U16:
+def _decode_relative(arrays: dict[str, U8], by_view: Bool, row: I64, readable: Bool) -> U16:
+    """As :func:`_decode_codes`, of the arrays from version 3 on; ``row`` int64 (E,) is that of each entry."""
+    views, entries = by_view.shape
+    code_bytes = len(arrays["firsts"])
+    mask, shift = np.uint16(256**code_bytes - 1), 8 * (code_bytes - 1)
+    firsts = _codes(arrays["firsts"])
+    stored = arrays["residuals"]
+    if len(stored) != SEQUENCES * code_bytes:
+        raise ValueError(f"residuals has {len(stored)} planes, not {SEQUENCES * code_bytes}")
+    sequences = [_codes(stored[place : place + code_bytes]) for place in range(0, len(stored), code_bytes)]
+    gaps = _codes(arrays["lowest"])
+    if gaps.size != len(readable) * views:
+        raise ValueError(f"lowest has {gaps.size} columns, not {len(readable) * views}")
+    gaps_by_view = np.ascontiguousarray(gaps.reshape(-1, views).T)
+    codes = np.zeros((views, entries), dtype=np.uint16)
+    floors, state = _Means(len(readable), views), _Means(entries, views)
+    used = np.zeros(SEQUENCES, dtype=np.int64)
+    for view in range(views):
+        lowest = (gaps_by_view[view] + floors.rounded()) & mask
+        floors.add(lowest, readable)
+        here = np.flatnonzero(by_view[view])
+        predicted, count, total = state.rounded_at(here)
+        sequence = _SEQUENCE.take(predicted >> shift)
+        sequence[count == 0] = SEQUENCES
+        order = np.argsort(sequence, kind="stable")
+        counts = np.bincount(sequence, minlength=SEQUENCES + 1)
+        found = [kept[at : at + wanted] for kept, at, wanted in zip(sequences, used, counts, strict=False)]
+        used += counts[:SEQUENCES]
+        fresh = order[len(order) - counts[SEQUENCES] :]
+        residual = np.concatenate([*found, firsts.take(here.take(fresh))])
+        if len(residual) != len(here):
+            raise ValueError(f"residuals has {stored.shape[1]} columns, not {used.max()} or more")
+        above = np.empty(len(here), dtype=np.uint16)
+        above[order] = residual
+        above += predicted
+        above &= mask
+        state.put(here, count + 1, total + above)
+        code = above.astype(np.uint32)
+        code += lowest.take(row.take(here))
+        if len(code) and int(code.max()) > mask:
+            raise ValueError(f"residuals give the code {int(code.max())}, and the highest is {mask}")
+        codes[view, here] = code
+    if stored.shape[1] != used.max() or any(kept[at:].any() for kept, at in zip(sequences, used, strict=True)):
+        raise ValueError(f"residuals has {stored.shape[1]} columns, not {used.max()} with zeros behind the others")
+    return codes
+
+
+def _stored_members(planes: U8, present: Bool, by_row: I64) -> U8:
+    """The planes of the members by view, then by row and class.
+
+    :param present: bool (E, V), entries as they are stored. :param by_row: the order of their rows and classes.
+    """
+    entry, view = np.nonzero(present)  # as they are stored: by entry, then by view
+    if planes.shape[1] != len(entry):
+        raise ValueError(f"members has {planes.shape[1]} columns, not {len(entry)}")
+    place = np.empty(len(by_row), dtype=np.int64)
+    place[by_row] = np.arange(len(by_row))
+    return planes[:, np.lexsort((place[entry], view))]
+
+
+def _decode_members(planes: U8, code_bytes: int, ensemble: U16, readable: Bool, order: I64) -> U16:
     """Codes of the members, uint16 (M, R, V, k).
 
+    :param ensemble: its codes, in the order of ``planes``, uint16 (V * readable rows * k,).
     :param order: int64 (V, readable rows, k): the order of the targets of a view among its rising classes.
     """
     views, kept, k = order.shape
-    entry, view = np.nonzero(present)  # as they are stored: by entry, then by view
-    ensemble = codes[view, entry]
-    grouped = np.argsort(view, kind="stable")  # by view, and entries rise within it
     count = len(planes) // code_bytes
     decoded = np.zeros((count, len(readable), views, k), dtype=np.uint16)
     mask = np.uint16(256**code_bytes - 1)
     for member in range(count):
         residuals = from_planes(planes[member * code_bytes : (member + 1) * code_bytes]).astype(np.uint16)
-        values = ((residuals + ensemble) & mask)[grouped].reshape(views, kept, k)
+        values = ((residuals + ensemble) & mask).reshape(views, kept, k)
         decoded[member, readable] = np.take_along_axis(values, order, axis=2).transpose(1, 0, 2)
     return decoded
 
@@ -263,14 +403,26 @@ class _Means:
 
     def rounded(self) -> U16:
         """uint16 (E,); 0 of an entry that no view has named."""
-        twice = 2 * np.maximum(self.count, 1)
-        mean: U16 = ((2 * self.total + self.count) // twice).astype(np.uint16)
-        return mean
+        return _rounded(self.total, self.count)
+
+    def rounded_at(self, places: I64) -> tuple[U16, npt.NDArray[Any], npt.NDArray[Any]]:
+        """Of some entries, the rounded mean, the number of codes and their sum."""
+        count, total = self.count.take(places), self.total.take(places)
+        return _rounded(total, count), count, total
 
     def add(self, codes: U16, present: Bool) -> None:
         """One view: codes uint16 (E,), 0 where it lacks the entry, and which it names."""
         self.total += codes
         self.count += present
+
+    def put(self, places: I64, count: npt.NDArray[Any], total: npt.NDArray[Any]) -> None:
+        """Of some entries, the number of codes and their sum."""
+        self.count[places], self.total[places] = count, total
+
+
+def _rounded(total: npt.NDArray[Any], count: npt.NDArray[Any]) -> U16:
+    mean: U16 = ((2 * total + count) // (2 * np.maximum(count, 1))).astype(np.uint16)
+    return mean
 
 
 def _entries_of(numbers: I64, limit: int) -> tuple[I64, I64]:

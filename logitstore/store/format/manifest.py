@@ -23,9 +23,9 @@ from logitstore.store.names import shown
 from logitstore.views.ops import Place
 from logitstore.views.recipe import Recipe, parse_recipe
 
-#: Of stores without relations, which are as they always were, and of stores with them.
-FORMAT_VERSION = 1
-RELATIONS_VERSION = 2
+#: What is written; of older stores, 1 is of those without relations and 2 of those with them.
+FORMAT_VERSION = 3
+VERSIONS = (1, 2, 3)
 #: Classes that a store has room for: a class index has 16 bits.
 MOST_CLASSES = 1 << 16
 MOST_VIEWS = 1 << 16
@@ -144,13 +144,15 @@ def to_json(value: Any) -> bytes:
 
 
 def encode_root(manifest: Manifest) -> bytes:
-    """The root group's ``zarr.json``, with the manifest in its attributes; indented, for a person may read it."""
-    document = {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": {_ATTRIBUTE: json.loads(msgspec.json.encode(manifest))},
-    }
-    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    """The root group's ``zarr.json``, with the manifest in its attributes: a line a member, for people read it."""
+    members = json.loads(msgspec.json.encode(manifest))
+    lines = ",\n".join(f"{json.dumps(name)}:{_compact(value)}" for name, value in members.items())
+    head = _compact({"zarr_format": 3, "node_type": "group", "attributes": {_ATTRIBUTE: {}}})
+    return f"{head[:-3]}\n{lines}\n{head[-3:]}\n".encode()
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def decode_root(content: bytes, location: str) -> Manifest:
@@ -168,10 +170,10 @@ def decode_root(content: bytes, location: str) -> Manifest:
             f"{location} is not a logitstore: its {ROOT} holds no {_ATTRIBUTE!r} manifest; give a folder that "
             "`logitstore build` wrote"
         ) from error
-    if version not in (FORMAT_VERSION, RELATIONS_VERSION):
+    if type(version) is not int or version not in VERSIONS:
         raise NotAStoreError(
-            f"{location} has format version {shown(version)}; this release reads versions {FORMAT_VERSION} and "
-            f"{RELATIONS_VERSION}; install a release that reads it"
+            f"{location} has format version {shown(version)}; this release reads versions {VERSIONS[0]} to "
+            f"{VERSIONS[-1]}; install a release that reads it"
         )
     try:
         manifest = msgspec.convert(raw, Manifest)
@@ -180,7 +182,7 @@ def decode_root(content: bytes, location: str) -> Manifest:
             manifest.relations.check()
         for problem in problems(manifest):
             raise ValueError(problem)
-        if version != version_for(manifest.relations):
+        if version < FORMAT_VERSION and version != (1 if manifest.relations is None else 2):
             raise ValueError(f"format version {version} with relations {_brief(manifest.relations, None)}")
         return manifest
     except (msgspec.ValidationError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
@@ -241,16 +243,11 @@ def member_names(manifest: Manifest) -> list[str]:
     return names
 
 
-def version_for(relations: RelationSpec | None) -> int:
-    """The format version of a store with these relations."""
-    return FORMAT_VERSION if relations is None else RELATIONS_VERSION
-
-
 def differences(stored: Manifest, asked: Manifest) -> list[str]:
     """What differs between two manifests, one line a field, both values shown; versions are left out."""
     lines = []
     for field in msgspec.structs.fields(Manifest):
-        if field.name in ("made_by", "format_version"):  # the version follows from the relations
+        if field.name in ("made_by", "format_version"):  # a store that was begun in an older version goes on in it
             continue
         old, new = getattr(stored, field.name), getattr(asked, field.name)
         if old != new:
