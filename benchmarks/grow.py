@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -81,7 +82,7 @@ def grow(
     """
     sizes = sizes or Sizes()
     old, late = list(teachers[:-new]), list(teachers[-new:])
-    everything = {"topk": None, "value_bits": 16, "views": sizes.views}
+    everything: dict[str, Any] = {"topk": None, "value_bits": 16, "views": sizes.views}
     if not (out / "old").exists():
         known = len(_vocabulary(old))
         logitstore.build(source=audio, out=str(out / "old"), teachers=old, clip_seconds=clip_seconds,
@@ -187,8 +188,8 @@ def _compared(run: Path, data: ReplayDataset, said: F32, store: Store, ensemble:
     answer = np.full(said.shape, 1e-4, np.float32)
     answer[:, columns] = np.concatenate(answers)
     first = said.argmax(axis=1)
-    labels = np.zeros(said.shape, np.float32)
-    labels[np.arange(len(said)), first] = 1
+    labels = np.zeros(said.shape, bool)
+    labels[np.arange(len(said)), first] = True
     agreement = float((answer.argmax(axis=1) == first).mean())
     return float(bernoulli_kl(said, answer).sum(axis=1).mean()), agreement, measure(labels, answer).mAP
 

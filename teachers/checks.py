@@ -248,10 +248,10 @@ def _unusual(
     teacher, samples, rate = alone.members[0], view.shape[1], alone.sample_rate
     square, noise = (full_scale(kind, samples, rate).to(view) for kind in ("square", "noise"))
     sounds = torch.stack([view[0], torch.zeros_like(view[0]), square, noise, noise])
-    hidden = _hidden(masks, samples / rate)
+    hidden: Masks | None = _hidden(masks, samples / rate)
     names = ("", "silence", "clipping", "clipping", "masks")
     rows = len(sounds) if teacher.takes_masks else len(sounds) - 1
-    sounds, hidden = sounds[:rows], hidden[:rows] if teacher.takes_masks else None
+    sounds, hidden = sounds[:rows], hidden[:rows] if hidden is not None and teacher.takes_masks else None
     try:
         answers = alone.probabilities(sounds, hidden)
     except LogitstoreError as error:

@@ -7,6 +7,7 @@ bytes that lie there, before memory is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def decode_arrays(
     for name in names:
         if name not in planes:
             raise ValueError(f"it has no array {name}")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     if PACKED in held_in(manifest, names):
         parts = packed_parts(get(f"{PACKED}/{GROUP}"))
         expected = [name for name in planes if held_in(manifest, [name]) == {PACKED}]

@@ -52,16 +52,16 @@ def encode_group(
         group = zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
         for name, array in (arrays | ({} if packed is None else {PACKED: _pack(packed)})).items():
             chunk = (1, max(1, array.shape[1]))
-            together = name == PACKED and packed is not None
+            parts = packed if name == PACKED else None
             target = group.create_array(
                 name,
                 shape=array.shape,
                 chunks=chunk,
-                shards=(max(1, len(array)), chunk[1]) if together else None,
+                shards=(max(1, len(array)), chunk[1]) if parts is not None else None,
                 dtype="uint8",
                 compressors=ZstdCodec(level=ZSTD_LEVEL),
                 fill_value=0,
-                attributes={PARTS: [[key, *part.shape] for key, part in packed.items()]} if together else None,
+                attributes={PARTS: [[key, *part.shape] for key, part in parts.items()]} if parts is not None else None,
             )
             if array.size:
                 target[:] = array
@@ -163,6 +163,7 @@ def packed_parts(metadata: bytes) -> dict[str, Part]:
     listed = attributes.get(PARTS) if isinstance(attributes, dict) else None
     parts: dict[str, Part] = {}
     row = 0
+    each: Any
     for each in listed if isinstance(listed, list) else [None]:
         fine = isinstance(each, list) and len(each) == 3 and isinstance(each[0], str) and each[0] not in parts
         if not fine or any(type(n) is not int or not 0 <= n < 1 << 48 for n in each[1:]):
