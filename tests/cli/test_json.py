@@ -32,6 +32,9 @@ LINES = [
     ("build", "extend new labels.csv --audio-root audio --teacher teacher-1 --skip-known --workers 1", None),
     ("build --dry-run", "extend new more --teacher teacher-1 --dry-run", 0),
     ("build", "extend nowhere audio --teacher teacher-1", 2),
+    ("build", "build --like store --audio-root audio --out alike --teacher teacher-1 --workers 1", 0),
+    ("build", "merge store alike --ensemble --out joint", 0),
+    ("build", "merge store nowhere --ensemble --out joint", 2),
     ("import ced", "import npy scores.npy --names names.txt --classes classes.txt --scores logits --out npy "
                    "--audio-root audio --clip-seconds 0.6", 0),
     ("import ced", "import npy none.npy --names names.txt --classes classes.txt --scores logits --out npy2", 2),

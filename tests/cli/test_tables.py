@@ -112,6 +112,6 @@ def test_several_sources_of_the_shell_the_config_and_the_library(logitstore, tmp
         )
     assert summary.clips == 3
     logitstore.refused(
-        logitstore("build", "--out", "x", "--teacher", "python:tones:plain"), "SOURCE... is given neither"
+        logitstore("build", "--out", "x", "--teacher", "python:tones:plain"), "no SOURCE was given"
     )
     logitstore.refused(logitstore.build(files[0], "nowhere"), "nowhere: no such file or folder")

@@ -259,7 +259,6 @@ def test_a_folder_that_is_no_store_is_left_alone(audio):
             UsageError,
             "'python:tones:deaf' takes only waveforms.*'time_mask'.*--recipe wave",
         ),
-        ({"teachers": ["python:tones:plain", "python:tones:others"]}, UsageError, "a siren"),
         ({"teachers": ["python:tones:plain", "python:tones:softmax"]}, UsageError, "softmax.*sigmoid"),
         ({"value_bits": 9}, UsageError, "9 bits"),
         ({"device": "cuda:7"}, UsageError, "--device cuda:7 cannot be used here"),

@@ -31,7 +31,7 @@ def stores(made, tmp_path_factory):
     root = tmp_path_factory.mktemp("others")
     plain = make_store(root / "plain", Spec(recipe=NONE, scores="softmax", failed=())).path
     begun = make_store(root / "begun", Spec(skip_blocks=tuple(f"00000{i}-0-3" for i in range(5)))).path
-    other = make_store(root / "other", Spec(keep_members=True, seed=3)).path
+    other = make_store(root / "other", Spec(keep_members=True, seed=3, clips=35)).path
     return [open_store(place) for place in (made.path, plain, [made.path, other], begun)]
 
 

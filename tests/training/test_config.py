@@ -141,7 +141,7 @@ def test_flags_win_over_the_file_even_where_they_are_defaults(root, tmp_path):
         ({"model-arg": "width=2"}, "model-arg is 'width=2'; it must be a mapping, as {width: 8}"),
         ({"also": [1]}, "also is [1]; it must be text or a list of texts"),
         ({"student": None}, "--student is given neither on the command line nor in a --config FILE"),
-        ({"store": None}, "STORE is given neither on the command line nor in a --config FILE"),
+        ({"store": None}, "STORE... is given neither on the command line nor in a --config FILE"),
     ],
 )
 def test_a_file_that_cannot_be_right_is_refused_in_a_line(root, tmp_path, values, message):

@@ -187,7 +187,7 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
 
 
 def test_a_missing_recipe_names_the_built_in_ones():
-    with pytest.raises(RecipeError, match="no recipe 'cde': give a YAML file or one of ced, none, wave"):
+    with pytest.raises(RecipeError, match="no recipe 'cde': give a YAML file or one of ced, gentle, none, wave"):
         load_recipe("cde")
 
 
