@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from logitstore.store.format.manifest import LICENCE, NOT_COVERED, ORIGIN, POOLING, WINDOW
+from logitstore.store.format.manifest import LICENCE, NON_COMMERCIAL, NOT_COVERED, ORIGIN, POOLING, WINDOW
 
 #: How window or frame outputs become one answer.
 POOLINGS = ("mean", "max")
@@ -87,6 +87,7 @@ class Contract:
             WINDOW: None if self.window is None else asdict(self.window),
             POOLING: self.pooling,
             LICENCE: self.licence,
+            NON_COMMERCIAL: self.non_commercial or None,
             ORIGIN: self.origin,
             NOT_COVERED: list(self.not_covered) or None,
         }

@@ -23,6 +23,7 @@ from logitstore.store.format.manifest import (
     CODE,
     KNOWS,
     LICENCE,
+    NON_COMMERCIAL,
     NOT_COVERED,
     ORIGIN,
     POOLING,
@@ -559,7 +560,7 @@ def _weighted(values: list[torch.Tensor], weights: Sequence[float | torch.Tensor
 
 
 #: What :meth:`Ensemble.describe` says in a contract only of members that need it, and earlier releases did not.
-_ADDED = (ARGUMENTS, CLASSES, CODE, KNOWS, LICENCE, NOT_COVERED, ORIGIN, POOLING, WINDOW)
+_ADDED = (ARGUMENTS, CLASSES, CODE, KNOWS, LICENCE, NON_COMMERCIAL, NOT_COVERED, ORIGIN, POOLING, WINDOW)
 
 
 def members_as_stored(ensemble: Ensemble, stored: Sequence[Member]) -> tuple[tuple[Member, ...], list[str]]:
@@ -576,6 +577,8 @@ def members_as_stored(ensemble: Ensemble, stored: Sequence[Member]) -> tuple[tup
     members, notes = [], []
     for teacher, now, before in zip(ensemble.members, asked, stored, strict=True):
         plain = {key: value for key, value in now.contract.items() if key not in _ADDED or key in before.contract}
+        words = (LICENCE, NON_COMMERCIAL, ORIGIN)  # which decide nothing of what it says
+        plain |= {key: before.contract[key] for key in words if key in before.contract}
         known = now.digest, *(teacher.earlier_digests() if now.digest != before.digest else ())
         as_before = msgspec.structs.replace(now, digest=before.digest, contract=plain)
         if now != before and as_before == before and before.digest in known:

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from teachers.teacher import Teacher
 
 ENTRY_POINTS = "logitstore.teachers"
+_CHECKPOINTS = ("ced", "panns", "efficientat", "passt", "beats")
+_BY_SUFFIX = {
+    ".onnx": ("onnx",), ".tflite": ("tflite", "birdnet"), ".h5": ("yamnet",), ".whl": ("yamnet",),
+    ".pt": _CHECKPOINTS, ".pth": _CHECKPOINTS,
+}  # fmt: skip
 
 
 def forms() -> dict[str, str]:
@@ -99,7 +104,8 @@ def load_teacher(spec: str) -> Teacher:
 
         return load_folder(spec, spec)
     if path.is_file():
-        raise TeacherError(f"teacher {spec!r} is a file; say what it is: ced:{spec} or onnx:{spec}")
+        likely = _BY_SUFFIX.get(path.suffix.lower(), tuple(_kinds()))
+        raise TeacherError(f"teacher {spec!r} is a file; say what it is: {', '.join(f'{kind}:…' for kind in likely)}")
     if colon and not path.exists() and "/" not in prefix:
         raise TeacherError(f"no kind of teacher {prefix!r}; {nearest(prefix, [*_kinds(), *offered(ENTRY_POINTS)])}")
     allowed = ", ".join(form for form in forms() if ":" in form)

@@ -78,7 +78,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     classes, mids = _classes(document.get("label_dict"), path, outputs, whose)
     return TaggerTeacher(
         spec, "beats", model, classes, weights_digest(model.state_dict()),
-        mids=mids, trained_seconds=10.0, licence="MIT", origin=_ORIGIN,
+        mids=mids, trained_seconds=10.0, licence="MIT (the published weights)", origin=_ORIGIN,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import torch
 
 from logitstore.errors import TeacherError, UsageError
 from logitstore.models.efficientat import EfficientAt
+from logitstore.models.mobile import channels_at
 from logitstore.models.published import classes_of
 from logitstore.models.torchfile import check_shapes, read_torch_file, state_of
 from logitstore.training.runs import weights_digest
@@ -80,7 +81,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     kind = "mn" if dynamic == "none" else "dymn"
     return TaggerTeacher(
         spec, f"efficientat {kind}", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()),
-        trained_seconds=10.0, licence="MIT", origin="https://github.com/fschmid56/EfficientAT",
+        trained_seconds=10.0, licence="MIT (the published weights)", origin="https://github.com/fschmid56/EfficientAT",
     )  # fmt: skip
 
 
@@ -99,8 +100,10 @@ def _fitting(outputs: int, arguments: dict[str, Any], state: dict[str, torch.Ten
     :raises TeacherError: of no width.
     """
     shapes = {name: tensor.shape for name, tensor in state.items()}
+    tail = state["classifier.0.weight" if arguments["convolutional"] else "classifier.5.weight"].shape[1]
+    likely = [width for width in _WIDTHS if tail in (6 * channels_at(160, width), channels_at(1280, width))]
     least, best = len(shapes) + 1, _WIDTHS[0]
-    for width in _WIDTHS:
+    for width in likely or _WIDTHS:
         with torch.device("meta"):
             ours = {
                 name: tensor.shape

@@ -82,7 +82,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     net = further.get("name") or f"mobilenetv{further['version']}"
     return TaggerTeacher(
         spec, f"panns {net}", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()),
-        trained_seconds=10.0, licence="CC BY 4.0", origin="https://zenodo.org/records/3987831",
+        trained_seconds=10.0, licence="CC BY 4.0 (the published weights)", origin="https://zenodo.org/records/3987831",
     )  # fmt: skip
 
 
@@ -104,14 +104,22 @@ def _front_end(state: dict[str, torch.Tensor], whose: str) -> dict[str, Any]:
         raise TeacherError(f"{whose} is not {_WHAT}: it lacks the tables {_WINDOW!r} and {_BANK!r} of its front end")
     rate, mels = _RATES.get(window.shape[2]), bank.shape[1]
     ours = None if rate is None or not 32 <= mels <= 1024 else front_end_at(rate, mels).filter_bank()
-    known = ours is not None and ours.shape == tuple(bank.shape)
+    known = ours is not None and ours.shape == tuple(bank.shape) and _is_hann(window)
     if ours is None or not known or float(np.abs(bank.numpy() - ours).max()) > _TOLERANCE * float(ours.max()):
         raise TeacherError(
             f"{whose} has another front end: a window of {window.shape[2]} samples and {tuple(bank.shape)} weights of "
-            "bands; known are windows of 1,024, 512 and 256 samples at 32, 16 and 8 kHz, with Slaney bands from 50 Hz "
-            "to 14, 8 and 4 kHz"
+            "bands; known are windows of 1,024, 512 and 256 samples at 32, 16 and 8 kHz, a periodic Hann "
+            "and Slaney bands from 50 Hz to 14, 8 and 4 kHz"
         )
     return {"sample_rate": rate, "mels": mels}
+
+
+def _is_hann(real: torch.Tensor) -> bool:
+    """Whether the real part of a transform, (bins, 1, N), is one through a periodic Hann window."""
+    bins, _, size = real.shape
+    angles = 2 * np.pi * np.outer(np.arange(bins), np.arange(size)) / size
+    expected = np.cos(angles) * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size))
+    return bins == size // 2 + 1 and float(np.abs(real[:, 0].numpy() - expected).max()) < _TOLERANCE
 
 
 def _kind(state: dict[str, torch.Tensor], whose: str) -> tuple[Callable[..., Tagger], dict[str, Any]]:

@@ -66,7 +66,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
         raise TeacherError(f"{whose} is not {_WHAT} of a known form: {' '.join(str(error).split())[:300]}") from error
     return TaggerTeacher(
         spec, "passt", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()),
-        trained_seconds=10.0, licence="Apache-2.0", origin="https://github.com/kkoutini/PaSST",
+        trained_seconds=10.0, licence="Apache-2.0 (the published weights)", origin="https://github.com/kkoutini/PaSST",
     )  # fmt: skip
 
 

@@ -111,7 +111,5 @@ def test_several_sources_of_the_shell_the_config_and_the_library(logitstore, tmp
             source=files[:3], out="three", teachers=["python:tones:plain"], views=1, clip_seconds=2, device="cpu"
         )
     assert summary.clips == 3
-    logitstore.refused(
-        logitstore("build", "--out", "x", "--teacher", "python:tones:plain"), "no SOURCE was given"
-    )
+    logitstore.refused(logitstore("build", "--out", "x", "--teacher", "python:tones:plain"), "no SOURCE was given")
     logitstore.refused(logitstore.build(files[0], "nowhere"), "nowhere: no such file or folder")

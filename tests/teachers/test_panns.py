@@ -22,7 +22,10 @@ def _document(rate: int = 32000, mels: int = 64, **further: Any) -> dict[str, An
     net: Any = PannsMobile if "version" in further else Panns
     state = net(5, sample_rate=rate, mels=mels, **further).state_dict()
     front_end = front_end_at(rate, mels)
-    state["spectrogram_extractor.stft.conv_real.weight"] = torch.zeros(front_end.n_fft // 2 + 1, 1, front_end.n_fft)
+    size = front_end.n_fft
+    window = torch.hann_window(size, dtype=torch.float64)
+    turns = torch.outer(torch.arange(size // 2 + 1), torch.arange(size)) / size
+    state["spectrogram_extractor.stft.conv_real.weight"] = (torch.cos(2 * torch.pi * turns) * window).float()[:, None]
     state["logmel_extractor.melW"] = torch.from_numpy(front_end.filter_bank().astype(np.float32))
     return {"iteration": 600_000, "model": state, "sampler": {"indexes": [np.arange(7), np.arange(3)]}}
 
@@ -103,11 +106,12 @@ class _Evil:
         (lambda d: d["model"].pop("fc_audioset.weight"), "none is 'fc_audioset.weight'"),
         (lambda d: d["model"].pop("logmel_extractor.melW"), "it lacks the tables"),
         (lambda d: d["model"]["logmel_extractor.melW"].mul_(1.1), "has another front end: a window of 1024 samples"),
+        (lambda d: d["model"]["spectrogram_extractor.stft.conv_real.weight"].mul_(0.9), "has another front end"),
         (lambda d: d["model"].pop("conv_block1.conv1.weight"), "is none of the PANNs that are known"),
         (lambda d: d["model"].update({"att_block.att.weight": torch.ones(2)}), "1 tensors differ"),
         (lambda d: d.update(sampler=_Evil()), "holds pickled objects other than tensors, which are never loaded"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_what_is_no_such_checkpoint(tmp_path: Path, change: Any, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     document = _document(name="cnn6")

@@ -264,7 +264,7 @@ def test_amp_gives_float32_near_the_full_precision(tmp_path: Path) -> None:
 
 def test_specs_that_name_nothing(tmp_path: Path) -> None:
     with pytest.raises(
-        TeacherError, match="no teacher 'nowhere': no such run folder; allowed are a run folder, .*ced:FILE"
+        TeacherError, match=r"no teacher 'nowhere': no such run folder; allowed are a run folder, .*ced:FILE"
     ):
         load_teacher("nowhere")
     with pytest.raises(TeacherError, match="teacher 'ced:' names nothing; it is of the form ced:FILE"):

@@ -45,6 +45,8 @@ def _lines(teacher: Teacher) -> list[str]:
     if says.window is not None:
         length, hop = (samples / says.sample_rate for samples in (says.window.samples, says.window.hop))
         window = f"windows of {length:g} s every {hop:g} s, {_pooled(says.window.pooling)}"
+        if says.window.least > 1:
+            window += f"; a last one with less than {says.window.least / says.sample_rate:g} s of the view is left out"
     masks = "the waveform, and masks of time and frequency" if says.takes_masks else "the waveform alone"
     if isinstance(says.fill, Mapping):
         masks += f", filled with {says.fill['value']:g} on the {says.fill['stage']}"

@@ -40,6 +40,7 @@ _ATTRIBUTE = "logitstore"
 #: its window, its pooling over time, licence and origin.
 ARGUMENTS, CLASSES, CODE, NOT_COVERED = "arguments", "classes", "code", "not_covered"
 KNOWS, WINDOW, POOLING, LICENCE, ORIGIN = "knows", "window", "frame_pooling", "licence", "origin"
+NON_COMMERCIAL = "non_commercial"
 _MOST_NAME = 4096  # letters of a class
 _MOST_RATE = 1 << 24  # Hz
 _MOST_CLIP_SAMPLES = 1 << 31
