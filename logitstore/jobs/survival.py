@@ -19,6 +19,7 @@ from logitstore.audio.ahead import decoded_ahead
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import samples_at
 from logitstore.errors import AudioError
+from logitstore.evaluation.agreement import divergence
 from logitstore.views.ops import Place
 from logitstore.views.recipe import GENTLE, NONE, Draws, Recipe, draw
 from logitstore.views.render import Rendered, Renderer
@@ -43,7 +44,7 @@ class Kept:
     """How near the answers to some views are to those to their clips.
 
     ``top``: the share of views whose most probable class is the clip's, in [0, 1]. ``kl``: the mean divergence
-    KL(clip || view) in nats, see :func:`logitstore.models.losses.divergence`.
+    KL(clip || view) in nats, see :func:`logitstore.evaluation.agreement.divergence`.
     """
 
     top: float
@@ -291,10 +292,8 @@ def _draws(recipe: Recipe, place: Place, table: pa.Table, seed: int, clip: int, 
 
 def _kept(clean: F32, said: F32, scores: str) -> list[Kept]:
     """Of each teacher, what its answers (M, n, C) to views keep of those to their clips, of the same shape."""
-    import torch
-
-    from logitstore.models.losses import divergence
-
-    same = (clean.argmax(axis=2) == said.argmax(axis=2)).mean(axis=1)
-    apart = divergence(torch.from_numpy(clean), torch.from_numpy(said), scores).mean(dim=1)
-    return [Kept(float(top), float(kl)) for top, kl in zip(same, apart, strict=True)]
+    every = np.ones(clean.shape[1:], dtype=bool)
+    return [
+        Kept(float((one.argmax(1) == other.argmax(1)).mean()), float(divergence(one, other, every, scores).mean()))
+        for one, other in zip(clean, said, strict=True)
+    ]
