@@ -305,12 +305,13 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
     store, made, missing = fill(job, progress)
+    seconds = time.monotonic() - began
     kept = _survival(job, made, progress) if made else None
     return BuildSummary(
         **vars(summarise(store)),
         failures=store.failures(),
         made_views=made,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         missing=missing,
         survival=kept,
     )
