@@ -188,10 +188,10 @@ def test_every_deletion_is_found(whole, answers, tmp_path, counted):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda text: text.replace('"seed": 0', '"seed": 1'),
-        lambda text: text.replace('": ', '":  ', 1),
+        lambda text: text.replace('"seed":0', '"seed":1'),
+        lambda text: text.replace('":', '": ', 1),
         lambda text: text + " ",
-        lambda text: text.replace('"machine": "', '"machine": "a'),
+        lambda text: text.replace('"machine":"', '"machine":"a'),
         lambda text: text.replace("tone 300 Hz", "tone 301 Hz"),
     ],
     ids=["seed", "a space", "a space at the end", "made_by", "a class"],

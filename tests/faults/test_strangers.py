@@ -120,7 +120,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: _change(
             folder / "config.json", model_type="own", auto_map={"AutoModelForAudioClassification": "own.M"}
         ),
-        "can be loaded",
+        "brings code of its own",
     ),
     "a feature extractor of its own": (
         lambda folder: _change(
@@ -128,12 +128,15 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "brings code of its own",
     ),
-    "pickled objects": (lambda folder: _pickled(folder, {"a": _Evil()}), "can be loaded"),
+    "pickled objects": (lambda folder: _pickled(folder, {"a": _Evil(), "b": torch.zeros(9000)}), "can be loaded"),
     "a pickle that is none": (
-        lambda folder: (_pickled(folder, {}), (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")),
+        lambda folder: (_pickled(folder, {}), (folder / "pytorch_model.bin").write_bytes(b"\x80\x04" + bytes(40_000))),
         "can be loaded",
     ),
-    "damaged weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"no tensors"), "can be loaded"),
+    "damaged weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"no tensors" * 4000),
+        "can be loaded",
+    ),
     "weights cut short": (
         lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-9]),
         "can be loaded",
@@ -142,7 +145,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: _change(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
         "its weights are quantised",
     ),
-    "a config that is none": (lambda folder: (folder / "config.json").write_text("[]"), "can be loaded"),
+    "a config that is none": (lambda folder: (folder / "config.json").write_text("[]"), "names no model_type"),
     "numbers that are text": (
         lambda folder: _change(folder / "config.json", hidden_size="many"),
         "can be loaded",

@@ -180,7 +180,7 @@ def test_clips_that_cannot_be_decoded_are_recorded_and_the_build_goes_on(audio):
     mended = open_store(audio / "store")
     assert mended.targets(0, [clip])[0].shape == (1, 4)
     assert "nan.wav" not in [failure.path for failure in build(options(audio)).failures]
-    assert len([name for name in contents(audio / "store") if name.endswith("classes/zarr.json")]) == 3
+    assert len([name for name in contents(audio / "store") if name.endswith("packed/zarr.json")]) == 3
 
 
 def test_a_clip_deleted_between_scan_and_decode_is_recorded(audio):

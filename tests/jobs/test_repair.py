@@ -46,7 +46,7 @@ def changed_byte(store: Path) -> None:
 
 
 def objects_gone(store: Path) -> None:
-    shutil.rmtree(store / "blocks" / "000000-0-3" / "classes")
+    shutil.rmtree(store / "blocks" / "000000-0-3" / "packed")
 
 
 def commit_gone(store: Path) -> None:

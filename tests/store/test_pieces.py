@@ -215,7 +215,7 @@ def test_one_audio_root_may_hold_the_clips_of_all(audio, tmp_path):
             build(asked)
     store = open_store([tmp_path / "one", tmp_path / "two"])
     clips = ClipAudio(open_audio(str(tmp_path / "root")), store.clips, 16_000)
-    assert compared(store, clips, 10) == (3, [])
+    assert compared(store, clips, 10) == (6, [])
     waveform, _ = rendered_view(store, clips, 9, 0)
     assert waveform.abs().max() > 0
     views = stored_views(store, 0)

@@ -458,7 +458,7 @@ def test_other_audio_is_refused_by_name(root, tmp_path):
     write_audio(tmp_path / "other", 14)
     (tmp_path / "other" / "a" / "000.wav").unlink()
     shutil.copy(tmp_path / "other" / "a" / "002.wav", tmp_path / "other" / "a" / "000.wav")
-    with pytest.raises(MismatchError, match=r"not what the teachers of .* heard, in 1 of 2 .*a/000\.wav"):
+    with pytest.raises(MismatchError, match=r"not what the teachers of .* heard, in 1 of 4 .*a/000\.wav"):
         ReplayDataset(root / "ced", tmp_path / "other", 0)
     with pytest.raises(MismatchError, match=r"clip 0 \(a/000\.wav\): cannot be opened"):
         ReplayDataset(root / "ced", tmp_path, 0)

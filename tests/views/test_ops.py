@@ -114,7 +114,7 @@ def test_an_op_of_another_package_is_known_to_recipe_store_sql_and_replay(tmp_pa
         waveform = rendered_view(store, clips, clip, 1)[0].numpy()
         own = clips[clip]
         assert (waveform[: len(own)] == (-own if turned[clip] else own)).all()
-    assert compared(store, clips, 10) == (2, [])
+    assert compared(store, clips, 10) == (4, [])
     checked = verify(VerifyOptions(store=str(tmp_path / "store"), audio_root=str(tmp_path / "audio")))
     assert checked.problems == ()
 
