@@ -30,7 +30,7 @@ from logitstore.store.format.parts import (
     read_parts,
 )
 from logitstore.store.format.relations import to_arrays
-from logitstore.store.names import BLOCKS, CLIPS, part_name
+from logitstore.store.names import BLOCKS, CLIPS, group_attempt, group_name, part_name
 from logitstore.store.storage import SCRATCH, Storage
 from logitstore.views.fingerprint import Fingerprint
 from logitstore.views.recipe import Draws
@@ -229,18 +229,19 @@ class StoreWriter:
     ) -> Commit | None:
         """Write a block's objects, then its commit.
 
-        :param keep: whether the shard is still claimed; asked before anything that another builder may have written is
-            written over, and before the commit. None is returned where it is not.
+        What another builder has left there is taken where it is the same, and never written over where it is not: that
+        builder may only stand still, just before its commit. The block then has its objects in the next group.
+
+        :param keep: whether the shard is still claimed; asked before the commit. None is returned where it is not.
         :param anew: whether the block has a commit, which this one takes the place of.
         :raises UsageError: it would have more targets than a block can have.
         """
         named, commit = self.encode_block(shard, view_start, view_stop, content, group)
-        there = self.storage.create_many(named)  # written by a builder that was interrupted, mostly the same
-        for name, found in zip(there, self.storage.get_many(there), strict=True):
-            if found != named[name]:
-                if not keep():
-                    return None
-                self.storage.put(name, named[name])
+        while not self._written(named):
+            if not keep():
+                return None
+            group = group_name(commit.name, (group_attempt(group, commit.name) or 1) + 1)
+            named, commit = self.encode_block(shard, view_start, view_stop, content, group)
         where, encoded = commits.object_name(commit.name), commits.encode(commit)
         if not keep():
             return None
@@ -249,6 +250,11 @@ class StoreWriter:
         elif not self.storage.create(where, encoded):  # the answer to our own request was lost, or another was first
             return commits.decode(self.storage.get(where), where)
         return commit
+
+    def _written(self, named: dict[str, bytes]) -> bool:
+        """Create objects; whether all of them are then there, with these bytes."""
+        there = self.storage.create_many(named)
+        return all(found == named[name] for name, found in zip(there, self.storage.get_many(there), strict=True))
 
     def encode_block(
         self, shard: int, view_start: int, view_stop: int, content: BlockContent, group: str

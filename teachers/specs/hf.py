@@ -338,8 +338,8 @@ def load(spec: str, rest: str) -> Teacher:
     if kind not in FRONT_ENDS:
         if "auto_map" in repository.config:
             raise TeacherError(
-                f"teacher {spec!r} brings code of its own (auto_map), which is never run; give a model that transformers "
-                f"itself implements: {', '.join((CED, *FRONT_ENDS))}"
+                f"teacher {spec!r} brings code of its own (auto_map), which is never run; give a model that "
+                f"transformers itself implements: {', '.join((CED, *FRONT_ENDS))}"
             )
         raise TeacherError(
             f"teacher {spec!r}: models of type {kind!r} have a front end that is not known; known are "

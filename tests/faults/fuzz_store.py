@@ -113,7 +113,7 @@ def _chunk(chance: random.Random, files: dict[str, bytes]) -> Changes:
     import pyarrow as pa
 
     name = chance.choice([name for name in _names(files, "blocks/") if "/c/" in name])
-    if chance.randrange(4) == 0:
+    if chance.randrange(4) == 0 or "/packed/" in name:  # a shard has an index behind its chunks
         return _object(files, name, mutate.change_bytes(chance, files[name]))
     description = f"{name.split('/c/')[0]}/zarr.json"
     shape = json.loads(files[description])

@@ -51,7 +51,7 @@ def test_four_builders_of_which_two_are_killed(world: World, counted):
 
 def test_a_builder_that_dies_on_another_host_holds_up_nobody_for_longer_than_its_claim(world: World, counted):
     lease = 12.0  # longer than a builder takes to begin
-    left = world.build(Faults(die_at=world.steps // 3, host="elsewhere", lease=lease))
+    left = world.build(Faults(die_at=world.steps // 2, host="elsewhere", lease=lease))
     died = time.monotonic()
     assert left.status == -signal.SIGKILL
     held = list((world.store / "claims").iterdir())
