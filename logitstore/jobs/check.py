@@ -93,19 +93,21 @@ def check(options: CheckOptions) -> Checked:
     ensemble = load_ensemble([options.spec], sample_rate=options.sample_rate, device=options.device)
     (teacher,), rate = ensemble.members, ensemble.sample_rate
     seconds = options.clip_seconds or ensemble.learnt_seconds()[0]
+    notes = ensemble.unheard("as --sample-rate asks")
+    workers = options.workers or os.cpu_count() or 1
+    if source is not None:
+        table = scan(source, clip_seconds=seconds, where=options.where, workers=workers)
+        notes += require_found(source, table, list(options.source), options.audio_root)
+        audio, what = ClipAudio(source, table, rate), f"clips of {named(options.source)}"
+        if options.clip_seconds is None and teacher.contract.trained_seconds is None:
+            seconds = min(seconds, _longest(table) or seconds)  # silence behind every clip would be all that is heard
     place = Place(clip_samples(seconds, rate), rate)
     recipe = asked or fitting(teacher.takes_masks)
     recipe.check(place)
     ensemble.check(recipe, seconds)
-    notes = ensemble.unheard("as --sample-rate asks")
-    workers = options.workers or os.cpu_count() or 1
     if source is None:
         table, audio = _made(place)
         what = f"{CLIPS} sounds that were made here (tones, sweeps, clicks, noise): give a SOURCE for what counts"
-    else:
-        table = scan(source, clip_seconds=seconds, where=options.where, workers=workers)
-        notes += require_found(source, table, list(options.source), options.audio_root)
-        audio, what = ClipAudio(source, table, rate), f"clips of {named(options.source)}"
     place = Place(place.clip_samples, rate, default_shard_clips(table.num_rows))
     with ThreadPoolExecutor(workers, "decode") as pool:
         sample = Sample.of(recipe.fitted(place), place, table, audio, views=_VIEWS, pool=pool)
@@ -167,6 +169,12 @@ class _Made(ClipAudio):
         swell = 0.5 + 0.5 * np.sin(2 * np.pi * (0.3 + 0.1 * step) * time)
         made: F32 = (0.4 * swell * sound).astype(np.float32)
         return made
+
+
+def _longest(table: pa.Table) -> float:
+    """Seconds of the longest clip of a table; 0 of an empty one."""
+    lengths, rates = (table[name].to_numpy() for name in ("length", "rate"))
+    return float((lengths / np.maximum(rates, 1)).max(initial=0.0))
 
 
 def _made(place: Place) -> tuple[pa.Table, ClipAudio]:
