@@ -209,8 +209,14 @@ def _clock(text: str, rate: int) -> Fraction | None:
 
 
 def _floats(frame: Any, channels: int) -> F32:
-    """Samples as float32 in [-1, 1], (n, channels)."""
-    samples = frame.to_ndarray()
+    """Samples as float32 in [-1, 1], (n, channels).
+
+    :raises AudioError: a format of samples that PyAV gives no array of, such as whole numbers of 64 bits.
+    """
+    try:
+        samples = frame.to_ndarray()
+    except ValueError as error:
+        raise AudioError(f"not decodable: samples of the format {frame.format.name}, which is not known") from error
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - np.float32(128)) / np.float32(128)

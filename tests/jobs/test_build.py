@@ -62,10 +62,27 @@ def test_a_resumed_build_is_byte_for_byte_the_undisturbed_one(audio):
     whole = contents(audio / "store")
     commits = sorted((audio / "store" / "commits").iterdir())
     commits[1].unlink()
-    (audio / "store" / "blocks" / "000001-0-3" / "packed" / "c" / "0" / "0").write_bytes(b"half")
+    (audio / "store" / "blocks" / "000001-0-3" / "packed" / "c" / "0" / "0").unlink()
     assert build(options(audio)).made_views == 24
     assert contents(audio / "store") == whole
     assert build(options(audio)).made_views == 0
+
+
+def test_other_bytes_that_lie_in_the_place_of_a_block_are_not_written_over(audio):
+    """Another builder, which only stands still, may be about to commit them; what nobody commits is swept."""
+    build(options(audio))
+    whole = contents(audio / "store")
+    before = [open_store(audio / "store").targets(view, range(12)) for view in range(3)]
+    sorted((audio / "store" / "commits").iterdir())[1].unlink()
+    (audio / "store" / "blocks" / "000001-0-3" / "packed" / "c" / "0" / "0").write_bytes(b"half")
+    assert build(options(audio)).made_views == 24
+    after = contents(audio / "store")
+    moved = {name: data for name, data in whole.items() if "000001-0-3" not in name}
+    assert {name: data for name, data in after.items() if "000001-0-3" not in name} == moved
+    assert {name.split("/")[1] for name in after if name.startswith("blocks/000001")} == {"000001-0-3.r2"}
+    for view, said in enumerate(before):
+        for old, new in zip(said, open_store(audio / "store").targets(view, range(12)), strict=True):
+            assert (old == new).all()
 
 
 @pytest.mark.parametrize("changes", [{"workers": 1}, {"workers": 5}])

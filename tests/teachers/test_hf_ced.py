@@ -97,7 +97,7 @@ def test_nobody_is_asked_about_code_even_at_a_terminal(tmp_path: Path, monkeypat
     assert load_teacher(spec).name == "ced"
     config = json.loads((tmp_path / "hub" / "config.json").read_text())
     (tmp_path / "hub" / "config.json").write_text(json.dumps(config | {"model_type": "ced-2"}))
-    with pytest.raises(TeacherError, match="models of type 'ced-2' have a front end that is not known"):
+    with pytest.raises(TeacherError, match="brings code of its own"):
         load_teacher(spec)
 
 
