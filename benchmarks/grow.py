@@ -74,6 +74,7 @@ def grow(
     *,
     new: int = 1,
     clip_seconds: float | None = None,
+    recipe: str = "auto",
     sizes: Sizes | None = None,
 ) -> Iterator[Row]:
     """The rows of the table, one a store, as soon as each is measured.
@@ -85,7 +86,7 @@ def grow(
     everything: dict[str, Any] = {"topk": None, "value_bits": 16, "views": sizes.views}
     if not (out / "old").exists():
         known = len(_vocabulary(old))
-        logitstore.build(source=audio, out=str(out / "old"), teachers=old, clip_seconds=clip_seconds,
+        logitstore.build(source=audio, out=str(out / "old"), teachers=old, clip_seconds=clip_seconds, recipe=recipe,
                          **everything | {"topk": known})  # fmt: skip
     if not (out / "new").exists():
         logitstore.build(like=str(out / "old"), audio_root=audio, out=str(out / "new"), teachers=late,
@@ -218,6 +219,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=1, help="how many of the teachers, the last, come later")
     parser.add_argument("--k", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--clip-seconds", type=float)
+    parser.add_argument("--recipe", default="auto", help="how views are augmented")
     parser.add_argument("--views", type=int, default=Sizes.views)
     parser.add_argument("--steps", type=int, default=Sizes.steps, help="of a student; 0 for no students")
     parser.add_argument("--seeds", type=int, default=Sizes.seeds)
@@ -228,7 +230,7 @@ def main() -> None:
     sizes = Sizes(views=given.views, steps=given.steps, seeds=given.seeds)
     rows = []
     for row in grow(given.audio, given.teacher, given.out, given.k, new=given.new, clip_seconds=given.clip_seconds,
-                    sizes=sizes):  # fmt: skip
+                    recipe=given.recipe, sizes=sizes):  # fmt: skip
         rows.append(row)
         print(table([row]).splitlines()[-1], flush=True)
     print(table(rows))

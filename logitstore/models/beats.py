@@ -59,11 +59,6 @@ class Beats(Tagger):
         self.encoder = _Encoder(size)
         self.predictor = nn.Linear(size.dim, classes)
 
-    def frame_features(
-        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        return self.outputs(waveforms, masks, mix)[1]
-
     def outputs(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -118,11 +118,6 @@ class Ced(Tagger):
         frames = frames.reshape(batch, count * steps, -1)
         return logits, frames[:, : (count - 1) * steps + _minimum(steps, last)]
 
-    def frame_features(
-        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        return self.outputs(waveforms, masks, mix)[1]
-
     def head(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of tokens (B, N, D), the pooling token first where there is one."""
         pooled = tokens[:, 0] if self.pooling == "token" else tokens.mean(dim=1)

@@ -74,11 +74,6 @@ class Passt(Tagger):
         samples: int = (seconds // 10 * 10 or max(1, seconds)) * self.front_end.sample_rate
         return samples
 
-    def frame_features(
-        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        return self.outputs(waveforms, masks, mix)[1]
-
     def outputs(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,8 @@ class Tagger(nn.Module):
 
     Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
     and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
-    layer in it has a row for each). A subclass defines :meth:`frame_features` and :meth:`head`.
+    layer in it has a row for each). A subclass defines :meth:`frame_features`, or :meth:`outputs` in its place, and
+    :meth:`head`.
     """
 
     fill_stage: str
@@ -67,8 +68,10 @@ class Tagger(nn.Module):
     def frame_features(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The activations before pooling over time, (B, T, D)."""
-        raise NotImplementedError(f"{type(self).__name__} is an abstract model")
+        """The activations before pooling over time, (B, T, D); of a net that defines :meth:`outputs`, those of it."""
+        if type(self).outputs is Tagger.outputs:
+            raise NotImplementedError(f"{type(self).__name__} is an abstract model")
+        return self.outputs(waveforms, masks, mix)[1]
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of frame features (B, T, D)."""

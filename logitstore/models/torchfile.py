@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from logitstore.errors import RunError, UsageError
+from logitstore.errors import RunError, TeacherError, UsageError
 from logitstore.plugins import OWN_ERRORS
 
+Net = TypeVar("Net", bound=torch.nn.Module)
 #: Tensors may share their bytes, as tied weights do; more often than this they do not.
 _MOST_SHARED = 4
 
@@ -103,6 +104,22 @@ def check_shapes(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], *,
             f"{whose}: {len(differing)} tensors differ, the first is {name!r}: {found.get(name, 'missing')} in the "
             f"file, {expected.get(name, 'none')} in the model"
         )
+
+
+def loaded(make: Callable[[], Net], tensors: Mapping[str, torch.Tensor], *, whose: str, what: str) -> Net:
+    """A net with the weights of a file, whose shapes are held against it before it takes memory.
+
+    :param make: the net, of the sizes that the file states. :param what: what the file should be, for messages.
+    :raises TeacherError: no net has these sizes; a tensor is missing, too many, or of another shape.
+    """
+    try:
+        with torch.device("meta"):
+            check_shapes(make(), tensors, whose="the file")
+        model = make()
+        model.load_state_dict(tensors)
+    except (RuntimeError, ValueError, UsageError) as error:
+        raise TeacherError(f"{whose} is not {what} of a known form: {' '.join(str(error).split())[:300]}") from error
+    return model
 
 
 def _begins_as_pickle(path: Path) -> bool:

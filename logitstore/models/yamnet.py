@@ -117,11 +117,6 @@ class Yamnet(Tagger):
         embeddings = embeddings.reshape(*patches.shape[:2], -1)
         return self.head(embeddings), embeddings
 
-    def frame_features(
-        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        return self.outputs(waveforms, masks, mix)[1]
-
     def head(self, frames: torch.Tensor) -> torch.Tensor:
         return average(self.output(frames), self.scores)
 

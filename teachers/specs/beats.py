@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from logitstore.classes import audioset, check_classes
-from logitstore.errors import TeacherError, UsageError
+from logitstore.errors import TeacherError
 from logitstore.models.beats import Beats, BeatsSize
 from logitstore.models.published import classes_of
 from logitstore.models.sidecar import read_sidecar
-from logitstore.models.torchfile import check_shapes, read_torch_file, state_of
+from logitstore.models.torchfile import loaded, read_torch_file, state_of
 from logitstore.training.runs import weights_digest
 from teachers.specs.run_folder import TaggerTeacher
 
@@ -68,13 +68,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     size = _size(config, whose)
     state = _ours(state, size, whose)
     outputs = len(state["predictor.weight"])
-    try:
-        with torch.device("meta"):
-            check_shapes(Beats(outputs, size=size), state, whose="the file")
-        model = Beats(outputs, size=size)
-        model.load_state_dict(state)
-    except (RuntimeError, ValueError, UsageError) as error:
-        raise TeacherError(f"{whose} is not {_WHAT} of a known form: {' '.join(str(error).split())[:300]}") from error
+    model = loaded(lambda: Beats(outputs, size=size), state, whose=whose, what=_WHAT)
     classes, mids = _classes(document.get("label_dict"), path, outputs, whose)
     return TaggerTeacher(
         spec, "beats", model, classes, weights_digest(model.state_dict()),

@@ -12,12 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from logitstore.errors import TeacherError, UsageError
+from logitstore.errors import TeacherError
 from logitstore.models.ced import PATCH, TARGET_FRAMES, Ced
 from logitstore.models.published import HEAD, PublishedWeights, classes_of, read_checkpoint
-from logitstore.models.torchfile import check_shapes
+from logitstore.models.torchfile import loaded
 from logitstore.store.format.manifest import ARGUMENTS
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
@@ -73,14 +71,7 @@ def ced_teacher(
         "frames": frames_of(checkpoint.positions),
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
     }
-    try:
-        with torch.device("meta"):
-            check_shapes(Ced(outputs, **arguments), state, whose=whose)
-        model = Ced(outputs, **arguments)
-        model.load_state_dict(state)
-    except (RuntimeError, UsageError) as error:
-        one_line = " ".join(str(error).split())[:300]
-        raise TeacherError(f"{whose} is not a CED checkpoint of a known architecture: {one_line}") from error
+    model = loaded(lambda: Ced(outputs, **arguments), state, whose=whose, what="a CED checkpoint")
     teacher = TaggerTeacher(spec, "ced", model, classes(outputs), weights_digest(model.state_dict()))
     if arguments["heads"] != _heads(spec, checkpoint.dim, None, strict=False):
         teacher.restate(arguments={**teacher.contract.arguments, ARGUMENTS: {"heads": arguments["heads"]}})

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from logitstore.errors import TeacherError, UsageError
+from logitstore.errors import TeacherError
 from logitstore.models.efficientat import EfficientAt
 from logitstore.models.mobile import channels_at
 from logitstore.models.published import classes_of
-from logitstore.models.torchfile import check_shapes, read_torch_file, state_of
+from logitstore.models.torchfile import loaded, read_torch_file, state_of
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
 from teachers.specs.run_folder import TaggerTeacher
@@ -73,11 +73,8 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     arguments = _stated(spec, path, options, dynamic != "none")
     arguments |= {"dynamic": dynamic, "convolutional": head == "classifier.0.weight"}
     outputs = len(state[head])
-    model = _fitting(outputs, arguments, state, whose)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise TeacherError(f"{whose} is not {_WHAT} of a known form: {' '.join(str(error).split())[:300]}") from error
+    width = _width(outputs, arguments, state)
+    model = loaded(lambda: EfficientAt(outputs, width=width, **arguments), state, whose=whose, what=_WHAT)
     kind = "mn" if dynamic == "none" else "dymn"
     return TaggerTeacher(
         spec, f"efficientat {kind}", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()),
@@ -94,32 +91,19 @@ def _dynamic(state: dict[str, torch.Tensor]) -> str | None:
     return None
 
 
-def _fitting(outputs: int, arguments: dict[str, Any], state: dict[str, torch.Tensor], whose: str) -> EfficientAt:
-    """The net of the width that the shapes are of.
-
-    :raises TeacherError: of no width.
-    """
+def _width(outputs: int, arguments: dict[str, Any], state: dict[str, torch.Tensor]) -> float:
+    """The width that the shapes are of, or are nearest to."""
     shapes = {name: tensor.shape for name, tensor in state.items()}
     tail = state["classifier.0.weight" if arguments["convolutional"] else "classifier.5.weight"].shape[1]
     likely = [width for width in _WIDTHS if tail in (6 * channels_at(160, width), channels_at(1280, width))]
-    least, best = len(shapes) + 1, _WIDTHS[0]
-    for width in likely or _WIDTHS:
+
+    def differing(width: float) -> int:
         with torch.device("meta"):
-            ours = {
-                name: tensor.shape
-                for name, tensor in EfficientAt(outputs, width=width, **arguments).state_dict().items()
-            }
-        differing = sum(ours.get(name) != shape for name, shape in shapes.items())
-        if differing < least:
-            least, best = differing, width
-        if not differing:
-            break
-    try:
-        with torch.device("meta"):
-            check_shapes(EfficientAt(outputs, width=best, **arguments), state, whose="the file")
-    except UsageError as error:
-        raise TeacherError(f"{whose} is not {_WHAT} of a known form: {' '.join(str(error).split())[:300]}") from error
-    return EfficientAt(outputs, width=best, **arguments)
+            model = EfficientAt(outputs, width=width, **arguments)
+        ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        return sum(ours.get(name) != shape for name, shape in shapes.items())
+
+    return min(likely or _WIDTHS, key=differing)
 
 
 def _stated(spec: str, path: Path, options: dict[str, str], dynamic: bool) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from logitstore.errors import TeacherError, UsageError
+from logitstore.errors import TeacherError
 from logitstore.models.panns import Panns, front_end_at
 from logitstore.models.panns_mobile import PannsMobile
 from logitstore.models.published import classes_of
 from logitstore.models.tagger import Tagger
-from logitstore.models.torchfile import check_shapes, read_torch_file, state_of
+from logitstore.models.torchfile import loaded, read_torch_file, state_of
 from logitstore.training.runs import weights_digest
 from teachers.registry import split_options
 from teachers.specs.run_folder import TaggerTeacher
@@ -70,15 +70,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     own = {key: value for key, value in state.items() if not key.startswith(_TABLES)}
     outputs = len(state[_HEAD])
     kind, further = _kind(own, whose)
-    try:
-        with torch.device("meta"):
-            check_shapes(kind(outputs, **further, **arguments), own, whose="the file")
-        model = kind(outputs, **further, **arguments)
-        model.load_state_dict(own)
-    except (RuntimeError, UsageError) as error:
-        raise TeacherError(
-            f"{whose} is not {_WHAT} of a known form ({_KNOWN}): {' '.join(str(error).split())[:300]}"
-        ) from error
+    model = loaded(lambda: kind(outputs, **further, **arguments), own, whose=whose, what=f"{_WHAT} ({_KNOWN})")
     net = further.get("name") or f"mobilenetv{further['version']}"
     return TaggerTeacher(
         spec, f"panns {net}", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()),

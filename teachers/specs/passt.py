@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from logitstore.errors import TeacherError, UsageError
+from logitstore.errors import TeacherError
 from logitstore.models.kaldi_mel import KaldiMelFrontEnd
 from logitstore.models.passt import Passt
 from logitstore.models.published import classes_of
-from logitstore.models.torchfile import check_shapes, read_torch_file, state_of
+from logitstore.models.torchfile import loaded, read_torch_file, state_of
 from logitstore.training.runs import weights_digest
 from teachers.specs.run_folder import TaggerTeacher
 
@@ -57,13 +57,7 @@ def load(spec: str, rest: str) -> TaggerTeacher:
         for key, value in state.items()
         if not key.startswith(_UNUSED)
     }
-    try:
-        with torch.device("meta"):
-            check_shapes(Passt(outputs, **arguments), ours, whose="the file")
-        model = Passt(outputs, **arguments)
-        model.load_state_dict(ours)
-    except (RuntimeError, UsageError) as error:
-        raise TeacherError(f"{whose} is not {_WHAT} of a known form: {' '.join(str(error).split())[:300]}") from error
+    model = loaded(lambda: Passt(outputs, **arguments), ours, whose=whose, what=_WHAT)
     return TaggerTeacher(
         spec, "passt", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()),
         trained_seconds=10.0, licence="Apache-2.0 (the published weights)", origin="https://github.com/kkoutini/PaSST",
