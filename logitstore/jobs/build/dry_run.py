@@ -11,6 +11,7 @@ import numpy as np
 from logitstore.jobs.build.block import BlockPlan, block_draws
 from logitstore.jobs.survival import Survival, of_build
 from logitstore.store.format.basis import FRAME_COMPONENTS
+from logitstore.store.format.manifest import encode_root
 from logitstore.store.format.parts import Part
 from logitstore.store.format.relations import ARRAYS, RelationSpec, relation_sizes
 from logitstore.store.summary import pcm_bytes
@@ -20,11 +21,11 @@ from logitstore.views.recipe import Draws, masks
 if TYPE_CHECKING:
     from logitstore.jobs.build.job import Job
 
-_OBJECTS_PER_BLOCK = 3_900  # bytes of metadata and commit of one block; this and what follows: docs/benchmarks.md
+_OBJECTS_PER_BLOCK = 1_830  # bytes of metadata and commit of one block; this and what follows: docs/benchmarks.md
 #: Bytes of one code of an array of relations in a store, of the cnn4 teachers of docs/benchmarks.md.
 _BYTES_A_CODE = {"frame_norms": 0.91, "frame_angles": 0.60, "clip_scales": 0.67, "clip_vectors": 0.81}
 _BYTES_AN_ARRAY = 400  # its metadata
-_ENTRY_BITS_OVERHEAD = 1.5  # bits a target that its class costs beside its value, in the base case
+_ENTRY_BITS_OVERHEAD = 2.0  # bits a target that its class costs beside its value, of YAMNet under the recipe gentle
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def dry_run(job: Job) -> Plan:
     per_view = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.63
     related = {} if kept is None else _relation_sizes(kept, widths, total, shards)
     expected = sum(related.values()) + per_view * total + shards * _OBJECTS_PER_BLOCK + 9 * clips
+    expected += len(encode_root(manifest))
     lines = [
         f"clips      {clips:,}, {hours:,.2f} hours of audio",
         f"views      {views} each, {total:,} in all, in {shards:,} blocks of {manifest.shard_clips:,} clips",
