@@ -21,10 +21,10 @@ SPEC = ("beats:FILE", "a BEATs checkpoint that was fine-tuned to tag, as publish
 _ORIGIN = "https://github.com/microsoft/unilm/tree/master/beats"
 #: Its published models; see :mod:`teachers.registry`.
 PUBLISHED = (
-    ("BEATs iter1 (AS2M)", 527, 16000, 0.479, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
-    ("BEATs iter2 (AS2M)", 527, 16000, 0.481, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
-    ("BEATs iter3 (AS2M)", 527, 16000, 0.480, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
-    ("BEATs iter3+ (AS2M)", 527, 16000, 0.486, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
+    ("BEATs iter1 (AS2M)", 527, 16000, None, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
+    ("BEATs iter2 (AS2M)", 527, 16000, None, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
+    ("BEATs iter3 (AS2M)", 527, 16000, None, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
+    ("BEATs iter3+ (AS2M)", 527, 16000, None, "MIT", "https://github.com/microsoft/unilm/tree/master/beats"),
 )
 
 _WHAT = "a BEATs checkpoint"
