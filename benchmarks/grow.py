@@ -27,7 +27,8 @@ import numpy as np
 import torch
 
 import logitstore
-from logitstore.arrays import F32, F64, I64
+from logitstore.arrays import F32, I64
+from logitstore.evaluation.agreement import divergence
 from logitstore.evaluation.metrics import measure
 from logitstore.jobs.merge import MergeProgress, write_joint
 from logitstore.models.machine import versions
@@ -129,16 +130,11 @@ def distance(said: list[F32], store: Store, k: int) -> tuple[float, float]:
         np.put_along_axis(filled, at, probabilities, axis=1)
         np.put_along_axis(named, at, True, axis=1)
         best = top_k(dense, k)[0].astype(np.int64)
-        totals += float(bernoulli_kl(*(np.take_along_axis(each, best, axis=1) for each in (dense, filled))).sum())
+        here, there = (np.take_along_axis(each, best, axis=1) for each in (dense, filled))
+        totals += float(divergence(here, there, np.ones(best.shape, dtype=bool), "sigmoid").sum())
         held += float(np.take_along_axis(named, best, axis=1).mean(axis=1).sum())
         views += len(dense)
     return totals / views, held / views
-
-
-def bernoulli_kl(p: F32, q: F32) -> F64:
-    """Divergence of q from p, each a probability, in nats."""
-    here, there = (np.clip(np.asarray(each, np.float64), 1e-7, 1 - 1e-7) for each in (p, q))
-    return np.asarray(here * np.log(here / there) + (1 - here) * np.log((1 - here) / (1 - there)))
 
 
 def _vocabulary(teachers: Sequence[str]) -> set[str]:
@@ -192,7 +188,11 @@ def _compared(run: Path, data: ReplayDataset, said: F32, store: Store, ensemble:
     labels = np.zeros(said.shape, bool)
     labels[np.arange(len(said)), first] = True
     agreement = float((answer.argmax(axis=1) == first).mean())
-    return float(bernoulli_kl(said, answer).sum(axis=1).mean()), agreement, measure(labels, answer).mAP
+    return (
+        float(divergence(said, answer, np.ones(said.shape, dtype=bool), "sigmoid").mean()),
+        agreement,
+        measure(labels, answer).mAP,
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
