@@ -68,11 +68,13 @@ def _file(name: str, each: Field) -> None:
 
 
 def _teacher(spec: str, each: Field) -> None:
-    kind, colon, rest = spec.partition(":")
-    if colon and kind in ("ced", "onnx") and rest:
+    from teachers.registry import forms
+
+    kind, _, rest = spec.partition(":")
+    if rest and f"{kind}:FILE" in forms():
         file = Path(rest.rpartition("?")[0] or rest).expanduser()
         if not file.is_file() and not Path(rest).expanduser().is_file():
-            raise TeacherError(f"teacher {spec!r}: no file {str(file)!r}; give a checkpoint such as {kind}:FILE")
+            raise TeacherError(f"teacher {spec!r}: no file {str(file)!r}; give {kind}: a file that is there")
     elif not rest and not Path(spec.partition("?")[0]).is_dir():
         from teachers.registry import load_teacher
 
