@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,tflite,ced,cloud,report,tensorboard,media]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,tflite,ced,cloud,report,serve,shell,docs,examples,tensorboard,media]'
 	touch $@
 
 demo: $(VENV)/.demo

@@ -84,6 +84,16 @@ def note(message: str) -> None:
     stderr.print(one_line(f"{'note':<10} {message}"), soft_wrap=True)
 
 
+def next_steps(*commands: str) -> None:
+    """Print what one usually does next to stderr, a command a line; ``--quiet`` leaves it out, and so does ``--json``.
+
+    :param commands: as they would be typed, with the places that this command was given; quote with ``shlex.quote``.
+    """
+    if not _talk.json:
+        for number, each in enumerate(commands):
+            stderr.print(one_line(f"{'' if number else 'next':<10} {each}"), soft_wrap=True, style="dim")
+
+
 def answer(options: Options, document: Mapping[str, Any], text: str, error: LogitstoreError | None = None) -> None:
     """Print the result of a command: for people, or with ``--json`` as one line of JSON (see ``docs/json.md``).
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from logitstore.audio.clips import ClipAudio
+    from logitstore.views.picture import Box
     from logitstore.views.recipe import Masks
 
 _KEYS = ("clip", "path", "start", "length", "rate")
@@ -98,6 +99,21 @@ class StoredClip:
     def views(self) -> tuple[int, ...]:
         """The views that have targets, rising."""
         return tuple(view for commit in self.blocks for view in range(commit.view_start, commit.view_stop))
+
+    @functools.cached_property
+    def waveform(self) -> F32:
+        """The clip before any augmentation, padded or cut to the length of a view: float32 (clip_samples,), about
+        [-1, 1], at the store's rate.
+
+        :raises UsageError: the store was opened without its audio.
+        :raises AudioError: it cannot be decoded.
+        """
+        if self._audio is None:
+            raise no_audio(self._store)
+        waveform = np.zeros(self._store.manifest.place.clip_samples, np.float32)
+        heard = self._audio[self.number][: len(waveform)]
+        waveform[: len(heard)] = heard
+        return waveform
 
     @functools.cached_property
     def blocks(self) -> tuple[Commit, ...]:
@@ -203,6 +219,14 @@ class StoredView:
         return None if hidden is None else {name: float(ends[0]) for name, ends in vars(hidden).items()}
 
     @property
+    def boxes(self) -> list[Box]:
+        """Where its masks lie in its picture, see :mod:`logitstore.views.picture`; none where nothing is hidden."""
+        from logitstore.views.picture import boxes
+
+        manifest = self._store.manifest
+        return boxes(masks(manifest.recipe, self._draws), manifest.clip_seconds, manifest.sample_rate)
+
+    @property
     def waveform(self) -> F32:
         """How it sounded to the teachers: float32 (clip_samples,), about [-1, 1], at the store's rate.
 
@@ -228,10 +252,7 @@ class StoredView:
         from logitstore.views.render import Renderer
 
         if self._audio is None:
-            raise UsageError(
-                f"{self._store.location} was opened without its audio; give open_store(…, audio_root=FOLDER), or use "
-                "store.with_audio(FOLDER)"
-            )
+            raise no_audio(self._store)
         manifest, clip = self._store.manifest, self.clip.number
         partners = self._store.partners(np.array([clip]), self._draws)
         partner = -1 if partners is None else int(partners[0])
@@ -254,6 +275,14 @@ class StoredView:
             for name, share in zip(self.targets.names, self.targets.probabilities.tolist(), strict=True)
         ]
         return html_table(facts) + _rows_table(bars)
+
+
+def no_audio(store: Pieces) -> UsageError:
+    """The error of a store that was opened without its audio."""
+    return UsageError(
+        f"{store.location} was opened without its audio; give open_store(…, audio_root=FOLDER), or use "
+        "store.with_audio(FOLDER)"
+    )
 
 
 def html_table(facts: Sequence[tuple[str, str]]) -> str:
