@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from logitstore.store.look import Histogram, Look, Odd
 
 _LABEL = 12  # columns of what stands at the left
+_OPS = 5  # that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ def look_command(options: _Look) -> None:
 def draw(found: Look, screen: Screen) -> None:
     """The lines of a store, at most 40."""
     from logitstore.cli.screen import HEAD, SOFT
+    from logitstore.store.format.manifest import member_names
 
     summary = found.summary
     state = "finished" if summary.shards_finished == summary.shards else "not finished: run the same build again"
@@ -76,6 +78,9 @@ def draw(found: Look, screen: Screen) -> None:
                 f"{summary.clips:,} of {summary.manifest.clip_seconds:g} s at {summary.manifest.sample_rate:,} Hz, "
                 f"{_hours(found.hours)}; {failed}"
             )
+        elif name == "teachers":
+            members = ", ".join(member_names(summary.manifest))
+            text = members if len(summary.manifest.teachers) == 1 else f"{members}; mean of {summary.average}"
         elif name == "targets":
             text = f"{summary.stored_views:,} views, {summary.views:,} a clip; {text}"
         screen.add((name.ljust(_LABEL), SOFT), text)
@@ -86,6 +91,7 @@ def draw(found: Look, screen: Screen) -> None:
         return
     _draw_classes(found, screen)
     _draw_histograms(found, screen)
+    _draw_survival(found, screen)
     _draw_odd(found, screen)
 
 
@@ -133,27 +139,40 @@ def _median(name: str, histogram: Histogram) -> str:
     return name if histogram.median is None else f"{name}, median {histogram.median:.2f}"
 
 
+def _draw_survival(found: Look, screen: Screen) -> None:
+    from logitstore.cli.screen import HEAD, SOFT, fit
+
+    screen.add("")
+    if found.kept is None:
+        screen.add(("survival", HEAD), ("  no clip has several views", SOFT))
+        return
+    steps = "  ".join(each.rjust(7) for each in ("nothing", "1/4", "2/4", "3/4", "all"))
+    screen.add((f"survival: {found.kept:.1%} of views keep their clip's own answer", HEAD))
+    if found.survival:
+        screen.add((f"{'  where an op did':<20}{steps}", SOFT), ("  of at most", SOFT))
+    for each in found.survival[:_OPS]:
+        shares = ["-" if share is None else f"{share:.2f}" for share in each.kept]
+        screen.add(f"  {fit(each.op, 18)}", "  ".join(share.rjust(7) for share in shares), (f"  {each.most:.3g} {each.unit}", SOFT))
+
+
 def _draw_odd(found: Look, screen: Screen) -> None:
-    kinds = [("most uncertain", "nats", found.uncertain), ("views disagree", "kept", found.torn)]
+    kinds = [("most uncertain", "nats", found.uncertain), ("views disagree", "share kept", found.torn)]
     if found.disputed is not None:
-        kinds.append(("members disagree", "nats", found.disputed))
+        kinds.append(("members differ", "nats", found.disputed))
     from logitstore.cli.screen import HEAD, ODD, SOFT, fit, widest
 
     cases = [each for _, _, several in kinds for each in several]
     place = widest([_place(each) for each in cases], screen.width // 2)
     screen.add("")
-    kept = "" if found.kept is None else f"survival: {found.kept:.1%} of views keep their clip's own answer"
-    screen.add((kept, HEAD))
+    screen.add((fit("odd clips", 26 + place), HEAD), ("answers, its own first", SOFT))
     for title, unit, several in kinds:
         for number, each in enumerate(several):
-            said = " / ".join(each.answers)
+            label = (title, f"  {unit}", "")[min(number, 2)]
             screen.add(
-                (fit(f"  {title}" if not number else "", 19), SOFT),
-                f"{each.clip:>7} ",
+                (f"  {label:<15}", SOFT),
+                f" {each.clip:>6} ",
                 (fit(_place(each), place, end=True), ODD),
-                f" {each.value:>5.2f} ",
-                (unit, SOFT),
-                f"  {said}",
+                f" {each.value:>5.2f}  {', '.join(each.answers)}",
             )
 
 

@@ -6,7 +6,6 @@ are drawn in ASCII.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO
@@ -28,12 +27,12 @@ HEAD, SOFT, BAR, ODD = "bold", "dim", "cyan", "yellow"
 class Screen:
     """Lines of coloured text for stdout, ``width`` columns wide; :meth:`print` prints them.
 
-    :param file: where they go; stdout by default.
+    :param console: what they are for; stdout by default.
     """
 
-    def __init__(self, file: IO[str] | None = None) -> None:
-        self.console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self.width = min(WIDEST, shutil.get_terminal_size((80, 24)).columns if self.console.is_terminal else 80)
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.width = min(WIDEST, self.console.width) if self.console.is_terminal else 80
         self.blocks = _can(self.console.file)
         self.lines: list[Text] = []
 

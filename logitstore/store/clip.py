@@ -7,7 +7,7 @@ store's own methods, which take many clips at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from logitstore.audio.clips import ClipAudio
     from logitstore.views.picture import Box
-    from logitstore.views.recipe import Masks
+    from logitstore.views.recipe import Masks, Recipe
 
 _KEYS = ("clip", "path", "start", "length", "rate")
 
@@ -91,6 +91,17 @@ class StoredClip:
         return self.length / max(self.rate, 1)
 
     @property
+    def sample_rate(self) -> int:
+        """Of its waveform and those of its views, in Hz."""
+        return self._store.manifest.sample_rate
+
+    @property
+    def view_seconds(self) -> float:
+        """Length of each of its views, in seconds."""
+        place = self._store.manifest.place
+        return place.clip_samples / place.sample_rate
+
+    @property
     def columns(self) -> dict[str, Any]:
         """What the user's columns of the clip table say of it."""
         return {name: value for name, value in self._row.items() if name not in _KEYS}
@@ -99,6 +110,19 @@ class StoredClip:
     def views(self) -> tuple[int, ...]:
         """The views that have targets, rising."""
         return tuple(view for commit in self.blocks for view in range(commit.view_start, commit.view_stop))
+
+    @functools.cached_property
+    def mean(self) -> ViewTargets:
+        """What the ensemble said on the mean of its views, a class that a view lacks counting as 0 there: as many of
+        the likeliest classes as a view has, none of a clip without views."""
+        said = [self.view(number).targets for number in self.views]
+        total = np.zeros(len(self._store.manifest.classes))
+        for each in said:
+            total[each.classes] += each.probabilities / len(said)
+        k = min(len(said[0].classes) if said else 0, np.count_nonzero(total))
+        best = np.lexsort((np.arange(len(total)), -total))[:k].astype(np.uint16)
+        names = tuple(self._store.manifest.classes[number] for number in best.tolist())
+        return ViewTargets(best, names, total[best].astype(np.float32))
 
     @functools.cached_property
     def waveform(self) -> F32:
@@ -210,6 +234,19 @@ class StoredView:
         return found
 
     @property
+    def drawn(self) -> dict[str, str]:
+        """What each op did, by its name, in words for people: seconds, Hz and dB."""
+        manifest = self._store.manifest
+        return in_words(manifest.recipe, self.parameters, manifest.sample_rate)
+
+    @property
+    def entropy(self) -> float:
+        """Of its targets, in nats: of sigmoid scores the sum of the k Bernoulli entropies."""
+        p = self.targets.probabilities.astype(np.float64)
+        nats = -(p * np.log(p)).sum()
+        return float(nats - ((1 - p) * np.log1p(-p)).sum() if self._store.manifest.scores == "sigmoid" else nats)
+
+    @property
     def mask(self) -> dict[str, float] | None:
         """What is hidden: ``time_start``, ``time_end`` in seconds, ``freq_low``, ``freq_high`` in Hz, half-open.
 
@@ -275,6 +312,52 @@ class StoredView:
             for name, share in zip(self.targets.names, self.targets.probabilities.tolist(), strict=True)
         ]
         return html_table(facts) + _rows_table(bars)
+
+
+def in_words(recipe: Recipe, parameters: Mapping[str, Any], sample_rate: int) -> dict[str, str]:
+    """What was drawn, by the name of each op, for people.
+
+    :param parameters: as SQL's table ``views`` shows them. :param sample_rate: of the store, in Hz.
+    """
+    return {op.name: _op_in_words([column.name for column in op.sql_columns()], parameters, sample_rate)
+            for op in recipe.ops}  # fmt: skip
+
+
+def _op_in_words(columns: Sequence[str], values: Mapping[str, Any], sample_rate: int) -> str:
+    said = []
+    for name in columns:
+        value, unit = values[name], name.rpartition("_")[2]
+        start, end = next(((a, b) for a, b in _ENDS if a in name.split("_")), ("", ""))
+        if unit in ("step", "key") and len(columns) > 1 or any(b in name.split("_") for _, b in _ENDS):
+            continue  # the same in units that people do not know; the end, which is said with the start
+        other = values.get(name.replace(f"_{start}_", f"_{end}_")) if start else None
+        if value is None or (other is not None and value == other):
+            said.append("nothing")
+        elif other is not None:
+            said.append(f"{_number(value, unit, sample_rate)} to {_amount(other, unit, sample_rate)}")
+        else:
+            said.append(_amount(value, unit, sample_rate, name))
+    return ", ".join(dict.fromkeys(said))
+
+
+#: What columns of a range are called: (from, to).
+_ENDS = (("start", "end"), ("low", "high"))
+_UNITS = {"ms": "s", "samples": "s", "hz": "Hz", "db": "dB"}
+
+
+def _number(value: Any, unit: str, sample_rate: int) -> str:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    seconds = {"ms": 1000, "samples": sample_rate}.get(unit)
+    if seconds is not None:
+        return f"{value / seconds:.2f}"
+    return f"{value:,.0f}" if unit == "hz" else f"{value:.1f}" if unit == "db" else f"{value:g}"
+
+
+def _amount(value: Any, unit: str, sample_rate: int, name: str = "") -> str:
+    """A value with its unit, or, where it has none that is known, behind the last word of its column."""
+    number = _number(value, unit, sample_rate)
+    return f"{number} {_UNITS[unit]}" if unit in _UNITS else f"{name.rpartition('_')[2]} {number}".strip()
 
 
 def no_audio(store: Pieces) -> UsageError:

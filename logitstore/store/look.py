@@ -20,10 +20,12 @@ from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.store.format.commits import Commit
 from logitstore.store.pieces import Pieces
 from logitstore.store.summary import Summary, summarise
+from logitstore.views.ops import Op
 
 _CLASSES, _ODD = 10, 3  # that are named
 BINS = 20
 _FINE = 1000  # bins that a histogram is counted in
+_STEPS = 4  # of how much an op does, beside nothing
 _THREADS = 4
 
 
@@ -50,6 +52,19 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class OpSurvival:
+    """How views survive an op, by how much it did to them: the share that keeps its clip's own answer, and how many
+    ``views`` that is of, where it did nothing, up to a quarter, half, three quarters and all of the ``most`` that it
+    can do, which has a ``unit``. A share of no views is None."""
+
+    op: str
+    most: float
+    unit: str
+    kept: tuple[float | None, ...]
+    views: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Odd:
     """A clip that is odd by a ``value``: which it is, and what its views say first, its own answer first."""
 
@@ -67,7 +82,7 @@ class Look:
     ``hours``: the length of its clips' own sound. ``commonest``: the classes that come first in most views, of the
     ``classes_first`` that do in any. ``top1``: the views' first probabilities; ``entropy``: their entropies in nats.
     ``kept``: the share of views that keep their clip's own answer, None where no clip has several views.
-    ``uncertain``: the clips of the highest mean entropy; ``torn``: of the fewest views that keep the own answer, with
+    ``survival``: the same by op, of the ops that say how much they do. ``uncertain``: the clips of the highest mean entropy; ``torn``: of the fewest views that keep the own answer, with
     their share; ``disputed``: of the largest Jensen-Shannon divergence of the members, mean over views, in nats, None
     where members were not kept.
     """
@@ -79,6 +94,7 @@ class Look:
     top1: Histogram
     entropy: Histogram
     kept: float | None
+    survival: tuple[OpSurvival, ...]
     uncertain: tuple[Odd, ...]
     torn: tuple[Odd, ...]
     disputed: tuple[Odd, ...] | None
@@ -105,6 +121,7 @@ class _Shard:
     entropy: I64  # (_FINE,)
     kept: int  # of the views of clips that have several
     several: int  # views of those
+    steps: I64  # (ops, 2, 5) views of those, and those that keep the answer, by how much each op did
     odd: _Oddest
 
 
@@ -115,13 +132,14 @@ def look(store: Pieces) -> Look:
 
     :raises CorruptStoreError: an object is not the one that was committed.
     """
+    amounts = _amounts(store)
     shards = [list(group) for _, group in groupby(store.commits, key=lambda commit: commit.shard)]
     total: _Shard | None = None
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "look") as pool:
-        for said in pool.map(lambda commits: _of_shard(store, commits), shards):
+        for said in pool.map(lambda commits: _of_shard(store, commits, amounts), shards):
             total = said if total is None else _sum(total, said)
     summary = summarise(store)
-    total = total or _nothing(len(store.manifest.classes))
+    total = total or _nothing(len(store.manifest.classes), len(amounts))
     order = np.lexsort((np.arange(len(total.first)), -total.first))[:_CLASSES]
     names = store.manifest.classes
     return Look(
@@ -136,15 +154,18 @@ def look(store: Pieces) -> Look:
         top1=_histogram(total.top1, 1.0, whole=True),
         entropy=_histogram(total.entropy, _most_entropy(store)),
         kept=total.kept / total.several if total.several else None,
+        survival=_survival(amounts, total.steps),
         uncertain=_odd(store, total.odd["uncertain"]),
         torn=_odd(store, total.odd["torn"]),
         disputed=_odd(store, total.odd["disputed"]) if store.manifest.keep_members else None,
     )
 
 
-def _nothing(classes: int) -> _Shard:
+def _nothing(classes: int, ops: int) -> _Shard:
     none, fine = np.zeros(classes, np.int64), np.zeros(_FINE, np.int64)
-    return _Shard(none, none, none.astype(np.float64), fine, fine, 0, 0, {"uncertain": [], "torn": [], "disputed": []})
+    odd: _Oddest = {"uncertain": [], "torn": [], "disputed": []}
+    steps = np.zeros((ops, 2, _STEPS + 1), np.int64)
+    return _Shard(none, none, none.astype(np.float64), fine, fine, 0, 0, steps, odd)
 
 
 def _sum(one: _Shard, other: _Shard) -> _Shard:
@@ -159,10 +180,10 @@ def _most_entropy(store: Pieces) -> float:
     return float(k * np.log(2) if store.manifest.scores == "sigmoid" else np.log(k + 1))
 
 
-def _of_shard(store: Pieces, commits: Sequence[Commit]) -> _Shard:
+def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[Op, float, str]]) -> _Shard:
     """Count one shard, whose blocks are given."""
     sigmoid, classes = store.manifest.scores == "sigmoid", len(store.manifest.classes)
-    clip, first, sure, nats, apart = [], [], [], [], []
+    clip, first, sure, nats, apart, did = [], [], [], [], [], []
     for commit in commits:
         kept = commit.readable
         labels, probabilities = store.block_targets(commit)
@@ -170,6 +191,9 @@ def _of_shard(store: Pieces, commits: Sequence[Commit]) -> _Shard:
         first.append(labels[kept, :, 0].reshape(-1))
         sure.append(probabilities[kept, :, 0].reshape(-1))
         nats.append(_entropy(probabilities[kept], sigmoid).reshape(-1))
+        if amounts:
+            draws = {name: values[kept].reshape(-1) for name, values in store.block_draws(commit).items()}
+            did.append(np.stack([_steps(op, most, draws, store) for op, most, _ in amounts]))
         members = store.block_members(commit)
         if members is not None:
             said = members[:, kept]
@@ -178,7 +202,7 @@ def _of_shard(store: Pieces, commits: Sequence[Commit]) -> _Shard:
     rows, answers = np.concatenate(clip), np.concatenate(first).astype(np.int64)
     top1, entropy = np.concatenate(sure).astype(np.float64), np.concatenate(nats)
     if not len(rows):
-        return _nothing(classes)
+        return _nothing(classes, len(amounts))
     # the first answers of every clip: how many of its views say each, and how surely
     keys, where = np.unique(rows * classes + answers, return_inverse=True)
     votes, surely = np.bincount(where), np.bincount(where, top1)
@@ -214,6 +238,14 @@ def _of_shard(store: Pieces, commits: Sequence[Commit]) -> _Shard:
     if apart:
         disputed = mean(np.concatenate(apart))
         odd["disputed"] = oddest(disputed, -disputed, kept_share)
+    steps = np.zeros((len(amounts), 2, _STEPS + 1), np.int64)
+    if amounts:
+        said_own = np.zeros(int(clips[-1]) + 1, np.int64)
+        said_own[clips] = own
+        keeps, of_several = answers == said_own[rows], np.isin(rows, clips[several])
+        for op, step in enumerate(np.concatenate(did, axis=1)):
+            for row, where in enumerate((of_several, of_several & keeps)):
+                steps[op, row] = np.bincount(step[where], minlength=_STEPS + 1)
     return _Shard(
         first=np.bincount(answers, minlength=classes),
         own=np.bincount(own, minlength=classes),
@@ -222,7 +254,40 @@ def _of_shard(store: Pieces, commits: Sequence[Commit]) -> _Shard:
         entropy=_fine(entropy, _most_entropy(store)),
         kept=int(most[several].sum()),
         several=int(views[several].sum()),
+        steps=steps,
         odd=odd,
+    )
+
+
+def _amounts(store: Pieces) -> list[tuple[Op, float, str]]:
+    """The ops that say how much they do, the most that each can do, and its unit."""
+    place, found = store.manifest.place, []
+    for op in store.manifest.recipe.ops:
+        ranges = op.ranges(place)
+        ends = {name: np.array([low, high - 1]) for name, (low, high) in ranges.items()}
+        said = op.amount(ends, place)
+        if said is not None and said[0].max() > 0:
+            found.append((op, float(said[0].max()), said[1]))
+    return found
+
+
+def _steps(op: Op, most: float, draws: dict[str, I64], store: Pieces) -> I64:
+    """How much an op did to n views: 0 for nothing, 1 to 4 for up to a quarter of the most and so on."""
+    said = op.amount(draws, store.manifest.place)
+    assert said is not None
+    return np.clip(np.ceil(said[0] / most * _STEPS), 0, _STEPS).astype(np.int64)
+
+
+def _survival(amounts: Sequence[tuple[Op, float, str]], steps: I64) -> tuple[OpSurvival, ...]:
+    return tuple(
+        OpSurvival(
+            op.name,
+            most,
+            unit,
+            tuple(kept / views if views else None for views, kept in zip(*counts.tolist(), strict=True)),
+            tuple(counts[0].tolist()),
+        )
+        for (op, most, unit), counts in zip(amounts, steps, strict=True)
     )
 
 
