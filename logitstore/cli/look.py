@@ -130,7 +130,8 @@ def _draw_histograms(found: Look, screen: Screen) -> None:
         parts.append(" " * max(0, half - 5 - len(low) - len(drawn) - len(high)))
     screen.add("")
     screen.add(
-        (_median("first probability", found.top1).ljust(half), HEAD), (_median("entropy of a view", found.entropy), HEAD)
+        (_median("first probability", found.top1).ljust(half), HEAD),
+        (_median("entropy of a view", found.entropy), HEAD),
     )
     screen.add(*parts)
 
@@ -152,7 +153,11 @@ def _draw_survival(found: Look, screen: Screen) -> None:
         screen.add((f"{'  where an op did':<20}{steps}", SOFT), ("  of at most", SOFT))
     for each in found.survival[:_OPS]:
         shares = ["-" if share is None else f"{share:.2f}" for share in each.kept]
-        screen.add(f"  {fit(each.op, 18)}", "  ".join(share.rjust(7) for share in shares), (f"  {each.most:.3g} {each.unit}", SOFT))
+        screen.add(
+            f"  {fit(each.op, 18)}",
+            "  ".join(share.rjust(7) for share in shares),
+            (f"  {each.most:.3g} {each.unit}", SOFT),
+        )
 
 
 def _draw_odd(found: Look, screen: Screen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ def show_command(options: _Show) -> None:
     wanted = [flag for flag, file in (("--png", options.png), ("--wav", options.wav)) if file is not None]
     if wanted and not options.audio_root:
         raise UsageError(
-            f"{' and '.join(wanted)} need{'s' * (len(wanted) == 1)} the sound, and a store holds none; give --audio-root "
-            "DIR, the audio that it was built from"
+            f"{' and '.join(wanted)} need{'s' * (len(wanted) == 1)} the sound, and a store holds none; give "
+            "--audio-root DIR, the audio that it was built from"
         )
     if options.png is not None:
         from logitstore.evaluation.calibration import check_png
@@ -120,7 +121,10 @@ def draw(
 
     screen.add((f"clip {clip.number}", HEAD), "  ", (clip.path, HEAD))
     place = f"{clip.start_s:g} to {clip.start_s + clip.length_s:.4g} s of the file" if clip.rate else "not read"
-    screen.add(("in file".ljust(11), SOFT), f"{place}, {clip.rate:,} Hz; views are {clip.view_seconds:g} s at {clip.sample_rate:,} Hz")
+    screen.add(
+        ("in file".ljust(11), SOFT),
+        f"{place}, {clip.rate:,} Hz; views are {clip.view_seconds:g} s at {clip.sample_rate:,} Hz",
+    )
     for name, value in clip.columns.items():
         screen.add((name[:10].ljust(11), SOFT), str(value))
     if clip.failed:
@@ -152,7 +156,10 @@ def _draw_view(clip: StoredClip, view: StoredView | None, classes: int, screen: 
         screen.add(("original".ljust(11), HEAD), (f"mean of what was said of {len(clip.views)} views", SOFT))
     else:
         drawn = [part for name, text in view.drawn.items() for part in ((f"{name} ", SOFT), f"{text}  ")]
-        head = [(f"view {view.number}".ljust(11), HEAD), (f"{view.entropy:.2f} nats  ", SOFT)]
+        head: list[tuple[str, str] | str] = [
+            (f"view {view.number}".ljust(11), HEAD),
+            (f"{view.entropy:.2f} nats  ", SOFT),
+        ]
         if len("".join(each if isinstance(each, str) else each[0] for each in [*head, *drawn]).rstrip()) > screen.width:
             screen.add(*head)
             head = ["  "]
@@ -167,7 +174,7 @@ def _draw_view(clip: StoredClip, view: StoredView | None, classes: int, screen: 
         parts += [(screen.bar(share, bar), BAR if each in own else f"{BAR} {SOFT}"), f" {share:.2f}"]
         if members:
             values = " ".join("   -" if one[rank] != one[rank] else f"{one[rank]:.2f}" for one in members.values())
-            parts += [("  (" if rank else "  ("), (values, SOFT), ")"]
+            parts += ["  ", (f"({values})", SOFT)]
         screen.add(*parts)
 
 
@@ -210,4 +217,4 @@ def _shrunk(cells: F32, bands: int, width: int) -> npt.NDArray[Any]:
 
     down = np.stack([part.mean(axis=0) for part in np.array_split(cells, bands)])
     frames = np.linspace(0, down.shape[1], width + 1).astype(int)
-    return np.stack([down[:, a : max(b, a + 1)].mean(axis=1) for a, b in zip(frames[:-1], frames[1:], strict=True)], 1)
+    return np.stack([down[:, a : max(b, a + 1)].mean(axis=1) for a, b in itertools.pairwise(frames)], 1)

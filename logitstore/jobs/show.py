@@ -15,7 +15,7 @@ from logitstore.errors import MissingExtraError, UsageError
 from logitstore.files import check_out, open_out
 from logitstore.store.clip import StoredClip, StoredView
 from logitstore.store.reader import Store
-from logitstore.views.picture import BANDS, RANGE_DB, height, log_mel, palette, wav
+from logitstore.views.picture import RANGE_DB, height, log_mel, palette, wav
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,9 @@ def find_clip(store: Store, asked: str) -> StoredClip:
     if found:
         several = ", ".join(f"{clip} ({store[clip].start_s:g} s)" for clip in found[:5])
         more = ", …" if len(found) > 5 else ""
-        raise UsageError(f"{asked!r} has {len(found):,} clips in {store.location}; give the number of one: {several}{more}")
+        raise UsageError(
+            f"{asked!r} has {len(found):,} clips in {store.location}; give the number of one: {several}{more}"
+        )
     near = pc.indices_nonzero(pc.match_substring(paths, Path(asked).name, ignore_case=True)).to_pylist()[:3]
     like = "; did you mean " + " or ".join(repr(paths[clip].as_py()) for clip in near) + "?" if near else ""
     raise UsageError(
@@ -85,7 +87,9 @@ def figure(clip: StoredClip, views: Sequence[StoredView | None]) -> Figure:
     except ImportError:
         raise MissingExtraError("matplotlib", "report", "a figure of a clip") from None
     if len(views) > _MOST_ROWS:
-        raise UsageError(f"a figure has at most {_MOST_ROWS} rows, and {len(views)} views are asked for; choose by --view")
+        raise UsageError(
+            f"a figure has at most {_MOST_ROWS} rows, and {len(views)} views are asked for; choose by --view"
+        )
     rate, seconds = clip.sample_rate, clip.view_seconds
     waveforms = [clip.waveform if view is None else view.waveform for view in views]
     loudest = float(log_mel(clip.waveform, rate).max())
@@ -132,7 +136,11 @@ def sound_files(views: Sequence[StoredView | None], file: str) -> list[str]:
     :raises UsageError: one cannot be written.
     """
     path = Path(file)
-    names = [file] if len(views) == 1 else [str(path.with_name(f"{path.stem}-{_name(view)}{path.suffix}")) for view in views]
+    names = (
+        [file]
+        if len(views) == 1
+        else [str(path.with_name(f"{path.stem}-{_name(view)}{path.suffix}")) for view in views]
+    )
     for name in names:
         check_out(name, "--wav", (".wav",))
     return names
@@ -220,9 +228,7 @@ def _draw_waveform(axes: Axes, waveform: F32, seconds: float, view: StoredView |
     axes.fill_between(time, low - least, high + least, color=_INK, linewidth=0)
     most = max(0.02, float(np.abs(waveform).max()))
     axes.set(xlim=(0, seconds), ylim=(-most, most), xticks=[], yticks=[])
-    axes.text(
-        1.0, 1.06, f"peak {most:.2f}", transform=axes.transAxes, fontsize=7, color=_SOFT, ha="right", va="bottom"
-    )
+    axes.text(1.0, 1.06, f"peak {most:.2f}", transform=axes.transAxes, fontsize=7, color=_SOFT, ha="right", va="bottom")
     for side in axes.spines.values():
         side.set_visible(False)
     heading = ORIGINAL if view is None else f"view {view.number}"
@@ -230,7 +236,9 @@ def _draw_waveform(axes: Axes, waveform: F32, seconds: float, view: StoredView |
     drawn = "as it was decoded"
     if view is not None:
         drawn = "   ".join(f"{name} {text}" for name, text in view.drawn.items()) or "as the original"
-    axes.text(0.09, 1.06, _plain(drawn, 110, start=True), transform=axes.transAxes, fontsize=8.5, color=_SOFT, va="bottom")
+    axes.text(
+        0.09, 1.06, _plain(drawn, 110, start=True), transform=axes.transAxes, fontsize=8.5, color=_SOFT, va="bottom"
+    )
 
 
 def _draw_cells(
@@ -254,9 +262,13 @@ def _draw_cells(
         place = (box.left * seconds, 1 - box.top - box.height)
         size = (box.width * seconds, box.height)
         axes.add_patch(
-            Rectangle(place, *size, facecolor=(1, 1, 1, 0.30), edgecolor="white", hatch="////", linewidth=1.1, gid=box.kind)
+            Rectangle(
+                place, *size, facecolor=(1, 1, 1, 0.30), edgecolor="white", hatch="////", linewidth=1.1, gid=box.kind
+            )
         )
-        label = f"{box.start:.2f} to {box.stop:.2f} s" if box.kind == "time" else f"{box.start:,.0f} to {box.stop:,.0f} Hz"
+        label = (
+            f"{box.start:.2f} to {box.stop:.2f} s" if box.kind == "time" else f"{box.start:,.0f} to {box.stop:,.0f} Hz"
+        )
         if size[0] > 0.1 * seconds and size[1] > 0.1:
             axes.text(
                 place[0] + size[0] / 2 if box.kind == "time" else 0.99 * seconds,
@@ -297,7 +309,7 @@ def _draw_answers(
         colour, marker = _look_of(members.index(name))
         axes.plot(shares[: len(names)], places, marker, color=colour, markersize=4.5, markeredgecolor="white",
                   markeredgewidth=0.6, zorder=3, clip_on=False)  # fmt: skip
-    for place, value in zip(places, values.tolist(), strict=True):
+    for place, value in enumerate(values.tolist()):
         furthest = max([value, *(float(shares[place]) for shares in kept.values() if not np.isnan(shares[place]))])
         axes.text(furthest + 0.03, place, f"{value:.2f}", fontsize=7.5, color=_INK, va="center")
     axes.set_yticks(places, [_plain(name, 24, start=True) for name in names])
@@ -321,7 +333,10 @@ def _draw_legend(made: Figure, members: Sequence[str], tall: float) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Patch(color=_OWN, label="ensemble: the clip's own answer"), Patch(color=_BAR, label="other classes")]
+    handles: list[Any] = [
+        Patch(color=_OWN, label="ensemble: the clip's own answer"),
+        Patch(color=_BAR, label="other classes"),
+    ]
     for number, name in enumerate(members):
         colour, marker = _look_of(number)
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=_plain(name, 30)))
@@ -331,4 +346,5 @@ def _draw_legend(made: Figure, members: Sequence[str], tall: float) -> None:
 
 def cells_of(waveform: F32, sample_rate: int, loudest: float) -> F32:
     """The cells of a picture as shares of its range of loudness, float32 (96, T) in [0, 1], low bands first."""
-    return np.clip((log_mel(waveform, sample_rate) - loudest + RANGE_DB) / RANGE_DB, 0, 1).astype(np.float32)
+    shares = np.clip((log_mel(waveform, sample_rate) - loudest + RANGE_DB) / RANGE_DB, 0, 1)
+    return np.asarray(shares, np.float32)

@@ -7,15 +7,14 @@ store's own methods, which take many clips at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from logitstore.arrays import F32, U16
-from logitstore.errors import UsageError
+from logitstore.errors import LogitstoreError, MissingExtraError, UsageError
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import member_names
 from logitstore.store.pieces import Pieces
@@ -96,6 +95,11 @@ class StoredClip:
         return self._store.manifest.sample_rate
 
     @property
+    def can_be_heard(self) -> bool:
+        """Whether the store was opened with its audio."""
+        return self._audio is not None
+
+    @property
     def view_seconds(self) -> float:
         """Length of each of its views, in seconds."""
         place = self._store.manifest.place
@@ -174,15 +178,19 @@ class StoredClip:
         return f"<StoredClip {self.number}: {self.path}, {place}, {what}>"
 
     def _repr_html_(self) -> str:
-        facts = [
-            ("clip", str(self.number)),
-            ("path", self.path),
-            ("start", f"{self.start_s:g} s"),
-            ("length", f"{self.length_s:g} s"),
-            *((name, str(value)) for name, value in self.columns.items()),
-            ("failed", self.failed) if self.failed else ("views", number_ranges(self.views) or "none"),
-        ]
-        return html_table(facts)
+        from logitstore import notebook
+
+        place = f"{self.start_s:g} to {self.start_s + self.length_s:.4g} s of the file"
+        facts = [("clip", self.number), ("in file", place), *self.columns.items()]
+        facts.append(("failed", self.failed) if self.failed else ("views", number_ranges(self.views) or "none"))
+        parts = [notebook.facts(facts)]
+        if self.views:
+            mean = self.mean
+            rows = [(name, share, [f"{share:.3f}"]) for name, share in _first(mean.names, mean.probabilities)]
+            parts.append(notebook.bars(rows, ("", f"mean of {len(self.views)} views")))
+        if not self.failed:
+            parts += _heard(self, lambda: self.waveform, [], f"clip {self.number}, the original")
+        return notebook.card(self.path, *parts)
 
 
 class StoredView:
@@ -304,14 +312,21 @@ class StoredView:
         return f"<StoredView {self.number} of clip {self.clip.number} ({self.clip.path}): {said}{more}>"
 
     def _repr_html_(self) -> str:
-        facts = [("clip", f"{self.clip.number}, {self.clip.path}"), ("view", str(self.number))]
-        for name, value in self.parameters.items():
-            facts.append((name, "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)))
-        bars = [
-            (name, _bar(share))
-            for name, share in zip(self.targets.names, self.targets.probabilities.tolist(), strict=True)
+        from logitstore import notebook
+
+        members = self.members or {}
+        rows = [
+            (
+                name,
+                share,
+                [f"{share:.3f}", *("-" if np.isnan(one[at]) else f"{one[at]:.3f}" for one in members.values())],
+            )
+            for at, (name, share) in enumerate(_first(self.targets.names, self.targets.probabilities))
         ]
-        return html_table(facts) + _rows_table(bars)
+        header = ("", f"entropy {self.entropy:.2f} nats", "ensemble" if members else "", *members)
+        parts = [notebook.facts(self.drawn.items()), notebook.bars(rows, header)]
+        parts += _heard(self.clip, lambda: self.waveform, self.boxes, f"view {self.number} of clip {self.clip.number}")
+        return notebook.card(f"view {self.number} of clip {self.clip.number}, {self.clip.path}", *parts)
 
 
 def in_words(recipe: Recipe, parameters: Mapping[str, Any], sample_rate: int) -> dict[str, str]:
@@ -328,7 +343,7 @@ def _op_in_words(columns: Sequence[str], values: Mapping[str, Any], sample_rate:
     for name in columns:
         value, unit = values[name], name.rpartition("_")[2]
         start, end = next(((a, b) for a, b in _ENDS if a in name.split("_")), ("", ""))
-        if unit in ("step", "key") and len(columns) > 1 or any(b in name.split("_") for _, b in _ENDS):
+        if (unit in ("step", "key") and len(columns) > 1) or any(b in name.split("_") for _, b in _ENDS):
             continue  # the same in units that people do not know; the end, which is said with the start
         other = values.get(name.replace(f"_{start}_", f"_{end}_")) if start else None
         if value is None or (other is not None and value == other):
@@ -368,21 +383,34 @@ def no_audio(store: Pieces) -> UsageError:
     )
 
 
-def html_table(facts: Sequence[tuple[str, str]]) -> str:
-    """Facts as an HTML table of two columns; both are escaped."""
-    return _rows_table([(name, escape(text)) for name, text in facts])
+_SHOWN = 6  # classes, in a notebook
 
 
-def _rows_table(rows: Sequence[tuple[str, str]]) -> str:
-    """Names, which are escaped, and HTML beside each."""
-    cells = (
-        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{content}</td></tr>'
-        for name, content in rows
+def _first(names: Sequence[str], probabilities: F32) -> list[tuple[str, float]]:
+    return list(zip(names[:_SHOWN], probabilities[:_SHOWN].tolist(), strict=True))
+
+
+def _heard(clip: StoredClip, waveform: Callable[[], F32], boxes: Sequence[Box], label: str) -> list[str]:
+    """A player and a picture, for a notebook; where there can be none, what to do for them."""
+    from logitstore import notebook
+    from logitstore.views.picture import height, log_mel, png, wav
+
+    if not clip.can_be_heard:
+        return [notebook.note("to hear and see it, give the audio: store.with_audio(FOLDER)")]
+    try:
+        samples = waveform()
+    except LogitstoreError as error:
+        return [notebook.note(f"it cannot be heard: {error}")]
+    rate, seconds = clip.sample_rate, clip.view_seconds
+    found = [notebook.player(wav(samples, rate), label)]
+    try:
+        drawn = png(log_mel(samples, rate), float(log_mel(clip.waveform, rate).max()))
+    except MissingExtraError as error:
+        return [*found, notebook.note(str(error))]
+    hidden = "".join(
+        f"; hidden: {box.start:.4g} to {box.stop:.4g} {'s' if box.kind == 'time' else 'Hz'}" for box in boxes
     )
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _bar(share: float) -> str:
-    """A probability as a bar, and in digits."""
-    bar = f'<div style="background:#4c78a8;height:0.8em;width:{100 * share:.1f}%"></div>'
-    return f'<div style="display:inline-block;width:12em;background:#eee">{bar}</div> {share:.3f}'
+    across = [(share, f"{share * seconds:g} s") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    up = [(height(hz, rate), f"{hz / 1000:g} kHz") for hz in (500, 2000, 8000) if hz <= rate / 2]
+    places = [(box.left, box.top, box.width, box.height) for box in boxes]
+    return [*found, notebook.picture(drawn, f"log-mel of {label}{hidden}", places, across, up)]

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from logitstore import notebook
 from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.store.format.commits import Commit
 from logitstore.store.pieces import Pieces
@@ -82,9 +83,9 @@ class Look:
     ``hours``: the length of its clips' own sound. ``commonest``: the classes that come first in most views, of the
     ``classes_first`` that do in any. ``top1``: the views' first probabilities; ``entropy``: their entropies in nats.
     ``kept``: the share of views that keep their clip's own answer, None where no clip has several views.
-    ``survival``: the same by op, of the ops that say how much they do. ``uncertain``: the clips of the highest mean entropy; ``torn``: of the fewest views that keep the own answer, with
-    their share; ``disputed``: of the largest Jensen-Shannon divergence of the members, mean over views, in nats, None
-    where members were not kept.
+    ``survival``: the same by op, of the ops that say how much they do. ``uncertain``: the clips of the highest mean
+    entropy; ``torn``: of the fewest views that keep the own answer, with their share; ``disputed``: of the largest
+    Jensen-Shannon divergence of the members, mean over views, in nats, None where members were not kept.
     """
 
     summary: Summary
@@ -104,6 +105,39 @@ class Look:
         found = asdict(replace(self, summary=None))  # type: ignore[arg-type]
         del found["summary"]
         return self.summary.to_dict() | found
+
+    def _repr_html_(self) -> str:
+        summary, parts = self.summary, [notebook.facts([*self.summary.lines(), ("sound", f"{self.hours:,.2f} hours")])]
+        if self.commonest:
+            most = self.commonest[0].views
+            classes = [
+                (each.name, each.views / most, [f"{each.views:,}", f"{each.clips:,}", f"{each.probability:.2f}"])
+                for each in self.commonest
+            ]
+            header = ("class", "views that say it first", "views", "clips", "mean probability")
+            parts.append(notebook.bars(classes, header))
+            parts.append(
+                notebook.beside(
+                    (
+                        f"first probability of a view, median {self.top1.median:.2f}",
+                        notebook.histogram(self.top1.counts, "0", "1", "histogram of first probabilities"),
+                    ),
+                    (
+                        f"entropy of a view, median {self.entropy.median:.2f} nats",
+                        notebook.histogram(
+                            self.entropy.counts, "0", f"{self.entropy.high:.3g} nats", "histogram of entropies"
+                        ),
+                    ),
+                )
+            )
+        if self.kept is not None:
+            parts.append(notebook.note(f"{self.kept:.1%} of views keep their clip's own answer"))
+        odd = [("uncertain", each) for each in self.uncertain] + [("views disagree", each) for each in self.torn]
+        odd += [("members differ", each) for each in self.disputed or ()]
+        if odd:
+            rows = [(why, each.clip, each.path, f"{each.value:.2f}", ", ".join(each.answers[:4])) for why, each in odd]
+            parts.append(notebook.table(("odd clips", "clip", "path", "", "answers"), rows, left=5))
+        return notebook.card(summary.location, *parts)
 
 
 #: By what clips are odd, to the oddest of them, which come first: (rank, a second rank, clip, value, answers).
@@ -249,7 +283,7 @@ def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[
     return _Shard(
         first=np.bincount(answers, minlength=classes),
         own=np.bincount(own, minlength=classes),
-        sure=np.bincount(answers, top1, minlength=classes),
+        sure=np.bincount(answers, top1, minlength=classes).astype(np.float64),
         top1=_fine(top1, 1.0),
         entropy=_fine(entropy, _most_entropy(store)),
         kept=int(most[several].sum()),
