@@ -84,7 +84,7 @@ def bars(
         cells = f'<td style="{_CELL}">{text(name)}</td><td style="{_CELL}">{bar}</td>{rest}'
         made.append(f'<tr style="background:none">{cells}</tr>')
     if header:
-        cells = (f'<th style="{_CELL if at < 2 else _RIGHT};font-weight:400;opacity:.75">{text(each)}</th>'
+        heads = (f'<th style="{_CELL if at < 2 else _RIGHT};font-weight:400;opacity:.75">{text(each)}</th>'
                  for at, each in enumerate(header))  # fmt: skip
         made.insert(0, f'<tr style="background:none">{"".join(heads)}</tr>')
     return _table("".join(made))
