@@ -451,6 +451,11 @@ Stores = Annotated[
     Option("The store: a folder, or a URL. Several are read as one.", argument=True, metavar="STORE...", names="store",
            many=True),
 ]  # fmt: skip
+CLIPS = Option(
+    "Learn only from the clips that this table names: Parquet or CSV with a column `clip`, as `logitstore inspect "
+    "STORE @NAME --out FILE` writes it, or with `path`, `start` and `length`.",
+    group="Audio", metavar="FILE", names="file",
+)  # fmt: skip
 OUT = Option("The folder or URL of the store to write.", group="Output", short="o", metavar="STORE")
 Out = Annotated[str, OUT]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from logitstore.errors import RunError
-from logitstore.options import EVAL, EVAL_WHERE, LABEL_SEPARATOR, STORE_WEIGHT, Option, Stores, StoreWeights
+from logitstore.options import CLIPS, EVAL, EVAL_WHERE, LABEL_SEPARATOR, STORE_WEIGHT, Option, Stores, StoreWeights
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
 from students.terms import SIMILARITIES, names, selected
 
@@ -53,6 +53,7 @@ class StudentOptions(LoopOptions):
         Option("Learn only from the clips for which this SQL condition on the table `clips` holds.", group="Audio",
                metavar="SQL"),
     ] = None  # fmt: skip
+    clips: Annotated[str | None, CLIPS] = None
     loss: Annotated[
         Literal["bce", "kl"] | None,
         Option("What brings the student to the targets: binary cross-entropy or Kullback-Leibler divergence.",

@@ -59,10 +59,16 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
 
     store = open_store(place)
     names = None if used is None else tuple(used.classes)
+    subset = None
+    if options.clips is not None:
+        from logitstore.store.subset import read_subset
+
+        subset = read_subset(store, options.clips)
     if options.manifest is None:
         return join_own(
-            store, options.label_column, where=options.where, separator=options.label_separator, classes=names
-        )
+            store, options.label_column, where=options.where, separator=options.label_separator, classes=names,
+            subset=subset,
+        )  # fmt: skip
     return join_manifest(
         store,
         options.manifest,
@@ -71,6 +77,7 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
         separator=options.label_separator,
         columns=ColumnNames.of(options),
         classes=names,
+        subset=subset,
     )
 
 
@@ -170,6 +177,8 @@ def _check(options: EvaluateOptions) -> None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC, or the targets of a --stored STORE")
     if options.teachers and options.manifest is None:
         raise UsageError("teachers hear audio: give the MANIFEST that names it; only --stored can do without one")
+    if options.clips is not None and options.stored is None:
+        raise UsageError("--clips names clips of a store; give --stored STORE, or choose rows with --where")
     for name in ("weights", "clip_seconds", "sample_rate"):
         if getattr(options, name) and not options.teachers:
             flag = "teacher-weight" if name == "weights" else name.replace("_", "-")

@@ -10,6 +10,7 @@ from logitstore.errors import RunError
 from logitstore.options import (
     CLASSES,
     CLIP_SECONDS,
+    CLIPS,
     DEVICE,
     EVAL,
     EVAL_WHERE,
@@ -296,6 +297,13 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
         Option("Score the targets that this store holds; no audio is read for that.", group="Teachers",
                metavar="STORE", names="store"),
     ] = None  # fmt: skip
+    clips: Annotated[
+        str | None,
+        CLIPS.but(
+            help="Score only the clips of --stored that this table names, written as for train-student.",
+            group="Teachers",
+        ),
+    ] = None
     classes: Annotated[
         str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
     ] = None
