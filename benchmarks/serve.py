@@ -73,8 +73,11 @@ def ask(address: str) -> None:
             answer = client.get(path)
             assert answer.status_code in (200, 404 if path == "/" else 200), f"{path}: {answer.text[:300]}"
 
-        first = timed(lambda: [get(path) for path in PAGE])
-        warm = best_of(lambda: [get(path) for path in PAGE])
+        def page() -> None:
+            for path in PAGE:
+                get(path)
+
+        first, warm = timed(page), best_of(page)
         print(f"{first:9.0f}  {warm:8.0f}  the page: {', '.join(PAGE)}")
         for path in SEARCHES:
             first = timed(lambda path=path: get(path))  # type: ignore[misc]
