@@ -61,6 +61,11 @@ class _Inspect(JsonOptions, SpreadsheetOptions):
         Option("Another store, read as one with STORE. Repeatable.", group="Question", metavar="STORE", names="store"),
     ] = ()
     store_weights: Annotated[StoreWeights, STORE_WEIGHT.but(group="Question")] = None
+    verdicts: Annotated[
+        str | None,
+        Option("The file of the table `verdicts`.", group="Question", metavar="FILE", names="file",
+               default="verdicts.csv in the folder that STORE lies in, where there is one"),
+    ] = None  # fmt: skip
     parameters: Annotated[
         Mapping[str, Any],
         Option("A value for $NAME in the SQL: a number where it looks like one, text otherwise. Repeatable.",
@@ -96,10 +101,10 @@ class _Inspect(JsonOptions, SpreadsheetOptions):
 def inspect_command(options: _Inspect) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
-    Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
-    columns of one. The SQL is one SELECT, or EXPLAIN of one; it can change nothing, reads nothing but the store, and
-    ends at its limits. The clips of stores that are read as one are numbered through, STORE's first; stores of the same
-    clips, seed and recipe are one ensemble, by class.
+    Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks, verdicts (where
+    given). DESCRIBE shows the columns of one. The SQL is one SELECT, or EXPLAIN of one; it can change nothing, reads
+    nothing but the store, and ends at its limits. The clips of stores that are read as one are numbered through,
+    STORE's first; stores of the same clips, seed and recipe are one ensemble, by class.
 
     \b
     Example:
@@ -121,6 +126,7 @@ def inspect_command(options: _Inspect) -> None:
     if sql is not None and (Path(sql) / "zarr.json").is_file():  # no SELECT is called so
         places, sql = [options.store, sql, *options.also], None
     store = open_store(places, weights=options.store_weights)
+    store.verdicts = options.verdicts
     if output is not None:
         for place in places:
             _refuse_inside(place, output)

@@ -70,6 +70,8 @@ class Pieces:
         for piece in self.pieces[1:]:
             _require_fitting(self.pieces[0], piece)
         self.manifest = pieces[0].manifest if len(pieces) == 1 else _common_manifest(self.pieces)
+        #: The file of the table ``verdicts``; None for ``verdicts.csv`` beside the store, where there is one.
+        self.verdicts: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.pieces,)
