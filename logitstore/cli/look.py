@@ -68,7 +68,7 @@ def draw(found: Look, screen: Screen) -> None:
     summary = found.summary
     state = "finished" if summary.shards_finished == summary.shards else "not finished: run the same build again"
     screen.add((summary.location, HEAD), "  ", (state, SOFT))
-    failed = f"{summary.failed:,} clips failed" if summary.failed else "none failed"
+    failed = f"{summary.failed:,} clip{'s' * (summary.failed > 1)} failed" if summary.failed else "none failed"
     shown = {"clips": "", "views": "", "targets": "", "recipe": "", "teachers": "", "size": ""}
     shown |= {name: text for name, text in summary.lines() if name in shown}
     for name in ("clips", "targets", "recipe", "teachers", "size"):
@@ -96,7 +96,9 @@ def draw(found: Look, screen: Screen) -> None:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"
+    if hours < 1 / 30:
+        return f"{3600 * hours:,.0f} seconds"
+    return f"{60 * hours:,.0f} minutes" if hours < 2 else f"{hours:,.1f} hours"
 
 
 def _draw_classes(found: Look, screen: Screen) -> None:
@@ -147,7 +149,7 @@ def _draw_survival(found: Look, screen: Screen) -> None:
     if found.kept is None:
         screen.add(("survival", HEAD), ("  no clip has several views", SOFT))
         return
-    steps = "  ".join(each.rjust(7) for each in ("nothing", "1/4", "2/4", "3/4", "all"))
+    steps = "  ".join(each.rjust(6) for each in ("none", "1/4", "2/4", "3/4", "all"))
     screen.add((f"survival: {found.kept:.1%} of views keep their clip's own answer", HEAD))
     if found.survival:
         screen.add((f"{'  where an op did':<20}{steps}", SOFT), ("  of at most", SOFT))
@@ -155,7 +157,7 @@ def _draw_survival(found: Look, screen: Screen) -> None:
         shares = ["-" if share is None else f"{share:.2f}" for share in each.kept]
         screen.add(
             f"  {fit(each.op, 18)}",
-            "  ".join(share.rjust(7) for share in shares),
+            "  ".join(share.rjust(6) for share in shares),
             (f"  {each.most:.3g} {each.unit}", SOFT),
         )
 

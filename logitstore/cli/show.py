@@ -189,12 +189,11 @@ def _draw_picture(clip: StoredClip, view: StoredView | None, loudest: float, scr
     import numpy as np
     from rich.text import Text
 
-    from logitstore.jobs.show import cells_of
-    from logitstore.views.picture import palette
+    from logitstore.views.picture import log_mel, palette, shades
 
     width, bands = screen.width - 8, 2 * _PICTURE
     waveform = clip.waveform if view is None else view.waveform
-    cells = _shrunk(cells_of(waveform, clip.sample_rate, loudest), bands, width)
+    cells = _shrunk(shades(log_mel(waveform, clip.sample_rate), loudest), bands, width)
     colours = palette()[(cells * 255).astype(np.uint8)].astype(np.int64)  # (bands, width, 3)
     for box in [] if view is None else view.boxes:
         across = slice(round(box.left * width), max(round((box.left + box.width) * width), round(box.left * width) + 1))
