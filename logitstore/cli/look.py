@@ -33,8 +33,8 @@ class _Look(JsonOptions):
 def look_command(options: _Look) -> None:
     """Show STORE on one screen: what it holds, its commonest classes, how sure its teachers are, its oddest clips.
 
-    A clip's own answer is the class that most of its views say first; a view keeps it where it says so too. Odd are the
-    clips of the highest entropy, those whose views say something else than their own answer, and, where members were
+    A clip's own answer is the class of the highest mean probability over its views; a view keeps it where it says it
+    first. Odd are the clips of the highest entropy, those whose views say something else, and, where members were
     kept, those that members disagree about. In colour on a terminal; NO_COLOR switches colours off.
 
     \b
@@ -55,9 +55,11 @@ def look_command(options: _Look) -> None:
     else:
         screen.print()
     place = shlex.quote(options.store)
-    odd = (found.torn or found.uncertain)[:1]
-    steps = [f"logitstore show {place} {each.clip}" for each in odd]
-    next_steps(*steps, f"logitstore report {place} -o report.html", f"logitstore inspect {place} @")
+    also = "".join(f" --also {shlex.quote(each)}" for each in options.also)
+    steps = [f"logitstore show {place} {each.clip}{also}" for each in (found.torn or found.uncertain)[:1]]
+    next_steps(
+        *steps, f"logitstore inspect {place}{also} @", *([] if also else [f"logitstore report {place} -o report.html"])
+    )
 
 
 def draw(found: Look, screen: Screen) -> None:

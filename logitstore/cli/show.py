@@ -119,7 +119,7 @@ def draw(
     """
     from logitstore.cli.screen import HEAD, ODD, SOFT
 
-    screen.add((f"clip {clip.number}", HEAD), "  ", (clip.path, HEAD))
+    screen.add((f"clip {clip.number}", HEAD), "  ", (clip.path, HEAD), whole=True)
     place = f"{clip.start_s:g} to {clip.start_s + clip.length_s:.4g} s of the file" if clip.rate else "not read"
     screen.add(
         ("in file".ljust(11), SOFT),
@@ -128,7 +128,7 @@ def draw(
     for name, value in clip.columns.items():
         screen.add((name[:10].ljust(11), SOFT), str(value))
     if clip.failed:
-        screen.add(("failed".ljust(11), SOFT), (clip.failed, ODD))
+        screen.add(("failed".ljust(11), SOFT), (clip.failed, ODD), whole=True)
     if not clip.views:
         if not clip.failed:
             screen.add(("views".ljust(11), SOFT), "none yet: its block is not finished")
