@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,23 @@ ENDINGS = {
     ".md": "markdown",
 }  # fmt: skip
 _TABLES = ("table", "markdown")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def typed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Values of ``-p``: int or float where the text is one, the text itself otherwise."""
+    values: dict[str, Any] = {}
+    for name, text in parameters:
+        name = name.removeprefix("$")
+        if not name.isidentifier():
+            raise UsageError(f"-p {name!r} is no name of a parameter; give letters, digits and _, as in -p fold 5")
+        if name in values:
+            raise UsageError(f"-p {name} is given twice; give each parameter one value")
+        if re.fullmatch(r"[+-]?\d+", text):
+            values[name] = int(text)
+        else:
+            values[name] = float(text) if _NUMBER.fullmatch(text) else text
+    return values
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,7 @@ def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -
     on_terminal = manner.out is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
     explanation = Explanation() if manner.explain else None
+    begun = time.monotonic()
     with stream_query(store, sql, parameters, manner.limits, explanation) as reader:
         with _destination(manner.out) as file:
             rows = write(
@@ -89,7 +109,8 @@ def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -
         if explanation is not None:
             explanation.finish()
     if on_terminal and manner.kind in _TABLES and stderr.is_terminal:
-        stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'})", style="dim")
+        took = time.monotonic() - begun
+        stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'} in {took:.2f} s)", style="dim")
     if explanation is not None:
         show(explanation)
     return rows
@@ -97,8 +118,12 @@ def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -
 
 def show(explanation: Explanation) -> None:
     """Print to stderr what it took to answer a query."""
+    import textwrap
+
     for line in explanation.lines():
-        stderr.print(line, soft_wrap=True)
+        indent = " " * (len(line) - len(line.split("  ", 1)[1].lstrip()))
+        lines = textwrap.wrap(line, stderr.width, subsequent_indent=indent) if stderr.is_terminal else [line]
+        stderr.print("\n".join(lines), soft_wrap=True)
     if explanation.plan is not None:
         stderr.print(f"DuckDB's plan\n{explanation.plan.strip()}", soft_wrap=True)
 
@@ -168,6 +193,17 @@ def named(sql: str) -> Question:
     if not sql.startswith("@"):
         raise QueryError("--sql prints the SQL of a question that is ready; give @NAME (@ lists them)")
     return question(sql[1:].strip())
+
+
+def read_stdin() -> str:
+    """The text on stdin.
+
+    :raises UsageError: it is not UTF-8.
+    """
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the SQL on stdin is not UTF-8 text (byte {error.start}); give it as UTF-8") from error
 
 
 def _refuse_inside(store: str, output: str) -> None:

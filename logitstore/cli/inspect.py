@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import sys
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
-from logitstore.cli.ask import Manner, ask, described, document, named
+from logitstore.cli.ask import Manner, ask, described, document, named, read_stdin, typed
 from logitstore.cli.command import answer, command, echo, next_steps, streamed
 from logitstore.errors import UsageError
 from logitstore.files import open_out
@@ -24,23 +23,6 @@ if TYPE_CHECKING:
     from logitstore.store.reader import Store
 
 _DEFAULTS = Limits()
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
-def typed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Values of ``-p``: int or float where the text is one, the text itself otherwise."""
-    values: dict[str, Any] = {}
-    for name, text in parameters:
-        name = name.removeprefix("$")
-        if not name.isidentifier():
-            raise UsageError(f"-p {name!r} is no name of a parameter; give letters, digits and _, as in -p fold 5")
-        if name in values:
-            raise UsageError(f"-p {name} is given twice; give each parameter one value")
-        if re.fullmatch(r"[+-]?\d+", text):
-            values[name] = int(text)
-        else:
-            values[name] = float(text) if _NUMBER.fullmatch(text) else text
-    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +138,9 @@ def inspect_command(options: _Inspect) -> None:
     elif sql == "@":
         _list(store, options)
     elif options.json and options.out is None:
-        _answer_in_json(store, _read_stdin() if sql == "-" else sql, options, manner)
+        _answer_in_json(store, read_stdin() if sql == "-" else sql, options, manner)
     else:
-        rows = ask(store, _read_stdin() if sql == "-" else sql, parameters, manner)
+        rows = ask(store, read_stdin() if sql == "-" else sql, parameters, manner)
         if options.json:
             answer(options, {"out": options.out, "format": manner.kind, "row_count": rows}, "")
 
@@ -224,13 +206,6 @@ def _answer_in_json(store: Store, sql: str, options: _Inspect, manner: Manner) -
                 file.write(f'"explain": {in_json(explanation.to_dict())}, ')
 
         streamed(write)
-
-
-def _read_stdin() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the SQL on stdin is not UTF-8 text (byte {error.start}); give it as UTF-8") from error
 
 
 def _summarise(store: Store, kind: str, options: _Inspect) -> None:

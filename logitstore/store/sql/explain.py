@@ -66,7 +66,7 @@ class Explanation:
             for scan in table["scans"]:
                 decoded = scan["decoded"]
                 skipped = f" ({scan['skipped']:,} ruled out by filters)" if scan["skipped"] else ""
-                passed = f", of which {scan['passed']:,} passed the filter" if scan["passed"] < scan["rows"] else ""
+                passed = f", {scan['passed']:,} of them handed on" if scan["passed"] < scan["rows"] else ""
                 lines += [
                     f"{name}columns {', '.join(scan['columns'])}",
                     f"{'':<{width}}  {len(decoded):,} of {whole} parts decoded{skipped}{_named(decoded)}",

@@ -43,7 +43,8 @@ class Scan:
 
     ``columns`` were asked for, and decoded with those that the filter needs. ``skipped`` parts were ruled out by their
     bounds; ``decoded`` are the names of the others, those that were come to. Of ``rows`` and ``bytes`` (as Arrow holds
-    them) that were decoded, ``passed`` rows satisfied the filter; ``seconds`` are those of all threads that decoded.
+    them) that were decoded, ``passed`` rows were handed on: those that satisfied the filter, of the parts that were
+    wanted. ``seconds`` are those of all threads that decoded.
     """
 
     columns: tuple[str, ...]
