@@ -152,7 +152,7 @@ def _draw_survival(found: Look, screen: Screen) -> None:
         screen.add(("survival", HEAD), ("  no clip has several views", SOFT))
         return
     steps = "  ".join(each.rjust(6) for each in ("none", "1/4", "2/4", "3/4", "all"))
-    screen.add((f"survival: {found.kept:.1%} of views keep their clip's own answer", HEAD))
+    screen.add((f"survival: {100 * found.kept:.1f} % of views keep their clip's own answer", HEAD))
     if found.survival:
         screen.add((f"{'  where an op did':<20}{steps}", SOFT), ("  of at most", SOFT))
     for each in found.survival[:_OPS]:

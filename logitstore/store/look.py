@@ -132,7 +132,7 @@ class Look:
                 )
             )
         if self.kept is not None:
-            parts.append(notebook.note(f"{self.kept:.1%} of views keep their clip's own answer"))
+            parts.append(notebook.note(f"{100 * self.kept:.1f} % of views keep their clip's own answer"))
         odd = [("uncertain", each) for each in self.uncertain] + [("views disagree", each) for each in self.torn]
         odd += [("members differ", each) for each in self.disputed or ()]
         if odd:

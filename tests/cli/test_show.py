@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -221,3 +222,19 @@ def test_hostile_columns_are_escaped(tmp_path):
     )
     assert "… 8 more views; choose with --view N" in many.stdout
     shutil.rmtree(tmp_path / "many")
+
+
+def test_the_page_about_looking_runs(root, tmp_path):
+    """docs/look.md: its sessions and its Python, in a folder with a store and its audio."""
+    from tests.test_docs import BLOCK, REPOSITORY, sessions, shell
+
+    pytest.importorskip("matplotlib")
+    for name in ("store", "audio"):
+        (tmp_path / name).symlink_to(root / name)
+    ran = [command for command, _ in sessions("docs/look.md")]
+    ran += [f"python -c {shlex.quote(block)}" for language, block in BLOCK.findall((REPOSITORY / "docs/look.md").read_text())
+            if language == "python"]  # fmt: skip
+    assert len(ran) == 4
+    done = shell("\n".join(ran), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"view.png", "view-original.wav", "view-0.wav", "view-2.wav"} <= {each.name for each in tmp_path.iterdir()}
