@@ -327,9 +327,9 @@ def _fit(widths: list[int], needed: list[int], right: list[bool], width: int) ->
         [name if number else text for name, text, number in zip(names, texts[0], right, strict=True)],
         [name if number else text for name, text, number in zip(names, texts[1], right, strict=True)],
     ):
-        narrow = _narrowed(widths, least, width)
-        if sum(narrow) + 2 * (len(narrow) - 1) <= width:
-            return narrow
+        widths = _narrowed(widths, least, width)
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            return widths
     fitting = len(least)
     while fitting > 1 and sum(least[:fitting]) + 2 * (fitting - 1) + 3 > width:
         fitting -= 1
