@@ -57,7 +57,7 @@ DEFAULT_STEPS = 600
 #: Without --eval-every: measures are taken so many times in a training, evenly, and at its end.
 _EVALUATIONS = 10
 _MOST_NAMED = 3
-_PLACES = ("store", "also", "store_weights", "audio_root", "clips", "out")  # what is there, digests say
+_PLACES = ("store", "also", "store_weights", "audio_root", "clips", "verdicts", "out")  # what is there, digests say
 
 
 def train_student(options: StudentOptions, progress: FitProgress | None = None) -> Trained:
@@ -76,7 +76,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     setting, objective = _objective(options, store)
     labels = None
     if objective.needs_labels and options.label_column is not None:
-        labels = clip_labels(store, options.label_column, options.label_separator)
+        labels = clip_labels(store, options.label_column, options.label_separator, options.verdicts)
     make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
     model = initialised(make, options.seed)
     init = None
@@ -121,7 +121,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
             model_name=options.student,
             model_args=options.model_args,
             classes=manifest.classes,
-            about=_identity(resolved, store, init, group.size, subset),
+            about=_identity(resolved, store, init, group.size, subset, labels),
             epochs=partial(_epoch, resolved, store, by_view, objective, labels, weights, replayer),
             objective=objective,
             loop={
@@ -374,10 +374,19 @@ def content_digest(store: Store) -> str:
 
 
 def _identity(
-    options: StudentOptions, store: Store, init: InitReport | None, size: int, subset: Subset | None
+    options: StudentOptions,
+    store: Store,
+    init: InitReport | None,
+    size: int,
+    subset: Subset | None,
+    labels: ClipLabels | None,
 ) -> dict[str, Any]:
     """What makes this training what it is: resolved options, digests of the store and its clips, versions."""
-    chosen = {} if subset is None else {"subset": {"digest": subset.digest, "clips": len(subset.clips)}}
+    chosen: dict[str, Any] = {}
+    if subset is not None:
+        chosen["subset"] = {"digest": subset.digest, "clips": len(subset.clips)}
+    if options.verdicts is not None and labels is not None:
+        chosen["corrected_labels"] = labels.digest
     about = identity(
         "train-student",
         options,

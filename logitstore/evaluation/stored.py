@@ -16,6 +16,7 @@ from logitstore.evaluation.cells import read_cells
 from logitstore.evaluation.labelled import label_matrix, read_listing
 from logitstore.evaluation.metrics import Metrics, Scores, areas, measure
 from logitstore.notes import note
+from logitstore.store.verdicts import corrected_cells, judged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -174,6 +175,7 @@ def join_manifest(
     columns: ColumnNames | None = None,
     classes: Sequence[str] | None = None,
     subset: Subset | None = None,
+    verdicts: str | None = None,
 ) -> StoredRows:
     """The rows of a manifest and the clips of a store that lie in them.
 
@@ -184,6 +186,7 @@ def join_manifest(
 
     :param classes: the names that labels will be matched to; the store's by default.
     :param subset: the clips to take; all by default.
+    :param verdicts: a file of verdicts that correct labels, of rows that are one clip each.
     :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
     """
     import pyarrow as pa
@@ -210,8 +213,35 @@ def join_manifest(
     rows = np.zeros(len(labels), dtype=np.bool_)
     rows[row] = True
     lonely = len(targets) - len(np.unique(clip))
-    joined = StoredRows(store, manifest, labels, numbers, row, clip, lonely, int((~rows).sum()), failed)
-    return joined.keep(rows)
+    joined = StoredRows(store, manifest, labels, numbers, row, clip, lonely, int((~rows).sum()), failed).keep(rows)
+    return joined if verdicts is None else _corrected_rows(joined, verdicts, separator, classes)
+
+
+def _corrected_rows(
+    joined: StoredRows, verdicts: str, separator: str | None, classes: Sequence[str] | None
+) -> StoredRows:
+    """Rows whose labels are corrected by the verdicts on their clips; those without a right label are left out."""
+    store = joined.store
+    single = np.bincount(joined.row)[joined.row] == 1
+    cells: list[Any] = [()] * store.clips.num_rows
+    rows = dict(zip(joined.clip[single].tolist(), joined.row[single].tolist(), strict=True))
+    for clip, row in rows.items():
+        cells[clip] = list(joined.labels[row])
+    labels = list(joined.labels)
+    kept = np.ones(len(labels), np.bool_)
+    corrected = corrected_cells(store, cells, verdicts)
+    changed = [clip for clip in rows if corrected[clip] is not cells[clip]]
+    read = read_cells(
+        [corrected[clip] for clip in changed], column="label", source=verdicts, separator=separator,
+        classes=classes or store.manifest.classes,
+    )  # fmt: skip
+    for clip, found in zip(changed, read.labels, strict=True):
+        kept[rows[clip]] = found is not None
+        labels[rows[clip]] = found or ()
+    several = set(joined.clip[~single].tolist()) & set(judged(store.clips, verdicts))
+    if several:
+        note(f"--verdicts {verdicts}: {len(several):,} judged clips are parts of longer rows, whose labels stay")
+    return replace(joined, labels=tuple(labels)).keep(kept)
 
 
 def join_own(
@@ -222,17 +252,17 @@ def join_own(
     separator: str | None = None,
     classes: Sequence[str] | None = None,
     subset: Subset | None = None,
+    verdicts: str | None = None,
 ) -> StoredRows:
     """The clips of a store with the labels that its own clip table has: each clip is a row.
 
     A clip whose cell is null (or NaN), as it is where a store was extended by a source without that column, has no
     labels. An empty cell says that there is none of the classes.
 
-    :param where: SQL over the clip table's columns. :param classes, subset: as for :func:`join_manifest`.
+    :param where: SQL over the clip table's columns. :param classes, subset, verdicts: as for
+        :func:`join_manifest`.
     :raises SourceError: no such column, or nothing is left.
     """
-    import pyarrow as pa
-
     table = store.clips
     columns = [name for name in table.column_names if name not in ("clip", "path", "start", "length", "rate")]
     label_column = kept_name(label_column, columns)
@@ -245,8 +275,11 @@ def join_own(
     targets, failed = _with_targets(store, subset)
     if where is not None:
         targets = np.intersect1d(targets, keep_where(table, where)["clip"].to_numpy())
+    told = table[label_column].to_pylist()
+    if verdicts is not None:
+        told = corrected_cells(store, told, verdicts)
     cells = read_cells(
-        table[label_column].take(pa.array(targets)).to_pylist(), column=label_column,
+        [told[clip] for clip in targets.tolist()], column=label_column,
         source=f"the store {store.location}", separator=separator, classes=classes or store.manifest.classes,
     )  # fmt: skip
     clip = targets[[labels is not None for labels in cells.labels]]

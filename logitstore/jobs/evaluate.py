@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
     if options.manifest is None:
         return join_own(
             store, options.label_column, where=options.where, separator=options.label_separator, classes=names,
-            subset=subset,
+            subset=subset, verdicts=options.verdicts,
         )  # fmt: skip
     return join_manifest(
         store,
@@ -78,6 +79,7 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
         columns=ColumnNames.of(options),
         classes=names,
         subset=subset,
+        verdicts=options.verdicts,
     )
 
 
@@ -131,6 +133,8 @@ def _heard_by_teachers(
         labelled, what = keep_mapped(labelled, classes, used)
     if stored is not None:
         labelled = labelled.keep(np.isin(labelled.numbers, stored.numbers))
+        told = dict(zip(stored.numbers.tolist(), stored.labels, strict=True))
+        labelled = replace(labelled, labels=tuple(told[number] for number in labelled.numbers.tolist()))
         if not len(labelled):
             raise SourceError(f"no row of {options.manifest} that can be read is in the store {options.stored}")
     whose = f"teacher {options.teachers[0]!r}" if len(ensemble.members) == 1 else "the teachers"
@@ -179,6 +183,8 @@ def _check(options: EvaluateOptions) -> None:
         raise UsageError("teachers hear audio: give the MANIFEST that names it; only --stored can do without one")
     if options.clips is not None and options.stored is None:
         raise UsageError("--clips names clips of a store; give --stored STORE, or choose rows with --where")
+    if options.verdicts is not None and options.stored is None:
+        raise UsageError("--verdicts are about clips of a store; give --stored STORE")
     for name in ("weights", "clip_seconds", "sample_rate"):
         if getattr(options, name) and not options.teachers:
             flag = "teacher-weight" if name == "weights" else name.replace("_", "-")

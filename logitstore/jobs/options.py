@@ -16,6 +16,7 @@ from logitstore.options import (
     EVAL_WHERE,
     LABEL_SEPARATOR,
     OUT,
+    VERDICTS,
     AudioRoot,
     BatchSize,
     ClipSeconds,
@@ -304,6 +305,7 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
             group="Teachers",
         ),
     ] = None
+    verdicts: Annotated[str | None, VERDICTS] = None
     classes: Annotated[
         str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
     ] = None

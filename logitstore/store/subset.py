@@ -3,6 +3,8 @@
 The table is Parquet or CSV. Its rows name clips by their number, in the column ``clip``, or by where they lie, in
 ``path``, ``start`` and ``length`` (frames, as in the table ``clips``); ``path`` alone does where a file is one clip.
 Where it has both, both must be of the same clip: numbers of another store are found out so.
+
+A file of verdicts, as the listening page writes it, names all clips of the store but those that are judged wrong.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from logitstore.audio.source import first_line
 from logitstore.digests import digest
 from logitstore.errors import MismatchError, SourceError
 from logitstore.notes import note
+from logitstore.store.verdicts import agreed, disputed, is_verdicts, judged_some
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,6 +55,8 @@ def read_subset(store: Pieces, file: str, option: str = "--clips") -> Subset:
     :raises SourceError: the table cannot be read, names no clips, or has no columns that could.
     :raises MismatchError: it names clips that the store does not have, or is of another store.
     """
+    if is_verdicts(file):
+        return Subset(file, _not_wrong(store, file, option))
     table, place = _read(file, option)
     if not table.num_rows:
         raise SourceError(f"{option} {file!r} has no rows, so no clip; give a table of at least one")
@@ -60,6 +65,17 @@ def read_subset(store: Pieces, file: str, option: str = "--clips") -> Subset:
     if len(chosen) < len(clips):
         note(f"{option} {file}: {len(clips):,} rows name {len(chosen):,} clips; one that comes again counts once")
     return Subset(file, chosen)
+
+
+def _not_wrong(store: Pieces, file: str, option: str) -> I64:
+    """The clips of a store but those that everyone who judged them says are wrong.
+
+    :raises MismatchError: there are verdicts, and none is about a clip of the store.
+    """
+    said = judged_some(store, file, option)
+    wrong = [clip for clip, of in said.items() if (found := agreed(of.values())) and found.verdict == "wrong"]
+    note(f"{option} {file}: {len(wrong):,} of {len(said):,} judged clips are wrong and left out{disputed(said)}")
+    return np.setdiff1d(np.arange(store.clips.num_rows), wrong)
 
 
 def _read(file: str, option: str) -> tuple[pa.Table, Callable[[int], str]]:

@@ -54,7 +54,7 @@ def stream_query(
     :param explanation: is told what the query reads.
     """
     makers = tables(store)
-    sql, given = asked(sql, parameters or {}, makers, store.location)
+    sql, given = asked(sql, parameters or {}, makers, store.location, lambda: makers["clips"]().schema.names)
     values = dict(given)
     with Sandbox(limits or Limits.of()) as sandbox:
         names = check_query(sandbox.connection, sql, tuple(makers), values)
