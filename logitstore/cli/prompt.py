@@ -184,7 +184,7 @@ class Shell:
         known = {each.name for each in question.parameters}
         values = {name: value for name, value in self.values.items() if name in known} | typed(tuple(given))
         if printed:
-            echo(described(question, values))
+            echo(described(question, values, self.store))
         else:
             self._ask(name, values)
 
