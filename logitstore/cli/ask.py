@@ -30,6 +30,7 @@ ENDINGS = {
     ".md": "markdown",
 }  # fmt: skip
 _TABLES = ("table", "markdown")
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -140,7 +141,7 @@ def show(explanation: Explanation) -> None:
 
 
 def list_questions(store: Store, width: int | None) -> str:
-    """The questions that are ready, a line each where there is room: name, what it asks, what it takes.
+    """The questions that are ready, by name: what each asks, and takes; those that need a table last, with the remedy.
 
     :param width: columns of the terminal; None for any.
     """
@@ -151,13 +152,17 @@ def list_questions(store: Store, width: int | None) -> str:
 
     has, ready = tables(store), questions().values()
     wide = max(len(each.name) for each in ready) + 1
-    lines = []
+    groups: dict[str, list[str]] = {"": []}
     for each in ready:
-        takes = "".join(f"  {_given(one)}" for one in each.parameters)
-        lacks = "".join(f"  (not here: {remedy})" for table, remedy in each.needs.items() if table not in has)
-        text = f"{f'@{each.name}':<{wide}}  {each.asks}{takes}{lacks}"
-        lines += textwrap.wrap(text, width, subsequent_indent=" " * (wide + 2)) if width is not None else [text]
-    return "\n".join(lines)
+        takes = "".join(f"  {_given(one)}".replace(" ", _UNBROKEN) for one in each.parameters)
+        text = f"{f'@{each.name}':<{wide}}  {each.asks}{takes}"
+        lines = textwrap.wrap(text, width, subsequent_indent=" " * (wide + 2)) if width is not None else [text]
+        lacks = "; ".join(remedy for table, remedy in each.needs.items() if table not in has)
+        groups.setdefault(lacks, []).extend(line.replace(_UNBROKEN, " ") for line in lines)
+    shown = groups.pop("")
+    for remedy, lines in groups.items():
+        shown += ["", f"To ask these, {remedy}:", *lines]
+    return "\n".join(shown)
 
 
 def _given(parameter: Parameter) -> str:

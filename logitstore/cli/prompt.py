@@ -302,7 +302,7 @@ def _prompt(vocabulary: Callable[[], Vocabulary], given: Any, shown: Any) -> Cal
             raise
         raise MissingExtraError(missing, "shell", "the prompt of inspect --shell") from error
 
-    class Words(Completer):  # type: ignore[misc]
+    class Words(Completer):
         def get_completions(self, document: Any, event: Any) -> Iterator[Completion]:
             """The words of the vocabulary that fit."""
             line = document.current_line_before_cursor.lstrip()
