@@ -264,7 +264,7 @@ def test_a_question_is_printed_as_sql_that_answers_it(made: Made) -> None:
 
 def test_the_list_of_questions_says_which_a_store_cannot_answer(made: Made, tmp_path: Path) -> None:
     lines = printed(made, "@").splitlines()
-    assert any(line.split() == "@classes Which classes do the teachers hear? -p limit 20".split() for line in lines)
+    assert "@classes Which classes do the teachers hear? -p limit 20" in [" ".join(line.split()) for line in lines]
     assert not any("--keep-members" in line for line in lines)
     other = make_store(tmp_path / "store")
     text = printed(other, "@")
