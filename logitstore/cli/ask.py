@@ -88,8 +88,8 @@ class Manner:
             raise UsageError("parquet is not for a terminal; give --out FILE")
 
 
-def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -> int:
-    """Write the answer to a query, and return the number of its rows.
+def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -> tuple[int, Explanation | None]:
+    """Write the answer to a query, and return the number of its rows, and what it took where that was asked for.
 
     :param sql: or ``@NAME``. :param manner: has been checked.
     """
@@ -114,12 +114,12 @@ def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -
     if on_terminal and manner.kind in _TABLES and stderr.is_terminal:
         took = time.monotonic() - begun
         stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'} in {took:.2f} s)", style="dim")
-    if explanation is not None:
-        show(explanation)
     if numbered and manner.out is not None and manner.kind in ("parquet", "csv"):
         places = " ".join(shlex.quote(piece.location) for piece in store.pieces)
-        next_steps(f"train-student {places} --audio-root DIR --clips {shlex.quote(manner.out)} --out student")
-    return rows
+        next_steps(
+            f"train-student {places} --audio-root DIR --clips {shlex.quote(manner.out)} --student cnn4 --out student"
+        )
+    return rows, explanation
 
 
 def _numbering(store: Store) -> dict[bytes, bytes]:
@@ -128,9 +128,12 @@ def _numbering(store: Store) -> dict[bytes, bytes]:
     return numbering(store)
 
 
-def show(explanation: Explanation) -> None:
-    """Print to stderr what it took to answer a query."""
+def show(explanation: Explanation | None) -> None:
+    """Print to stderr what it took to answer a query, where that was asked for."""
     import textwrap
+
+    if explanation is None:
+        return
 
     for line in explanation.lines():
         indent = " " * (len(line) - len(line.split("  ", 1)[1].lstrip()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
-from logitstore.cli.ask import Manner, ask, described, document, list_questions, named, printed, read_stdin, typed
+from logitstore.cli.ask import Manner, ask, described, document, list_questions, named, printed, read_stdin, show, typed
 from logitstore.cli.command import answer, command, echo, next_steps, streamed
 from logitstore.errors import UsageError
 from logitstore.files import open_out
@@ -159,9 +159,12 @@ def inspect_command(options: _Inspect) -> None:
     elif options.json and options.out is None:
         _answer_in_json(store, read_stdin() if sql == "-" else sql, options, manner)
     else:
-        rows = ask(store, read_stdin() if sql == "-" else sql, parameters, manner)
+        rows, explanation = ask(store, read_stdin() if sql == "-" else sql, parameters, manner)
         if options.json:
-            answer(options, {"out": options.out, "format": manner.kind, "row_count": rows}, "")
+            took = {} if explanation is None else {"explain": explanation.to_dict()}
+            answer(options, {"out": options.out, "format": manner.kind, "row_count": rows, **took}, "")
+        else:
+            show(explanation)
 
 
 def _check(options: _Inspect, sql: str | None, manner: Manner) -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logitstore.cli.ask import Manner, ask, described, list_questions, named, read_stdin, typed
+from logitstore.cli.ask import Manner, ask, described, list_questions, named, read_stdin, show, typed
 from logitstore.cli.command import INTERRUPTED, echo, fault, note, stderr
 from logitstore.cli.prompt_words import COMMANDS, Vocabulary
 from logitstore.errors import LogitstoreError, MissingExtraError, UsageError
@@ -194,7 +194,8 @@ class Shell:
             out, self.out = self.out, None
             manner = replace(manner, out=out, format=None, transpose=False)
             manner.check(self.places)
-        rows = ask(self.store, sql, values, manner)
+        rows, explanation = ask(self.store, sql, values, manner)
+        show(explanation)
         if manner.out is not None:
             note(f"{rows:,} rows written to {manner.out}")
 

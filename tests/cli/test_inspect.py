@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -293,6 +295,23 @@ def test_what_was_decoded_is_explained(made: Made) -> None:
     assert "explain" not in json.loads(printed(made, asked[0], "--json"))
     small = inspect(made, "FROM teachers", "--explain")
     assert "2 rows, known without decoding anything" in small.stderr
+
+
+def test_the_sessions_of_the_page_run(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/inspect.md, on a store of made-up answers: each command prints the first line that the page shows."""
+    page = (Path(__file__).parents[2] / "docs" / "inspect.md").read_text()
+    monkeypatch.chdir(made.path.parent)
+    ran = re.findall(r"^\$ (.*)\n(.*)$", page, re.MULTILINE)
+    assert len(ran) == page.count("\n$ ")
+    for command, first in ran:
+        given, _, last = command.rpartition(" | ")
+        text = shlex.split(given)[1].encode().decode("unicode_escape") if given else None
+        program, name, *arguments = shlex.split(last)
+        assert (program, name) == ("logitstore", "inspect")
+        done = CliRunner().invoke(inspect_command, arguments, input=text)
+        assert done.exit_code == 0, (command, done.exception)
+        assert done.output.splitlines()[0].split() == first.split(), command
+    Path("subset.parquet").unlink()
 
 
 # errors
