@@ -139,7 +139,7 @@ def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F
             held = (chosen > 0) & heard[:, None]
             classes[here] = np.where(held, best, NOTHING)
             probabilities[here] = np.where(held, chosen, 0)
-            each = np.where(there[some], entropy(np.clip(values[some], 1e-9, 1 - 1e-9), manifest.scores), 0)
+            each = entropy(np.where(there[some, :, None], values[some], 0.5), manifest.scores) * there[some]
             top = said[some, :, 0] == best[:, None, 0]
             for target, amount in (
                 (entropies, each.sum(axis=1)),
@@ -162,8 +162,8 @@ def _dense_mean(classes: npt.NDArray[np.uint16], values: F32, class_count: int) 
     """Sums over views (n, V, k) by class, float64 (n, class_count)."""
     rows = np.arange(len(classes), dtype=np.int64)[:, None, None] * class_count
     flat = (rows + classes).reshape(-1)
-    sums: F64 = np.bincount(flat, values.reshape(-1).astype(np.float64), len(classes) * class_count)
-    return sums.reshape(len(classes), class_count)
+    sums = np.bincount(flat, values.reshape(-1).astype(np.float64), len(classes) * class_count)
+    return np.asarray(sums.reshape(len(classes), class_count), np.float64)
 
 
 def _largest(values: F64, k: int) -> I64:

@@ -146,20 +146,9 @@ class Search:
 
     def _holding(self, text: str) -> Bool:
         """Which clips have a text in their path, in a column, or in the name of a class that is shown."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         kept = np.zeros(len(self.index), np.bool_)
         for name in ("path", *self.index.columns):
-            column = self.index.clips[name]
-            cells = column if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else None
-            if cells is None:
-                try:
-                    cells = pc.cast(column, pa.string())
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                    continue  # bytes, or nested
-            found = pc.match_substring(cells, text, ignore_case=True)
-            kept |= pc.fill_null(found, False).to_numpy(zero_copy_only=False) if len(kept) else kept
+            kept[_rows_holding(self.index.clips[name], text)] = True
         folded = text.casefold()
         named = [number for name, number in self._class_numbers.items() if folded in name.casefold()]
         return kept | np.isin(self.index.classes[:, :_SHOWN], named).any(axis=1)
@@ -187,7 +176,8 @@ class Search:
 
             paths = self.index.clips["path"].take(pa.array(np.sort(clips)))
             order = pc.sort_indices(paths, sort_keys=[("", "descending" if descending else "ascending")])
-            return np.sort(clips)[order.to_numpy()]
+            by_path: I64 = np.sort(clips)[order.to_numpy()]
+            return by_path
         if sort == "probability" and probabilities is not None:
             values, falling = probabilities.astype(np.float64), True
         elif sort in self.index.measures:
@@ -197,8 +187,8 @@ class Search:
             known = ["clip", "path", *self.index.measures, *(["probability"] if probabilities is not None else [])]
             raise UsageError(f"there is nothing called {sort[:80]!r} to sort by; {nearest(sort[:80], known)}")
         falling = falling if descending is None else descending
-        order: I64 = np.argsort(-values[clips] if falling else values[clips], kind="stable")  # NaN comes last
-        return clips[order]
+        ordered: I64 = clips[np.argsort(-values[clips] if falling else values[clips], kind="stable")]  # NaN comes last
+        return ordered
 
     # what goes through SQL
 
@@ -304,6 +294,22 @@ class Search:
                 except QueryError:
                     found[name] = False
         return found
+
+
+def _rows_holding(column: pa.ChunkedArray, text: str) -> I64:
+    """The rows of a column whose cell, or an item of it, holds a text, whatever its case; none of bytes or structs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = None
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        rows = pc.list_parent_indices(column).to_numpy()
+        column = pc.list_flatten(column)
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return np.zeros(0, np.int64)
+    found = pc.match_substring(pc.cast(column, pa.large_string()), text, ignore_case=True)
+    places: I64 = pc.indices_nonzero(found).to_numpy().astype(np.int64)
+    return places if rows is None else np.asarray(rows[places], np.int64)
 
 
 def _as_numbers(column: pa.Array) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ teachers   a member of the ensemble
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
 verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
-           (the right one, if given), note, person, at (UTC)
+           (the right one, if given), note, person, given_at (UTC)
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
@@ -268,9 +268,8 @@ def verdicts_table(by_clip: Mapping[int, Mapping[str, Verdict]]) -> pa.Table:
     texts = ("verdict", "label", "note", "person")
     made = {name: pa.array([getattr(each, name) for _, each in rows], pa.string()) for name in texts}
     times = [datetime.fromisoformat(each.at).replace(tzinfo=None) for _, each in rows]
-    return pa.table(
-        {"clip": pa.array([clip for clip, _ in rows], pa.int64()), **made, "at": pa.array(times, pa.timestamp("us"))}
-    )
+    clips = pa.array([clip for clip, _ in rows], pa.int64())
+    return pa.table({"clip": clips, **made, "given_at": pa.array(times, pa.timestamp("us"))})
 
 
 def _blocks_table(store: Pieces) -> LazyTable:
