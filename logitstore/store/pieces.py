@@ -31,6 +31,7 @@ from logitstore.views.recipe import Draws
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from logitstore.audio.clips import ClipAudio
     from logitstore.store.format.basis import Basis
 
 
@@ -75,6 +76,16 @@ class Pieces:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.pieces,)
+
+    @property
+    def audible(self) -> bool:
+        """Whether it was opened with its audio: then there is the SQL table ``levels``."""
+        return False
+
+    @property
+    def audio(self) -> ClipAudio | None:
+        """The clips' own audio by number, ``store.audio[clip]`` float32 (n,); None of a store opened without."""
+        return None
 
     @property
     def location(self) -> str:

@@ -7,6 +7,7 @@ clips      a clip: ``clip`` (its number, which joins all tables), path, start, l
 views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
+levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
@@ -37,6 +38,7 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
+from logitstore.store.sql.levels import levels_table
 from logitstore.store.verdicts import Verdict, judged, verdicts_of
 from logitstore.views.recipe import Recipe, fitting
 
@@ -60,6 +62,8 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     verdicts = verdicts_of(store)
     if verdicts is not None:
         makers["verdicts"] = lambda: verdicts_table(judged(store.clips, verdicts))
+    if store.audible:
+        makers["levels"] = lambda: levels_table(store)
     return makers
 
 
