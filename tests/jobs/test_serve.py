@@ -1,7 +1,12 @@
 """The listening page's server: who may ask, what a search finds, that one hears what the teachers heard, verdicts."""
 
+import csv
 import io
 import json
+import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,10 +35,11 @@ from logitstore.store.verdicts import Verdicts
 from logitstore.views.picture import log_mel, png
 from tests.rendered import rendered_view
 from tests.small_store import Spec, make_store
-from tests.stores import inside, options, write_audio
+from tests.stores import TONES, contents, inside, options, write_audio
 
 HOST = "127.0.0.1:8000"
 TOKEN = "the-token"
+REPOSITORY = Path(__file__).parent.parent.parent
 HOSTILE = "<img src=x onerror=alert(1)>'\" .wav"
 
 
@@ -58,9 +64,11 @@ def heard(tmp_path_factory):
     (root / "audio/a/000.wav").rename(root / "audio/a" / HOSTILE)
     (root / "audio/b/zz.wav").write_bytes(b"no audio")
     (root / "recipe.yaml").write_text("- op: roll\n- op: mixup\n  probability: 0.7\n- op: gain\n- op: time_mask\n")
-    rows = [f'"{path.relative_to(root / "audio")}",<b>{n}</b>' for n, path in enumerate(sorted(root.rglob("*.wav")))]
-    rows = [row.replace("'\"", '\'""') for row in rows]
-    (root / "audio/list.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    with (root / "audio/list.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "label", "remark"])
+        for number, path in enumerate(sorted(root.rglob("*.wav"))):
+            table.writerow([path.relative_to(root / "audio"), f"tone {TONES[number % 8]} Hz", f"<b>{number}</b>"])
     with inside(root):
         asked = options(root, source=str(root / "audio/list.csv"), recipe="recipe.yaml", keep_members=True)
         build(asked)
@@ -404,7 +412,7 @@ def test_a_clip_says_all_that_is_known_of_it(page, heard):
     document = page.get("/api/clip/4").json()
     view, shown = store[4].view(2), document["views"][2]
     assert document["path"] == store[4].path
-    assert document["columns"] == {"label": document["label"]}
+    assert document["columns"] == {"label": document["label"], "remark": "<b>4</b>"}
     assert [each["class"] for each in shown["classes"]] == list(view.targets.names)
     assert [each["probability"] for each in shown["classes"]] == pytest.approx(view.targets.probabilities.tolist())
     for member, values in view.members.items():
@@ -426,7 +434,6 @@ def test_what_cannot_be_decoded_is_told_and_hostile_names_are_only_text(page, he
     answer = page.get("/api/search", params={"text": HOSTILE})
     assert answer.headers["content-type"] == "application/json"
     assert [row["clip"] for row in answer.json()["rows"]] == [hostile["clip"]]
-    assert hostile["label"].startswith("<b>")
     samples(page.get(f"/audio/{hostile['clip']}/0.wav"))
 
 
@@ -499,19 +506,18 @@ def test_a_damaged_file_of_verdicts_is_said_and_a_page_can_do_without(listening,
 # the command
 
 
-def start(heard, folder, *more):
-    command = [sys.executable, "-m", "logitstore", "serve", str(heard / "store"), "--audio-root", str(heard / "audio")]
-    return subprocess.Popen(
-        [*command, "--verdicts", str(folder / "verdicts.csv"), *more], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def test_the_command_serves_until_it_is_interrupted(heard, tmp_path):
+def test_the_session_of_the_document_serves_until_it_is_interrupted_and_uses_the_verdicts(heard, tmp_path):
     import httpx
 
-    before = {path: path.stat().st_mtime_ns for path in (heard / "store").rglob("*")}
-    server = start(heard, tmp_path, "--person", "ann")
+    session = re.findall(r"^\$ (logitstore .*)$", (REPOSITORY / "docs/listening.md").read_text(), re.MULTILINE)
+    shutil.copytree(heard / "store", tmp_path / "store")
+    (tmp_path / "audio").symlink_to(heard / "audio")
+    before = contents(tmp_path / "store")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command, *rest = session
+    server = subprocess.Popen(
+        shlex.split(command), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
+    )
     try:
         address = server.stdout.readline().strip()
         assert address.startswith("http://127.0.0.1:")
@@ -519,18 +525,25 @@ def test_the_command_serves_until_it_is_interrupted(heard, tmp_path):
             assert browser.get("/api/store").status_code == 401
             assert browser.get(address).status_code == 303
             assert browser.get("/api/store").json()["clips"] == 10
-            assert browser.post("/api/verdict", json={"clip": 0, "verdict": "unsure"}).status_code == 200
+            for clip, verdict, label in ((0, "wrong", "tone 800 Hz"), (1, "wrong", None), (2, "unsure", None)):
+                asked = {"clip": clip, "verdict": verdict, "label": label}
+                assert browser.post("/api/verdict", json=asked).status_code == 200
             assert "server" not in browser.get("/api/verdicts").headers
         server.send_signal(signal.SIGINT)
         _, told = server.communicate(timeout=30)
     finally:
         server.kill()
     assert server.returncode == 0, told
-    assert "Ctrl-C ends the server" in told
-    assert "10 clips, 27 views; labels: label" in told
+    for line in ("10 clips, 27 views; labels: label", "verdicts of ann go to ", "Ctrl-C ends the server"):
+        assert line in told
     assert "Traceback" not in told
-    assert len(Path(tmp_path, "verdicts.csv").read_text().splitlines()) == 2
-    assert before == {path: path.stat().st_mtime_ns for path in (heard / "store").rglob("*")}
+    for command in rest:
+        done = subprocess.run(
+            shlex.split(command), cwd=tmp_path, env=environment, text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert " inspect " in command or "of 3 judged clips 2 are wrong" in done.stderr
+    assert before == contents(tmp_path / "store")
 
 
 def test_mistakes_are_said_before_anything_is_served(heard, tmp_path, monkeypatch):
