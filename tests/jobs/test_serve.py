@@ -298,19 +298,38 @@ def test_measures_sort_and_clips_without_one_come_last(search, made):
     entropies = np.full(37, np.nan)
     entropies[readable] = entropy(made.probabilities[readable], "sigmoid").mean(axis=1)
     expected = readable[np.argsort(-entropies[readable], kind="stable")].tolist()
-    assert clips(search, sort="uncertainty") == [*expected, 10]
-    rising = clips(search, sort="uncertainty", descending=0)
+    assert clips(search, sort="entropy") == [*expected, 10]
+    rising = clips(search, sort="entropy", descending=0)
     assert (rising[0], rising[-1]) == (expected[-1], 10)
-    rows = found(search, sort="uncertainty", limit=5, offset=3)
+    rows = found(search, sort="entropy", limit=5, offset=3)
     assert ([row["clip"] for row in rows["rows"]], rows["total"]) == (expected[3:8], 37)
     assert found(search, offset=1000)["rows"] == []
     for measure in search.get("/api/store").json()["measures"]:
         assert len(clips(search, sort=measure["name"])) == 37
 
 
+@pytest.mark.parametrize("scores", ["sigmoid", "softmax"])
+def test_the_measures_are_those_of_the_questions(tmp_path, scores):
+    ranges = ((0, 1), (1, 3))
+    made = make_store(tmp_path / "store", Spec(clips=21, keep_members=True, view_ranges=ranges, scores=scores))
+    store = open_store(made.path)
+    index = make_index(store)
+    asked = store.sql("@measures").to_pydict()
+    names = set(index.measures) - {"member_disagreement"}
+    assert names <= set(asked)
+    for name in names:
+        np.testing.assert_allclose(index.measures[name].values[asked["clip"]], asked[name], atol=6e-4, err_msg=name)
+    classes = [store.manifest.classes[number] for number in index.classes[asked["clip"], 0]]
+    assert classes == asked["answer"]
+    apart = store.sql("@member_measures").to_pydict()
+    values = index.measures["member_disagreement"].values
+    np.testing.assert_allclose(values[apart["clip"]], apart["member_disagreement"], atol=6e-5)
+    assert np.flatnonzero(np.isnan(values)).tolist() == [10]
+
+
 def test_conditions_text_and_questions_narrow_and_rank(search, made):
     assert clips(search, where="fold = 2 AND clip > 9") == [12, 17, 22, 27, 32]
-    low = clips(search, where="uncertainty < (SELECT median(uncertainty) FROM clips)")
+    low = clips(search, where="entropy < (SELECT median(entropy) FROM clips)")
     assert len(low) == 18
     by_hand = np.unique(np.nonzero((made.probabilities[:, :, 0] > 0.9) & made.readable[:, None])[0]).tolist()
     asked = "clip IN (SELECT clip FROM topk WHERE rank = 1 AND probability > 0.9)"
