@@ -15,7 +15,7 @@ recipe     a parameter that ``views`` shows of a draw: op, parameter (its column
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
 verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
-           (the right one, if given), note, person, at (UTC)
+           (the right one, if given), note, person, given_at (UTC)
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
@@ -201,7 +201,7 @@ def _topk_table(store: Pieces) -> LazyTable:
             return _unranked(store, commit, columns)
         kept = commit.readable
         classes, probabilities = store.block_targets(commit)
-        apart = _disagreement(store, commit, classes[kept]) if "disagreement" in columns else None
+        apart = disagreement(store, commit, classes[kept]) if "disagreement" in columns else None
         return _keys(commit, columns, store.manifest.topk) | {
             "disagreement": apart,
             "class_index": classes[kept].reshape(-1).astype(np.int32) if "class_index" in columns else None,
@@ -212,7 +212,7 @@ def _topk_table(store: Pieces) -> LazyTable:
     return _by_block(store, schema, store.manifest.topk, decode)
 
 
-def _disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+def disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
     """How far a block's members are apart about each of its classes (n, V, k): nats, float64 (n * V * k,)."""
     said, members, scores = store.block_members(commit), store.manifest.teachers, store.manifest.scores
     assert said is not None
@@ -334,9 +334,8 @@ def verdicts_table(by_clip: Mapping[int, Mapping[str, Verdict]]) -> pa.Table:
     texts = ("verdict", "label", "note", "person")
     made = {name: pa.array([getattr(each, name) for _, each in rows], pa.string()) for name in texts}
     times = [datetime.fromisoformat(each.at).replace(tzinfo=None) for _, each in rows]
-    return pa.table(
-        {"clip": pa.array([clip for clip, _ in rows], pa.int64()), **made, "at": pa.array(times, pa.timestamp("us"))}
-    )
+    clips = pa.array([clip for clip, _ in rows], pa.int64())
+    return pa.table({"clip": clips, **made, "given_at": pa.array(times, pa.timestamp("us"))})
 
 
 def _blocks_table(store: Pieces) -> LazyTable:
