@@ -24,7 +24,11 @@ class Certainty(Part):
         super().__init__(report)
         manifest = report.summary.manifest
         # what k classes can have at most: a Bernoulli of one half each, or all alike
-        self.most = manifest.topk * np.log(2) if manifest.scores == "sigmoid" else max(np.log(max(2, len(manifest.classes))), 0.1)
+        self.most = (
+            manifest.topk * np.log(2)
+            if manifest.scores == "sigmoid"
+            else max(np.log(max(2, len(manifest.classes))), 0.1)
+        )
         self.entropies, self.tops = np.zeros(_FINE, np.int64), np.zeros(_FINE, np.int64)
         self.entropy_sum = self.top_sum = 0.0
         self.views = 0
@@ -49,20 +53,34 @@ class Certainty(Part):
         step = max(1, -(-used // _BINS))
         coarse = np.add.reduceat(self.entropies[: step * _BINS], np.arange(0, min(step * _BINS, _FINE), step))
         edges = np.minimum(np.arange(len(coarse) + 1) * step, _FINE) / _FINE * self.most
-        kind = "-Σ p ln p of the stored classes" if self.report.softmax else "the Bernoulli entropies of the k classes, summed"
+        kind = (
+            "-Σ p ln p of the stored classes"
+            if self.report.softmax
+            else "the Bernoulli entropies of the k classes, summed"
+        )
         sure = self.tops[_FINE // 2 :].sum() / self.views
         content = [
             histogram(
-                "Entropy of a view", f"Mean {entropy:.3g} nats, half of the views below {median:.3g}.", edges, coarse,
-                "entropy, nats", marks=[(entropy, "mean")],
+                "Entropy of a view",
+                f"Mean {entropy:.3g} nats, half of the views below {median:.3g}.",
+                edges,
+                coarse,
+                "entropy, nats",
+                marks=[(entropy, "mean")],
             ),
             histogram(
-                "Highest probability of a view", f"Mean {top:.2f}; it is 0.5 or more in {sure:.0%} of the views.",
-                np.linspace(0, 1, _BINS + 1), self.tops.reshape(_BINS, -1).sum(axis=1), "probability of the first class",
+                "Highest probability of a view",
+                f"Mean {top:.2f}; it is 0.5 or more in {sure:.0%} of the views.",
+                np.linspace(0, 1, _BINS + 1),
+                self.tops.reshape(_BINS, -1).sum(axis=1),
+                "probability of the first class",
                 marks=[(top, "mean")],
             ),
-        ]  # fmt: skip
-        lead = f"Over {self.views:,} views. Entropy is {kind}: low where a view is clear, high where it could be many things."
+        ]
+        lead = (
+            f"Over {self.views:,} views. Entropy is {kind}: low where a view is clear, high where it could be many "
+            "things."
+        )
         return Section("certainty", "How sure the teachers are", lead, content)
 
 

@@ -68,7 +68,10 @@ def histogram(
     :param axis: what the edges are, with the unit. :param marks: values to point at, and what they are.
     """
     low, high = float(edges[0]), float(edges[-1])
-    x, y = _scale(low, high, _LEFT, WIDTH - _RIGHT), _scale(0, _over(float(counts.max(initial=1))), _HEIGHT - _BOTTOM, _TOP)
+    x, y = (
+        _scale(low, high, _LEFT, WIDTH - _RIGHT),
+        _scale(0, _over(float(counts.max(initial=1))), _HEIGHT - _BOTTOM, _TOP),
+    )
     parts = _axes(x, y, (low, high), (0, _over(float(counts.max(initial=1)))), axis, what)
     floor = _HEIGHT - _BOTTOM
     for left, right, value in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True):
@@ -91,7 +94,9 @@ def histogram(
         )
         if value
     ]
-    return Chart(title, says, _svg(title, says, _HEIGHT, parts), Table(title, (axis, what, "share"), ("", ",", ".1%"), rows))
+    return Chart(
+        title, says, _svg(title, says, _HEIGHT, parts), Table(title, (axis, what, "share"), ("", ",", ".1%"), rows)
+    )
 
 
 def lines(
@@ -137,7 +142,8 @@ def lines(
             ]
     rows = _values(kept)
     table = Table(title, (axis, *(name for name, _, _ in kept)), (",.6g", *(form for _ in kept)), rows)
-    legend = [(f"s{number % _LINES + 1}", name) for number, (name, _, _) in enumerate(kept)] if len(kept) > 1 else []
+    legend = [(f"s{number % _LINES + 1}", name) for number, (name, xs, _) in enumerate(kept) if len(xs)]
+    legend = legend if len(kept) > 1 else []
     return Chart(title, says, _svg(title, says, _HEIGHT, parts), table, legend)
 
 
@@ -151,9 +157,8 @@ def matrix(title: str, says: str, names: Sequence[str], values: npt.NDArray[Any]
     for row in range(count):
         parts.append(_text(_short(names[row], 14), left - 8, top + (row + 0.5) * side + 4, "end", "name"))
         at, under = left + (row + 0.5) * side, top - 8
-        parts.append(
-            f'<g transform="rotate(-35 {at:.1f} {under})">{_text(_short(names[row], 12), at, under, "start", "name")}</g>'
-        )
+        name = _text(_short(names[row], 12), at, under, "start", "name")
+        parts.append(f'<g transform="rotate(-35 {at:.1f} {under})">{name}</g>')
         for column in range(count):
             value = float(values[row, column])
             if not math.isfinite(value):
@@ -161,12 +166,13 @@ def matrix(title: str, says: str, names: Sequence[str], values: npt.NDArray[Any]
             tip = _tip(f"{names[row]}, {names[column]}: {value:{form}}")
             place = f'x="{left + column * side + 1:.1f}" y="{top + row * side + 1:.1f}" width="{side - 2:.1f}"'
             strong = value / most if most else 0.0
-            parts.append(
-                f'<g>{tip}<rect class="cell" {place} height="{side - 2:.1f}" rx="3" fill-opacity="{0.08 + 0.5 * strong:.2f}"/>'
-            )
+            shade = f'fill-opacity="{0.08 + 0.5 * strong:.2f}"'
+            parts.append(f'<g>{tip}<rect class="cell" {place} height="{side - 2:.1f}" rx="3" {shade}/>')
             if side >= 34:
                 parts.append(
-                    _text(f"{value:{form}}", left + (column + 0.5) * side, top + (row + 0.5) * side + 4, "middle", "value")
+                    _text(
+                        f"{value:{form}}", left + (column + 0.5) * side, top + (row + 0.5) * side + 4, "middle", "name"
+                    )
                 )
             parts.append("</g>")
     rows = [(name, *(_or_none(value) for value in values[at].tolist())) for at, name in enumerate(names)]
@@ -205,7 +211,7 @@ def _axes(
     marks = _decades(*y_ends) if log else ticks(*y_ends, 4)
     for value in marks:
         at = y(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<line class="rule" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(_text(_number(value), _LEFT - 6, at + 4, "end", "tick"))
     for value in ticks(*x_ends, 5):
         parts.append(_text(_number(value), x(value), floor + 15, "middle", "tick"))

@@ -53,13 +53,17 @@ class Coverage(Part):
                 bars(
                     "Clips by their own answer",
                     f"{names[shown[0]]} leads: {count(int(self.owners[shown[0]]), 'clip')}.",
-                    [(names[at], int(self.owners[at])) for at in shown], "clips",
+                    [(names[at], int(self.owners[at])) for at in shown],
+                    "clips",
                 ),
                 bars(
-                    f"{unit.capitalize()} of audio by own answer", "Of the clips whose own answer it is.",
-                    [(names[at], float(self.seconds[at] / hours)) for at in shown], unit, ",.1f",
+                    f"{unit.capitalize()} of audio by own answer",
+                    "Of the clips whose own answer it is.",
+                    [(names[at], float(self.seconds[at] / hours)) for at in shown],
+                    unit,
+                    ",.1f",
                 ),
-            ]  # fmt: skip
+            ]
             falling = np.sort(self.clips[self.clips > 0])[::-1]
             rank = np.unique(np.geomspace(1, len(falling), 80).astype(int))
             content.append(
@@ -67,39 +71,55 @@ class Coverage(Part):
                     "Clips a class, from the most frequent to the rarest",
                     f"{len(falling):,} of {len(names):,} classes are in the top k of some view; half of them in "
                     f"{int(np.median(falling)):,} clips or fewer.",
-                    [("clips", rank, falling[rank - 1])], "place of the class", "clips", log=True, form=",.0f",
+                    [("clips", rank, falling[rank - 1])],
+                    "place of the class",
+                    "clips",
+                    log=True,
+                    form=",.0f",
                     points=len(falling) < 30,
                 )
-            )  # fmt: skip
+            )
         content.append(
             bars(
-                "Clips with targets, by view", self._finished(),
+                "Clips with targets, by view",
+                self._finished(),
                 [(f"view {view}", int(number)) for view, number in enumerate(self.by_view[: 2 * _SHOWN].tolist())],
-                "clips", name="view",
+                "clips",
+                name="view",
             )
-        )  # fmt: skip
+        )
         if len(self.by_view) > 2 * _SHOWN:
             content.append(Note(f"The first {2 * _SHOWN} of {len(self.by_view):,} views are shown."))
         rows = [
             (
-                names[at], int(self.owners[at]), float(self.seconds[at] / 3600), int(self.clips[at]),
-                int(self.views[at]), int(self.first[at]), float(self.total[at] / self.views[at]), float(self.highest[at]),
+                names[at],
+                int(self.owners[at]),
+                float(self.seconds[at] / 3600),
+                int(self.clips[at]),
+                int(self.views[at]),
+                int(self.first[at]),
+                float(self.total[at] / self.views[at]),
+                float(self.highest[at]),
             )
             for at in held[:MOST_ROWS]
-        ]  # fmt: skip
+        ]
         more = "" if len(held) <= MOST_ROWS else f"{len(held) - MOST_ROWS:,} rarer classes are left out."
         content.append(
             Table(
                 "Classes",
                 ("class", "own answer of clips", "hours", "clips", "views", "first in views", "mean p", "highest p"),
-                ("", ",", ",.2f", ",", ",", ",", ".3f", ".3f"), rows, more,
+                ("", ",", ",.2f", ",", ",", ",", ".3f", ".3f"),
+                rows,
+                more,
             )
-        )  # fmt: skip
-        lead = (
-            f"{len(held):,} of {len(names):,} classes are stored at all. A clip's own answer is the class of the highest "
-            "mean probability over its views; the other counts are of views in whose top k a class is."
         )
-        return Section("coverage", "What it holds", lead + ("" if summary.stored_views else " Nothing is stored yet."), content)
+        lead = (
+            f"{len(held):,} of {len(names):,} classes are stored at all. A clip's own answer is the class of the "
+            "highest mean probability over its views; the other counts are of views in whose top k a class is."
+        )
+        return Section(
+            "coverage", "What it holds", lead + ("" if summary.stored_views else " Nothing is stored yet."), content
+        )
 
     def _finished(self) -> str:
         summary = self.report.summary

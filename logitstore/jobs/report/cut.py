@@ -52,25 +52,39 @@ class Cut(Part):
         means, kept = self.sums / self.views, np.cumsum(self.sums) / self.sums.sum()
         content: list[Content] = [
             lines(
-                "Mean probability by rank", f"From {means[0]:.3g} at rank 1 to {means[-1]:.3g} at rank {k}.",
-                [("mean probability", ranks, means)], "rank", "mean probability", log=True, points=k <= 30,
+                "Mean probability by rank",
+                f"From {means[0]:.3g} at rank 1 to {means[-1]:.3g} at rank {k}.",
+                [("mean probability", ranks, means)],
+                "rank",
+                "mean probability",
+                log=True,
+                points=k <= 30,
             ),
             lines(
-                "What a smaller k would keep", f"{_enough(kept, 0.9)} classes would keep 90 % of the stored probability, "
+                "What a smaller k would keep",
+                f"{_enough(kept, 0.9)} classes would keep 90 % of the stored probability, "
                 f"{_enough(kept, 0.99)} would keep 99 %.",
-                [("share kept", ranks, kept)], "k", "share of the stored probability", least=0.0, most=1.0,
-                points=k <= 30, form=".3f",
+                [("share kept", ranks, kept)],
+                "k",
+                "share of the stored probability",
+                least=0.0,
+                most=1.0,
+                points=k <= 30,
+                form=".3f",
             ),
-        ]  # fmt: skip
+        ]
         if k < classes:
             content.append(self._last_one(k))
         if self.report.softmax and k < classes:
             content.append(
                 histogram(
-                    "Probability that the cut leaves out", f"Mean {self.left_sum / self.views:.3g} of a view's sum of 1.",
-                    *_used(self.left), "1 - sum of the k", what="views",
+                    "Probability that the cut leaves out",
+                    f"Mean {self.left_sum / self.views:.3g} of a view's sum of 1.",
+                    *_used(self.left),
+                    "1 - sum of the k",
+                    what="views",
                 )
-            )  # fmt: skip
+            )
         rows = [
             (int(rank), float(mean), float(share), *(float(row[rank - 1] / self.views) for row in self.above))
             for rank, mean, share in zip(ranks.tolist(), means, kept, strict=True)
@@ -79,9 +93,10 @@ class Cut(Part):
             Table(
                 "By rank",
                 ("rank", "mean p", "kept by this k", *(f"p ≥ {level:g}" for level in _LEVELS)),
-                (",", ".4f", ".1%", *(".1%" for _ in _LEVELS)), rows,
+                (",", ".4f", ".1%", *(".1%" for _ in _LEVELS)),
+                rows,
             )
-        )  # fmt: skip
+        )
         if k == classes:
             lead = f"All {classes:,} classes are stored, so nothing is cut off."
         else:
@@ -97,9 +112,11 @@ class Cut(Part):
         half, most = quantile(self.last, 0.5), quantile(self.last, 0.95)
         return histogram(
             f"Probability at rank {k}, the last that is kept",
-            f"At most {half:.3g} in half of the views, {most:.3g} in 95 %.", *_used(self.last),
-            f"probability at rank {k}", marks=[(most, "95 %")],
-        )  # fmt: skip
+            f"At most {half:.3g} in half of the views, {most:.3g} in 95 %.",
+            *_used(self.last),
+            f"probability at rank {k}",
+            marks=[(most, "95 %")],
+        )
 
 
 def _counted(shares: Any) -> Any:

@@ -75,10 +75,18 @@ class Drawn(Part):
         manifest = self.report.summary.manifest
         docs = {name: text for op in manifest.recipe.ops for name, text in op.columns.items()}
         rows = [
-            (name, low, high - 1, int(self.extremes[name][0]), int(self.extremes[name][1]),
-             self.sums[name] / self.views, self.outside[name], docs[name])
+            (
+                name,
+                low,
+                high - 1,
+                int(self.extremes[name][0]),
+                int(self.extremes[name][1]),
+                self.sums[name] / self.views,
+                self.outside[name],
+                docs[name],
+            )
             for name, (low, high) in self.bounds.items()
-        ]  # fmt: skip
+        ]
         content: list[Content] = []
         for column in manifest.recipe.sql_columns:
             if column.name in self.shown:
@@ -87,17 +95,22 @@ class Drawn(Part):
                 counts = self.counts[column.name].reshape(_BINS, -1).sum(axis=1)
                 none = self.absent[column.name] / self.views
                 says = f"{none:.0%} of the views have none." if none else "All that may be drawn, from end to end."
-                content.append(histogram(column.name, says, np.linspace(low / per, high / per, _BINS + 1), counts, axis))
+                content.append(
+                    histogram(column.name, says, np.linspace(low / per, high / per, _BINS + 1), counts, axis)
+                )
         wrong = sum(self.outside.values())
         content.append(
             Table(
                 "Draws, as they are stored",
                 ("draw", "may be from", "to", "lowest", "highest", "mean", "out of range", "what it is"),
-                ("", ",", ",", ",", ",", ",.1f", ",", ""), rows,
+                ("", ",", ",", ",", ",", ",.1f", ",", ""),
+                rows,
             )
-        )  # fmt: skip
+        )
         if wrong:
-            content.insert(0, Note(f"{wrong:,} values lie outside of what the recipe draws: was the store imported?", "bad"))
+            content.insert(
+                0, Note(f"{wrong:,} values lie outside of what the recipe draws: was the store imported?", "bad")
+            )
         lead = "Each axis goes from the lowest to the highest value that the recipe allows."
         return Section("draws", "What was drawn", lead, content)
 

@@ -20,16 +20,28 @@ class Failures(Part):
         reasons: dict[str, list[int]] = {}
         for each in failures:
             reasons.setdefault(each.reason, []).append(each.clip)
-        rows = sorted(((reason, len(clips), clips[0]) for reason, clips in reasons.items()), key=lambda r: (-r[1], r[0]))
+        rows = sorted(
+            ((reason, len(clips), clips[0]) for reason, clips in reasons.items()), key=lambda r: (-r[1], r[0])
+        )
         more = "" if len(failures) <= _SHOWN else f"{len(failures) - _SHOWN:,} more are left out."
         return Section(
             "failures",
             title,
-            f"{count(len(failures), 'clip')} could not be heard and {'has' if len(failures) == 1 else 'have'} no targets.",
+            f"{count(len(failures), 'clip')} could not be heard, and so without targets.",
             [
-                Table("Reasons", ("reason", "clips", "first clip"), ("", ",", ","), rows[:_REASONS],
-                      "" if len(rows) <= _REASONS else f"{len(rows) - _REASONS:,} rarer reasons are left out."),
-                Table("Clips that failed", ("clip", "path", "starts at, s", "reason"), (",", "", ",.2f", ""),
-                      [(each.clip, each.path, each.start_s, each.reason) for each in failures[:_SHOWN]], more),
+                Table(
+                    "Reasons",
+                    ("reason", "clips", "first clip"),
+                    ("", ",", ","),
+                    rows[:_REASONS],
+                    "" if len(rows) <= _REASONS else f"{len(rows) - _REASONS:,} rarer reasons are left out.",
+                ),
+                Table(
+                    "Clips that failed",
+                    ("clip", "path", "starts at, s", "reason"),
+                    (",", "", ",.2f", ""),
+                    [(each.clip, each.path, each.start_s, each.reason) for each in failures[:_SHOWN]],
+                    more,
+                ),
             ],
-        )  # fmt: skip
+        )

@@ -53,7 +53,9 @@ class Holds(Part):
             for op in manifest.recipe.ops
         ]
         if ops:
-            content.append(Table("Ops of the recipe, in their order", ("op", "changes", "parameters"), ("", "", ""), ops))
+            content.append(
+                Table("Ops of the recipe, in their order", ("op", "changes", "parameters"), ("", "", ""), ops)
+            )
         lead = (
             f"What {'one teacher' if len(teachers) == 1 else f'an ensemble of {len(teachers)} teachers'} said of "
             f"{summary.views:,} view{'s' * (summary.views != 1)} of each clip, under the recipe {manifest.recipe.name}."

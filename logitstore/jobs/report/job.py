@@ -71,9 +71,13 @@ def report(options: ReportOptions, progress: Callable[[int, int], None] | None =
     except OSError as error:
         raise OutputError(f"the report {options.out!r} cannot be written: {error.strerror or error}") from error
     return Reported(
-        path=options.out, bytes=len(content), sections=tuple(section.name for section in sections),
-        views=store.view_count(), runs=len(options.runs), seconds=round(time.monotonic() - began, 3),
-    )  # fmt: skip
+        path=options.out,
+        bytes=len(content),
+        sections=tuple(section.name for section in sections),
+        views=store.view_count(),
+        runs=len(options.runs),
+        seconds=round(time.monotonic() - began, 3),
+    )
 
 
 def render(
@@ -107,7 +111,10 @@ def _page(title: str, location: str, runs: list[str], sections: list[Section]) -
     import jinja2
     import markupsafe
 
-    files = {name: resources.files(_PACKAGE).joinpath(name).read_text("utf-8") for name in ("page.html", "page.css", "page.js")}
+    files = {
+        name: resources.files(_PACKAGE).joinpath(name).read_text("utf-8")
+        for name in ("page.html", "page.css", "page.js")
+    }
 
     def printed(value: Any) -> Any:
         return one_line(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
@@ -121,9 +128,15 @@ def _page(title: str, location: str, runs: list[str], sections: list[Section]) -
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=printed
     )
     made = environment.from_string(files["page.html"]).render(
-        title=one_line(title, _TITLE), location=location, runs=runs, sections=sections, policy=policy,
-        style=markupsafe.Markup(style), script=markupsafe.Markup(script), version=metadata.version("logitstore"),
-    )  # fmt: skip
+        title=one_line(title, _TITLE),
+        location=location,
+        runs=runs,
+        sections=sections,
+        policy=policy,
+        style=markupsafe.Markup(style),
+        script=markupsafe.Markup(script),
+        version=metadata.version("logitstore"),
+    )
     return made.encode("utf-8")
 
 
@@ -143,11 +156,19 @@ def _measured(store: Store, options: ReportOptions) -> Survival | None:
     ensemble = store_ensemble(store.location, manifest, options.teachers, options.device)
     with ThreadPoolExecutor(options.workers or os.cpu_count() or 1, "decode") as pool:
         sample = Sample.of(
-            manifest.recipe, manifest.place, store.clips, store.audio, seed=manifest.seed, clips=CLIPS, views=CLIPS,
+            manifest.recipe,
+            manifest.place,
+            store.clips,
+            store.audio,
+            seed=manifest.seed,
+            clips=CLIPS,
+            views=CLIPS,
             pool=pool,
-        )  # fmt: skip
+        )
         if sample is None:
-            raise UsageError(f"no clip of {store.location} can be decoded from {options.audio_root}; is it the right folder?")
+            raise UsageError(
+                f"no clip of {store.location} can be decoded from {options.audio_root}; is it the right folder?"
+            )
         return survival(ensemble, sample, batch_size=manifest.batch_size)
 
 

@@ -22,8 +22,10 @@ class Learning(Part):
             return None
         names = labels(runs)
         content: list[Content] = []
-        logs = [(name, *series(run.epochs if len(run.epochs) > 1 else run.steps, "loss"))
-                for name, run in zip(names, runs, strict=True)]  # fmt: skip
+        logs = [
+            (name, *series(run.epochs if len(run.epochs) > 1 else run.steps, "loss"))
+            for name, run in zip(names, runs, strict=True)
+        ]
         final = min(((float(ys[-1]), name) for name, _, ys in logs if len(ys)), default=None)
         says = "No loss was logged." if final is None else f"{final[1]} ends lowest, at {final[0]:.4g}."
         positive = all((ys > 0).all() for _, _, ys in logs)
@@ -31,12 +33,16 @@ class Learning(Part):
         keys = sorted({key for run in runs for record in run.epochs for key in record} - _ASIDE)
         for key in keys[:_MOST_CHARTS]:
             found = [(name, *series(run.epochs, key)) for name, run in zip(names, runs, strict=True)]
+            if max(len(xs) for _, xs, _ in found) < 2:
+                continue  # one number is no curve; the parts about agreement and cost have it
             best = [(name, float(ys[-1])) for name, _, ys in found if len(ys)]
             ends = "; ".join(f"{name} ends at {value:.4g}" for name, value in best[:3])
-            content.append(lines(key.replace("_", " "), ends + ".", found, "step", key, points=True))
+            content.append(lines(key.replace("_", " ").capitalize(), ends + ".", found, "step", key, points=True))
         rates = [(name, *series(run.steps, "lr")) for name, run in zip(names, runs, strict=True)]
         if any(len(xs) for _, xs, _ in rates):
-            content.append(lines("Learning rate", "As the schedule gave it.", rates, "step", "learning rate", least=0.0))
+            content.append(
+                lines("Learning rate", "As the schedule gave it.", rates, "step", "learning rate", least=0.0)
+            )
         lead = "The loss of one run can be compared with that of another only where both learnt the same targets."
         return Section("learning", "How the runs learnt", lead, content)
 

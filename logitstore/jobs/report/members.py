@@ -85,29 +85,46 @@ class Members(Part):
         used = np.add.reduceat(np.append(self.counts, np.zeros(step, np.int64)), np.arange(-(-stop // step)) * step)
         edges = np.arange(len(used) + 1) * step / _FINE * self.most
         content = [
-            matrix("Divergence by pair, nats a view", "Darker pairs disagree more.", names, pairs),
+            matrix("Divergence by pair, nats a view", "The stronger the colour, the further apart.", names, pairs),
             matrix("Same first class, by pair", "Share of views, among the stored classes.", names, same, ".2f"),
             bars(
-                "Classes that divide the members most", f"{classes[order[0]]} leads.",
-                [(classes[at], float(1000 * mean[at])) for at in order[:_SHOWN]], "millinats a view", ",.1f",
+                "Classes that divide the members most",
+                f"{classes[order[0]]} leads.",
+                [(classes[at], float(1000 * mean[at])) for at in order[:_SHOWN]],
+                "millinats a view",
+                ",.1f",
             ),
             histogram(
-                "Divergence of a view", f"Mean {self.total / self.views:.3g} nats.", edges, used,
-                "Jensen-Shannon divergence, nats", marks=[(self.total / self.views, "mean")],
+                "Divergence of a view",
+                f"Mean {self.total / self.views:.3g} nats.",
+                edges,
+                used,
+                "Jensen-Shannon divergence, nats",
+                marks=[(self.total / self.views, "mean")],
             ),
             Table(
-                "Disagreement by class", ("class", "views", "divergence, nats", "highest - lowest p"),
+                "Disagreement by class",
+                ("class", "views", "divergence, nats", "highest - lowest p"),
                 ("", ",", ".4f", ".3f"),
-                [(classes[at], int(self.class_views[at]), float(mean[at]), float(self.spread[at] / self.class_views[at]))
-                 for at in order[:MOST_ROWS]],
-                "" if len(order) <= MOST_ROWS else f"{len(order) - MOST_ROWS:,} classes of less divergence are left out.",
+                [
+                    (
+                        classes[at],
+                        int(self.class_views[at]),
+                        float(mean[at]),
+                        float(self.spread[at] / self.class_views[at]),
+                    )
+                    for at in order[:MOST_ROWS]
+                ],
+                ""
+                if len(order) <= MOST_ROWS
+                else f"{len(order) - MOST_ROWS:,} classes of less divergence are left out.",
             ),
-        ]  # fmt: skip
+        ]
         lead = (
             f"Over {self.views:,} views and their k classes: the Jensen-Shannon divergence of the members' "
             "probabilities, each class by itself (yes or no), every member counting alike. 0 is full agreement; "
             f"no class can add more than ln 2 = 0.693 for two members."
-        )  # fmt: skip
+        )
         if self.count > _MOST_PAIRS:
             lead += f" Pairs are of the first {_MOST_PAIRS} of {self.count} members."
         return Section("members", title, lead, content)

@@ -52,10 +52,15 @@ def _disputed(views: Views) -> F64 | None:
 
 
 _KINDS = (
-    _Kind("Least certain", "Highest mean entropy over their views.", "entropy, nats", lambda views: views.by_clip(views.entropy)),
-    _Kind("Torn by augmentation", "Most views with another first class than the clip's own answer.", "views that differ", _torn),
-    _Kind("Disputed by the members", "Highest mean Jensen-Shannon divergence of the members.", "divergence, nats", _disputed),
-)  # fmt: skip
+    _Kind("Least certain", "Highest mean entropy over their views.", "", lambda views: views.by_clip(views.entropy)),
+    _Kind("Torn by augmentation", "Most views with another first class than the clip's own answer.", "", _torn),
+    _Kind(
+        "Disputed by the members",
+        "Highest mean Jensen-Shannon divergence of the members.",
+        "divergence, nats",
+        _disputed,
+    ),
+)
 
 
 class Odd(Part):
@@ -79,10 +84,16 @@ class Odd(Part):
                 continue
             order = held[np.lexsort((held, -values[held]))][:_SHOWN]
             new = [
-                _Odd(float(values[c]), views.first + c, int(views.own[c]), float(views.means[c, views.own[c]]),
-                     float(entropy[c]), float(kept[c]))
+                _Odd(
+                    float(values[c]),
+                    views.first + c,
+                    int(views.own[c]),
+                    float(views.means[c, views.own[c]]),
+                    float(entropy[c]),
+                    float(kept[c]),
+                )
                 for c in order.tolist()
-            ]  # fmt: skip
+            ]
             self.found[at] = sorted([*self.found[at], *new], key=lambda odd: (-odd.value, odd.clip))[:_SHOWN]
 
     def section(self) -> Section | None:
@@ -97,18 +108,31 @@ class Odd(Part):
             if not found or found[0].value <= 0 or (kind.of is _torn and found[0].kept == 1):
                 continue
             clips = {odd.clip: store[odd.clip] for odd in found}
+            columns = ["clip", "path", "starts at, s", "own answer", "mean p", "entropy, nats", "views that keep it"]
+            columns += [kind.measure] if kind.measure else []
             rows = [
-                (odd.clip, clips[odd.clip].path, clips[odd.clip].start_s, classes[odd.own], odd.probability, odd.entropy,
-                 odd.kept, round(odd.value, 4))
-                for odd in found if kind.of is not _torn or odd.kept < 1
-            ]  # fmt: skip
+                (
+                    odd.clip,
+                    clips[odd.clip].path,
+                    clips[odd.clip].start_s,
+                    classes[odd.own],
+                    odd.probability,
+                    odd.entropy,
+                    odd.kept,
+                    odd.value,
+                )[: len(columns)]
+                for odd in found
+                if kind.of is not _torn or odd.kept < 1
+            ]
             content.append(
                 Table(
                     kind.title,
-                    ("clip", "path", "starts at, s", "own answer", "mean p", "entropy", "views that keep it", kind.measure),
-                    (",", "", ",.2f", "", ".3f", ".2f", ".0%", ".0%" if kind.of is _torn else ".3f"), rows, kind.says,
+                    columns,
+                    (",", "", ",.2f", "", ".3f", ".2f", ".0%", ".3f")[: len(columns)],
+                    rows,
+                    kind.says,
                 )
-            )  # fmt: skip
+            )
             fresh = [odd for odd in found if odd.clip not in pictured][:_PICTURED] if self.report.hears else []
             for odd in fresh:
                 pictured.add(odd.clip)
@@ -121,7 +145,7 @@ class Odd(Part):
         if not self.report.hears:
             content.append(Note("To see them, with the masks of two of their views, give --audio-root DIR."))
         lead = "Wrong labels, several sounds at once, silence, and recipes that are too rough are found here first."
-        return Section("odd", "The oddest clips", lead, content)
+        return Section("oddest", "The oddest clips", lead, content)
 
     def _strip(self, kind: _Kind, odd: _Odd, clip: StoredClip) -> Strip:
         from logitstore.views.picture import log_mel
@@ -130,22 +154,37 @@ class Odd(Part):
         original = log_mel(clip.waveform, rate)
         loudest = float(original.max())
         pictures = [
-            Picture("as it is", _uri(original, loudest), f"Log-mel spectrogram of clip {clip.number}, unaugmented",
-                    f"{clip.length_s:.2f} s of audio")
-        ]  # fmt: skip
+            Picture(
+                "as it is",
+                _uri(original, loudest),
+                f"Log-mel spectrogram of clip {clip.number}, unaugmented",
+                f"{clip.length_s:.2f} s of audio",
+            )
+        ]
         views = [clip.view(number) for number in clip.views]
         by_own = sorted(views, key=lambda view: (_said(view, odd.own), view.number))
         for view in dict.fromkeys((by_own[-1], by_own[0])):
-            said = ", ".join(f"{view.targets.names[i]} {view.targets.probabilities[i]:.2f}" for i in range(min(2, len(view.targets.names))))
-            hides = [f"{box.start:.2f}–{box.stop:.2f} s" if box.kind == "time" else f"{box.start:,.0f}–{box.stop:,.0f} Hz" for box in view.boxes]
+            said = ", ".join(
+                f"{view.targets.names[i]} {view.targets.probabilities[i]:.2f}"
+                for i in range(min(2, len(view.targets.names)))
+            )
+            hides = [
+                f"{box.start:.2f}–{box.stop:.2f} s" if box.kind == "time" else f"{box.start:,.0f}–{box.stop:,.0f} Hz"
+                for box in view.boxes
+            ]
             pictures.append(
                 Picture(
-                    f"view {view.number}", _uri(log_mel(view.waveform, rate), loudest),
+                    f"view {view.number}",
+                    _uri(log_mel(view.waveform, rate), loudest),
                     f"Log-mel spectrogram of view {view.number} of clip {clip.number}"
-                    + (f"; masked: {', '.join(hides)}" if hides else ""), said,
-                    [(box.left, box.top, box.width, box.height, text) for box, text in zip(view.boxes, hides, strict=True)],
+                    + (f"; masked: {', '.join(hides)}" if hides else ""),
+                    said,
+                    [
+                        (box.left, box.top, box.width, box.height, text)
+                        for box, text in zip(view.boxes, hides, strict=True)
+                    ],
                 )
-            )  # fmt: skip
+            )
         says = f"{kind.title.lower()}; own answer {name} {odd.probability:.2f}, kept in {odd.kept:.0%} of the views"
         return Strip(f"clip {clip.number} · {clip.path}", says, pictures)
 

@@ -1,13 +1,14 @@
 """What a part of the page is made of, and what it may ask: texts, tables, charts, pictures; escaped in one place.
 
-Nothing here is HTML but the drawing of a :class:`Chart`, which :mod:`logitstore.jobs.report.charts` makes. All texts are
-escaped by the template.
+Nothing here is HTML but the drawing of a :class:`Chart`, which :mod:`logitstore.jobs.report.charts` makes. All texts
+are escaped by the template.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from logitstore.texts import one_line
@@ -134,6 +135,27 @@ class Section:
     lead: str
     content: Sequence[Content] = field(default_factory=list)
 
+    @property
+    def short(self) -> str:
+        """What links call it."""
+        return self.name.capitalize()
+
+    @property
+    def placed(self) -> list[tuple[Content, str]]:
+        """What it shows, each with its width where there is room: three charts to a line ("third"), or two ("half"); a
+        chart that is left over stands beside the table that follows ("beside"), everything else alone ("whole")."""
+        found: list[tuple[Content, str]] = []
+        for chart, run in groupby(self.content, key=lambda one: isinstance(one, Chart)):
+            some = list(run)
+            if chart:
+                over = len(some) % 3
+                halves = over if over != 1 else 0 if len(found) + len(some) < len(self.content) else min(4, len(some))
+                found += [(one, "half" if at >= len(some) - halves else "third") for at, one in enumerate(some)]
+            else:
+                beside = bool(found) and found[-1][1] == "third" and _lone(found) and isinstance(some[0], Table)
+                found += [(one, "beside" if beside and not at else "whole") for at, one in enumerate(some)]
+        return found
+
 
 class Part:
     """A part of the page in the making.
@@ -153,6 +175,11 @@ class Part:
     def section(self) -> Section | None:
         """What is shown; None for nothing."""
         raise NotImplementedError
+
+
+def _lone(found: Sequence[tuple[Content, str]]) -> bool:
+    """Whether the last of the charts stands alone in its line."""
+    return sum(1 for _ in takewhile(lambda each: each[1] == "third", reversed(found))) % 3 == 1
 
 
 def _cell(value: Any, how: str) -> tuple[str, str]:

@@ -79,10 +79,16 @@ def read_run(spec: str) -> LearntRun:
             done += len(batch)
         rate = done / (time.monotonic() - began)
     return LearntRun(
-        name=str(folder), config=run.config, epochs=epochs, steps=steps,
-        parameters=sum(each.numel() for each in model.parameters()), macs=macs,
-        weight_bytes=(folder / WEIGHTS_NAME).stat().st_size, clip_seconds=seconds, clips_per_second=rate,
-    )  # fmt: skip
+        name=str(folder),
+        config=run.config,
+        epochs=epochs,
+        steps=steps,
+        parameters=sum(each.numel() for each in model.parameters()),
+        macs=macs,
+        weight_bytes=(folder / WEIGHTS_NAME).stat().st_size,
+        clip_seconds=seconds,
+        clips_per_second=rate,
+    )
 
 
 def labels(runs: tuple[LearntRun, ...]) -> list[str]:
@@ -114,7 +120,9 @@ def _log(path: Path, most: int = 2000) -> tuple[list[dict[str, float]], list[dic
                         kept[event], every[event] = kept[event][::2], every[event] * 2
                 seen[event] += 1
     except OSError as error:
-        raise RunError(f"run {str(path.parent)!r}: its log {path.name} cannot be read: {error.strerror or error}") from error
+        raise RunError(
+            f"run {str(path.parent)!r}: its log {path.name} cannot be read: {error.strerror or error}"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"run {str(path.parent)!r}: line {number} of {path.name} is no record: {error}") from error
     return kept["epoch"], kept["step"]

@@ -29,6 +29,11 @@ class Strength:
     most: float
     rate: int
 
+    @property
+    def unit(self) -> str:
+        """That of the axis, as ``s``; "" where it has none."""
+        return self.axis.rpartition(", ")[2] if ", " in self.axis else ""
+
     @classmethod
     def of(cls, op: Op, manifest: Manifest) -> Strength | None:
         """None of an op that shows nothing of what it draws."""
@@ -55,7 +60,8 @@ class Strength:
             values = np.where(column.null(draws), np.nan, values)
         if column.name.endswith("_samples"):
             return values / self.rate, "shift, s"
-        return values, column.doc.partition(";")[0]
+        what, _, unit = column.doc.partition(";")[0].partition(" in ")
+        return values, f"{what}, {unit}" if unit and " " not in unit else what
 
 
 class Kept(Part):
@@ -101,7 +107,9 @@ class Kept(Part):
             "acted in them."
         )
         if self.by_view[:, 0].astype(bool).sum() < 2:
-            lead = "There is one view of every clip, so it is its own answer: what survives cannot be told from the store."
+            lead = (
+                "There is one view of every clip, so it is its own answer: what survives cannot be told from the store."
+            )
             return Section("survival", title, lead, self._measured())
         content: list[Content] = []
         rows: list[tuple[Any, ...]] = []
@@ -115,12 +123,21 @@ class Kept(Part):
                 lines(
                     f"Views that keep the answer, by {strength.op.name}",
                     f"Least where it is {spans[least][0]}: {shares[least]:.1%}.",
-                    [("share kept", middles, shares)], strength.axis, "share kept", least=min(0.5, float(shares.min())),
-                    most=1.0, points=True, form=".3f",
+                    [("share kept", middles, shares)],
+                    strength.axis,
+                    "share kept",
+                    least=min(0.5, float(shares.min())),
+                    most=1.0,
+                    points=True,
+                    form=".3f",
                 )
-            )  # fmt: skip
-        numbers = [(f"view {v}", float(100 * own / views)) for v, (views, own) in enumerate(self.by_view.tolist()) if views]
-        content.append(bars("Views that keep the answer, by view", "Percent of its clips.", numbers[:30], "percent", ".1f", "view"))
+            )
+        numbers = [
+            (f"view {v}", float(100 * own / views)) for v, (views, own) in enumerate(self.by_view.tolist()) if views
+        ]
+        content.append(
+            bars("Views that keep the answer, by view", "Percent of its clips.", numbers[:30], "percent", ".1f", "view")
+        )
         content.append(
             Table("By op and strength", ("op", "strength", "views", "keep the answer"), ("", "", ",", ".1%"), rows)
         )
@@ -140,7 +157,8 @@ class Kept(Part):
             if size:
                 step = strength.most / _FINE
                 middle = float((own[:, 0] * (np.arange(start, stop) + 0.5)).sum() / size * step)
-                found.append((f"{start * step:.3g} to {stop * step:.3g}", middle, size, kept))
+                ends = f"{_short(start * step)} to {_short(stop * step)} {strength.unit}".rstrip()
+                found.append((ends, middle, size, kept))
             start = stop
         return found
 
@@ -148,14 +166,25 @@ class Kept(Part):
         found = self.report.measured
         if found is None:
             how = "--teacher and --audio-root" if self.ops else ""
-            return [Note(f"Asked again with {how}, each op is measured by itself, against the clip as it is.")] if how else []
+            return (
+                [Note(f"Asked again with {how}, each op is measured by itself, against the clip as it is.")]
+                if how
+                else []
+            )
         ops = list(found.teachers[0].ops)
         rows = [
             (each.teacher, *(cell for kept in (each.recipe, *each.ops.values()) for cell in (kept.top, kept.kl)))
             for each in found.teachers
         ]
-        columns = ("teacher", *(text for name in (found.recipe, *ops) for text in (f"{name}: keep", f"{name}: KL, nats")))
+        columns = (
+            "teacher",
+            *(text for name in (found.recipe, *ops) for text in (f"{name}: keep", f"{name}: KL, nats")),
+        )
         notes: list[Content] = [Note(line, "bad") for line in found.warnings()]
         title = f"Measured: {found.views:,} views of {found.clips:,} clips, teachers asked again"
         forms = ("", *(form for _ in range(1 + len(ops)) for form in (".1%", ".3g")))
         return [Table(title, columns, forms, rows), *notes]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

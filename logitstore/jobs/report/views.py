@@ -115,9 +115,18 @@ def _shard(store: Store, commits: list[Commit]) -> Iterator[Views]:
         }
         said = [part[5] for part in parts if part[5] is not None]
         yield Views(
-            first + start, stop - start, len(manifest.classes), manifest.scores, columns[0], columns[1], columns[2],
-            columns[3], draws, np.concatenate(said, axis=1)[:, order] if said else None, lengths[start:stop],
-        )  # fmt: skip
+            first + start,
+            stop - start,
+            len(manifest.classes),
+            manifest.scores,
+            columns[0],
+            columns[1],
+            columns[2],
+            columns[3],
+            draws,
+            np.concatenate(said, axis=1)[:, order] if said else None,
+            lengths[start:stop],
+        )
 
 
 @dataclass(frozen=True)
