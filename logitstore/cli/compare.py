@@ -38,7 +38,7 @@ def compare_command(options: _Compare) -> None:
     from logitstore.cli.progress import of_total
     from logitstore.jobs.compare import compare
 
-    with of_total("views") as told:
+    with of_total("comparing", "views") as told:
         found = compare(only(options, CompareOptions), told)
     answer(options, found.to_dict(), render(found))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from logitstore.cli.command import answer, command, next_steps, stderr
+from logitstore.cli.command import answer, command, next_steps
 from logitstore.errors import LogitstoreError
 from logitstore.options import JsonOptions
 from logitstore.texts import in_lines
@@ -36,9 +36,10 @@ def doctor_command(options: _Doctor) -> None:
       logitstore doctor
       logitstore doctor --json | jq '.extras[] | select(.state == "missing") | .fix'
     """
+    from logitstore.cli.progress import working
     from logitstore.jobs.doctor import doctor
 
-    with stderr.status("importing what is needed, and trying it"):
+    with working("importing what is needed, and trying it"):
         found = doctor()
     wrong = None
     if found.problems:

@@ -65,7 +65,7 @@ def evaluate_command(options: _Evaluate) -> None:
         from logitstore.evaluation.results import make_folder
 
         make_folder(options.csv)
-    with of_total("clips") as told:
+    with of_total("scoring", "clips") as told:
         found = evaluate(options, told)
     if options.csv is not None:
         from logitstore.evaluation.results import write_csv

@@ -48,7 +48,7 @@ def export_command(options: _Export) -> None:
     if options.class_indices and options.format == "ced":
         raise click.UsageError("--class-indices is for --format parquet; CED's files hold numbers in any case")
     store = open_store(options.store)
-    with counting("views") as advance:
+    with counting("exporting", "views") as advance:
         if options.format == "parquet":
             summary = export_parquet(store, options.out, class_indices=options.class_indices, advance=advance)
         else:

@@ -39,7 +39,7 @@ def import_ced_command(options: _Ced) -> None:
     from logitstore.cli.progress import counting
     from logitstore.jobs.imports.ced import import_ced
 
-    with counting("views") as advance:
+    with counting("importing", "views") as advance:
         summary = import_ced(options, advance)
     answer(options, import_document(summary), summary.render())
 
@@ -56,7 +56,7 @@ def import_npy_command(options: _Npy) -> None:
     from logitstore.cli.progress import counting
     from logitstore.jobs.imports.npy import import_npy
 
-    with counting("views") as advance:
+    with counting("importing", "views") as advance:
         summary = import_npy(options, advance)
     answer(options, import_document(summary), summary.render())
 

@@ -30,6 +30,6 @@ def merge_command(options: _Merge) -> None:
     from logitstore.cli.progress import build_document, of_total, render_build
     from logitstore.jobs.merge import MergeProgress, merge
 
-    with resumable(), of_total("blocks") as advance:
+    with resumable(), of_total("merging", "blocks") as advance:
         summary = merge(options, MergeProgress(advance, note))
     answer(options, build_document(summary), render_build(summary))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logitstore.cli.command import answer, command, resumable, stderr
+from logitstore.cli.command import answer, command, resumable
 from logitstore.errors import CorruptStoreError
 from logitstore.jobs.options import RepairOptions
 from logitstore.options import JsonOptions
@@ -29,10 +29,11 @@ def repair_command(options: _Repair) -> None:
       logitstore repair store --audio-root audio --teacher ced:ced_base.pt
       logitstore repair store --drop
     """
+    from logitstore.cli.progress import of_total
     from logitstore.jobs.repair import repair
 
-    with resumable(), stderr.status("looking for damage") as shown:
-        found = repair(options, lambda done, total: shown.update(f"making again: {done:,} of {total:,} blocks"))
+    with resumable(), of_total("repairing", "blocks") as told:
+        found = repair(options, told)
     wrong = None
     if found.lost:
         wrong = CorruptStoreError(

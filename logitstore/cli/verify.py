@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logitstore.cli.command import answer, command, stderr
+from logitstore.cli.command import answer, command
 from logitstore.errors import CorruptStoreError
 from logitstore.jobs.options import VerifyOptions
 from logitstore.options import JsonOptions
@@ -28,10 +28,11 @@ def verify_command(options: _Verify) -> None:
       logitstore verify store --sample 1% --state store.checked
       logitstore verify store --audio-root audio --replay 100 --teacher ced:ced_base.pt --recompute 32
     """
+    from logitstore.cli.progress import of_total
     from logitstore.jobs.verify.job import verify
 
-    with stderr.status("verifying") as shown:
-        found = verify(options, lambda done, total: shown.update(f"verifying: {done:,} of {total:,} blocks"))
+    with of_total("verifying", "blocks") as told:
+        found = verify(options, told)
     wrong = None
     if found.problems:
         count = len(found.problems)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logitstore.cli.command import answer, command, note, stderr
+from logitstore.cli.command import answer, command, note
 from logitstore.errors import ModelOutputError
 from logitstore.jobs.options import CheckOptions
 from logitstore.options import JsonOptions
@@ -28,9 +28,10 @@ def check_command(options: _Check) -> None:
       logitstore teachers check runs/teacher-1 audio/
       logitstore teachers check python:my_teacher:factory --recipe gentle
     """
+    from logitstore.cli.progress import working
     from logitstore.jobs.check import check
 
-    with stderr.status("trying the teacher"):
+    with working("trying the teacher"):
         found = check(options)
     for line in found.notes:
         note(line)

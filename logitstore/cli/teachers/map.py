@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logitstore.cli.command import answer, command, note, stderr
+from logitstore.cli.command import answer, command, note
 from logitstore.jobs.options import MapOptions
 from logitstore.options import JsonOptions, only
 
@@ -27,12 +27,13 @@ def map_command(options: _Map) -> None:
       logitstore teachers map runs/teacher labels.csv --out map.csv
       logitstore evaluate labels.csv --audio-root audio --label-column label --teacher runs/teacher --map map.csv
     """
+    from logitstore.cli.progress import working
     from logitstore.files import check_out, open_out
     from logitstore.jobs.map_labels import map_labels
 
     if options.out is not None:
         check_out(options.out, "--out", (".csv",))
-    with stderr.status("loading the teacher"):
+    with working("loading the teacher"):
         found = map_labels(only(options, MapOptions))
     text = found.csv()
     if options.out is not None:
