@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 
-from logitstore.cli.command import answer, command, resumable
+from logitstore.cli.command import answer, command, next_steps, resumable
 from logitstore.errors import CorruptStoreError
 from logitstore.jobs.options import RepairOptions
 from logitstore.options import JsonOptions
@@ -41,5 +42,7 @@ def repair_command(options: _Repair) -> None:
             "built from (SOURCE or --audio-root, and --teacher), or use the rest of it with --drop"
         )
     answer(options, found.to_dict(), found.render(), wrong)
+    place = quote(options.store)
+    next_steps(f"logitstore repair {place} --drop" if wrong is not None else f"logitstore verify {place}")
     if wrong is not None:
         raise wrong

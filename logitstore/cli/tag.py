@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from collections import Counter
@@ -62,6 +61,7 @@ def tag_command(options: _Tag) -> None:
       logitstore tag --teacher runs/t1 recordings/ --format audacity --out labels
       logitstore tag --teacher runs/t1 --json street.wav | jq '.windows[].tags[0].class'
     """
+    from logitstore.cli.afterwards import after_tag
     from logitstore.cli.progress import Meter
     from logitstore.jobs.tag import audio_files, tag
     from logitstore.notes import say
@@ -95,7 +95,8 @@ def tag_command(options: _Tag) -> None:
         echo(f"wrote      {writer.said(options.out)}")
     if failed:
         sys.exit(1)
-    _next(options, kind)
+    if kind != "json":
+        next_steps(*after_tag(options.files, options.teachers, kind == "table" and options.out is None))
 
 
 def _format(options: _Tag) -> str:
@@ -264,17 +265,6 @@ def _seconds(value: float) -> str:
 
 def _code(found: Tagged) -> int:
     return int(found.error is not None)
-
-
-def _next(options: _Tag, kind: str) -> None:
-    if kind == "json":
-        return
-    teachers = " ".join(f"--teacher {shlex.quote(each)}" for each in options.teachers)
-    audio = shlex.join(options.files[:1]) + (" …" if len(options.files) > 1 else "")
-    steps = [f"logitstore build {audio} {teachers} --out store"]
-    if kind == "table" and options.out is None:
-        steps.insert(0, f"logitstore tag {audio} {teachers} --format audacity --out labels")
-    next_steps(*steps)
 
 
 def render(found: Tagged, width: int | None = None) -> str:
