@@ -230,6 +230,7 @@ def _answer_in_json(store: Store, sql: str, options: _Inspect, manner: Manner) -
 def _summarise(store: Store, kind: str, options: _Inspect) -> None:
     import json
 
+    from logitstore.cli.afterwards import after_store
     from logitstore.store.summary import summarise
 
     found = summarise(store)
@@ -243,3 +244,5 @@ def _summarise(store: Store, kind: str, options: _Inspect) -> None:
         answer(options, found.to_dict(), "")
     else:
         echo(in_json(found.to_dict(), indent=1) if kind == "json" else found.render())
+        if kind == "table":
+            next_steps(*after_store(options.store, found.failed))

@@ -26,6 +26,7 @@ BUILT = "--teacher teacher-1 --views 1 --topk 3 --clip-seconds 0.6 --device cpu 
 
 #: The heading of the page, a command line in a folder with a store, its exit code; each may use what one before made.
 LINES = [
+    ("doctor", "doctor", 0),
     ("build", f"build labels.csv --audio-root audio --out new {BUILT}", 0),
     ("build", f"build nowhere.csv --audio-root audio --out new2 {BUILT}", 2),
     ("build --dry-run", f"build labels.csv --audio-root audio --out new2 --dry-run {BUILT}", 0),
