@@ -108,9 +108,9 @@ def inspect_command(options: _Inspect) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
     Tables, joined by clip: clips, views, topk, members (where kept), levels (with --audio-root), verdicts (where
-    given), teachers, failures, blocks. DESCRIBE shows the columns of one. The SQL is one SELECT, or EXPLAIN of one;
-    it can change nothing, reads nothing but the store, and ends at its limits. The clips of stores that are read as
-    one are numbered through, STORE's first; stores of the same clips, seed and recipe are one ensemble, by class.
+    given), teachers, recipe, failures, blocks. DESCRIBE shows the columns of one. The SQL is one SELECT, or EXPLAIN of
+    one; it can change nothing, reads nothing but the store, and ends at its limits. The clips of stores that are read
+    as one are numbered through, STORE's first; stores of the same clips, seed and recipe are one ensemble, by class.
 
     \b
     Example:
@@ -230,6 +230,7 @@ def _answer_in_json(store: Store, sql: str, options: _Inspect, manner: Manner) -
 def _summarise(store: Store, kind: str, options: _Inspect) -> None:
     import json
 
+    from logitstore.cli.afterwards import after_store
     from logitstore.store.summary import summarise
 
     found = summarise(store)
@@ -243,3 +244,5 @@ def _summarise(store: Store, kind: str, options: _Inspect) -> None:
         answer(options, found.to_dict(), "")
     else:
         echo(in_json(found.to_dict(), indent=1) if kind == "json" else found.render())
+        if kind == "table":
+            next_steps(*after_store(options.store, found.failed))

@@ -26,6 +26,7 @@ BUILT = "--teacher teacher-1 --views 1 --topk 3 --clip-seconds 0.6 --device cpu 
 
 #: The heading of the page, a command line in a folder with a store, its exit code; each may use what one before made.
 LINES = [
+    ("doctor", "doctor", 0),
     ("build", f"build labels.csv --audio-root audio --out new {BUILT}", 0),
     ("build", f"build nowhere.csv --audio-root audio --out new2 {BUILT}", 2),
     ("build --dry-run", f"build labels.csv --audio-root audio --out new2 --dry-run {BUILT}", 0),
@@ -45,6 +46,10 @@ LINES = [
     ("verify", "verify damaged", 1),
     ("repair", "repair store", 0),
     ("repair", "repair damaged", 1),
+    ("look", "look store", 0),
+    ("look", "look nowhere", 2),
+    ("show", "show store 0 --audio-root audio --wav view.wav", 0),
+    ("show", "show store 999", 2),
     ("inspect", "inspect store", 0),
     ("inspect", "inspect nowhere", 2),
     ("inspect SQL", "inspect store @classes", 0),
