@@ -339,6 +339,10 @@ def test_the_pictures_are_used_and_stand_on_their_own():
     assert pictures
     for picture in pictures:
         assert picture in used, picture.name
+        if picture.suffix == ".png":
+            assert picture.read_bytes().startswith(b"\x89PNG"), picture.name
+            assert picture.stat().st_size < 300_000, f"{picture.name} is large for a page"
+            continue
         root = ElementTree.parse(picture).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert root.find("{*}title") is not None, f"{picture.name}: a title says what it shows to who cannot see it"
