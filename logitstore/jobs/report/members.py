@@ -9,7 +9,7 @@ import numpy as np
 from logitstore.arrays import F32, F64
 from logitstore.jobs.report.certainty import quantile
 from logitstore.jobs.report.charts import bars, histogram, matrix
-from logitstore.jobs.report.page import MOST_ROWS, Note, Part, Section, Table
+from logitstore.jobs.report.page import MOST_ROWS, Content, Note, Part, Section, Table
 from logitstore.jobs.report.views import Views
 from logitstore.store.format.manifest import member_names
 
@@ -84,7 +84,7 @@ class Members(Part):
         step = max(1, -(-stop // _BINS))
         used = np.add.reduceat(np.append(self.counts, np.zeros(step, np.int64)), np.arange(-(-stop // step)) * step)
         edges = np.arange(len(used) + 1) * step / _FINE * self.most
-        content = [
+        content: list[Content] = [
             matrix("Divergence by pair, nats a view", "The stronger the colour, the further apart.", names, pairs),
             matrix("Same first class, by pair", "Share of views, among the stored classes.", names, same, ".2f"),
             bars(

@@ -126,7 +126,7 @@ class Kept(Part):
                     [("share kept", middles, shares)],
                     strength.axis,
                     "share kept",
-                    least=min(0.5, float(shares.min())),
+                    least=0.5 if shares.min() >= 0.5 else 0.0,
                     most=1.0,
                     points=True,
                     form=".3f",
@@ -157,8 +157,8 @@ class Kept(Part):
             if size:
                 step = strength.most / _FINE
                 middle = float((own[:, 0] * (np.arange(start, stop) + 0.5)).sum() / size * step)
-                ends = f"{_short(start * step)} to {_short(stop * step)} {strength.unit}".rstrip()
-                found.append((ends, middle, size, kept))
+                span = f"{_short(start * step)} to {_short(stop * step)} {strength.unit}".rstrip()
+                found.append((span, middle, size, kept))
             start = stop
         return found
 
