@@ -36,7 +36,10 @@ PACKAGES = ("logitstore", "teachers", "students")
 ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
+    "docs/listening.md": "tests/jobs/test_serve.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
+    "docs/inspect.md": "tests/cli/test_inspect.py",
+    "docs/look.md": "tests/cli/test_show.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }

@@ -11,6 +11,7 @@ from logitstore.cli.command import SETTINGS, run
 from logitstore.options import nearest
 
 _COMMANDS = {
+    "doctor": ("logitstore.cli.doctor", "doctor_command", "Say whether everything that is needed works here."),
     "build": (
         "logitstore.cli.build",
         "build_command",
