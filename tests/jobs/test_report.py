@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,9 +20,8 @@ from logitstore.errors import MissingExtraError, OutputError, RunError, UsageErr
 from logitstore.jobs.report import draws as draws_part
 from logitstore.jobs.report.charts import histogram, lines, ticks
 from logitstore.jobs.report.job import parts
-from logitstore.jobs.report.members import jensen_shannon
 from logitstore.jobs.report.runs import read_run
-from logitstore.jobs.report.views import ranges
+from logitstore.jobs.report.views import jensen_shannon, ranges
 from logitstore.store.sql.tables import entropy
 from logitstore.views.ops import Place
 from logitstore.views.recipe import BUILT_IN, CED, NONE, parse_recipe
@@ -128,11 +128,30 @@ def test_the_counts_of_classes_are_those_that_numpy_counts(made, page):
 
 
 def test_the_same_counts_as_the_questions_that_ship_with_the_tool(made, page):
-    told = {row["class"]: row for row in open_store(made.path).sql("@classes").to_pylist()}
-    for name, views in page.by("Classes", "views").items():
-        assert views == told[name]["views"]
-        assert page.by("Classes", "clips")[name] == told[name]["clips"]
-        assert page.by("Classes", "first in views")[name] == told[name]["first"]
+    store = open_store(made.path)
+
+    def told(question, value):
+        return {row["class"]: row[value] for row in store.sql(question).to_pylist()}
+
+    assert page.by("Classes", "views") == told("@classes", "views")
+    assert page.by("Classes", "clips") == told("@classes", "clips")
+    assert page.by("Classes", "first in views") == told("@classes", "first")
+    assert page.by("Classes", "own answer of clips") == told("@hours", "clips")
+    assert page.by("Classes", "hours") == pytest.approx(told("@hours", "hours"), abs=1e-4)
+    apart = told("@member_disagreement", "disagreement")
+    assert page.by("Disagreement by class", "divergence, nats") == pytest.approx(apart, abs=1e-5)
+    kept = store.sql("@survival").to_pylist()[0]["kept"]
+    assert f"in {kept:.1%} of 108 views" in page.text
+    tail = {row["k"]: row["last"] for row in store.sql("@topk_tail").to_pylist()}
+    assert page.by("By rank", "mean p") == pytest.approx(tail, abs=1e-5)
+
+
+def test_softmax_members_are_as_far_apart_as_sql_says(tmp_path):
+    made = make_store(tmp_path / "store", Spec(scores="softmax", keep_members=True))
+    apart = open_store(made.path).sql("@member_disagreement").to_pylist()
+    page = page_of(made.path)
+    found = page.by("Disagreement by class", "divergence, nats")
+    assert found == pytest.approx({row["class"]: row["disagreement"] for row in apart}, abs=1e-5)
 
 
 def test_the_cut_at_k(made, page):
@@ -164,8 +183,8 @@ def test_the_divergence_of_members(made, page):
 
 def test_members_that_do_not_know_a_class_are_left_out_of_it():
     said = np.array([[[0.2, 0.9]], [[0.4, np.nan]], [[np.nan, np.nan]]], np.float32)
-    found = jensen_shannon(said)[0]
-    alone = jensen_shannon(said[:2, :, :1])[0]
+    found = jensen_shannon(said, (0.5, 0.3, 0.2), "sigmoid")[0]
+    alone = jensen_shannon(said[:2, :, :1], (0.5, 0.3), "sigmoid")[0]
     assert found[0] == pytest.approx(alone[0])
     assert found[0] > 0
     assert found[1] == 0
@@ -296,8 +315,9 @@ def test_what_a_store_says_is_only_text(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "tests.small_store.names_of", lambda spec: (HOSTILE, *(f"c {n}" for n in range(11))), raising=True
     )
-    made = make_store(tmp_path / "store", Spec(clips=16, failed=(3,), keep_members=True, path=HOSTILE.replace("{", "{{").replace("}", "}}") + "{}", reason=HOSTILE),
-                      **{HOSTILE: pa.array([HOSTILE] * 16)})  # fmt: skip
+    path = HOSTILE.replace("{", "{{").replace("}", "}}") + "{}"
+    spec = Spec(clips=16, failed=(3,), keep_members=True, path=path, reason=HOSTILE)
+    made = make_store(tmp_path / "store", spec, **{HOSTILE: pa.array([HOSTILE] * 16)})
     page = page_of(made.path)
     assert page.html.count("<script>") == 1
     assert page.html.count("<style>") == 1
@@ -335,14 +355,30 @@ def runs(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("runs")
     agreed = {
-        "views": 8, "clips": 4, "classes": 3, "top1": 0.625, "top5": 1.0, "kl": 0.25, "mAP": None, "decided": 0, "ece": 0.125,
+        "views": 8,
+        "clips": 4,
+        "classes": 3,
+        "top1": 0.625,
+        "top5": 1.0,
+        "kl": 0.25,
+        "mAP": None,
+        "decided": 0,
+        "ece": 0.125,
         "by_class": [{"name": HOSTILE, "views": 4, "average_precision": 0.5, "mean_a": 0.5, "mean_b": 0.25}],
         "worst": [{"path": HOSTILE, "second": 0.0, "view": 1, "kl": 1.5, "a": ["x", 0.9], "b": ["y", 0.8]}],
-    }  # fmt: skip
+    }
     for name, width, extra in (("wide", 3, {"agreement": agreed}), ("narrow", 1, {})):
         model = build("cnn4", 3, width=width, mels=16)
-        save_run(root / name, "cnn4", {"width": width, "mels": 16}, ["x", "y", "z"], "sigmoid", 16_000, model,
-                 {"result": {"steps": 6, "seconds": 30.0, "clips_per_second": 12.5, "loss": 0.5}} | extra)  # fmt: skip
+        save_run(
+            root / name,
+            "cnn4",
+            {"width": width, "mels": 16},
+            ["x", "y", "z"],
+            "sigmoid",
+            16_000,
+            model,
+            {"result": {"steps": 6, "seconds": 30.0, "clips_per_second": 12.5, "loss": 0.5}} | extra,
+        )
         steps = [{"event": "step", "step": n, "epoch": n // 3, "lr": 0.01, "loss": 1 / (n + 1)} for n in range(6)]
         epochs = [
             {"event": "epoch", "step": 3 * n + 3, "epoch": n, "loss": 0.6 - n / 10, "held_out_loss": 0.7 - n / 5}
@@ -412,9 +448,11 @@ def test_with_audio_there_are_pictures_and_with_teachers_the_ops_are_measured(tm
         build(options(tmp_path, recipe="ced", keep_members=True))
         (tmp_path / "audio" / "a" / "000.wav").write_bytes(b"gone")
         page = page_of(
-            tmp_path / "store", audio_root=str(tmp_path / "audio"), device="cpu",
+            tmp_path / "store",
+            audio_root=str(tmp_path / "audio"),
+            device="cpu",
             teachers=["python:tones:plain", "python:tones:steep"],
-        )  # fmt: skip
+        )
     pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page.html)
     assert len(pictures) >= 9
     assert len(pictures) % 3 == 0
@@ -428,6 +466,25 @@ def test_with_audio_there_are_pictures_and_with_teachers_the_ops_are_measured(tm
     assert "teachers asked again" in title
     assert page.column(title, "teacher") == ["python:tones:plain", "python:tones:steep", "ensemble"]
     assert all(0 <= share <= 1 for share in page.column(title, "roll: keep"))
+
+
+def test_the_session_of_the_page_about_reports_runs(made, runs, tmp_path, monkeypatch):
+    from tests.test_docs import sessions
+
+    write_audio(tmp_path / "audio", 2)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "student").symlink_to(runs / "wide")
+    (tmp_path / "store").symlink_to(make_store(tmp_path / "made", Spec(clips=2, failed=(), path="a/{:03d}.wav")).path)
+    (tmp_path / "audio" / "b" / "001.wav").rename(tmp_path / "audio" / "a" / "001.wav")
+    monkeypatch.chdir(tmp_path)
+    ran = [command for command, _ in sessions("docs/report.md")]
+    assert len(ran) == 2
+    for command in ran:
+        program, *words = shlex.split(command)
+        assert program == "logitstore"
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, done.output
+    assert "data:image/png" in (tmp_path / "report.html").read_text()
 
 
 # the command
@@ -466,9 +523,20 @@ def test_mistakes_are_named(made, tmp_path, monkeypatch):
 def test_parts_of_the_page_are_the_files_that_say_so():
     names = [part.__module__.rpartition(".")[2] for part in parts()]
     assert names == [
-        "holds", "sizes", "coverage", "certainty", "cut", "members", "survival", "draws", "odd", "failures", "cost", "learning",
+        "holds",
+        "sizes",
+        "coverage",
+        "certainty",
+        "cut",
+        "members",
+        "survival",
+        "draws",
+        "odd",
+        "failures",
+        "cost",
+        "learning",
         "agreement",
-    ]  # fmt: skip
+    ]
 
 
 def test_ticks_are_round_and_within():
