@@ -40,6 +40,7 @@ ELSEWHERE = {
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "docs/inspect.md": "tests/cli/test_inspect.py",
     "docs/look.md": "tests/cli/test_show.py",
+    "docs/report.md": "tests/jobs/test_report.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }

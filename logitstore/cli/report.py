@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
+from logitstore.cli.afterwards import after_report
 from logitstore.cli.command import answer, command, next_steps
 from logitstore.jobs.options import ReportOptions
 from logitstore.options import JsonOptions, only
@@ -32,7 +32,7 @@ def report_command(options: _Report) -> None:
     from logitstore.cli.progress import of_total
     from logitstore.jobs.report.job import report
 
-    with of_total("views") as told:
+    with of_total("counting", "views") as told:
         found = report(only(options, ReportOptions), told)
     text = in_lines(
         (
@@ -42,5 +42,4 @@ def report_command(options: _Report) -> None:
         )
     )
     answer(options, found.to_dict(), text)
-    store = shlex.quote(options.store)
-    next_steps(f"open {shlex.quote(found.path)} in a browser", f"logitstore inspect {store} @")
+    next_steps(*after_report(found.path, options.store, options.audio_root))
