@@ -20,7 +20,8 @@ Of a store of several pieces the clips are numbered through, and ``blocks.name``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
+from logitstore.store.verdicts import Verdict
 from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
@@ -249,6 +251,20 @@ def failures_table(store: Pieces) -> pa.Table:
     failures = store.failures()
     return pa.table(
         {name: pa.array([getattr(failure, name) for failure in failures], kind) for name, kind in types.items()}
+    )
+
+
+def verdicts_table(by_clip: Mapping[int, Mapping[str, Verdict]]) -> pa.Table:
+    """What people say of clips: the latest of each person.
+
+    :param by_clip: verdicts by the clip's number and the person.
+    """
+    rows = [(clip, each) for clip, said in sorted(by_clip.items()) for each in said.values()]
+    texts = ("verdict", "label", "note", "person")
+    made = {name: pa.array([getattr(each, name) for _, each in rows], pa.string()) for name in texts}
+    times = [datetime.fromisoformat(each.at).replace(tzinfo=None) for _, each in rows]
+    return pa.table(
+        {"clip": pa.array([clip for clip, _ in rows], pa.int64()), **made, "at": pa.array(times, pa.timestamp("us"))}
     )
 
 
