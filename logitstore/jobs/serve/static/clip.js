@@ -186,8 +186,8 @@ export class ClipPane extends EventTarget {
   #heard() {
     const parts = (this.#parts = /** @type {any} */ ({}));
     const rate = this.#store.sample_rate, length = this.#store.clip_seconds;
-    parts.play = el("button", { type: "button", class: "primary play", onclick: () => this.toggle() });
-    parts.time = el("output", { class: "time", "aria-label": "Place" });
+    parts.play = el("button", { type: "button", class: "primary toggle", onclick: () => this.toggle() });
+    parts.time = el("output", { class: "clock", "aria-label": "Place" });
     parts.seek = el("input", {
       type: "range", min: 0, max: length, step: 0.01, value: 0, "aria-label": "Place in seconds",
       oninput: () => (this.player.currentTime = Number(parts.seek.value)),
@@ -208,13 +208,13 @@ export class ClipPane extends EventTarget {
       el("span", { style: { bottom: `${100 * heightOf(each, rate)}%` } }, each.toLocaleString("en")));
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60].find((each) => length / each <= 8) ?? 120;
     const ticks = Array.from({ length: Math.floor(length / step + 1e-6) + 1 }, (_, n) =>
-      el("span", { style: { left: `${(100 * n * step) / length}%` } }, Number((n * step).toFixed(2))));
+      el("span", { style: { left: `${(100 * n * step) / length}%` } }, `${Number((n * step).toFixed(2))}${n === 0 ? " s" : ""}`));
     const heard = el("section", { class: "panel heard", "aria-label": "Sound" },
       el("div", { class: "transport" }, parts.play, parts.time, parts.seek, parts.swap, parts.loop),
       parts.views,
       el("div", { class: "plot" },
         el("div", { class: "hertz", "aria-hidden": "true" }, el("b", {}, "Hz"), ...hertz), parts.stack,
-        el("div", { class: "ticks", "aria-hidden": "true" }, ...ticks, el("b", {}, "s"))),
+        el("div", { class: "ticks", "aria-hidden": "true" }, ...ticks)),
       parts.trouble,
       parts.draw,
       this.#provider.offline && el("p", { class: "soft small" }, "This file holds Opus, which sounds alike but is not the exact samples that the teachers heard; logitstore serve plays those."));

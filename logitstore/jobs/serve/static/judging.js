@@ -20,10 +20,10 @@ export class JudgingBar extends EventTarget {
     const saved = (event) => event.key === "Enter" && (event.preventDefault(), this.#given(this.#verdict));
     this.label = el("input", { list: "classes", "aria-label": "The right label", placeholder: "right label", disabled: store.read_only, onkeydown: saved });
     this.note = el("input", { "aria-label": "Note", placeholder: "note (n)", maxlength: 1000, disabled: store.read_only, onkeydown: saved });
-    this.undo = el("button", { type: "button", "aria-keyshortcuts": "z", disabled: store.read_only, onclick: () => this.dispatchEvent(new Event("undo")) }, icon("undo"), "Undo", el("kbd", {}, "z"));
+    this.undo = el("button", { type: "button", class: "undo", "aria-label": "Undo the last verdict", "aria-keyshortcuts": "z", disabled: store.read_only, onclick: () => this.dispatchEvent(new Event("undo")) }, icon("undo"), el("span", {}, "Undo"), el("kbd", {}, "z"));
     this.element = el("section", { class: "judging", "aria-label": "Verdict" },
-      el("div", { class: "verdicts", role: "group", "aria-label": "Is the label right?" }, ...this.#buttons.values()),
-      el("div", { class: "more" }, this.label, this.note, this.undo, settings.box("next")),
+      el("div", { class: "verdicts", role: "group", "aria-label": "Is the label right?" }, ...this.#buttons.values(), this.undo),
+      el("div", { class: "more" }, this.label, this.note, settings.box("next")),
       store.read_only && el("p", { class: "soft small" }, "Verdicts cannot be saved here: the server is read-only."));
   }
 

@@ -24,6 +24,7 @@ class Page {
   /** @type {any} */ provider;
   /** @type {any} */ store;
   /** @type {URLSearchParams|null} */ searched = null;
+  following = 0;
   opening = 0;
 
   async begin() {
@@ -49,7 +50,7 @@ class Page {
     byId("classes").append(...store.classes.map((name) => el("option", { value: name })));
     const usable = store.questions.filter((each) => each.usable);
     byId("question").append(...usable.map((each) => el("option", { value: each.name, title: each.tells }, each.asks)));
-    byId("question").closest("label").hidden = !usable.length;
+    byId("question").disabled = !usable.length;
     byId("sort").append(el("option", { value: "" }, "as found"), ...store.measures.map((each) => el("option", { value: each.name }, each.title)),
       el("option", { value: "path" }, "Path"), el("option", { value: "clip" }, "Number of the clip"));
     byId("where-label").hidden = this.provider.offline;
@@ -109,6 +110,7 @@ class Page {
 
   /** Show what the address says. */
   async follow() {
+    const following = ++this.following;
     const state = new URLSearchParams(location.hash.slice(1));
     const clip = state.get("clip"), view = state.get("view") ?? ORIGINAL;
     state.delete("clip");
@@ -116,9 +118,11 @@ class Page {
     if (String(state) !== String(this.searched)) {
       this.searched = state;
       for (const name of FIELDS) byId(name).value = state.get(name) ?? "";
+      byId("further").open ||= Boolean(state.get("descending") || state.get("where"));
       this.parameters(state);
       if (clip === null) this.closed();
       await this.results.search(state);
+      if (following !== this.following) return;
     }
     if (clip === null) this.closed();
     else if (String(this.pane.clip?.clip) !== clip) await this.open(clip, view);
@@ -214,8 +218,8 @@ class Page {
       this.library.forget(clip);
       this.results.judged(clip, verdict);
       if (this.pane.clip?.clip === clip) this.bar.show(verdict);
-      else this.go({ clip, view: null });
-      this.tell(`Taken back: clip ${clip} is ${verdict ? `judged ${verdict.verdict}` : "not judged"} now`);
+      else if (clip !== null) this.go({ clip, view: null });
+      this.tell(clip === null ? "Taken back, of a clip of another store" : `Taken back: clip ${clip} is ${verdict ? `judged ${verdict.verdict}` : "not judged"} now`);
     } catch (error) {
       this.tell(error.message, true);
     }
@@ -225,7 +229,7 @@ class Page {
   counted() {
     const { counts, waiting, reason } = this.verdicts;
     byId("counts").replaceChildren(...VERDICTS.flatMap(([name]) => [el("span", { class: `count ${name}`, title: name }, icon(name), spoken(name), ` ${counts[name].toLocaleString("en")}`)]),
-      this.provider.offline && el("button", { type: "button", onclick: () => this.download() }, "Download verdicts.csv"));
+      ...(!this.provider.offline ? [] : [ el("button", { type: "button", onclick: () => this.download() }, "Download verdicts.csv")]));
     const again = el("button", { type: "button", onclick: () => this.verdicts.retry() }, "Try again");
     byId("notice").replaceChildren(...(waiting.length && reason
       ? [el("p", { class: "trouble" }, `${waiting.length === 1 ? "A verdict is" : `${waiting.length} verdicts are`} not saved: ${reason}. Kept here, and tried again every few seconds. `, again)]

@@ -119,8 +119,7 @@ export class Results extends EventTarget {
     return el("a", { href: `#${new URLSearchParams([...this.#query, ["clip", String(row.clip)]])}`, class: "row", onclick: open },
       el("span", { class: "mark" }, ...mark(row.verdict)),
       el("span", { class: "name" }, el("b", {}, file), " ", el("span", { class: "soft" }, folder)),
-      row.label !== null && el("span", { class: "label" }, row.label),
-      el("span", { class: "says" }, row.failed ? `failed: ${row.failed}` : row.top.map(([name, value]) => `${name} ${share(value)}`).join(", ")),
+      el("span", { class: "says" }, row.label !== null && el("b", {}, row.label), row.label !== null && " ", row.failed ? `failed: ${row.failed}` : row.top.map(([name, value]) => `${name} ${share(value)}`).join(", ")),
       typeof value === "number" && el("span", { class: "value", title: measure.title }, number(value)));
   }
 }

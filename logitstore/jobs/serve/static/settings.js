@@ -3,9 +3,9 @@
 import { el } from "./dom.js";
 
 const BOXES = {
-  next: ["Go on to the next clip after a verdict", true],
+  next: ["Next clip after a verdict", true],
   play: ["Play a clip when it opens", false],
-  keys: ["Keys of one letter", true],
+  keys: ["Shortcuts of a single key", true],
 };
 
 export class Settings extends EventTarget {
