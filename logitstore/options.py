@@ -451,6 +451,17 @@ Stores = Annotated[
     Option("The store: a folder, or a URL. Several are read as one.", argument=True, metavar="STORE...", names="store",
            many=True),
 ]  # fmt: skip
+CLIPS = Option(
+    "Learn only from the clips that this table names: Parquet or CSV with a column `clip`, as `logitstore inspect "
+    "STORE @NAME --out FILE` writes it, or with `path`, `start` and `length`. A file of verdicts names all clips but "
+    "those that are judged wrong.",
+    group="Audio", metavar="FILE", names="file",
+)  # fmt: skip
+VERDICTS = Option(
+    "Correct the labels by these verdicts of the listening page: a clip that is judged wrong has the right label, or "
+    "none where none was given.",
+    group="Audio", metavar="FILE", names="file",
+)  # fmt: skip
 OUT = Option("The folder or URL of the store to write.", group="Output", short="o", metavar="STORE")
 Out = Annotated[str, OUT]
 

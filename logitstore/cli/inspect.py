@@ -61,6 +61,21 @@ class _Inspect(JsonOptions, SpreadsheetOptions):
         Option("Another store, read as one with STORE. Repeatable.", group="Question", metavar="STORE", names="store"),
     ] = ()
     store_weights: Annotated[StoreWeights, STORE_WEIGHT.but(group="Question")] = None
+    verdicts: Annotated[
+        str | None,
+        Option("The file of the table `verdicts`.", group="Question", metavar="FILE", names="file",
+               default="verdicts.csv in the folder that STORE lies in, where there is one"),
+    ] = None  # fmt: skip
+    audio_root: Annotated[
+        Sequence[str],
+        Option(
+            "The folder, or packed audio, that the clips' paths are relative to: then there is the table levels, how "
+            "loud they are. Repeatable, one for each store, in their order.",
+            group="Question",
+            metavar="DIR",
+            names="audio",
+        ),
+    ] = ()
     parameters: Annotated[
         Mapping[str, Any],
         Option("A value for $NAME in the SQL: a number where it looks like one, text otherwise. Repeatable.",
@@ -96,10 +111,10 @@ class _Inspect(JsonOptions, SpreadsheetOptions):
 def inspect_command(options: _Inspect) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
-    Tables, joined by clip: clips, views, topk, members (where kept), teachers, failures, blocks. DESCRIBE shows the
-    columns of one. The SQL is one SELECT, or EXPLAIN of one; it can change nothing, reads nothing but the store, and
-    ends at its limits. The clips of stores that are read as one are numbered through, STORE's first; stores of the same
-    clips, seed and recipe are one ensemble, by class.
+    Tables, joined by clip: clips, views, topk, members (where kept), levels (with --audio-root), verdicts (where given),
+    teachers, failures, blocks. DESCRIBE shows the columns of one. The SQL is one SELECT, or EXPLAIN of one; it can
+    change nothing, reads nothing but the store, and ends at its limits. The clips of stores that are read as one are
+    numbered through, STORE's first; stores of the same clips, seed and recipe are one ensemble, by class.
 
     \b
     Example:
@@ -109,6 +124,7 @@ def inspect_command(options: _Inspect) -> None:
       logitstore inspect store "SELECT * FROM topk WHERE class = \\$name" -p name Dog --format csv
       logitstore inspect store "FROM views" --out views.parquet
       logitstore inspect store @classes -p limit 5
+      logitstore inspect store --audio-root audio @loudest
       logitstore inspect store --also store-2 "SELECT count(*) FROM clips"
     """
     from logitstore.store.reader import open_store
@@ -120,7 +136,10 @@ def inspect_command(options: _Inspect) -> None:
     places = [options.store, *options.also]
     if sql is not None and (Path(sql) / "zarr.json").is_file():  # no SELECT is called so
         places, sql = [options.store, sql, *options.also], None
-    store = open_store(places, weights=options.store_weights)
+    store = open_store(places, audio_root=list(options.audio_root) or None, weights=options.store_weights)
+    if store.audible:
+        _ = store.audio  # a folder that is not there is an error whatever is asked
+    store.verdicts = options.verdicts
     if output is not None:
         for place in places:
             _refuse_inside(place, output)

@@ -35,6 +35,7 @@ from logitstore.notes import note
 from logitstore.store.audio import open_sources
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import is_url
+from logitstore.store.subset import Subset, read_subset
 from logitstore.training.runs import is_run, load_run
 from logitstore.views.recipe import Masks, load_recipe
 from logitstore.views.render import pad
@@ -295,15 +296,28 @@ def _unlearnt(options: CompareOptions, store: Store, spec: str) -> tuple[list[I6
     if not isinstance(learnt, dict) or learnt.get("manifest_digest") != store.root_digest:
         return by_view, "replayed"
     share, where = (training.get("options", {}).get(name) for name in ("hold_out", "where"))
-    if not share or learnt.get("content_digest") != content_digest(store):
-        why = "held nothing out" if not share else "the store has changed since"
+    subset, lost = _subset(store, training)
+    if not share or lost or learnt.get("content_digest") != content_digest(store):
+        why = "held nothing out" if not share else lost or "the store has changed since"
         note(f"{spec} was trained on {store.location}, and {why}: it may have learnt what is compared here")
         return by_view, "replayed"
-    apart = held_out_clips(store, clips_by_view(store, where), float(share))
+    apart = held_out_clips(store, clips_by_view(store, where, subset), float(share))
     left = [rows[np.isin(rows, apart)] for rows in by_view]
     if not any(map(len, left)):
         raise SourceError(f"none of the clips that {spec} held out is left by --where {options.where!r}")
     return left, f"replayed, which {spec} held out"
+
+
+def _subset(store: Store, training: dict[str, Any]) -> tuple[Subset | None, str]:
+    """The clips that a training was restricted to, None for all; and why they are not known, where they are not."""
+    recorded, file = training.get("subset"), training.get("places", {}).get("clips")
+    if recorded is None:
+        return None, ""
+    try:
+        subset = read_subset(store, str(file))
+    except UsageError:
+        return None, f"its --clips {file} cannot be read here"
+    return subset, "" if subset.digest == recorded.get("digest") else f"its --clips {file} has changed since"
 
 
 def _agreement(

@@ -31,6 +31,7 @@ from logitstore.views.recipe import Draws
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from logitstore.audio.clips import ClipAudio
     from logitstore.store.format.basis import Basis
 
 
@@ -70,9 +71,21 @@ class Pieces:
         for piece in self.pieces[1:]:
             _require_fitting(self.pieces[0], piece)
         self.manifest = pieces[0].manifest if len(pieces) == 1 else _common_manifest(self.pieces)
+        #: The file of the table ``verdicts``; None for ``verdicts.csv`` beside the store, where there is one.
+        self.verdicts: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.pieces,)
+
+    @property
+    def audible(self) -> bool:
+        """Whether it was opened with its audio: then there is the SQL table ``levels``."""
+        return False
+
+    @property
+    def audio(self) -> ClipAudio | None:
+        """The clips' own audio by number, ``store.audio[clip]`` float32 (n,); None of a store opened without."""
+        return None
 
     @property
     def location(self) -> str:

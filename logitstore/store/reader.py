@@ -47,6 +47,11 @@ class Store(Pieces):
         return type(self)(self.pieces, audio_root)
 
     @property
+    def audible(self) -> bool:
+        """Whether it was opened with its audio: then there is the SQL table ``levels``."""
+        return self._audio_root is not None
+
+    @property
     def audio(self) -> ClipAudio | None:
         """The clips' own audio by number, ``store.audio[clip]`` float32 (n,); None of a store opened without.
 
@@ -59,8 +64,8 @@ class Store(Pieces):
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None, limits: Limits | None = None) -> pa.Table:
         """The answer to one SELECT over the store's tables; ``.to_pandas()`` and ``.to_pylist()`` make others of it.
 
-        :param query: over clips, views, topk, members (where kept), teachers, failures and blocks, joined by ``clip``;
-            or ``@NAME``, a question that ships with the tool.
+        :param query: over clips, views, topk, members (where kept), levels (of a store opened with its audio),
+            teachers, failures and blocks, joined by ``clip``; or ``@NAME``, a question that ships with the tool.
         :param parameters: values of ``$name`` in the query, by name.
         :param limits: what the query may take, a ``logitstore.sql.limits.Limits``; None for the defaults.
         :returns: a pyarrow table.

@@ -13,6 +13,7 @@ Several processes may write to one file: each line is one write at its end, unde
 
 from __future__ import annotations
 
+import codecs
 import csv
 import fcntl
 import io
@@ -20,15 +21,16 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from logitstore.errors import OutputError, UsageError
+from logitstore.errors import MismatchError, OutputError, UsageError
 from logitstore.files import MOST_TEXT
+from logitstore.notes import note
 from logitstore.texts import csv_line, runs_as_formula, shown
 
 if TYPE_CHECKING:
@@ -330,6 +332,25 @@ def read_verdicts(file: str | os.PathLike[str]) -> Mapping[Key, Mapping[str, Ver
     return Verdicts(file).all()
 
 
+def judged(clips: pa.Table, file: str | os.PathLike[str]) -> dict[int, dict[str, Verdict]]:
+    """The verdicts that count in a file, by the number of the clip that they are about, and by person.
+
+    :param clips: of a store. :raises UsageError: as :func:`read_verdicts`.
+    """
+    said = read_verdicts(file)
+    return {clip: dict(said[key]) for clip, key in clip_numbers(clips, said).items()}
+
+
+def is_verdicts(file: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as one of verdicts does."""
+    head = csv_line(COLUMNS).encode().rstrip()
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(len(head) + 3).removeprefix(codecs.BOM_UTF8)[: len(head)] == head
+    except OSError:
+        return False
+
+
 def agreed(said: Iterable[Verdict]) -> Verdict | None:
     """What the verdicts of several people on one clip come to; None where there are none.
 
@@ -352,6 +373,46 @@ def agreed(said: Iterable[Verdict]) -> Verdict | None:
     )
 
 
+def corrected_cells(store: Pieces, cells: Sequence[Any], file: str, option: str = "--verdicts") -> list[Any]:
+    """Cells of labels, one a clip of a store, corrected by the verdicts in a file; what was done is said.
+
+    A clip that is judged wrong has the right label where that was given, and None, which says nothing, otherwise.
+
+    :param option: what a user calls the file.
+    :raises UsageError: as :func:`read_verdicts`. :raises MismatchError: no verdict is about a clip of the store.
+    """
+    corrected, lost, said = list(cells), 0, judged_some(store, file, option)
+    wrong = {clip: found for clip, of in said.items() if (found := agreed(of.values())) and found.verdict == "wrong"}
+    for clip, found in wrong.items():
+        corrected[clip] = found.label
+        lost += found.label is None
+    note(
+        f"{option} {file}: of {len(said):,} judged clips {len(wrong):,} are wrong: {len(wrong) - lost:,} have the "
+        f"right label now, {lost:,} none{disputed(said)}"
+    )
+    return corrected
+
+
+def judged_some(store: Pieces, file: str, option: str) -> dict[int, dict[str, Verdict]]:
+    """As :func:`judged`, of a file that must be about this store.
+
+    :raises MismatchError: there are verdicts, and none is about a clip of the store.
+    """
+    said = judged(store.clips, file)
+    if not said and read_verdicts(file):
+        raise MismatchError(
+            f"none of the verdicts in {option} {file!r} is about a clip of {store.location}; its first clip is "
+            f"{store.clips['path'][0].as_py()!r}"
+        )
+    return said
+
+
+def disputed(said: Mapping[int, Mapping[str, Verdict]]) -> str:
+    """The end of a line about verdicts: on how many clips people differ; nothing where they do on none."""
+    count = sum(len({each.verdict for each in of.values()}) > 1 for of in said.values())
+    return f"; people differ on {count:,}, which count as unsure" if count else ""
+
+
 def clip_numbers(clips: pa.Table, keys: Iterable[Key]) -> dict[int, Key]:
     """The clips of a clip table that verdicts are about: the clip of each number.
 
@@ -369,6 +430,14 @@ def clip_numbers(clips: pa.Table, keys: Iterable[Key]) -> dict[int, Key]:
     columns = (rows[name].to_pylist() for name in ("path", "start", "length"))
     numbered = zip(found.to_pylist(), zip(*columns, strict=True), strict=True)
     return {number: key for number, key in numbered if key in wanted}
+
+
+def verdicts_of(store: Pieces) -> Path | None:
+    """The file of verdicts that a store is read with: the one that it was given, or the one beside it, if any."""
+    if store.verdicts is not None:
+        return Path(store.verdicts)
+    file = beside(store)
+    return file if file is not None and file.is_file() else None
 
 
 def beside(store: Pieces) -> Path | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from logitstore.arrays import F32, I64
+from logitstore.arrays import F32, F64, I64
 from logitstore.errors import UsageError
 from logitstore.options import nearest
 from logitstore.store.sql.tables import entropy
@@ -45,7 +45,7 @@ class Measure:
     name: str
     title: str
     descending: bool
-    values: npt.NDArray[np.float64]
+    values: F64
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Index:
     label_column: str | None
 
     def __len__(self) -> int:
-        return self.clips.num_rows
+        return int(self.clips.num_rows)
 
 
 def make_index(store: Store, label_column: str | None = None, told: Told | None = None) -> Index:
@@ -158,15 +158,15 @@ def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F
     return classes, probabilities, measures
 
 
-def _dense_mean(classes: npt.NDArray[np.uint16], values: F32, class_count: int) -> npt.NDArray[np.float64]:
+def _dense_mean(classes: npt.NDArray[np.uint16], values: F32, class_count: int) -> F64:
     """Sums over views (n, V, k) by class, float64 (n, class_count)."""
     rows = np.arange(len(classes), dtype=np.int64)[:, None, None] * class_count
     flat = (rows + classes).reshape(-1)
-    sums = np.bincount(flat, values.reshape(-1).astype(np.float64), len(classes) * class_count)
+    sums: F64 = np.bincount(flat, values.reshape(-1).astype(np.float64), len(classes) * class_count)
     return sums.reshape(len(classes), class_count)
 
 
-def _largest(values: npt.NDArray[np.float64], k: int) -> I64:
+def _largest(values: F64, k: int) -> I64:
     """Positions of the k largest of every row, falling; ties by the lower position."""
     k = min(k, values.shape[1])
     kept = np.argpartition(-values, k - 1, axis=1)[:, :k] if k < values.shape[1] else None

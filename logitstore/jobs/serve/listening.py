@@ -304,7 +304,7 @@ class _Judged:
             version = verdicts.refresh()
             if version != self._version:
                 said = verdicts.all()
-                new = [key for key in said if key not in self._known]
+                new = [key for key in said if key not in self._known]  # others cost no look at the clip table
                 self._known |= {key: [] for key in new}
                 for clip, key in clip_numbers(self._clips, new).items():
                     self._known[key].append(clip)

@@ -197,7 +197,8 @@ class Search:
             known = ["clip", "path", *self.index.measures, *(["probability"] if probabilities is not None else [])]
             raise UsageError(f"there is nothing called {sort[:80]!r} to sort by; {nearest(sort[:80], known)}")
         falling = falling if descending is None else descending
-        return clips[np.argsort(-values[clips] if falling else values[clips], kind="stable")]  # NaN comes last
+        order: I64 = np.argsort(-values[clips] if falling else values[clips], kind="stable")  # NaN comes last
+        return clips[order]
 
     # what goes through SQL
 

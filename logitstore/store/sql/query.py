@@ -47,7 +47,7 @@ def stream_query(
     The reader is good inside the ``with`` only. An interrupt (Ctrl-C) ends the query and leaves as KeyboardInterrupt.
     """
     makers = tables(store)
-    sql, given = asked(sql, parameters or {}, makers, store.location)
+    sql, given = asked(sql, parameters or {}, makers, store.location, lambda: makers["clips"]().schema.names)
     values = dict(given)
     with Sandbox(limits or Limits.of()) as sandbox:
         names = check_query(sandbox.connection, sql, tuple(makers), values)

@@ -7,9 +7,12 @@ clips      a clip: ``clip`` (its number, which joins all tables), path, start, l
 views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
+levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
+verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
+           (the right one, if given), note, person, at (UTC)
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
@@ -35,7 +38,8 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
-from logitstore.store.verdicts import Verdict
+from logitstore.store.sql.levels import levels_table
+from logitstore.store.verdicts import Verdict, judged, verdicts_of
 from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
@@ -55,6 +59,11 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     }
     if not store.manifest.keep_members:
         del makers["members"]
+    verdicts = verdicts_of(store)
+    if verdicts is not None:
+        makers["verdicts"] = lambda: verdicts_table(judged(store.clips, verdicts))
+    if store.audible:
+        makers["levels"] = lambda: levels_table(store)
     return makers
 
 
