@@ -187,6 +187,18 @@ class Pieces:
         (lengths,) = self._gather(clips, lambda piece, own: (piece.lengths(own),))
         return lengths
 
+    def clip_rows(self, clips: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of the clip table of some clips, in their order; only the rows near them are read.
+
+        :raises UsageError: there is no such clip.
+        :raises CorruptStoreError: a file of the table is not the one that was committed.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        for piece, first, _, own in self._split(np.unique(np.asarray(clips, np.int64))):
+            rows = piece.clip_rows(own.tolist(), columns)
+            found |= {first + number: row for number, row in zip(own.tolist(), rows, strict=True)}
+        return [found[clip] for clip in clips]
+
     # views, in any order of clips
 
     def clips_of(self, view: int) -> I64:

@@ -95,7 +95,9 @@ def clips_table(store: Pieces) -> LazyTable:
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 read = _clip_rows(piece, name, group, first, schema)
-                parts.append(TablePart({"clip": (first, first + rows)}, rows, read))
+                parts.append(
+                    TablePart({"clip": (first, first + rows)}, rows, read, f"clips {first:,} to {first + rows - 1:,}")
+                )
                 first += rows
     return LazyTable(schema, parts)
 
@@ -301,7 +303,7 @@ def _blocks_table(store: Pieces) -> LazyTable:
                 made["bytes"].append(sizes.get(commit.name, 0))
         return pa.table(made, schema=schema)
 
-    return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode)])
+    return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode, "all")])
 
 
 # what the tables that go block by block share
@@ -320,7 +322,7 @@ def _by_block(
             "clip": (commit.first_clip, commit.first_clip + commit.clips),
             "view": (commit.view_start, commit.view_stop),
         }
-        return TablePart(bounds, commit.clips * commit.views * rows_a_view, decode_columns)
+        return TablePart(bounds, commit.clips * commit.views * rows_a_view, decode_columns, commit.name)
 
     return LazyTable(schema, [part(commit) for commit in store.commits])
 
