@@ -290,8 +290,8 @@ export class ClipPane extends EventTarget {
     const byView = clip.views.map((each) => [each.view, new Map(each.classes.map(({ class: name, probability }) => [name, probability]))]);
     const title = view ? `What the teachers said of view ${view.view}` : `What the teachers said, mean over ${clip.views.length} views`;
     const rows = said.slice(0, SHOWN_CLASSES).map((each) => {
-      const own = byView.map(([number, values]) => [number, values.get(each.class) ?? 0]);
-      const values = own.map(([, value]) => value), low = Math.min(...values), high = Math.max(...values);
+      const own = byView.map(([number, values]) => [number, values.get(each.class) ?? null]);
+      const values = own.map(([, value]) => value ?? 0), low = Math.min(...values), high = Math.max(...values);
       const marks = members.map((member) => [member, each.members?.[member] ?? null]);
       return el("tr", {},
         el("th", { scope: "row" }, each.class),
@@ -303,7 +303,7 @@ export class ClipPane extends EventTarget {
         el("td", { class: "digits" }, share(each.probability),
           marks.length > 0 && spoken(`; ${marks.map(([member, value]) => `${member} ${value === null ? "not kept" : share(value)}`).join(", ")}`)),
         el("td", { class: "strip" }, spoken(`${share(low)} to ${share(high)}`),
-          ...own.map(([number, value]) => el("i", { class: view?.view === number && "chosen", title: `view ${number}: ${share(value)}`, style: { height: `max(2px, ${percent(value)})` } }))));
+          ...own.map(([number, value]) => el("i", { class: view?.view === number && "chosen", title: `view ${number}: ${value === null ? "not among its first" : share(value)}`, style: { height: `max(2px, ${percent(value ?? 0)})` } }))));
     });
     return [
       el("h3", {}, title),

@@ -54,6 +54,7 @@ class Page {
     byId("sort").append(el("option", { value: "" }, "as found"), ...store.measures.map((each) => el("option", { value: each.name }, each.title)),
       el("option", { value: "path" }, "Path"), el("option", { value: "clip" }, "Number of the clip"));
     byId("where-label").hidden = this.provider.offline;
+    if (this.provider.offline) byId("further").firstElementChild.textContent = "Order";
     byId("keys").append(...KEYS.map(([key, other, does]) => el("div", {}, el("dt", {}, el("kbd", {}, key), other && " ", other && el("kbd", {}, other)), el("dd", {}, does))));
     byId("settings").append(this.settings.box("next"), this.settings.box("play"), this.settings.box("keys"));
     byId("about").textContent = this.provider.offline
