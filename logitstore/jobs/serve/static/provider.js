@@ -78,6 +78,8 @@ export class ServerProvider {
 
 const CSV_COLUMNS = ["path", "start", "length", "rate", "verdict", "label", "note", "person", "at"];
 
+const MARKED = new Set(["path", "label", "note", "person"]);
+
 export class OfflineProvider {
   offline = true;
   #data;
@@ -158,7 +160,7 @@ export class OfflineProvider {
 
   async judge(clip, verdict, note, label) {
     const { path, start, length, rate } = this.#data.clips[clip].key;
-    const at = new Date().toISOString().replace(/\.\d+Z$/, "Z");
+    const at = new Date().toISOString();
     const line = { path, start, length, rate, verdict: verdict ?? "", label: label ?? "", note, person: this.person, at };
     this.#keep([...this.#lines(), { ...line, clip }]);
     return { verdict: this.#latest().get(clip) ?? null, undone: false, counts: this.#counts() };
@@ -185,8 +187,11 @@ export class OfflineProvider {
 
   /** Everything judged here as the text of verdicts.csv. */
   csv() {
+    // as logitstore writes it: a text that a spreadsheet would run as a formula has an apostrophe before it
+    const runs = (text) => /^([\s"'\ufeff\u200b]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])/.test(text) && !/^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text);
+    const marked = (text) => (text.startsWith("'") || runs(text) ? `'${text}` : text);
     const cell = (text) => (/[",\r\n\v\f\x1c-\x1e\x85\u2028\u2029]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const lines = this.#lines().map((line) => CSV_COLUMNS.map((name) => cell(String(line[name]))).join(","));
+    const lines = this.#lines().map((line) => CSV_COLUMNS.map((name) => cell(MARKED.has(name) ? marked(line[name]) : String(line[name]))).join(","));
     return [CSV_COLUMNS.join(","), ...lines].map((line) => `${line}\n`).join("");
   }
 
