@@ -1,4 +1,4 @@
-"""The listening page in a real browser: search, open, play, hear, judge, by mouse and by keys, on a phone, in the dark."""
+"""The listening page in a real browser: search, open, hear, judge; by mouse and by keys, on a phone, in the dark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ AudioBufferSourceNode.prototype.start = function (when, offset) {
   const bytes = new Uint8Array(this.buffer.getChannelData(0).slice().buffer);
   let text = "";
   for (const each of bytes) text += String.fromCharCode(each);
-  window.played.push({ samples: btoa(text), rate: this.buffer.sampleRate, channels: this.buffer.numberOfChannels, offset });
+  const { sampleRate, numberOfChannels } = this.buffer;
+  window.played.push({ samples: btoa(text), rate: sampleRate, channels: numberOfChannels, offset });
   return start.call(this, when, offset);
 };
 """
