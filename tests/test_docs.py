@@ -36,6 +36,7 @@ PACKAGES = ("logitstore", "teachers", "students")
 ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
+    "docs/listening.md": "tests/jobs/test_serve.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",

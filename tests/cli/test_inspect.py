@@ -215,7 +215,7 @@ def test_markdown_is_a_table_and_no_text_becomes_markup(made: Made, tmp_path: Pa
     assert [line.split() for line in lines] == [
         ["|", "n", "|", r"te\|xt", "|"],
         ["|", "--:", "|", "-" * (len(lines[0]) - 10), "|"],
-        ["|", "1.5", "|", *r"a\|b \<img src=x\> \[y\](z) \`c\` \*d\* \_e\_ f_g \&lt; \\ \$h\$\\n# i".split(), "|"],
+        ["|", "1.5", "|", *r"a\|b \<img src=x\> \[y\](z) \`c\` \*d\* \_e\_ f_g \&lt; \\ \$h\$\\n# i".split(), "|"],  # noqa: SIM905
         ["|", "22", "|", "NULL", "|"],
     ]
     assert len({len(line) for line in lines}) == 1

@@ -12,8 +12,8 @@ audio_digest   a digest of the samples: two clips that share one sound alike to 
 unreadable     why it could not be decoded, and then the others are NULL; else NULL
 =============  ==================================================================================================
 
-Nothing is below -150 dBFS: digital silence is there. A query decodes the clips that its condition on ``clip`` leaves, by
-groups of 64.
+Nothing is below -150 dBFS: digital silence is there. A query decodes the clips that its condition on ``clip`` leaves,
+by groups of 64.
 """
 
 from __future__ import annotations
