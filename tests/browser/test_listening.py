@@ -75,11 +75,11 @@ def test_search(opened: Opened, heard: Store) -> None:
     page.fill("#where", "clip < 20")
     page.press("#where", "Enter")
     page.wait_for_selector("text=/^5 clips/")
-    page.select_option("#sort", "uncertainty")
+    page.select_option("#sort", "entropy")
     page.wait_for_selector(".row .value")
     values = [float(text) for text in page.locator(".row .value").all_inner_texts()]
     assert values == sorted(values, reverse=True)
-    assert "sort=uncertainty" in page.url
+    assert "sort=entropy" in page.url
     assert "where=clip" in page.url
     page.click("text=Clear all")
     page.wait_for_selector("text=/60 clips/")
