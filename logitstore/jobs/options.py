@@ -370,6 +370,37 @@ class CompareOptions(DeviceOptions, WorkerOptions, ColumnOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions(DeviceOptions, WorkerOptions):
+    """What ``logitstore report`` is asked."""
+
+    store: Store
+    runs: Annotated[
+        Sequence[str],
+        Option("Run folders of students or teachers, to show how they learnt and what they cost.", argument=True,
+               metavar="RUN...", names="run", many=True),
+    ] = ()  # fmt: skip
+    out: Annotated[
+        str, Option("The page to write: one file, that loads nothing from anywhere.", group="Output", short="o",
+                    metavar="FILE.html")
+    ] = "report.html"  # fmt: skip
+    also: Annotated[
+        Sequence[str],
+        Option("Another store, to be read with the first as one. Repeatable.", group="Audio", metavar="STORE",
+               names="store"),
+    ] = ()  # fmt: skip
+    audio_root: Annotated[
+        str | None,
+        Option("The audio that the store was built from: the oddest clips are then shown as spectrograms.",
+               group="Audio", metavar="DIR", names="audio"),
+    ] = None  # fmt: skip
+    teachers: Annotated[
+        Teachers,
+        TEACHER.but(help="Ask this teacher of the store again, to measure what of its answers each op destroys. "
+                         "Repeatable; needs --audio-root."),
+    ] = ()  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagOptions(EnsembleOptions):
     """What ``logitstore tag`` is asked; None means the default that the teachers suggest."""
 
