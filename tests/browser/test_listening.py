@@ -297,7 +297,7 @@ def test_one_file_without_a_server(opened_file: Opened, heard: Store, tmp_path: 
 
     written = write_listening_page(heard, tmp_path / "listen.html", clips="12", views=1)
     assert (written.clips, list(written.unheard)) == (12, [])
-    assert (tmp_path / "listen.html").stat().st_size == written.size
+    assert (tmp_path / "listen.html").stat().st_size == written.bytes
     page = opened_file(tmp_path / "listen.html", scripts=(PLAYED,))
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,16 +48,22 @@ _SCRIPTS = ("dom", "mel", "player", "provider", "settings", "verdicts", "judging
 
 @dataclass(frozen=True)
 class ListeningFile:
-    """What was written: ``clips`` in ``size`` bytes, of which ``sounds`` are sounds, in ``seconds``.
+    """What was written to ``path``: ``clips`` in ``bytes`` bytes, of which ``sounds`` are sounds, in ``seconds``.
 
     ``unheard`` gives the clips of which a sound could not be decoded, and why.
     """
 
+    path: str
     clips: int
-    size: int
+    bytes: int
     sounds: int
     seconds: float
     unheard: dict[int, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        unheard = [{"clip": clip, "reason": reason} for clip, reason in self.unheard.items()]
+        return asdict(self) | {"unheard": unheard}
 
 
 def write_listening_page(
@@ -81,10 +87,10 @@ def write_listening_page(
     :raises SourceError, MismatchError: as :func:`~logitstore.store.subset.read_subset`.
     """
     begun = time.perf_counter()
-    check_out(out)
+    check_out(out, "--listen")
     if not 0 <= views <= store.views:
         raise UsageError(
-            f"{views} views to hear; {store.location} has {store.views} of each clip: give 0 to {store.views}"
+            f"--listen-views {views}: {store.location} has {store.views} views of each clip; give 0 to {store.views}"
         )
     listening = Listening(store, make_index(store, label_column), None, "")
     chosen = _chosen(listening, clips)
@@ -104,9 +110,11 @@ def write_listening_page(
     advance(len(chosen), len(chosen))
     data = _data(listening, chosen, documents, clips)
     html = _page(data, sounds).encode()
-    with open_out(out) as file:
+    with open_out(out, "--listen") as file:
         file.write(html)
-    return ListeningFile(len(chosen), len(html), sum(map(len, sounds.values())), time.perf_counter() - begun, unheard)
+    return ListeningFile(
+        str(out), len(chosen), len(html), sum(map(len, sounds.values())), round(time.perf_counter() - begun, 3), unheard
+    )
 
 
 def _chosen(listening: Listening, asked: str) -> I64:
