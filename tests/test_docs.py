@@ -38,6 +38,8 @@ ELSEWHERE = {
     "docs/durability.md": "tests/jobs/test_repair.py",
     "docs/listening.md": "tests/jobs/test_serve.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
+    "docs/inspect.md": "tests/cli/test_inspect.py",
+    "docs/look.md": "tests/cli/test_show.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }

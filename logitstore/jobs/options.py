@@ -432,8 +432,9 @@ class TagOptions(EnsembleOptions):
 
     files: Annotated[
         Sequence[str],
-        Option("Audio files of any length, sample rate and number of channels.", argument=True, metavar="AUDIO..."),
-    ]
+        Option("Audio files of any length, sample rate and number of channels, folders of them, or patterns.",
+               argument=True, metavar="AUDIO..."),
+    ]  # fmt: skip
     teachers: Teachers
     classes: Annotated[
         str | None, CLASSES.but(help="Name only the classes that are named in this file, one a line.")
@@ -448,10 +449,17 @@ class TagOptions(EnsembleOptions):
         Option("Seconds from one window's start to the next.", group="Windows", metavar="S", least=0.1, most=3600,
                default="--seconds"),
     ] = None  # fmt: skip
+    frames: Annotated[
+        bool,
+        Option("Windows as a teacher itself cuts them, where it does: YAMNet's are of 0.975 s, every 0.48 s.",
+               group="Windows"),
+    ] = False  # fmt: skip
     top: Annotated[int, Option("How many classes to name for a window.", group="Windows", least=1)] = 5
     threshold: Annotated[
-        float, Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1)
-    ] = 0.0
+        float | None,
+        Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1,
+               default="0, and 0.5 for labels, which have to begin and end"),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 8
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -399,6 +400,24 @@ def test_one_hears_the_very_samples_that_build_rendered(page, heard):
             np.testing.assert_array_equal(sound, rendered(store, heard, clip, view))
             changed += not np.array_equal(sound, original)
     assert changed > 5
+
+
+def test_requests_at_the_same_time_are_answered_as_those_in_turn(listening, heard):
+    paths = [f"/{kind}/{clip}/{view}.{end}" for clip in (0, 1, 2, 5) for view in (0, 2)
+             for kind, end in (("audio", "wav"), ("picture", "png"))]  # fmt: skip
+    paths += [f"/api/clip/{clip}" for clip in range(9)] + ["/api/search?where=clip+<+5", "/api/search?question=torn"]
+    store = open_store(heard / "store", audio_root=heard / "audio")
+    alone = client(Listening(store, make_index(store), listening.verdicts, "ann"))
+    page = client(listening)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(page.get, paths))
+    for path, answer in zip(paths, together, strict=True):
+        assert answer.status_code == 200, path
+        expected = alone.get(path)
+        if "/api/search" in path:
+            assert answer.json()["rows"] == expected.json()["rows"]
+        else:
+            assert answer.content == expected.content
 
 
 def test_pictures_are_in_the_colours_of_the_original(page, heard):

@@ -28,6 +28,9 @@ def said(file, key=ONE):
 
 def test_the_last_line_of_each_person_counts_and_an_empty_one_takes_it_away(file):
     verdicts = Verdicts(file)
+    assert verdicts.give("ann", ONE, 16_000, None) is None
+    with pytest.raises(UsageError, match="no verdict of ann to undo"):
+        verdicts.undo("ann")
     assert not file.exists()
     verdicts.give("ann", ONE, 16_000, "right")
     verdicts.give("ben", ONE, 16_000, "unsure", note="a horn?")

@@ -176,7 +176,7 @@ def _of_clips(
     mean = _dense_sums(said, values * weight, class_count) / views[:, None]
     best = _largest(mean, k)
     chosen = np.take_along_axis(mean, best, axis=1)
-    each = surprise(values, scores)  # (n, V, k)
+    each = surprise(values.astype(np.float64), scores)  # (n, V, k)
     entropies = np.where(there, each.sum(axis=2), np.nan)
     within = (each * weight).sum(axis=(1, 2)) / views
     spread_over = np.where(mean > 0, surprise(np.maximum(mean, np.finfo(np.float32).tiny), scores), 0).sum(axis=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ _MOST_TEXT = 4000  # characters of a search
 _SHOWN = 3  # classes of a clip that a page shows, and that a text is looked for in
 _RUNNING, _WAITING, _PATIENCE = 2, 8, 5.0  # queries at a time, those that wait, and for how many seconds
 _KEPT = 32  # answers of queries
+_CLOSING = 1.0  # seconds that queries have to end when the server does
 
 
 class BusyError(UsageError):
@@ -98,6 +100,30 @@ class Search:
         self._answers: OrderedDict[tuple[Any, ...], tuple[I64, str]] = OrderedDict()
         self._lock = threading.Lock()
         self._usable: dict[str, bool] | None = None
+        self._asking: set[Sandbox] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End the queries that run, and refuse new ones."""
+        self._closed = True
+        end = time.monotonic() + _CLOSING
+        while self._asking and time.monotonic() < end:  # DuckDB forgets what it hears before a query has begun
+            with self._lock:
+                for sandbox in self._asking:
+                    sandbox.connection.interrupt()
+            time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _interruptible(self, sandbox: Sandbox) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise BusyError("the server ends")
+            self._asking.add(sandbox)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking.remove(sandbox)
 
     def __call__(self, wanted: Asked) -> Found:
         """Search.
@@ -234,7 +260,7 @@ class Search:
             if key in self._answers:
                 self._answers.move_to_end(key)
                 return self._answers[key]
-        with self._slot(), Sandbox(limits) as sandbox:
+        with self._slot(), Sandbox(limits) as sandbox, self._interruptible(sandbox):
             names = check(sandbox)
             for name in names:
                 sandbox.register(name, makers[name]())
