@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 import numpy as np
@@ -24,6 +26,7 @@ import pytest
 import soundfile
 import yaml
 
+import logitstore
 from logitstore.cli.main import cli
 from logitstore.jobs.build.job import build
 from logitstore.views.recipe import load_recipe
@@ -248,7 +251,7 @@ def test_the_recipes_for_contributors_work_with_one_file_each(workshop, tmp_path
 
 
 def test_every_block_says_what_it_is_and_is_run():
-    known = {"python", "yaml", "sh", "console", "sql", "mermaid", ""}
+    known = {"python", "yaml", "sh", "console", "sql", "mermaid", "math", ""}
     for document in documents():
         name, text = named(document), document.read_text()
         for language, block in BLOCK.findall(text):
@@ -344,6 +347,60 @@ def test_the_pictures_are_used_and_stand_on_their_own():
         assert not re.search(r"href|<script|<image|<foreignObject", text), f"{picture.name} needs something else"
         background = root.find("{*}rect")
         assert background is not None, f"{picture.name} has no ground of its own and cannot be read on a dark page"
+
+
+class Links(HTMLParser):
+    """What a page of the site leads to, what it loads, and what can be pointed at in it."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.leads: list[str] = []
+        self.loads: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value for name, value in attrs if value}
+        self.ids |= {values[name] for name in ("id", "name") if name in values}
+        if tag == "a" and "href" in values:
+            self.leads.append(values["href"])
+        elif tag in ("link", "script", "img", "iframe") and values.get("rel") != "canonical":
+            self.loads += [values[name] for name in ("href", "src") if name in values]
+
+
+def test_the_menu_of_the_site_has_every_document():
+    menu = re.findall(r'"([\w/]+\.md)"', (REPOSITORY / "zensical.toml").read_text())
+    beside = {"index.md", "contributing.md", "changelog.md", "telling.md"}  # README.md and others beside the packages
+    assert len(menu) == len(set(menu))
+    assert set(menu) == beside | {path.relative_to(REPOSITORY / "docs").as_posix()
+                                  for path in (REPOSITORY / "docs").rglob("*.md")}  # fmt: skip
+
+
+def test_the_site_is_whole_and_needs_no_network():
+    """``docs/site/make.py``, as ``make docs`` runs it: every page is there, and every link in it leads somewhere."""
+    for module in ("zensical", "mkdocstrings", "matplotlib"):
+        pytest.importorskip(module, reason="the site's programs are not installed: pip install '.[docs,report]'")
+    done = subprocess.run(
+        [sys.executable, "docs/site/make.py"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = REPOSITORY / "site"
+    pages = {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
+    assert len(pages) == len(documents())
+    for page, found in pages.items():
+        assert [each for each in found.loads if "://" in each or each.startswith("//")] == [], page
+        for link in [*found.leads, *found.loads]:
+            address, _, place = link.partition("#")
+            if "://" in address or address.startswith(("mailto:", "data:")):
+                continue
+            target = (page.parent / unquote(address)).resolve() if address else page
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{page.relative_to(site)}: {link}"
+            if place and target in pages:
+                assert unquote(place) in pages[target].ids, f"{page.relative_to(site)}: {link}"
+    reference = (site / "api" / "index.html").read_text()
+    for name in logitstore.__all__:
+        assert f'id="logitstore.{name}"' in reference, f"docs/api.md leaves out logitstore.{name}"
 
 
 def test_the_citation_is_of_this_version():
