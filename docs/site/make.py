@@ -1,8 +1,8 @@
-"""The documentation as a site: ``python docs/site/make.py`` writes the folder ``site``, and fails where a link is broken.
+"""The documentation as a site: ``python docs/site/make.py`` writes the folder ``site``; a broken link is an error.
 
-The pages are the Markdown files as they stand, which read the same on a code host. What a site does otherwise is done to
-a copy of them, in ``build/docs``: the README and its neighbours lie beside the pages of ``docs``, equations become drawings
-that need no script and no network, and the comments of ``api.md`` become what the docstrings say.
+The pages are the Markdown files as they stand, which read the same on a code host. What a site does otherwise is done
+to a copy of them, in ``build/docs``: the README and its neighbours lie beside the pages of ``docs``, equations become
+drawings that need no script and no network, and the comments of ``api.md`` become what the docstrings say.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def drawn(equation: str) -> str:
     from matplotlib.mathtext import math_to_image
 
     lines = []
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "logitstore", "mathtext.fontset": "cm"}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "path", "svg.hashsalt": "logitstore", "mathtext.fontset": "cm", "savefig.facecolor": "none"}
+    ):
         for line in equation.replace("\n", " ").split(r"\\"):
             out = io.BytesIO()
             math_to_image(f"${line.strip()}$", out, prop=FontProperties(size=14), format="svg", color="#010203")
