@@ -29,6 +29,7 @@ import yaml
 import logitstore
 from logitstore.cli.main import cli
 from logitstore.jobs.build.job import build
+from logitstore.views.ops import OPS
 from logitstore.views.recipe import load_recipe
 from tests.stores import inside, options, write_audio
 
@@ -339,6 +340,10 @@ def test_the_pictures_are_used_and_stand_on_their_own():
     assert pictures
     for picture in pictures:
         assert picture in used, picture.name
+        if picture.suffix == ".png":
+            assert picture.read_bytes().startswith(b"\x89PNG"), picture.name
+            assert picture.stat().st_size < 300_000, f"{picture.name} is large for a page"
+            continue
         root = ElementTree.parse(picture).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert root.find("{*}title") is not None, f"{picture.name}: a title says what it shows to who cannot see it"
@@ -401,6 +406,20 @@ def test_the_site_is_whole_and_needs_no_network():
     reference = (site / "api" / "index.html").read_text()
     for name in logitstore.__all__:
         assert f'id="logitstore.{name}"' in reference, f"docs/api.md leaves out logitstore.{name}"
+
+
+def test_every_op_has_a_picture():
+    """``docs/recipes.md``, whose pictures ``docs/site/recipes.py`` makes."""
+    text = (REPOSITORY / "docs" / "recipes.md").read_text()
+    for name in OPS:
+        assert f"### {name}\n" in text, name
+        assert f"(pictures/op-{name}.png)" in text, name
+
+
+def test_every_picture_says_what_it_shows():
+    for document in documents():
+        for words in re.findall(r"!\[([^]]*)\]\(", document.read_text()):
+            assert len(words) > 10, f"{named(document)}: {words!r}"
 
 
 def test_the_citation_is_of_this_version():
