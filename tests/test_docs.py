@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from click.testing import CliRunner
 
 import logitstore
 from logitstore.cli.main import cli
@@ -41,6 +42,7 @@ ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
+    "docs/troubleshooting.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
@@ -218,6 +220,30 @@ def test_the_session_at_a_url_runs(esc10, monkeypatch):
         assert done.stdout.strip() == "5", done.stderr
     finally:
         server.stop()
+
+
+def test_the_errors_of_troubleshooting_are_what_is_printed(workshop, tmp_path):
+    """docs/troubleshooting.md: each command fails with the line that the page shows, up to where the page cuts it."""
+    for name in ("audio", "store"):
+        shutil.copytree(workshop / name, tmp_path / name)
+    for name in ("my_teacher.py", "tones.py"):
+        shutil.copy(workshop / name, tmp_path)
+    for name in ("empty", "elsewhere", "louder"):
+        (tmp_path / name).mkdir()
+    for file in (workshop / "audio").rglob("*.wav"):
+        samples, rate = soundfile.read(file)
+        louder = tmp_path / "louder" / file.relative_to(workshop / "audio")
+        louder.parent.mkdir(exist_ok=True)
+        soundfile.write(louder, samples * 2, rate)
+    (tmp_path / "wrong.csv").write_text("path\nnowhere/1.wav\n")
+    ran = sessions("docs/troubleshooting.md")
+    assert len(ran) >= 12
+    for command, prints in ran:
+        arguments = shlex.split(command)
+        with inside(tmp_path):
+            done = CliRunner().invoke(cli, arguments[arguments[0] == "logitstore" :])
+        assert isinstance(done.exception, logitstore.LogitstoreError), f"{command}\n{done.output}"
+        assert f"Error: {done.exception}".startswith(prints.removesuffix("…").rstrip()), command
 
 
 def test_the_recipes_for_contributors_work_with_one_file_each(workshop, tmp_path):

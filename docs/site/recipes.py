@@ -1,8 +1,8 @@
 """The pictures of ``docs/recipes.md``: one clip, and a view of it for every op.
 
-    python docs/site/recipes.py esc10/audio/baby_cry/1-211527-B.ogg esc10/audio/dog_bark/3-136288-A.ogg --out docs/pictures
+    python docs/site/recipes.py baby_cry/1-211527-B.ogg dog_bark/3-136288-A.ogg --out docs/pictures
 
-The first file is the clip, the second the one that ``mixup`` mixes in. Every view is drawn and rendered as a build does it,
+The first file is the clip, the second the one that ``mixup`` mixes in. Every view is drawn and rendered as in a build,
 by a recipe of this one op, at full strength. Needs the extra ``report``.
 """
 
