@@ -44,7 +44,7 @@ class Clips:
         self._audio = ClipAudio(labelled.source, labelled.table, RATE, _CACHE_BYTES)
         self.by_fold: dict[str, dict[str, list[int]]] = {}
         for row, fold in enumerate(labelled.table["fold"].to_pylist()):
-            (label,) = labelled.labels[row]
+            (label,) = labelled.labels[labelled.row_of[row]]  # clips lie in the order of their paths
             self.by_fold.setdefault(str(fold), {}).setdefault(label, []).append(row)
 
     def pick(self, random: np.random.Generator, fold: str, label: str) -> F32:

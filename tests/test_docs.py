@@ -47,7 +47,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
 #: Options of programs that are not ours.
-FOREIGN_OPTIONS = {"--no-deps", "--nproc-per-node", "--seeds"}
+FOREIGN_OPTIONS = {"--no-deps", "--nproc-per-node", "--repo-type", "--seeds"}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 

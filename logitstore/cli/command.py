@@ -174,7 +174,7 @@ class OptionsCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            near = difflib.get_close_matches(error.option_name, [f"--{each.key}" for each in self.fields], n=1)
+            near = difflib.get_close_matches(error.option_name, [f"--{each.flag}" for each in self.fields], n=1)
             raise click.NoSuchOption(error.option_name, possibilities=near, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> None:
@@ -269,7 +269,7 @@ def _parameter(each: Field) -> click.Parameter:
         kind = str
     if each.option.argument:
         return click.Argument([each.name], type=kind, nargs=-1 if each.many else 1, required=False)
-    names = [f"--{each.key}", *([f"-{each.option.short}"] if each.option.short else []), each.name]
+    names = [f"--{each.flag}", *([f"-{each.option.short}"] if each.option.short else []), each.name]
     if each.kind is bool:
         return click.Option(names, is_flag=True, help=each.option.help)
     many = each.many or each.kind is dict

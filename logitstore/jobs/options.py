@@ -10,11 +10,13 @@ from logitstore.errors import RunError
 from logitstore.options import (
     CLASSES,
     CLIP_SECONDS,
+    CLIPS,
     DEVICE,
     EVAL,
     EVAL_WHERE,
     LABEL_SEPARATOR,
     OUT,
+    VERDICTS,
     AudioRoot,
     BatchSize,
     ClipSeconds,
@@ -296,6 +298,14 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
         Option("Score the targets that this store holds; no audio is read for that.", group="Teachers",
                metavar="STORE", names="store"),
     ] = None  # fmt: skip
+    clips: Annotated[
+        str | None,
+        CLIPS.but(
+            help="Score only the clips of --stored that this table names, written as for train-student.",
+            group="Teachers",
+        ),
+    ] = None
+    verdicts: Annotated[str | None, VERDICTS] = None
     classes: Annotated[
         str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
     ] = None

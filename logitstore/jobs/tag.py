@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from logitstore import notebook
 from logitstore.arrays import F32, I64
 from logitstore.audio.audiofile import Audio, frame_count
 from logitstore.audio.clips import ClipAudio
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Length of a window where neither the user nor a teacher says otherwise.
 DEFAULT_SECONDS = 10.0
+_SHOWN = 60  # windows, in a notebook
 #: A rest at the end of a file of at most this share of a window is not heard: encoders leave some milliseconds there.
 _REST = 0.02
 
@@ -73,6 +75,25 @@ class Tagged:
             "windows": windows,
             "error": self.error,
         }
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{_clock(each.start)} to {_clock(each.end)}  {name}", share, [f"{share:.2f}", more])
+            for each in self.windows[:_SHOWN]
+            for name, share in each.tags[:1]
+            for more in [", ".join(f"{other} {p:.2f}" for other, p in each.tags[1:])]
+        ]
+        left = len(self.windows) - _SHOWN
+        return notebook.card(
+            f"{self.path}, {_clock(self.seconds)}, {self.sample_rate:,} Hz",
+            notebook.bars(rows) if rows else "",
+            notebook.note(f"{left:,} more windows") if left > 0 else "",
+            notebook.note(f"could not be read: {self.error}") if self.error else "",
+        )
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{seconds % 60:05.2f}"
 
 
 def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None) -> Iterator[Tagged]:

@@ -4,6 +4,8 @@ Lines of comment come first. The first of them says what is asked, the next ones
 read by the tool::
 
     -- $limit = 20: how many classes to show           a parameter, its default, and what it is for
+    -- "$label" = label: the column of labels          one that names a column of the clip table: in quotes, here and in
+                                                       the SQL, where the column's name takes its place
     -- needs members: build a store with …             a table that not every store has, and what to do without
 
 To add a question, add its file: ``logitstore inspect STORE @`` lists it and ``logitstore inspect STORE @NAME`` asks it.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -21,17 +23,21 @@ from typing import Any
 
 from logitstore.errors import MismatchError, QueryError
 
-_PARAMETER = re.compile(r"\$(?P<name>\w+) = (?P<default>[^:]+): (?P<meaning>.+)")
+_PARAMETER = re.compile(r"(?P<quote>\"?)\$(?P<name>\w+)(?P=quote) = (?P<default>[^:]+): (?P<meaning>.+)")
 _NEEDS = re.compile(r"needs (?P<table>\w+): (?P<remedy>.+)")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A value that a question takes: its name, what it is where none is given (None: one must be), what it is for."""
+    """A value that a question takes: its name, what it is where none is given (None: one must be), what it is for.
+
+    ``column``: it is the name of a column of the clip table.
+    """
 
     name: str
     default: int | float | str | None = None
     meaning: str = ""
+    column: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,31 @@ class Question:
                 raise QueryError(f"the question @{self.name} has no parameter {name!r}{_like(name, known)}; {takes}")
         return {each.name: each.default for each in self.parameters if each.default is not None} | dict(given)
 
+    def bound(self, given: Mapping[str, Any], columns: Callable[[], Collection[str]]) -> tuple[str, dict[str, Any]]:
+        """Its SQL with the columns that it is about in their places, and the values of its other parameters.
+
+        :param given: as for :meth:`values`. :param columns: gives those of the clip table; called where one is named.
+        :raises QueryError: a parameter that it does not have, or a column that is not there.
+        """
+        values, sql = self.values(given), self.sql
+        for each in self.parameters:
+            if each.column and each.name in values:
+                found = self._column(each.name, str(values.pop(each.name)), columns())
+                sql = sql.replace(f'"${each.name}"', '"' + found.replace('"', '""') + '"')
+        return sql, values
+
+    def _column(self, parameter: str, name: str, columns: Collection[str]) -> str:
+        """The column of a name, whose case does not count where there is no other."""
+        if name in columns:
+            return name
+        alike = [each for each in columns if each.lower() == name.lower()]
+        if len(alike) == 1:
+            return alike[0]
+        raise QueryError(
+            f"the question @{self.name} takes the column {name!r} of clips as its {parameter}, and there is none"
+            f"{_like(name, columns)}; the columns are {', '.join(columns)}; give one with -p {parameter} COLUMN"
+        )
+
     def require(self, tables: Collection[str], location: str) -> None:
         """Refuse a store that lacks a table that the question needs.
 
@@ -72,23 +103,30 @@ class Question:
         """A line for people, and one for each parameter."""
         lines = [f"@{self.name}  {self.asks}"]
         for each in self.parameters:
-            default = "VALUE" if each.default is None else each.default
+            default = ("COLUMN" if each.column else "VALUE") if each.default is None else each.default
             lines.append(f"    -p {each.name} {default}" + (f": {each.meaning}" if each.meaning else ""))
         return "\n".join(lines)
 
 
-def asked(sql: str, values: Mapping[str, Any], tables: Collection[str], location: str) -> tuple[str, dict[str, Any]]:
+def asked(
+    sql: str,
+    values: Mapping[str, Any],
+    tables: Collection[str],
+    location: str,
+    columns: Callable[[], Collection[str]] = tuple,
+) -> tuple[str, dict[str, Any]]:
     """SQL as it was given, or that of the question ``@NAME``, and the values of its parameters.
 
     :param tables: the names of those that the store has. :param location: what a user calls it.
-    :raises QueryError: there is no question of that name, or it has not these parameters.
+    :param columns: gives the names of the columns of its clip table.
+    :raises QueryError: there is no question of that name, or it has not these parameters, or the store not its column.
     :raises MismatchError: the store lacks a table that the question needs.
     """
     if not sql.startswith("@"):
         return sql, dict(values)
     found = question(sql[1:].strip())
     found.require(tables, location)
-    return found.sql, found.values(values)
+    return found.bound(values, columns)
 
 
 @cache
@@ -123,13 +161,15 @@ def parse(name: str, text: str) -> Question:
     tells, parameters, needs = [], dict[str, Parameter](), {}
     for line in more:
         if match := _PARAMETER.fullmatch(line):
-            parameters[match["name"]] = Parameter(match["name"], _value(match["default"].strip()), match["meaning"])
+            default, column = match["default"].strip(), bool(match["quote"])
+            value = default if column else _value(default)
+            parameters[match["name"]] = Parameter(match["name"], value, match["meaning"], column)
         elif match := _NEEDS.fullmatch(line):
             needs[match["table"]] = match["remedy"]
         else:
             tells.append(line)
-    for used in re.findall(r"\$(\w+)", sql):
-        parameters.setdefault(used, Parameter(used))
+    for quote, used in re.findall(r"(\"?)\$(\w+)\1", sql):
+        parameters.setdefault(used, Parameter(used, column=bool(quote)))
     return Question(name, asks, " ".join(tells), sql, tuple(parameters.values()), needs)
 
 

@@ -31,6 +31,7 @@ from logitstore.views.recipe import Draws
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from logitstore.audio.clips import ClipAudio
     from logitstore.store.format.basis import Basis
 
 
@@ -70,9 +71,21 @@ class Pieces:
         for piece in self.pieces[1:]:
             _require_fitting(self.pieces[0], piece)
         self.manifest = pieces[0].manifest if len(pieces) == 1 else _common_manifest(self.pieces)
+        #: The file of the table ``verdicts``; None for ``verdicts.csv`` beside the store, where there is one.
+        self.verdicts: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.pieces,)
+
+    @property
+    def audible(self) -> bool:
+        """Whether it was opened with its audio: then there is the SQL table ``levels``."""
+        return False
+
+    @property
+    def audio(self) -> ClipAudio | None:
+        """The clips' own audio by number, ``store.audio[clip]`` float32 (n,); None of a store opened without."""
+        return None
 
     @property
     def location(self) -> str:
@@ -173,6 +186,18 @@ class Pieces:
         """The clips' own lengths in samples at the store's rate, before padding: int64 (n,)."""
         (lengths,) = self._gather(clips, lambda piece, own: (piece.lengths(own),))
         return lengths
+
+    def clip_rows(self, clips: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of the clip table of some clips, in their order; only the rows near them are read.
+
+        :raises UsageError: there is no such clip.
+        :raises CorruptStoreError: a file of the table is not the one that was committed.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        for piece, first, _, own in self._split(np.unique(np.asarray(clips, np.int64))):
+            rows = piece.clip_rows(own.tolist(), columns)
+            found |= {first + number: row for number, row in zip(own.tolist(), rows, strict=True)}
+        return [found[clip] for clip in clips]
 
     # views, in any order of clips
 

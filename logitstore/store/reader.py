@@ -6,9 +6,10 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
+from logitstore import notebook
 from logitstore.errors import StoreError
 from logitstore.store.audio import AudioRoot, clip_audio
-from logitstore.store.clip import StoredClip, html_table
+from logitstore.store.clip import StoredClip
 from logitstore.store.joint import arranged
 from logitstore.store.piece import Piece, open_piece
 from logitstore.store.pieces import Pieces, refuse_twice
@@ -47,6 +48,11 @@ class Store(Pieces):
         return type(self)(self.pieces, audio_root)
 
     @property
+    def audible(self) -> bool:
+        """Whether it was opened with its audio: then there is the SQL table ``levels``."""
+        return self._audio_root is not None
+
+    @property
     def audio(self) -> ClipAudio | None:
         """The clips' own audio by number, ``store.audio[clip]`` float32 (n,); None of a store opened without.
 
@@ -59,8 +65,8 @@ class Store(Pieces):
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None, limits: Limits | None = None) -> pa.Table:
         """The answer to one SELECT over the store's tables; ``.to_pandas()`` and ``.to_pylist()`` make others of it.
 
-        :param query: over clips, views, topk, members (where kept), teachers, failures and blocks, joined by ``clip``;
-            or ``@NAME``, a question that ships with the tool.
+        :param query: over clips, views, topk, members (where kept), levels (of a store opened with its audio),
+            teachers, failures and blocks, joined by ``clip``; or ``@NAME``, a question that ships with the tool.
         :param parameters: values of ``$name`` in the query, by name.
         :param limits: what the query may take, a ``logitstore.sql.limits.Limits``; None for the defaults.
         :returns: a pyarrow table.
@@ -94,9 +100,12 @@ class Store(Pieces):
             return f"<Store {self.location}, damaged: {error}>"
 
     def _repr_html_(self) -> str:
-        from logitstore.store.summary import summarise
+        from logitstore.store.look import look
 
-        return html_table(summarise(self).lines())
+        try:
+            return look(self)._repr_html_()
+        except StoreError as error:
+            return notebook.card(self.location, notebook.note(f"damaged: {error}"))
 
 
 def open_store(

@@ -89,7 +89,7 @@ def png(cells: F32, loudest: float | None = None) -> bytes:
     shade = np.clip((cells - top + RANGE_DB) / RANGE_DB, 0, 1) * 255
     image = Image.fromarray(np.ascontiguousarray(shade[::-1].astype(np.uint8)), "L")
     image = image.convert("P")  # an index into 256 colours
-    image.putpalette(_palette().tobytes())
+    image.putpalette(palette().tobytes())
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
@@ -133,7 +133,7 @@ def wav(waveform: F32, sample_rate: int) -> bytes:
     return out.getvalue()
 
 
-def _palette() -> npt.NDArray[np.uint8]:
+def palette() -> npt.NDArray[np.uint8]:
     """256 colours, uint8 (256, 3)."""
     stops = np.linspace(0, 255, len(_COLOURS))
     channels = [np.interp(np.arange(256), stops, channel) for channel in np.array(_COLOURS).T]

@@ -149,7 +149,7 @@ def prepare(options: BuildOptions) -> Job:
         relations = relation_spec(options.relations, options.similarity_frames)
     asked = options.recipe if isinstance(options.recipe, Recipe) else _named_recipe(options.recipe)
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
-    storage = open_storage(options.out)
+    storage = open_storage(options.out, to_write=True)
     stored = _stored_manifest(storage)
     if options.source:
         source = open_source(options.source, options.audio_root, ColumnNames.of(options))

@@ -7,9 +7,12 @@ clips      a clip: ``clip`` (its number, which joins all tables), path, start, l
 views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
+levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
+verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
+           (the right one, if given), note, person, at (UTC)
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
@@ -20,7 +23,8 @@ Of a store of several pieces the clips are numbered through, and ``blocks.name``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -34,6 +38,8 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
+from logitstore.store.sql.levels import levels_table
+from logitstore.store.verdicts import Verdict, judged, verdicts_of
 from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
@@ -53,6 +59,11 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     }
     if not store.manifest.keep_members:
         del makers["members"]
+    verdicts = verdicts_of(store)
+    if verdicts is not None:
+        makers["verdicts"] = lambda: verdicts_table(judged(store.clips, verdicts))
+    if store.audible:
+        makers["levels"] = lambda: levels_table(store)
     return makers
 
 
@@ -84,7 +95,9 @@ def clips_table(store: Pieces) -> LazyTable:
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 read = _clip_rows(piece, name, group, first, schema)
-                parts.append(TablePart({"clip": (first, first + rows)}, rows, read))
+                parts.append(
+                    TablePart({"clip": (first, first + rows)}, rows, read, f"clips {first:,} to {first + rows - 1:,}")
+                )
                 first += rows
     return LazyTable(schema, parts)
 
@@ -252,6 +265,20 @@ def failures_table(store: Pieces) -> pa.Table:
     )
 
 
+def verdicts_table(by_clip: Mapping[int, Mapping[str, Verdict]]) -> pa.Table:
+    """What people say of clips: the latest of each person.
+
+    :param by_clip: verdicts by the clip's number and the person.
+    """
+    rows = [(clip, each) for clip, said in sorted(by_clip.items()) for each in said.values()]
+    texts = ("verdict", "label", "note", "person")
+    made = {name: pa.array([getattr(each, name) for _, each in rows], pa.string()) for name in texts}
+    times = [datetime.fromisoformat(each.at).replace(tzinfo=None) for _, each in rows]
+    return pa.table(
+        {"clip": pa.array([clip for clip, _ in rows], pa.int64()), **made, "at": pa.array(times, pa.timestamp("us"))}
+    )
+
+
 def _blocks_table(store: Pieces) -> LazyTable:
     numbers = ("shard", "first_clip", "clips", "view_start", "view_stop")
     schema = pa.schema(
@@ -276,7 +303,7 @@ def _blocks_table(store: Pieces) -> LazyTable:
                 made["bytes"].append(sizes.get(commit.name, 0))
         return pa.table(made, schema=schema)
 
-    return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode)])
+    return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode, "all")])
 
 
 # what the tables that go block by block share
@@ -295,7 +322,7 @@ def _by_block(
             "clip": (commit.first_clip, commit.first_clip + commit.clips),
             "view": (commit.view_start, commit.view_stop),
         }
-        return TablePart(bounds, commit.clips * commit.views * rows_a_view, decode_columns)
+        return TablePart(bounds, commit.clips * commit.views * rows_a_view, decode_columns, commit.name)
 
     return LazyTable(schema, [part(commit) for commit in store.commits])
 
