@@ -42,6 +42,7 @@ ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
+    "docs/reading.md": "tests/test_docs.py",
     "docs/troubleshooting.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
@@ -244,6 +245,31 @@ def test_the_errors_of_troubleshooting_are_what_is_printed(workshop, tmp_path):
             done = CliRunner().invoke(cli, arguments[arguments[0] == "logitstore" :])
         assert isinstance(done.exception, logitstore.LogitstoreError), f"{command}\n{done.output}"
         assert f"Error: {done.exception}".startswith(prints.removesuffix("…").rstrip()), command
+
+
+def test_a_store_can_be_read_without_this_program(workshop, tmp_path, monkeypatch):
+    """docs/reading.md: its session, and its reader, which finds every target that ours finds."""
+    shutil.copytree(workshop / "store", tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    ((command, _),) = sessions("docs/reading.md")
+    assert CliRunner().invoke(cli, shlex.split(command)[1:]).exit_code == 0
+    text = (REPOSITORY / "docs" / "reading.md").read_text()
+    table, reader = (block for language, block in BLOCK.findall(text) if language == "python")
+    assert "import logitstore" not in table + reader
+    exec(compile(table, "table", "exec"), {})
+    found: dict[str, Any] = {}
+    exec(compile(reader, "reader", "exec"), found)
+    store = logitstore.open_store("store")
+    ours = {}
+    for view in range(3):
+        classes, probabilities = store.targets(view=view, clips=list(range(len(store))))
+        for clip, (row, values) in enumerate(zip(classes, probabilities, strict=True)):
+            names = [store.manifest.classes[each] for each in row]
+            ours[clip, view] = list(zip(names, values.tolist(), strict=True))
+    assert set(found["targets"]) == set(ours)
+    for key, said in found["targets"].items():
+        assert [name for name, _ in said] == [name for name, _ in ours[key]]
+        assert [p for _, p in said] == pytest.approx([p for _, p in ours[key]], abs=1e-6)
 
 
 def test_the_recipes_for_contributors_work_with_one_file_each(workshop, tmp_path):
