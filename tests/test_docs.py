@@ -41,14 +41,25 @@ PACKAGES = ("logitstore", "teachers", "students")
 ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
+    "docs/first_ten_minutes.md": "tests/test_docs.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "docs/reading.md": "tests/test_docs.py",
     "docs/troubleshooting.md": "tests/test_docs.py",
+    "docs/tutorial.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
 #: Options of programs that are not ours.
-FOREIGN_OPTIONS = {"--no-deps", "--nproc-per-node", "--repo-type", "--seeds"}
+FOREIGN_OPTIONS = {
+    "--no-deps",
+    "--nproc-per-node",
+    "--repo-type",
+    "--seeds",
+    "--constraint",
+    "--editable",
+    "--index-url",
+    "--local-dir",
+}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 
@@ -170,12 +181,12 @@ def sessions(document: str) -> list[tuple[str, str]]:
     return [pair for language, block in BLOCK.findall(text) if language == "console" for pair in commands(block)]
 
 
-def test_the_sessions_of_the_readme_and_of_the_students_run(esc10):
+def test_the_sessions_of_esc10_and_of_the_students_run(esc10):
     """The second goes on in the folder of the first."""
-    readme, students = sessions("README.md"), sessions("docs/students.md")
-    assert len(readme) >= 9
+    first, students = sessions("docs/esc10.md"), sessions("docs/students.md")
+    assert len(first) >= 9
     assert len(students) >= 8
-    for command, _ in readme + students:
+    for command, _ in first + students:
         done = shell(smaller(command), esc10)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
@@ -191,6 +202,39 @@ def test_the_session_with_published_weights_runs(esc10, yamnet_wheel):
         done = shell(smaller(command).replace("fold < 5", "fold = 1").replace("--views 4", "--views 1"), esc10)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert prints.startswith("$") or done.stdout[:11] == prints[:11], command  # a field's name, or a folder
+
+
+#: Commands of the first sessions that fetch, install or go on until they are stopped.
+NOT_TYPED = ("git ", "pip ", "python3 -m venv", "source ", "mv ", "logitstore serve")
+
+
+def typed(command: str, folder: Path) -> None:
+    """A command as it is typed, in this process, for a dozen of them would each load torch."""
+    small = smaller(command).replace("fold < 5", "fold = 1").replace("--views 10", "--views 4")
+    small = small.replace("\\\n", " ")
+    words = shlex.split(small.replace("clips=200", "clips=12").replace("show store 60", "show store 3"))
+    for word in words:  # a recording of the real set
+        if word.startswith("esc10/") and word.endswith(".ogg") and not (folder / word).exists():
+            shutil.copy(next((folder / word).parent.iterdir()), folder / word)
+    with inside(folder):
+        if words[0] == "python":
+            exec(words[2], {})
+            return
+        done = CliRunner().invoke(cli, words[words[0] == "logitstore" :])
+    assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
+    assert done.output.strip(), command
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/first_ten_minutes.md", "docs/tutorial.md"])
+def test_the_first_sessions_run(document, esc10, yamnet_wheel):
+    """With few clips, views and steps; the second has the store and the student of the first."""
+    folder = esc10 / "tutorial" if document == "docs/tutorial.md" else esc10
+    folder.mkdir(exist_ok=True)
+    shutil.copy(yamnet_wheel, folder / "yamnet.whl")
+    ran = [command for command, _ in sessions(document) if not command.startswith(NOT_TYPED)]
+    assert len(ran) >= 3
+    for command in ran:
+        typed(command, folder)
 
 
 def test_the_session_at_a_url_runs(esc10, monkeypatch):
@@ -315,7 +359,7 @@ def test_every_block_says_what_it_is_and_is_run():
                 assert block.startswith("flowchart "), f"{name}: {block}"
         if name in ELSEWHERE:
             assert document.name in (REPOSITORY / ELSEWHERE[name]).read_text()
-        elif name not in ("README.md", "docs/students.md"):
+        elif name not in ("README.md", "docs/esc10.md", "docs/students.md"):
             assert "```console" not in text, f"{name} has a session that no test runs"
             assert "```sql" not in text, f"{name} has a query that no test runs"
 
