@@ -27,9 +27,9 @@ from benchmarks.query import best_of, make
 PAGE = ("/", "/api/store", "/api/search")
 SEARCHES = (
     "/api/search?class=class+3",
-    "/api/search?class=class+3&sort=uncertainty&offset=500",
+    "/api/search?class=class+3&sort=entropy&offset=500",
     "/api/search?text=clip",
-    "/api/search?sort=uncertainty",
+    "/api/search?sort=entropy",
     "/api/search?sort=path&descending=1",
     "/api/search?verdict=none&sort=confidence",
     "/api/search?where=" + quote("confidence < 0.5 AND path LIKE '%7%'"),

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from logitstore.cli.command import stderr
+from logitstore.cli.command import next_steps, stderr
 from logitstore.errors import QueryError, UsageError
 from logitstore.files import check_out, open_out
 from logitstore.sql.limits import Limits
 from logitstore.texts import printable
 
 if TYPE_CHECKING:
-    from logitstore.queries import Question
+    from logitstore.queries import Parameter, Question
     from logitstore.store.reader import Store
     from logitstore.store.sql.explain import Explanation
 
@@ -30,6 +30,7 @@ ENDINGS = {
     ".md": "markdown",
 }  # fmt: skip
 _TABLES = ("table", "markdown")
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -87,8 +88,8 @@ class Manner:
             raise UsageError("parquet is not for a terminal; give --out FILE")
 
 
-def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -> int:
-    """Write the answer to a query, and return the number of its rows.
+def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -> tuple[int, Explanation | None]:
+    """Write the answer to a query, and return the number of its rows, and what it took where that was asked for.
 
     :param sql: or ``@NAME``. :param manner: has been checked.
     """
@@ -101,24 +102,38 @@ def ask(store: Store, sql: str, parameters: Mapping[str, Any], manner: Manner) -
     explanation = Explanation() if manner.explain else None
     begun = time.monotonic()
     with stream_query(store, sql, parameters, manner.limits, explanation) as reader:
+        numbered = "clip" in reader.schema.names
+        metadata = _numbering(store) if numbered and manner.kind == "parquet" else None
         with _destination(manner.out) as file:
             rows = write(
                 reader, manner.kind, file, width, spreadsheet=manner.spreadsheet, printed=on_terminal,
-                transpose=manner.transpose,
+                transpose=manner.transpose, metadata=metadata,
             )  # fmt: skip
         if explanation is not None:
             explanation.finish()
     if on_terminal and manner.kind in _TABLES and stderr.is_terminal:
         took = time.monotonic() - begun
         stderr.print(f"({rows:,} {'row' if rows == 1 else 'rows'} in {took:.2f} s)", style="dim")
-    if explanation is not None:
-        show(explanation)
-    return rows
+    if numbered and manner.out is not None and manner.kind in ("parquet", "csv"):
+        places = " ".join(shlex.quote(piece.location) for piece in store.pieces)
+        next_steps(
+            f"train-student {places} --audio-root DIR --clips {shlex.quote(manner.out)} --student cnn4 --out student"
+        )
+    return rows, explanation
 
 
-def show(explanation: Explanation) -> None:
-    """Print to stderr what it took to answer a query."""
+def _numbering(store: Store) -> dict[bytes, bytes]:
+    from logitstore.store.subset import numbering
+
+    return numbering(store)
+
+
+def show(explanation: Explanation | None) -> None:
+    """Print to stderr what it took to answer a query, where that was asked for."""
     import textwrap
+
+    if explanation is None:
+        return
 
     for line in explanation.lines():
         indent = " " * (len(line) - len(line.split("  ", 1)[1].lstrip()))
@@ -129,7 +144,7 @@ def show(explanation: Explanation) -> None:
 
 
 def list_questions(store: Store, width: int | None) -> str:
-    """The questions that are ready, a line each where there is room: name, what it asks, what it takes.
+    """The questions that are ready, by name: what each asks, and takes; those that need a table last, with the remedy.
 
     :param width: columns of the terminal; None for any.
     """
@@ -140,47 +155,71 @@ def list_questions(store: Store, width: int | None) -> str:
 
     has, ready = tables(store), questions().values()
     wide = max(len(each.name) for each in ready) + 1
-    lines = []
+    groups: dict[str, list[str]] = {"": []}
     for each in ready:
-        takes = "".join(f"  {_given(each, one.name, one.default)}" for one in each.parameters)
-        lacks = "".join(f"  (not here: {remedy})" for table, remedy in each.needs.items() if table not in has)
-        text = f"{f'@{each.name}':<{wide}}  {each.asks}{takes}{lacks}"
-        lines += textwrap.wrap(text, width, subsequent_indent=" " * (wide + 2)) if width is not None else [text]
-    return "\n".join(lines)
+        takes = "".join(f"  {_given(one)}".replace(" ", _UNBROKEN) for one in each.parameters)
+        text = f"{f'@{each.name}':<{wide}}  {each.asks}{takes}"
+        lines = textwrap.wrap(text, width, subsequent_indent=" " * (wide + 2)) if width is not None else [text]
+        lacks = "; ".join(remedy for table, remedy in each.needs.items() if table not in has)
+        groups.setdefault(lacks, []).extend(line.replace(_UNBROKEN, " ") for line in lines)
+    shown = groups.pop("")
+    for remedy, lines in groups.items():
+        shown += ["", f"To ask these, {remedy}:", *lines]
+    return "\n".join(shown)
 
 
-def _given(question: Question, name: str, default: Any) -> str:
-    return f"-p {name} {'VALUE' if default is None else shlex.quote(str(default))}"
+def _given(parameter: Parameter) -> str:
+    missing = "COLUMN" if parameter.column else "VALUE"
+    return f"-p {parameter.name} {missing if parameter.default is None else shlex.quote(str(parameter.default))}"
 
 
-def described(question: Question, given: Mapping[str, Any]) -> str:
+def described(question: Question, given: Mapping[str, Any], store: Store) -> str:
     """A question as SQL to run, under what it asks, tells and takes.
 
     :param given: values of parameters, which are shown in the place of their defaults.
-    :raises QueryError: it has no such parameter.
+    :raises QueryError: it has no such parameter, or the store has no column of that name.
     """
     import textwrap
 
     values = question.values(given)
     lines = [question.asks, *textwrap.wrap(question.tells, 110)]
     for each in question.parameters:
-        value = "no default: give one" if each.name not in values else f"= {values[each.name]}"
-        lines.append(f"${each.name} {value}" + (f": {each.meaning}" if each.meaning else ""))
+        value = "has no default: give one" if each.name not in values else f"= {values[each.name]}"
+        called = f'"${each.name}"' if each.column else f"${each.name}"
+        lines.append(f"{called} {value}" + (f": {each.meaning}" if each.meaning else ""))
     lines += [f"needs {table}: {remedy}" for table, remedy in question.needs.items()]
     comment = "\n".join(f"-- {printable(line)}" for line in lines)
-    return f"{comment}\n{question.sql}"
+    return f"{comment}\n{_sql(question, given, store)}"
+
+
+def _sql(question: Question, given: Mapping[str, Any], store: Store) -> str:
+    """A question's SQL with the columns in it that are given, or that the store has by their default names."""
+    from logitstore.store.sql.tables import clips_table
+
+    columns = clips_table(store).schema.names
+    try:
+        return question.bound(given, lambda: columns)[0]
+    except QueryError:
+        if any(each.column and each.name in given for each in question.parameters):
+            raise
+        return question.sql
 
 
 def document(question: Question, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as JSON values, with the values of its parameters."""
+    """A question as JSON values, with the values of its parameters, but without its SQL."""
     values = question.values(given)
     takes = [
         {"name": each.name, "value": values.get(each.name), "meaning": each.meaning} for each in question.parameters
     ]
     return {
         "name": question.name, "asks": question.asks, "tells": question.tells, "parameters": takes,
-        "needs": dict(question.needs), "sql": question.sql,
+        "needs": dict(question.needs),
     }  # fmt: skip
+
+
+def printed(question: Question, given: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """A question as JSON values, with its SQL."""
+    return document(question, given) | {"sql": _sql(question, given, store)}
 
 
 def named(sql: str) -> Question:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -70,7 +71,7 @@ def export_command(options: _Export) -> None:
         if value is not None and options.format != "hf":
             raise click.UsageError(f"{flag} is for the card of --format hf")
     store = open_store(options.store)
-    with counting("views") as advance:
+    with counting("exporting", "views") as advance:
         if options.format == "parquet":
             summary = export_parquet(store, out, class_indices=options.class_indices, advance=advance)
         elif options.format == "ced":
@@ -89,3 +90,7 @@ def export_command(options: _Export) -> None:
         note(f"a web server needs it beside the store's zarr.json, under the name {LISTING}")
     if options.format == "hf":
         next_steps(upload_line(out))
+    elif options.format == "parquet":
+        next_steps(f"python -c {shlex.quote(f'import duckdb; print(duckdb.read_parquet({out!r}).limit(5))')}")
+    elif options.format == "ced":
+        next_steps(f"logitstore verify {shlex.quote(options.store)}")

@@ -9,7 +9,7 @@ import contextlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import IO, Any, cast
 
@@ -41,6 +41,7 @@ def write(
     spreadsheet: bool = False,
     printed: bool = False,
     transpose: bool = False,
+    metadata: Mapping[bytes, bytes] | None = None,
 ) -> int:
     """Write a result and return its number of rows.
 
@@ -51,10 +52,11 @@ def write(
     :param spreadsheet: mark the cells of CSV that a spreadsheet would run; see :func:`logitstore.texts.csv_line`.
     :param transpose: a ``table`` or ``markdown`` for each row, its columns below each other.
     :param printed: whether the stream is a terminal: CSV shows what does not print escaped, and else holds it.
+    :param metadata: what Parquet is to say of itself.
     :raises UsageError: Parquet cannot hold a column.
     """
     if kind == "parquet":
-        return _write_parquet(reader, file)
+        return _write_parquet(reader, file, metadata)
     rows = _Counted(_rows(reader, "T" if kind in ("json", "ndjson") else " "))
     names = reader.schema.names
     left_out: list[str] = []
@@ -208,7 +210,7 @@ def interval_text(months: int, days: int, nanoseconds: int) -> str:
     return " ".join(parts)
 
 
-def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
+def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes], metadata: Mapping[bytes, bytes] | None) -> int:
     import pyarrow.parquet as pq
 
     as_text = [pa.types.is_interval(field.type) for field in reader.schema]
@@ -226,7 +228,7 @@ def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
             raise UsageError(
                 f"Parquet cannot hold the column {field.name!r} of the type {field.type}; cast it to VARCHAR"
             ) from error
-    schema = pa.schema(fields)
+    schema = pa.schema(fields, metadata)
     count = 0
     try:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -327,9 +329,9 @@ def _fit(widths: list[int], needed: list[int], right: list[bool], width: int) ->
         [name if number else text for name, text, number in zip(names, texts[0], right, strict=True)],
         [name if number else text for name, text, number in zip(names, texts[1], right, strict=True)],
     ):
-        narrow = _narrowed(widths, least, width)
-        if sum(narrow) + 2 * (len(narrow) - 1) <= width:
-            return narrow
+        widths = _narrowed(widths, least, width)
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            return widths
     fitting = len(least)
     while fitting > 1 and sum(least[:fitting]) + 2 * (fitting - 1) + 3 > width:
         fitting -= 1

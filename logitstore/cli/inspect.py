@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
-from logitstore.cli.ask import Manner, ask, described, document, named, read_stdin, typed
+from logitstore.cli.ask import Manner, ask, described, document, list_questions, named, printed, read_stdin, show, typed
 from logitstore.cli.command import answer, command, echo, next_steps, streamed
 from logitstore.errors import UsageError
 from logitstore.files import open_out
@@ -108,9 +108,9 @@ def inspect_command(options: _Inspect) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
     Tables, joined by clip: clips, views, topk, members (where kept), levels (with --audio-root), verdicts (where
-    given), teachers, failures, blocks. DESCRIBE shows the columns of one. The SQL is one SELECT, or EXPLAIN of one;
-    it can change nothing, reads nothing but the store, and ends at its limits. The clips of stores that are read as
-    one are numbered through, STORE's first; stores of the same clips, seed and recipe are one ensemble, by class.
+    given), teachers, recipe, failures, blocks. DESCRIBE shows the columns of one. The SQL is one SELECT, or EXPLAIN of
+    one; it can change nothing, reads nothing but the store, and ends at its limits. The clips of stores that are read
+    as one are numbered through, STORE's first; stores of the same clips, seed and recipe are one ensemble, by class.
 
     \b
     Example:
@@ -153,15 +153,18 @@ def inspect_command(options: _Inspect) -> None:
         _summarise(store, manner.kind, options)
     elif options.print_sql:
         question = named(sql)
-        answer(options, document(question, parameters), described(question, parameters))
+        answer(options, printed(question, parameters, store), described(question, parameters, store))
     elif sql == "@":
         _list(store, options)
     elif options.json and options.out is None:
         _answer_in_json(store, read_stdin() if sql == "-" else sql, options, manner)
     else:
-        rows = ask(store, read_stdin() if sql == "-" else sql, parameters, manner)
+        rows, explanation = ask(store, read_stdin() if sql == "-" else sql, parameters, manner)
         if options.json:
-            answer(options, {"out": options.out, "format": manner.kind, "row_count": rows}, "")
+            took = {} if explanation is None else {"explain": explanation.to_dict()}
+            answer(options, {"out": options.out, "format": manner.kind, "row_count": rows, **took}, "")
+        else:
+            show(explanation)
 
 
 def _check(options: _Inspect, sql: str | None, manner: Manner) -> None:
@@ -194,7 +197,6 @@ def _check(options: _Inspect, sql: str | None, manner: Manner) -> None:
 
 def _list(store: Store, options: _Inspect) -> None:
     """Print the questions that are ready."""
-    from logitstore.cli.ask import document, list_questions
     from logitstore.queries import questions
     from logitstore.store.sql.tables import tables
 
@@ -202,8 +204,6 @@ def _list(store: Store, options: _Inspect) -> None:
     documents = [
         document(each, {}) | {"answerable": all(table in has for table in each.needs)} for each in questions().values()
     ]
-    for each in documents:
-        del each["sql"]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     answer(options, {"questions": documents}, list_questions(store, width))
     place = shlex.quote(options.store)
@@ -230,6 +230,7 @@ def _answer_in_json(store: Store, sql: str, options: _Inspect, manner: Manner) -
 def _summarise(store: Store, kind: str, options: _Inspect) -> None:
     import json
 
+    from logitstore.cli.afterwards import after_store
     from logitstore.store.summary import summarise
 
     found = summarise(store)
@@ -243,3 +244,5 @@ def _summarise(store: Store, kind: str, options: _Inspect) -> None:
         answer(options, found.to_dict(), "")
     else:
         echo(in_json(found.to_dict(), indent=1) if kind == "json" else found.render())
+        if kind == "table":
+            next_steps(*after_store(options.store, found.failed))

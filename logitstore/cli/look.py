@@ -33,8 +33,8 @@ class _Look(JsonOptions):
 def look_command(options: _Look) -> None:
     """Show STORE on one screen: what it holds, its commonest classes, how sure its teachers are, its oddest clips.
 
-    A clip's own answer is the class that most of its views say first; a view keeps it where it says so too. Odd are the
-    clips of the highest entropy, those whose views say something else than their own answer, and, where members were
+    A clip's own answer is the class of the highest mean probability over its views; a view keeps it where it says it
+    first. Odd are the clips of the highest entropy, those whose views say something else, and, where members were
     kept, those that members disagree about. In colour on a terminal; NO_COLOR switches colours off.
 
     \b
@@ -55,9 +55,11 @@ def look_command(options: _Look) -> None:
     else:
         screen.print()
     place = shlex.quote(options.store)
-    odd = (found.torn or found.uncertain)[:1]
-    steps = [f"logitstore show {place} {each.clip}" for each in odd]
-    next_steps(*steps, f"logitstore report {place} -o report.html", f"logitstore inspect {place} @")
+    also = "".join(f" --also {shlex.quote(each)}" for each in options.also)
+    steps = [f"logitstore show {place} {each.clip}{also}" for each in (found.torn or found.uncertain)[:1]]
+    next_steps(
+        *steps, f"logitstore inspect {place}{also} @", *([] if also else [f"logitstore report {place} -o report.html"])
+    )
 
 
 def draw(found: Look, screen: Screen) -> None:
@@ -68,7 +70,7 @@ def draw(found: Look, screen: Screen) -> None:
     summary = found.summary
     state = "finished" if summary.shards_finished == summary.shards else "not finished: run the same build again"
     screen.add((summary.location, HEAD), "  ", (state, SOFT))
-    failed = f"{summary.failed:,} clips failed" if summary.failed else "none failed"
+    failed = f"{summary.failed:,} clip{'s' * (summary.failed > 1)} failed" if summary.failed else "none failed"
     shown = {"clips": "", "views": "", "targets": "", "recipe": "", "teachers": "", "size": ""}
     shown |= {name: text for name, text in summary.lines() if name in shown}
     for name in ("clips", "targets", "recipe", "teachers", "size"):
@@ -96,7 +98,9 @@ def draw(found: Look, screen: Screen) -> None:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"
+    if hours < 1 / 30:
+        return f"{3600 * hours:,.0f} seconds"
+    return f"{60 * hours:,.0f} minutes" if hours < 2 else f"{hours:,.1f} hours"
 
 
 def _draw_classes(found: Look, screen: Screen) -> None:
@@ -147,15 +151,15 @@ def _draw_survival(found: Look, screen: Screen) -> None:
     if found.kept is None:
         screen.add(("survival", HEAD), ("  no clip has several views", SOFT))
         return
-    steps = "  ".join(each.rjust(7) for each in ("nothing", "1/4", "2/4", "3/4", "all"))
-    screen.add((f"survival: {found.kept:.1%} of views keep their clip's own answer", HEAD))
+    steps = "  ".join(each.rjust(6) for each in ("none", "1/4", "2/4", "3/4", "all"))
+    screen.add((f"survival: {100 * found.kept:.1f} % of views keep their clip's own answer", HEAD))
     if found.survival:
         screen.add((f"{'  where an op did':<20}{steps}", SOFT), ("  of at most", SOFT))
     for each in found.survival[:_OPS]:
         shares = ["-" if share is None else f"{share:.2f}" for share in each.kept]
         screen.add(
             f"  {fit(each.op, 18)}",
-            "  ".join(share.rjust(7) for share in shares),
+            "  ".join(share.rjust(6) for share in shares),
             (f"  {each.most:.3g} {each.unit}", SOFT),
         )
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logitstore.cli.ask import Manner, ask, described, list_questions, named, read_stdin, typed
+from logitstore.cli.ask import Manner, ask, described, list_questions, named, read_stdin, show, typed
 from logitstore.cli.command import INTERRUPTED, echo, fault, note, stderr
 from logitstore.cli.prompt_words import COMMANDS, Vocabulary
 from logitstore.errors import LogitstoreError, MissingExtraError, UsageError
@@ -184,7 +184,7 @@ class Shell:
         known = {each.name for each in question.parameters}
         values = {name: value for name, value in self.values.items() if name in known} | typed(tuple(given))
         if printed:
-            echo(described(question, values))
+            echo(described(question, values, self.store))
         else:
             self._ask(name, values)
 
@@ -194,7 +194,8 @@ class Shell:
             out, self.out = self.out, None
             manner = replace(manner, out=out, format=None, transpose=False)
             manner.check(self.places)
-        rows = ask(self.store, sql, values, manner)
+        rows, explanation = ask(self.store, sql, values, manner)
+        show(explanation)
         if manner.out is not None:
             note(f"{rows:,} rows written to {manner.out}")
 
@@ -302,7 +303,7 @@ def _prompt(vocabulary: Callable[[], Vocabulary], given: Any, shown: Any) -> Cal
             raise
         raise MissingExtraError(missing, "shell", "the prompt of inspect --shell") from error
 
-    class Words(Completer):  # type: ignore[misc]
+    class Words(Completer):
         def get_completions(self, document: Any, event: Any) -> Iterator[Completion]:
             """The words of the vocabulary that fit."""
             line = document.current_line_before_cursor.lstrip()

@@ -36,13 +36,17 @@ class Screen:
         self.blocks = _can(self.console.file)
         self.lines: list[Text] = []
 
-    def add(self, *parts: tuple[str, str] | str) -> None:
-        """A line of texts, each as it is or with its style; what is too long for the screen is cut at its end."""
+    def add(self, *parts: tuple[str, str] | str, whole: bool = False) -> None:
+        """A line of texts, each as it is or with its style; what is too long for the screen is cut at its end.
+
+        :param whole: leave it as long as it is.
+        """
         line = Text()
         for part in parts:
             text, style = (part, "") if isinstance(part, str) else part
             line.append(one_line(text), style)
-        line.truncate(self.width, overflow="ellipsis" if self.blocks else "crop")
+        if not whole:
+            line.truncate(self.width, overflow="ellipsis" if self.blocks else "crop")
         line.rstrip()
         self.lines.append(line)
 

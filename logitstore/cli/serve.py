@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -52,10 +53,11 @@ def serve_command(options: _Serve) -> None:
     finally:
         shown.stop()
     note("the server has ended")
-    sandbox = sys.modules.get("logitstore.sql.sandbox")
     sys.stdout.flush()
-    if sandbox is not None and sandbox.abandoned():
-        os._exit(0)
+    if any(
+        each.is_alive() and not each.daemon for each in threading.enumerate() if each is not threading.main_thread()
+    ):
+        os._exit(0)  # a query that does not end: Python would wait for it
 
 
 def say(serving: Serving) -> None:

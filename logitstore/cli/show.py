@@ -119,7 +119,7 @@ def draw(
     """
     from logitstore.cli.screen import HEAD, ODD, SOFT
 
-    screen.add((f"clip {clip.number}", HEAD), "  ", (clip.path, HEAD))
+    screen.add((f"clip {clip.number}", HEAD), "  ", (clip.path, HEAD), whole=True)
     place = f"{clip.start_s:g} to {clip.start_s + clip.length_s:.4g} s of the file" if clip.rate else "not read"
     screen.add(
         ("in file".ljust(11), SOFT),
@@ -128,7 +128,7 @@ def draw(
     for name, value in clip.columns.items():
         screen.add((name[:10].ljust(11), SOFT), str(value))
     if clip.failed:
-        screen.add(("failed".ljust(11), SOFT), (clip.failed, ODD))
+        screen.add(("failed".ljust(11), SOFT), (clip.failed, ODD), whole=True)
     if not clip.views:
         if not clip.failed:
             screen.add(("views".ljust(11), SOFT), "none yet: its block is not finished")
@@ -189,12 +189,11 @@ def _draw_picture(clip: StoredClip, view: StoredView | None, loudest: float, scr
     import numpy as np
     from rich.text import Text
 
-    from logitstore.jobs.show import cells_of
-    from logitstore.views.picture import palette
+    from logitstore.views.picture import log_mel, palette, shades
 
     width, bands = screen.width - 8, 2 * _PICTURE
     waveform = clip.waveform if view is None else view.waveform
-    cells = _shrunk(cells_of(waveform, clip.sample_rate, loudest), bands, width)
+    cells = _shrunk(shades(log_mel(waveform, clip.sample_rate), loudest), bands, width)
     colours = palette()[(cells * 255).astype(np.uint8)].astype(np.int64)  # (bands, width, 3)
     for box in [] if view is None else view.boxes:
         across = slice(round(box.left * width), max(round((box.left + box.width) * width), round(box.left * width) + 1))

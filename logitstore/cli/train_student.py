@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
-from logitstore.cli.command import GOES_ON, answer, command, run
+from logitstore.cli.command import GOES_ON, answer, command, next_steps, run
 from logitstore.options import JsonOptions, only
 from students.options import StudentOptions
 
@@ -29,6 +29,7 @@ def train_student_command(options: _TrainStudent) -> None:
 
     A run that was interrupted goes on from its last checkpoint when the same command is given again.
     """
+    from logitstore.cli.afterwards import after_student
     from logitstore.cli.progress import TrainingProgress, render_training, training_document
     from students.train import train_student
 
@@ -36,6 +37,7 @@ def train_student_command(options: _TrainStudent) -> None:
         trained = train_student(only(options, StudentOptions), progress.callbacks())
     if progress.first:
         answer(options, training_document(trained), render_training(trained))
+        next_steps(*after_student(options.out, options.stores, options.audio_roots))
 
 
 def main() -> NoReturn:

@@ -370,13 +370,45 @@ class CompareOptions(DeviceOptions, WorkerOptions, ColumnOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions(DeviceOptions, WorkerOptions):
+    """What ``logitstore report`` is asked."""
+
+    store: Store
+    runs: Annotated[
+        Sequence[str],
+        Option("Run folders of students or teachers, to show how they learnt and what they cost.", argument=True,
+               metavar="RUN...", names="run", many=True),
+    ] = ()  # fmt: skip
+    out: Annotated[
+        str, Option("The page to write: one file, that loads nothing from anywhere.", group="Output", short="o",
+                    metavar="FILE.html")
+    ] = "report.html"  # fmt: skip
+    also: Annotated[
+        Sequence[str],
+        Option("Another store, to be read with the first as one. Repeatable.", group="Audio", metavar="STORE",
+               names="store"),
+    ] = ()  # fmt: skip
+    audio_root: Annotated[
+        str | None,
+        Option("The audio that the store was built from: the oddest clips are then shown as spectrograms.",
+               group="Audio", metavar="DIR", names="audio"),
+    ] = None  # fmt: skip
+    teachers: Annotated[
+        Teachers,
+        TEACHER.but(help="Ask this teacher of the store again, to measure what of its answers each op destroys. "
+                         "Repeatable; needs --audio-root."),
+    ] = ()  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagOptions(EnsembleOptions):
     """What ``logitstore tag`` is asked; None means the default that the teachers suggest."""
 
     files: Annotated[
         Sequence[str],
-        Option("Audio files of any length, sample rate and number of channels.", argument=True, metavar="AUDIO..."),
-    ]
+        Option("Audio files of any length, sample rate and number of channels, folders of them, or patterns.",
+               argument=True, metavar="AUDIO..."),
+    ]  # fmt: skip
     teachers: Teachers
     classes: Annotated[
         str | None, CLASSES.but(help="Name only the classes that are named in this file, one a line.")
@@ -391,10 +423,17 @@ class TagOptions(EnsembleOptions):
         Option("Seconds from one window's start to the next.", group="Windows", metavar="S", least=0.1, most=3600,
                default="--seconds"),
     ] = None  # fmt: skip
+    frames: Annotated[
+        bool,
+        Option("Windows as a teacher itself cuts them, where it does: YAMNet's are of 0.975 s, every 0.48 s.",
+               group="Windows"),
+    ] = False  # fmt: skip
     top: Annotated[int, Option("How many classes to name for a window.", group="Windows", least=1)] = 5
     threshold: Annotated[
-        float, Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1)
-    ] = 0.0
+        float | None,
+        Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1,
+               default="0, and 0.5 for labels, which have to begin and end"),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 8
 
 

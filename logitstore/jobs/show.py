@@ -15,7 +15,7 @@ from logitstore.errors import MissingExtraError, UsageError
 from logitstore.files import check_out, open_out
 from logitstore.store.clip import StoredClip, StoredView
 from logitstore.store.reader import Store
-from logitstore.views.picture import RANGE_DB, height, log_mel, palette, wav
+from logitstore.views.picture import height, log_mel, palette, shades, wav
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -223,12 +223,13 @@ def _facts(clip: StoredClip) -> str:
 def _draw_waveform(axes: Axes, waveform: F32, seconds: float, view: StoredView | None) -> None:
     parts = np.array_split(waveform, min(_ENVELOPE, len(waveform)))
     low, high = np.array([(part.min(), part.max()) for part in parts]).T
-    least = 0.004 * max(1e-4, float(np.abs(waveform).max()))
+    least = 0.004 * max(0.02, float(np.abs(waveform).max()))
     time = (np.arange(len(parts)) + 0.5) * seconds / len(parts)
     axes.fill_between(time, low - least, high + least, color=_INK, linewidth=0)
-    most = max(0.02, float(np.abs(waveform).max()))
+    peak = float(np.abs(waveform).max())
+    most = max(0.02, peak)
     axes.set(xlim=(0, seconds), ylim=(-most, most), xticks=[], yticks=[])
-    axes.text(1.0, 1.06, f"peak {most:.2f}", transform=axes.transAxes, fontsize=7, color=_SOFT, ha="right", va="bottom")
+    axes.text(1.0, 1.06, f"peak {peak:.2f}", transform=axes.transAxes, fontsize=7, color=_SOFT, ha="right", va="bottom")
     for side in axes.spines.values():
         side.set_visible(False)
     heading = ORIGINAL if view is None else f"view {view.number}"
@@ -249,12 +250,12 @@ def _draw_cells(
 
     cells = log_mel(waveform, rate)
     axes.imshow(
-        cells,
+        shades(cells, loudest),
         origin="lower",
         aspect="auto",
         cmap=ListedColormap(palette() / 255.0),
-        vmin=loudest - RANGE_DB,
-        vmax=loudest,
+        vmin=0,
+        vmax=1,
         extent=(0, seconds, 0, 1),
         interpolation="nearest",
     )
@@ -342,9 +343,3 @@ def _draw_legend(made: Figure, members: Sequence[str], tall: float) -> None:
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=_plain(name, 30)))
     made.legend(handles=handles, loc="lower right", bbox_to_anchor=(0.965, 0.04 / tall), ncols=min(len(handles), 6),
                 fontsize=8, frameon=False, handletextpad=0.5, columnspacing=1.4, labelcolor=_SOFT)  # fmt: skip
-
-
-def cells_of(waveform: F32, sample_rate: int, loudest: float) -> F32:
-    """The cells of a picture as shares of its range of loudness, float32 (96, T) in [0, 1], low bands first."""
-    shares = np.clip((log_mel(waveform, sample_rate) - loudest + RANGE_DB) / RANGE_DB, 0, 1)
-    return np.asarray(shares, np.float32)

@@ -1,7 +1,7 @@
 """What a store says at a glance, counted in one pass over its blocks: ``logitstore look`` and notebooks show it.
 
-A clip's **own answer** is the class that most of its views say first; of several, the one that they are surer of. A
-view **keeps** it where it says it first: the share that does not is what augmentation destroys.
+A clip's **own answer** is the class of the highest mean probability over its views, as the question ``@survival`` has
+it. A view **keeps** it where it says it first: the share that does not is what augmentation destroys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from logitstore import notebook
-from logitstore.arrays import F32, F64, I64, Bool
+from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.store.format.commits import Commit
 from logitstore.store.pieces import Pieces
 from logitstore.store.summary import Summary, summarise
@@ -28,6 +28,7 @@ BINS = 20
 _FINE = 1000  # bins that a histogram is counted in
 _STEPS = 4  # of how much an op does, beside nothing
 _THREADS = 4
+_CELLS = 1 << 22  # of clips by classes that are added up at a time
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Look:
                 )
             )
         if self.kept is not None:
-            parts.append(notebook.note(f"{self.kept:.1%} of views keep their clip's own answer"))
+            parts.append(notebook.note(f"{100 * self.kept:.1f} % of views keep their clip's own answer"))
         odd = [("uncertain", each) for each in self.uncertain] + [("views disagree", each) for each in self.torn]
         odd += [("members differ", each) for each in self.disputed or ()]
         if odd:
@@ -217,10 +218,11 @@ def _most_entropy(store: Pieces) -> float:
 def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[Op, float, str]]) -> _Shard:
     """Count one shard, whose blocks are given."""
     sigmoid, classes = store.manifest.scores == "sigmoid", len(store.manifest.classes)
-    clip, first, sure, nats, apart, did = [], [], [], [], [], []
+    clip, first, sure, nats, apart, did, said_all = [], [], [], [], [], [], []
     for commit in commits:
         kept = commit.readable
         labels, probabilities = store.block_targets(commit)
+        said_all.append((kept, labels[kept], probabilities[kept]))
         clip.append(np.repeat(kept, commit.views))
         first.append(labels[kept, :, 0].reshape(-1))
         sure.append(probabilities[kept, :, 0].reshape(-1))
@@ -237,16 +239,15 @@ def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[
     top1, entropy = np.concatenate(sure).astype(np.float64), np.concatenate(nats)
     if not len(rows):
         return _nothing(classes, len(amounts))
-    # the first answers of every clip: how many of its views say each, and how surely
+    own_of = _own(said_all, commits[0].clips, classes)
+    keeps = answers == own_of[rows]
+    # the first answers of every clip, by how many of its views say each, and how surely
     keys, where = np.unique(rows * classes + answers, return_inverse=True)
-    votes, surely = np.bincount(where), np.bincount(where, top1)
     voters, voted = keys // classes, keys % classes
-    order = np.lexsort((voted, -surely, -votes, voters))  # of a clip, its own answer first
+    order = np.lexsort((voted, -np.bincount(where, top1), -np.bincount(where), voters))
     heads = np.flatnonzero(np.diff(voters[order], prepend=-1))
-    chosen = order[heads]
-    clips, own, most = voters[chosen], voted[chosen], votes[chosen]
-    views = np.bincount(rows)[clips]
-
+    clips = voters[order[heads]]
+    own, most, views = own_of[clips], np.bincount(rows, keeps)[clips], np.bincount(rows)[clips]
     ends = np.append(heads[1:], len(order))
 
     def oddest(values: F64, rank: F64, second: F64) -> list[tuple[float, float, int, float, tuple[int, ...]]]:
@@ -257,7 +258,7 @@ def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[
                 float(second[at]),
                 commits[0].first_clip + int(clips[at]),
                 float(values[at]),
-                tuple(voted[order[heads[at] : ends[at]]].tolist()),
+                tuple(dict.fromkeys([int(own[at]), *voted[order[heads[at] : ends[at]]].tolist()])),
             )
             for at in np.lexsort((clips, second, rank))[:_ODD].tolist()
         ]
@@ -268,15 +269,13 @@ def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[
     several, unsure, kept_share = views > 1, mean(entropy), most / views
     torn = oddest(kept_share, kept_share, -mean(top1))  # the surer its views are, the odder it is that they differ
     odd: _Oddest = {"uncertain": oddest(unsure, -unsure, kept_share), "torn": [], "disputed": []}
-    odd["torn"] = [each for each in torn if len(each[-1]) > 1]
+    odd["torn"] = [each for each in torn if each[3] < 1]
     if apart:
         disputed = mean(np.concatenate(apart))
         odd["disputed"] = oddest(disputed, -disputed, kept_share)
     steps = np.zeros((len(amounts), 2, _STEPS + 1), np.int64)
     if amounts:
-        said_own = np.zeros(int(clips[-1]) + 1, np.int64)
-        said_own[clips] = own
-        keeps, of_several = answers == said_own[rows], np.isin(rows, clips[several])
+        of_several = np.isin(rows, clips[several])
         for op, step in enumerate(np.concatenate(did, axis=1)):
             for row, where in enumerate((of_several, of_several & keeps)):
                 steps[op, row] = np.bincount(step[where], minlength=_STEPS + 1)
@@ -291,6 +290,23 @@ def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[
         steps=steps,
         odd=odd,
     )
+
+
+def _own(said: Sequence[tuple[I64, U16, F32]], clips: int, classes: int) -> I64:
+    """The own answers of the clips of a shard, int64 (clips,); of those without views they mean nothing.
+
+    :param said: of each block its readable rows (n,), their classes (n, V, k) and probabilities.
+    """
+    found, step = np.zeros(clips, np.int64), max(1, _CELLS // classes)
+    for start in range(0, clips, step):
+        total = np.zeros(step * classes)
+        for rows, labels, probabilities in said:
+            here = slice(*np.searchsorted(rows, [start, start + step]))
+            keys = (rows[here, None, None] - start) * classes + labels[here]
+            total += np.bincount(keys.reshape(-1), probabilities[here].reshape(-1), minlength=len(total))
+        best = total.reshape(step, classes).argmax(axis=1)
+        found[start : start + step] = best[: clips - start]
+    return found
 
 
 def _amounts(store: Pieces) -> list[tuple[Op, float, str]]:

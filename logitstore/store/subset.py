@@ -2,7 +2,8 @@
 
 The table is Parquet or CSV. Its rows name clips by their number, in the column ``clip``, or by where they lie, in
 ``path``, ``start`` and ``length`` (frames, as in the table ``clips``); ``path`` alone does where a file is one clip.
-Where it has both, both must be of the same clip: numbers of another store are found out so.
+Where it has both, both must be of the same clip: numbers of another store are found out so. Parquet that ``inspect``
+wrote says in its metadata which clips its numbers count (:func:`numbering`), so that numbers alone are found out too.
 
 A file of verdicts, as the listening page writes it, names all clips of the store but those that are judged wrong.
 """
@@ -21,7 +22,7 @@ from logitstore.arrays import I64
 from logitstore.audio.delimited import read_rows, typed
 from logitstore.audio.parquet import whole_table
 from logitstore.audio.source import first_line
-from logitstore.digests import digest
+from logitstore.digests import digest, hasher
 from logitstore.errors import MismatchError, SourceError
 from logitstore.notes import note
 from logitstore.store.verdicts import agreed, disputed, is_verdicts, judged_some
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from logitstore.store.pieces import Pieces
 
+_NUMBERING = b"logitstore.clips"
 _FRAMES = ("start", "length")
 _MOST_NAMED = 3
 
@@ -48,6 +50,21 @@ class Subset:
         return digest(self.clips.astype("<i8").tobytes())
 
 
+def numbering(store: Pieces) -> dict[bytes, bytes]:
+    """What the metadata of a Parquet file says of its column ``clip``: how many clips are counted, and their digest."""
+    return {_NUMBERING: f"{store.clips.num_rows} {_digest_of_first(store, store.clips.num_rows)}".encode()}
+
+
+def _digest_of_first(store: Pieces, count: int) -> str:
+    """BLAKE2b-128, hex, of the places of the first clips."""
+    content = hasher()
+    for name in ("path", *_FRAMES):
+        column = store.clips[name].slice(0, count)
+        values = "\0".join(column.to_pylist()) if name == "path" else column.to_numpy().astype("<i8").tobytes()
+        content.update(values.encode("utf-8", "surrogateescape") if isinstance(values, str) else values)
+    return content.hexdigest()
+
+
 def read_subset(store: Pieces, file: str, option: str = "--clips") -> Subset:
     """The clips of a store that a table names; a clip that comes again is said.
 
@@ -58,6 +75,7 @@ def read_subset(store: Pieces, file: str, option: str = "--clips") -> Subset:
     if is_verdicts(file):
         return Subset(file, _not_wrong(store, file, option))
     table, place = _read(file, option)
+    _require_numbering(store, table, file, option)
     if not table.num_rows:
         raise SourceError(f"{option} {file!r} has no rows, so no clip; give a table of at least one")
     clips = _numbered(store, table, place, option) if "clip" in table.column_names else _found(store, table, option)
@@ -129,6 +147,19 @@ def _numbered(store: Pieces, table: pa.Table, place: Callable[[int], str], optio
                     f"{store.location} it is {own!r}: the table is of another store; ask this one anew"
                 )
     return clips
+
+
+def _require_numbering(store: Pieces, table: pa.Table, file: str, option: str) -> None:
+    """Refuse numbers that count the clips of another store, where the file says what they count."""
+    said = (table.schema.metadata or {}).get(_NUMBERING, b"").decode("ascii", "replace").split()
+    if "clip" not in table.column_names or len(said) != 2 or not said[0].isdecimal():
+        return
+    count = int(said[0][:18])
+    if count > store.clips.num_rows or _digest_of_first(store, count) != said[1]:
+        raise MismatchError(
+            f"{option} {file!r} numbers the {count:,} clips of a store, and they are not the first of the "
+            f"{store.clips.num_rows:,} clips of {store.location}: the table is of another store; ask this one anew"
+        )
 
 
 def _whole(column: Any, place: Callable[[int], str], option: str) -> I64:

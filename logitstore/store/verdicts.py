@@ -170,6 +170,8 @@ class Verdicts:
         person = person_name(person)
         label = None if verdict is None else _text("label", label or "") or None
         note = "" if verdict is None else _text("note", note)
+        if verdict is None and not self.file.exists():
+            return None
         with self._open() as handle:
             at = self._now(person)
             said = None if verdict is None else Verdict(verdict, label, note, person, at)
@@ -183,10 +185,13 @@ class Verdicts:
 
         :raises UsageError: there is nothing to undo. :raises OutputError: as :meth:`give`.
         """
+        nothing = UsageError(f"there is no verdict of {person} to undo")
+        if not self.file.exists():
+            raise nothing
         with self._open() as handle:
             steps = self._state.steps.get(person)
             if not steps:
-                raise UsageError(f"there is no verdict of {person} to undo")
+                raise nothing
             step = steps[-1]
             at = step.at if step.before is None else step.before.at
             self._write(handle, step.key, step.rate, person, step.before, at)

@@ -25,6 +25,7 @@ from logitstore.files import clear_partials, is_partial, write_whole
 from logitstore.models.machine import keep_freed_memory, pick_device, versions
 from logitstore.models.registry import default_lr
 from logitstore.models.tagger import Tagger
+from logitstore.notes import doing
 from logitstore.options import dump
 from logitstore.training import board
 from logitstore.training.checkpoints import FOLDER, Checkpoints
@@ -223,6 +224,7 @@ def _begin(training: Training) -> dict[str, Any] | None:
 def _finish(training: Training, result: FitResult) -> dict[str, Any] | None:
     """Write the weights and ``run.json``, with what was asked and what came of it; checkpoints go."""
     model = training.model
+    doing("measuring what was trained")
     agreement = None if training.final is None else training.final(model)
     extra = {"training": training.about, "result": asdict(result), **training.more}
     extra |= {} if agreement is None else {"agreement": agreement}

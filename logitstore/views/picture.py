@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BANDS, FRAMES = 96, 500
 #: Decibels from the loudest cell down to what is drawn as silence.
 RANGE_DB = 80.0
+#: No picture's brightest colour stands for less, so that silence looks dark: noise of the last bit of 16 is at -50.
+QUIETEST_DB = -40.0
 #: Colours from silence to the loudest, evenly spaced: dark blue, violet, red, orange, pale yellow.
 _COLOURS = (
     (6, 6, 26), (43, 15, 92), (98, 25, 122), (157, 42, 116), (212, 70, 87), (245, 122, 53), (250, 186, 74),
@@ -85,14 +87,19 @@ def png(cells: F32, loudest: float | None = None) -> bytes:
         from PIL import Image
     except ImportError:
         raise MissingExtraError("pillow", "report", "a picture of a view") from None
-    top = float(cells.max()) if loudest is None else loudest
-    shade = np.clip((cells - top + RANGE_DB) / RANGE_DB, 0, 1) * 255
+    shade = shades(cells, float(cells.max()) if loudest is None else loudest) * 255
     image = Image.fromarray(np.ascontiguousarray(shade[::-1].astype(np.uint8)), "L")
     image = image.convert("P")  # an index into 256 colours
     image.putpalette(palette().tobytes())
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
+
+
+def shades(cells: F32, loudest: float) -> F32:
+    """Decibels as shares of a picture's range of loudness, float32 in [0, 1], 1 for what is as loud as ``loudest``."""
+    top = max(loudest, QUIETEST_DB)
+    return np.asarray(np.clip((cells - top + RANGE_DB) / RANGE_DB, 0, 1), np.float32)
 
 
 def boxes(masks: Masks | None, seconds: float, sample_rate: int) -> list[Box]:

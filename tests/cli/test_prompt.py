@@ -185,7 +185,7 @@ def test_ctrl_c_gives_up_a_line_and_ends_a_query_but_not_the_shell(
 ) -> None:
     asked = prompt.ask
 
-    def ask(store: object, sql: str, *rest: object) -> int:
+    def ask(store: object, sql: str, *rest: object) -> object:
         if "slow" in sql:
             raise KeyboardInterrupt
         return asked(store, sql, *rest)  # type: ignore[arg-type]

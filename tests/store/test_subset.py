@@ -9,8 +9,8 @@ import pytest
 
 from logitstore import open_store
 from logitstore.errors import MismatchError, SourceError
-from logitstore.store.subset import read_subset
-from tests.small_store import make_store
+from logitstore.store.subset import numbering, read_subset
+from tests.small_store import Spec, make_store
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,21 @@ def test_numbers_of_another_store_are_found_out_by_their_paths(store, tmp_path):
         MismatchError, match=r"row 2: --clips says that the path of clip 4 is 'x\.wav'.*of another store"
     ):
         read_subset(store, written(tmp_path, clip=[3, 4], path=[store.clips["path"][3].as_py(), "x.wav"]))
+
+
+def test_numbers_that_inspect_wrote_are_of_their_store_alone(store, tmp_path):
+    file = tmp_path / "asked.parquet"
+    table = pa.table({"clip": [5, 6]}).replace_schema_metadata(numbering(store))
+    pq.write_table(table, file)
+    assert read_subset(store, str(file)).clips.tolist() == [5, 6]
+    longer = make_store(tmp_path / "longer", Spec(clips=45))
+    assert read_subset(open_store(longer.path), str(file)).clips.tolist() == [5, 6]
+    shorter = make_store(tmp_path / "shorter", Spec(clips=30))
+    with pytest.raises(MismatchError, match=r"the 37 clips of a store, and they are not the first of the 30 clips of"):
+        read_subset(open_store(shorter.path), str(file))
+    other = make_store(tmp_path / "other", Spec(failed=(3,)))
+    with pytest.raises(MismatchError, match=r"the table is of another store; ask this one anew"):
+        read_subset(open_store(other.path), str(file))
 
 
 @pytest.mark.parametrize(

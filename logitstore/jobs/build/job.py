@@ -29,6 +29,7 @@ from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.models.machine import versions
+from logitstore.notes import doing
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
@@ -323,6 +324,7 @@ def _survival(job: Job, made: int, progress: Progress) -> Survival | None:
     As many are asked about as are a batch, or ``_SURVIVAL_SHARE`` of those made where that is more. Op by op where that
     is enough for it, and in any case where a teacher keeps too little: that is when one wants to know.
     """
+    doing("asking what of the answers survives the recipe")
     ops = len(job.manifest.recipe.ops)
     room = max(job.manifest.batch_size, int(made * _SURVIVAL_SHARE))
     by_op = room // (2 + ops) >= _LEAST_CLIPS

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import re
 import secrets
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -116,7 +117,7 @@ def make_app(listening: Listening, door: Door) -> Starlette:
         UsageError: lambda _, error: _wrong(error, 400),
         AudioError: lambda _, error: _wrong(error, 404),
         LogitstoreError: lambda _, error: _wrong(error, 500),
-        Exception: lambda _, error: _wrong("the server failed; see its terminal", 500),
+        Exception: _failed,
     }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.add_middleware(_Guard, door=door)
@@ -328,6 +329,12 @@ def _whole(name: str, text: str, least: int, most: int) -> int:
     if not re.fullmatch(r"\d{1,12}", text, re.ASCII) or not least <= int(text) <= most:
         raise UsageError(f"{name} is {text[:20]!r}; allowed are {least:,} to {most:,}")
     return int(text)
+
+
+def _failed(_: Request, error: Exception) -> Response:
+    """The answer where the program itself is wrong: the terminal has the rest."""
+    traceback.print_exception(error)
+    return _wrong("the server failed; its terminal says where", 500)
 
 
 def _json(document: Mapping[str, Any], status: int = 200) -> Response:

@@ -6,21 +6,23 @@ matter of NumPy and Arrow in memory, whatever the number of views.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from logitstore.arrays import F32, F64, I64
+from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.errors import UsageError
 from logitstore.options import nearest
-from logitstore.store.sql.tables import entropy
+from logitstore.store.sql.tables import disagreement, surprise
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from logitstore.store.format.commits import Commit
     from logitstore.store.reader import Store
 
 #: Told how many blocks of how many are done.
@@ -32,6 +34,16 @@ _LABELS = (
     "label", "labels", "category", "categories", "class", "classes", "class_name", "tag", "tags", "event_label",
     "event_labels", "target", "mid", "mids", "positive_labels",
 )  # fmt: skip
+#: Measures by their names in the question ``measures``: their titles, and whether the highest is looked for first.
+_MEASURES = {
+    "entropy": ("Uncertainty of the teachers: mean entropy of the views (nats)", True),
+    "spread": ("Highest less lowest entropy of the views (nats)", True),
+    "confidence": ("Probability of the answer, the likeliest class: the mean over the views", False),
+    "kept": ("Share of views where the answer comes first", False),
+    "answers": ("How many classes come first in some view", True),
+    "view_disagreement": ("How far the views are apart: Jensen-Shannon divergence (nats)", True),
+    "member_disagreement": ("How far the members are apart: Jensen-Shannon divergence (nats)", True),
+}
 _CELLS = 1 << 22  # of a dense array of clips by classes that is made at a time
 
 
@@ -108,62 +120,97 @@ def _label_column(store: Store, columns: Sequence[str], asked: str | None) -> st
 
 def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F32, list[Measure]]:
     """Mean classes and probabilities of every clip, (N, k) each, and the measures."""
-    manifest = store.manifest
-    count, k, class_count = store.clips.num_rows, manifest.topk, len(manifest.classes)
+    manifest, count = store.manifest, store.clips.num_rows
+    k, class_count = manifest.topk, len(manifest.classes)
     classes = np.full((count, k), NOTHING, np.int32)
     probabilities = np.zeros((count, k), np.float32)
-    entropies, first, steady = (np.full(count, np.nan) for _ in range(3))
-    groups: dict[int, list[Any]] = {}
-    for commit in store.commits:
-        groups.setdefault(commit.first_clip, []).append(commit)
+    names = [name for name in _MEASURES if name != "member_disagreement" or manifest.keep_members]
+    measured = {name: np.full(count, np.nan) for name in names}
     done = 0
-    for start, commits in groups.items():
+    for commits in _by_shard(store):
         blocks = [store.block_targets(commit) for commit in commits]
-        said = np.concatenate([block[0] for block in blocks], axis=1)
-        values = np.concatenate([block[1] for block in blocks], axis=1)
-        there = np.zeros(values.shape[:2], np.bool_)
-        begin = 0
-        for commit in commits:
-            there[commit.readable, begin : begin + commit.views] = True
-            begin += commit.views
+        said, values = (np.concatenate([block[part] for block in blocks], axis=1) for part in (0, 1))
+        there = np.concatenate([_readable(commit) for commit in commits], axis=1)
+        values = np.where(there[:, :, None], values, 0.5).astype(np.float32)
         step = max(1, _CELLS // class_count)
         for low in range(0, len(said), step):
             some = slice(low, low + step)
-            here = slice(start + low, start + low + len(said[some]))
-            views = there[some].sum(axis=1)
-            heard = views > 0
-            divisor = np.maximum(views, 1)
-            mean = _dense_mean(said[some], values[some] * there[some, :, None], class_count) / divisor[:, None]
-            best = _largest(mean, k)
-            chosen = np.take_along_axis(mean, best, axis=1)
-            held = (chosen > 0) & heard[:, None]
-            classes[here] = np.where(held, best, NOTHING)
-            probabilities[here] = np.where(held, chosen, 0)
-            each = np.where(there[some], entropy(np.clip(values[some], 1e-9, 1 - 1e-9), manifest.scores), 0)
-            top = said[some, :, 0] == best[:, None, 0]
-            for target, amount in (
-                (entropies, each.sum(axis=1)),
-                (first, (values[some, :, 0] * there[some]).sum(axis=1)),
-                (steady, (top & there[some]).sum(axis=1)),
-            ):
-                target[here] = np.where(heard, amount / divisor, np.nan)
+            here = slice(commits[0].first_clip + low, commits[0].first_clip + low + len(said[some]))
+            best, chosen, found = _of_clips(said[some], values[some], there[some], class_count, manifest.scores)
+            classes[here], probabilities[here] = best, chosen
+            for name, each in found.items():
+                measured[name][here] = np.where(there[some].any(axis=1), each, np.nan)
+        if "member_disagreement" in measured:
+            first = commits[0].first_clip
+            measured["member_disagreement"][first : first + len(said)] = _apart(store, commits, blocks, there)
         done += len(commits)
         if told is not None:
             told(done, len(store.commits))
-    measures = [
-        Measure("uncertainty", "How uncertain the teachers are (mean entropy, nats)", True, entropies),
-        Measure("confidence", "Mean probability of the first class", False, first),
-        Measure("steadiness", "Share of views whose first class is the clip's", False, steady),
-    ]
-    return classes, probabilities, measures
+    return classes, probabilities, [Measure(name, *_MEASURES[name], measured[name]) for name in names]
 
 
-def _dense_mean(classes: npt.NDArray[np.uint16], values: F32, class_count: int) -> F64:
+def _by_shard(store: Store) -> list[list[Commit]]:
+    """The blocks of the same clips, by their first clip and then by view."""
+    found: dict[int, list[Commit]] = {}
+    for commit in store.commits:
+        found.setdefault(commit.first_clip, []).append(commit)
+    return list(found.values())
+
+
+def _readable(commit: Commit) -> Bool:
+    """Which clips and views of a block have targets, bool (R, V)."""
+    there = np.zeros((commit.clips, commit.views), np.bool_)
+    there[commit.readable] = True
+    return there
+
+
+def _of_clips(
+    said: U16, values: F32, there: Bool, class_count: int, scores: str
+) -> tuple[npt.NDArray[np.int32], F64, dict[str, F64]]:
+    """Of n clips, the likeliest classes of the mean over their views and what these have there, (n, k) each; measures.
+
+    :param said: classes (n, V, k). :param values: their probabilities. :param there: which views there are, (n, V).
+    """
+    k, views = said.shape[2], np.maximum(there.sum(axis=1), 1)
+    weight = there[:, :, None].astype(np.float64)
+    mean = _dense_sums(said, values * weight, class_count) / views[:, None]
+    best = _largest(mean, k)
+    chosen = np.take_along_axis(mean, best, axis=1)
+    each = surprise(values.astype(np.float64), scores)  # (n, V, k)
+    entropies = np.where(there, each.sum(axis=2), np.nan)
+    within = (each * weight).sum(axis=(1, 2)) / views
+    spread_over = np.where(mean > 0, surprise(np.maximum(mean, np.finfo(np.float32).tiny), scores), 0).sum(axis=1)
+    first = np.where(there, said[:, :, 0].astype(np.int64), NOTHING)
+    ordered = np.sort(first, axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of clips without views
+        measures = {
+            "entropy": np.nanmean(entropies, axis=1),
+            "spread": np.nanmax(entropies, axis=1) - np.nanmin(entropies, axis=1),
+            "confidence": chosen[:, 0],
+            "kept": ((first == best[:, :1]) & there).sum(axis=1) / views,
+            "answers": ((np.diff(ordered, axis=1, prepend=-2) != 0) & (ordered >= 0)).sum(axis=1).astype(np.float64),
+            "view_disagreement": np.maximum(0, spread_over - within),
+        }
+    return np.where(chosen > 0, best, NOTHING).astype(np.int32), chosen, measures
+
+
+def _apart(store: Store, commits: Sequence[Commit], blocks: Sequence[tuple[U16, F32]], there: Bool) -> F64:
+    """How far the members are apart about each clip, the mean over its views: float64 (R,), NaN where it has none."""
+    total = np.zeros(len(there))
+    for commit, (said, _) in zip(commits, blocks, strict=True):
+        kept = said[commit.readable]
+        total[commit.readable] += disagreement(store, commit, kept).reshape(kept.shape).sum(axis=(1, 2))
+    views = there.sum(axis=1)
+    return np.where(views > 0, total / np.maximum(views, 1), np.nan)
+
+
+def _dense_sums(classes: U16, values: F64, class_count: int) -> F64:
     """Sums over views (n, V, k) by class, float64 (n, class_count)."""
     rows = np.arange(len(classes), dtype=np.int64)[:, None, None] * class_count
     flat = (rows + classes).reshape(-1)
-    sums: F64 = np.bincount(flat, values.reshape(-1).astype(np.float64), len(classes) * class_count)
-    return sums.reshape(len(classes), class_count)
+    sums = np.bincount(flat, values.reshape(-1), len(classes) * class_count)
+    return np.asarray(sums.reshape(len(classes), class_count), np.float64)
 
 
 def _largest(values: F64, k: int) -> I64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import secrets
 import socket
@@ -101,14 +102,20 @@ def serve(options: ServeOptions, ready: Callable[[Serving], None], told: Told | 
         token = secrets.token_urlsafe(32)
         door = Door(token, port, *_names(options.host))
         config = uvicorn.Config(
-            make_app(listening, door), log_level="error", access_log=False, server_header=False, proxy_headers=False,
+            make_app(listening, door), log_level="critical", access_log=False, server_header=False, proxy_headers=False,
             ws="none", lifespan="off", http="h11", h11_max_incomplete_event_size=1 << 15, limit_concurrency=200,
             timeout_keep_alive=30, timeout_graceful_shutdown=_GRACE,
         )  # fmt: skip
         shown = f"[{options.host}]" if ":" in options.host else options.host
         ready(Serving(f"http://{shown}:{port}/?token={token}", listening, options.host not in _LOOPBACK))
         threading.Thread(target=listening.warm, name="warm", daemon=True).start()
-        uvicorn.Server(config).run(sockets=[listener])
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                await asyncio.to_thread(listening.search.close)
+                await super().shutdown(sockets)
+
+        Server(config).run(sockets=[listener])
     finally:
         listener.close()
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.serve.index import NOTHING, Index
 from logitstore.jobs.serve.search import Asked, Search
+from logitstore.store.clip import StoredClip, StoredView
 from logitstore.store.format.manifest import member_names
 from logitstore.store.sql.tables import entropy, verdicts_table
 from logitstore.store.verdicts import VERDICTS, Key, Verdict, Verdicts, agreed, clip_numbers
@@ -23,11 +24,12 @@ from logitstore.views.picture import log_mel, png, wav
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from logitstore.store.clip import StoredClip, StoredView
     from logitstore.store.reader import Store
 
 #: Bytes of sounds and pictures that are kept, the most recently used.
 KEPT_BYTES = 64 << 20
+_RENDERED = 4  # views at a time
+_MOST_SAMPLES = 1 << 27  # of a view that is sent
 _TOP = 3  # classes in a row of results
 _MOST_CELL = 2000  # characters of a cell of the clip table
 
@@ -44,7 +46,7 @@ class Listening:
         self.search = Search(store, index, self._codes, self._verdict_table)
         self._judged = _Judged(index.clips)
         self._reading = threading.Lock()
-        self._rendering = threading.Lock()
+        self._rendering = threading.BoundedSemaphore(_RENDERED)
         self._kept = _Kept(KEPT_BYTES)
         self._members: OrderedDict[str, Any] = OrderedDict()
         self._failed = {each.clip: each.reason for each in store.failures()}
@@ -118,7 +120,7 @@ class Listening:
             found.append(
                 {
                     "clip": clip,
-                    "path": key["path"],
+                    "path": cell_text(key["path"]),
                     "start_s": key["start"] / rate,
                     "length_s": key["length"] / rate,
                     "label": None if column is None else cell_text(key[column]),
@@ -144,7 +146,7 @@ class Listening:
         column = self.index.label_column
         return {
             "clip": number,
-            "path": clip.path,
+            "path": cell_text(clip.path),
             "start_s": clip.start_s,
             "length_s": clip.length_s,
             "columns": {name: cell_text(value) for name, value in clip.columns.items()},
@@ -211,11 +213,10 @@ class Listening:
 
     def warm(self) -> None:
         """Import what renders views, so that the first one is not kept waiting for it."""
+        import torch  # noqa: F401
+
         import logitstore.views.mel
         import logitstore.views.render  # noqa: F401
-
-        with self._rendering:
-            import torch  # noqa: F401
 
     @property
     def _rate(self) -> int:
@@ -228,14 +229,20 @@ class Listening:
         return float(np.frombuffer(self._kept.get(("loudest", clip, None), reckon), np.float64)[0])
 
     def _waveform(self, clip: int, view: int | None) -> npt.NDArray[np.float32]:
+        if self.store.manifest.place.clip_samples > _MOST_SAMPLES:
+            raise AudioError(f"views of {self.store.manifest.clip_seconds:g} s are too long for the page")
+
         def render() -> bytes:
+            with self._reading:
+                found: StoredClip | StoredView = self.store[clip]
+                if isinstance(found, StoredClip) and view is not None:
+                    found = found.view(view)
+                    found.draw  # noqa: B018 - it is read here, and what follows can go on beside others
             with self._rendering:
                 try:
-                    found = self.store[clip]
-                    waveform = found.waveform if view is None else found.view(view).waveform
+                    return np.ascontiguousarray(found.waveform, np.float32).tobytes()
                 except (OSError, MemoryError) as error:
                     raise AudioError(f"clip {clip} cannot be decoded: {error}") from error
-            return np.ascontiguousarray(waveform, np.float32).tobytes()
 
         return np.frombuffer(self._kept.get(("samples", clip, view), render), np.float32)
 

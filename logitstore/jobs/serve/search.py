@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: What one query of a page may take.
 LIMITS = Limits(timeout=10.0, memory=256 * 10**6, temp_space=200 * 10**6)
+#: What one question may take: its SQL is the package's own.
+QUESTION_LIMITS = Limits(timeout=120.0, memory=384 * 10**6, temp_space=500 * 10**6)
 #: Clips of one answer at most.
 MOST_ROWS = 500
 #: How many clips a question ranks where it has a parameter ``limit`` and no value is given for it.
@@ -38,6 +42,7 @@ _MOST_TEXT = 4000  # characters of a search
 _SHOWN = 3  # classes of a clip that a page shows, and that a text is looked for in
 _RUNNING, _WAITING, _PATIENCE = 2, 8, 5.0  # queries at a time, those that wait, and for how many seconds
 _KEPT = 32  # answers of queries
+_CLOSING = 1.0  # seconds that queries have to end when the server does
 
 
 class BusyError(UsageError):
@@ -95,6 +100,30 @@ class Search:
         self._answers: OrderedDict[tuple[Any, ...], tuple[I64, str]] = OrderedDict()
         self._lock = threading.Lock()
         self._usable: dict[str, bool] | None = None
+        self._asking: set[Sandbox] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End the queries that run, and refuse new ones."""
+        self._closed = True
+        end = time.monotonic() + _CLOSING
+        while self._asking and time.monotonic() < end:  # DuckDB forgets what it hears before a query has begun
+            with self._lock:
+                for sandbox in self._asking:
+                    sandbox.connection.interrupt()
+            time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _interruptible(self, sandbox: Sandbox) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise BusyError("the server ends")
+            self._asking.add(sandbox)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking.remove(sandbox)
 
     def __call__(self, wanted: Asked) -> Found:
         """Search.
@@ -146,20 +175,9 @@ class Search:
 
     def _holding(self, text: str) -> Bool:
         """Which clips have a text in their path, in a column, or in the name of a class that is shown."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         kept = np.zeros(len(self.index), np.bool_)
         for name in ("path", *self.index.columns):
-            column = self.index.clips[name]
-            cells = column if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else None
-            if cells is None:
-                try:
-                    cells = pc.cast(column, pa.string())
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                    continue  # bytes, or nested
-            found = pc.match_substring(cells, text, ignore_case=True)
-            kept |= pc.fill_null(found, False).to_numpy(zero_copy_only=False) if len(kept) else kept
+            kept[_rows_holding(self.index.clips[name], text)] = True
         folded = text.casefold()
         named = [number for name, number in self._class_numbers.items() if folded in name.casefold()]
         return kept | np.isin(self.index.classes[:, :_SHOWN], named).any(axis=1)
@@ -187,7 +205,8 @@ class Search:
 
             paths = self.index.clips["path"].take(pa.array(np.sort(clips)))
             order = pc.sort_indices(paths, sort_keys=[("", "descending" if descending else "ascending")])
-            return np.sort(clips)[order.to_numpy()]
+            by_path: I64 = np.sort(clips)[order.to_numpy()]
+            return by_path
         if sort == "probability" and probabilities is not None:
             values, falling = probabilities.astype(np.float64), True
         elif sort in self.index.measures:
@@ -197,8 +216,8 @@ class Search:
             known = ["clip", "path", *self.index.measures, *(["probability"] if probabilities is not None else [])]
             raise UsageError(f"there is nothing called {sort[:80]!r} to sort by; {nearest(sort[:80], known)}")
         falling = falling if descending is None else descending
-        order: I64 = np.argsort(-values[clips] if falling else values[clips], kind="stable")  # NaN comes last
-        return clips[order]
+        ordered: I64 = clips[np.argsort(-values[clips] if falling else values[clips], kind="stable")]  # NaN comes last
+        return ordered
 
     # what goes through SQL
 
@@ -211,7 +230,7 @@ class Search:
             check_expression(sandbox.connection, condition, tuple(makers))
             return check_query(sandbox.connection, sql, tuple(makers))
 
-        clips, _ = self._answer(("where", condition), sql, {}, makers, check)
+        clips, _ = self._answer(("where", condition), sql, {}, makers, check, self.limits)
         return clips, sql
 
     def _ranked(self, name: str, values: Mapping[str, Any]) -> tuple[I64, str]:
@@ -220,11 +239,13 @@ class Search:
         known = questions().get(name)
         defaults = {} if known is None else {each.name: each.default for each in self.parameters(known)}
         given = {each: value for each, value in defaults.items() if value is not None} | dict(values)
-        sql, given = asked(f"@{name}", given, makers, self.store.location)
+        sql, given = asked(f"@{name}", given, makers, self.store.location, lambda: self._columns)
         key = ("question", name, *sorted((each, str(value)) for each, value in given.items()))
-        return self._answer(
-            key, sql, given, makers, lambda sandbox: check_query(sandbox.connection, sql, tuple(makers), given)
-        )
+
+        def check(sandbox: Sandbox) -> tuple[str, ...]:
+            return check_query(sandbox.connection, sql, tuple(makers), given)
+
+        return self._answer(key, sql, given, makers, check, QUESTION_LIMITS)
 
     def _answer(
         self,
@@ -233,12 +254,13 @@ class Search:
         values: dict[str, Any],
         makers: Mapping[str, Callable[[], Any]],
         check: Callable[[Sandbox], tuple[str, ...]],
+        limits: Limits,
     ) -> tuple[I64, str]:
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
                 return self._answers[key]
-        with self._slot(), Sandbox(self.limits) as sandbox:
+        with self._slot(), Sandbox(limits) as sandbox, self._interruptible(sandbox):
             names = check(sandbox)
             for name in names:
                 sandbox.register(name, makers[name]())
@@ -268,10 +290,20 @@ class Search:
 
     # questions
 
-    @staticmethod
-    def parameters(question: Question) -> list[Parameter]:
-        """The parameters of a question; a page shows more clips at a time than a terminal."""
-        return [replace(each, default=QUESTION_LIMIT) if each.name == "limit" else each for each in question.parameters]
+    def parameters(self, question: Question) -> list[Parameter]:
+        """The parameters of a question: a page shows more clips than a terminal, and knows the column of labels."""
+
+        def of_page(each: Parameter) -> Parameter:
+            if each.name == "limit":
+                return replace(each, default=QUESTION_LIMIT)
+            label = self.index.label_column
+            return replace(each, default=label) if each.column and label is not None else each
+
+        return [of_page(each) for each in question.parameters]
+
+    @property
+    def _columns(self) -> list[str]:
+        return ["clip", "path", "start", "length", "rate", *self.index.columns]
 
     def questions(self) -> list[tuple[Question, bool]]:
         """The questions whose answer has a column ``clip``, and whether this store has what they need."""
@@ -286,13 +318,14 @@ class Search:
             registered: set[str] = set()
             for name, each in questions().items():
                 if any(table not in makers for table in each.needs):
-                    if "clip" in each.sql:
+                    if re.search(r"\bclip\b", each.sql):
                         found[name] = False
                     continue
-                values = {one.name: 0 if one.default is None else one.default for one in each.parameters}
-                sql = f"SELECT * FROM (\n{each.sql}\n) LIMIT 0"
+                given = {one.name: 0 if one.default is None else one.default for one in self.parameters(each)}
                 try:
-                    for table in check_query(sandbox.connection, each.sql, tuple(makers), values):
+                    asked_sql, values = each.bound(given, lambda: self._columns)
+                    sql = f"SELECT * FROM (\n{asked_sql}\n) LIMIT 0"
+                    for table in check_query(sandbox.connection, asked_sql, tuple(makers), values):
                         if table not in registered:
                             sandbox.register(table, makers[table]())
                             registered.add(table)
@@ -301,9 +334,26 @@ class Search:
                             found[name] = True
                 except QueryLimitError:
                     raise
-                except QueryError:
-                    found[name] = False
+                except QueryError:  # it takes a column that the store lacks
+                    if re.search(r"\bclip\b", each.sql):
+                        found[name] = False
         return found
+
+
+def _rows_holding(column: pa.ChunkedArray, text: str) -> I64:
+    """The rows of a column whose cell, or an item of it, holds a text, whatever its case; none of bytes or structs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = None
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        rows = pc.list_parent_indices(column).to_numpy()
+        column = pc.list_flatten(column)
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return np.zeros(0, np.int64)
+    found = pc.match_substring(pc.cast(column, pa.large_string()), text, ignore_case=True)
+    places: I64 = pc.indices_nonzero(found).to_numpy().astype(np.int64)
+    return places if rows is None else np.asarray(rows[places], np.int64)
 
 
 def _as_numbers(column: pa.Array) -> npt.NDArray[np.float64]:

@@ -5,24 +5,31 @@ table      a row is
 =========  =====================================================================================================
 clips      a clip: ``clip`` (its number, which joins all tables), path, start, length, rate, the manifest's columns
 views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
-topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability
+topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability and, where members
+           were kept, disagreement
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
+recipe     a parameter that ``views`` shows of a draw: op, parameter (its column in ``views``), meaning, and the lowest and
+           highest value that the recipe can draw (NULL where it is the number of a clip)
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
 verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
-           (the right one, if given), note, person, at (UTC)
+           (the right one, if given), note, person, given_at (UTC)
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
 Of a store of several pieces the clips are numbered through, and ``blocks.name`` begins with the piece's place.
 ``entropy`` is in nats: of a sigmoid ensemble the sum of the k Bernoulli entropies, of a softmax ensemble
--sum(p ln p) over the k stored classes. Rows come in no promised order.
+-sum(p ln p) over the k stored classes. ``disagreement`` is how far the members are apart about a class, in nats: the
+Jensen-Shannon divergence of their Bernoulli distributions for it, weighted as the ensemble weights them; of a softmax
+ensemble the class's part of the divergence of their distributions. Summed over a view's classes it is the divergence of
+the k classes. Rows come in no promised order.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
@@ -54,6 +61,7 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
         "topk": lambda: _topk_table(store),
         "members": lambda: _members_table(store),
         "teachers": lambda: teachers_table(store),
+        "recipe": lambda: recipe_table(store),
         "failures": lambda: failures_table(store),
         "blocks": lambda: _blocks_table(store),
     }
@@ -157,11 +165,15 @@ def entropy(probabilities: F32, scores: str) -> npt.NDArray[np.float64]:
 
     For "sigmoid" the sum of Bernoulli entropies, for "softmax" -sum(p ln p) of the classes there are.
     """
-    p = probabilities.astype(np.float64)
-    terms = p * np.log(p)
+    return np.asarray(surprise(probabilities.astype(np.float64), scores).sum(axis=-1))
+
+
+def surprise(p: npt.NDArray[np.float64], scores: str) -> npt.NDArray[np.float64]:
+    """What each of some probabilities in (0, 1) adds to an entropy in nats, in their shape; see :func:`entropy`."""
+    terms = -p * np.log(p)
     if scores == "sigmoid":
-        terms += (1.0 - p) * np.log1p(-p)
-    return np.asarray(-terms.sum(axis=-1))
+        terms -= (1.0 - p) * np.log1p(-p)
+    return terms
 
 
 def _draw_columns(store: Pieces, commit: Commit | None, draws: dict[str, I64]) -> dict[str, pa.Array]:
@@ -179,22 +191,42 @@ _TOPK = [("class_index", pa.int32()), ("class", _CLASS), ("probability", pa.floa
 
 
 def _topk_table(store: Pieces) -> LazyTable:
-    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), *_TOPK])
+    columns_of_members = [("disagreement", pa.float64())] if store.manifest.keep_members else []
+    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), *_TOPK, *columns_of_members])
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
-        if not columns & {"class_index", "class", "probability"}:
+        if not columns & {"class_index", "class", "probability", "disagreement"}:
             return _keys(commit, columns, store.manifest.topk)
-        if not columns & {"rank", "probability"}:
+        if not columns & {"rank", "probability", "disagreement"}:
             return _unranked(store, commit, columns)
         kept = commit.readable
         classes, probabilities = store.block_targets(commit)
+        apart = disagreement(store, commit, classes[kept]) if "disagreement" in columns else None
         return _keys(commit, columns, store.manifest.topk) | {
+            "disagreement": apart,
             "class_index": classes[kept].reshape(-1).astype(np.int32) if "class_index" in columns else None,
             "class": _class_names(store, classes[kept]),
             "probability": probabilities[kept].reshape(-1),
         }
 
     return _by_block(store, schema, store.manifest.topk, decode)
+
+
+def disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+    """How far a block's members are apart about each of its classes (n, V, k): nats, float64 (n * V * k,)."""
+    said, members, scores = store.block_members(commit), store.manifest.teachers, store.manifest.scores
+    assert said is not None
+    mean, own, total = (np.zeros(classes.shape) for _ in range(3))
+    for number in store.block_teachers(commit):
+        probabilities = said[number][commit.readable].astype(np.float64)
+        known = members[number].known(len(store.manifest.classes))
+        weight = members[number].weight * known[classes]  # a class that it does not know is none of its business
+        mean += weight * probabilities
+        own += weight * surprise(probabilities, scores)
+        total += weight
+    total[total == 0] = 1.0
+    apart = surprise(np.maximum(mean / total, np.finfo(np.float32).tiny), scores) - own / total
+    return np.maximum(apart, 0.0).reshape(-1)
 
 
 def _unranked(store: Pieces, commit: Commit, columns: Set[str]) -> dict[str, Any]:
@@ -253,6 +285,34 @@ def teachers_table(store: Pieces) -> pa.Table:
     )
 
 
+def recipe_table(store: Pieces) -> pa.Table:
+    """What can be drawn: each column of ``views`` that shows a draw.
+
+    Its extremes are those where each integer that its op draws is at an end of its range, if they can be there together.
+    """
+    types = {
+        "op": pa.string(), "parameter": pa.string(), "meaning": pa.string(), "lowest": pa.float64(),
+        "highest": pa.float64(),
+    }  # fmt: skip
+    rows = []
+    place = store.manifest.place
+    for op in store.manifest.recipe.ops:
+        ranges = op.ranges(place)
+        corners = np.array(list(itertools.product(*((low, high - 1) for low, high in ranges.values()))), np.int64)
+        drawn = dict(zip(ranges, corners.T, strict=True))
+        impossible = op.impossible(drawn, np.zeros(len(corners), np.int64), place.shard_clips, place).values()
+        possible = ~np.any([np.zeros(len(corners), bool), *impossible], axis=0)
+        drawn = {name: values[possible] for name, values in drawn.items()}
+        for column in op.sql_columns():
+            values = np.asarray(column.values(drawn), dtype=np.float64)
+            if column.null is not None:
+                values = values[~column.null(drawn)]
+            known = len(values) and not column.of_shard
+            lowest, highest = (float(values.min()), float(values.max())) if known else (None, None)
+            rows.append(dict(zip(types, (op.name, column.name, column.doc, lowest, highest), strict=True)))
+    return pa.Table.from_pylist(rows, schema=pa.schema(types))
+
+
 def failures_table(store: Pieces) -> pa.Table:
     """The clips without targets."""
     types = {
@@ -274,9 +334,8 @@ def verdicts_table(by_clip: Mapping[int, Mapping[str, Verdict]]) -> pa.Table:
     texts = ("verdict", "label", "note", "person")
     made = {name: pa.array([getattr(each, name) for _, each in rows], pa.string()) for name in texts}
     times = [datetime.fromisoformat(each.at).replace(tzinfo=None) for _, each in rows]
-    return pa.table(
-        {"clip": pa.array([clip for clip, _ in rows], pa.int64()), **made, "at": pa.array(times, pa.timestamp("us"))}
-    )
+    clips = pa.array([clip for clip, _ in rows], pa.int64())
+    return pa.table({"clip": clips, **made, "given_at": pa.array(times, pa.timestamp("us"))})
 
 
 def _blocks_table(store: Pieces) -> LazyTable:
