@@ -22,6 +22,7 @@ BESIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "telling.md",
+    "examples/README.md": "examples.md",
     "LICENSE": "licence.txt",
     "NOTICE": "notice.txt",
     "CITATION.cff": "citation.txt",
