@@ -51,6 +51,7 @@ class Option:
     :param help: a sentence or two in plain words, without the default, which is shown after it.
     :param group: the heading that it stands under in the help.
     :param flag: its flag without dashes, and its key in a file; by default the field's name with dashes.
+    :param key: its key in a file where that is not the flag, as where an argument is called so already.
     :param short: a letter for a short flag. :param argument: given by its place on the command line, without a flag.
     :param metavar: what stands for its value in the help. :param default: what None means, in words.
     :param least, most, above, below: the numbers that are allowed, the first two inclusive.
@@ -65,6 +66,7 @@ class Option:
     help: str
     group: str = "Options"
     flag: str | None = None
+    key: str | None = None
     short: str | None = None
     argument: bool = False
     metavar: str | None = None
@@ -133,14 +135,19 @@ class Field:
         return self.default is dataclasses.MISSING
 
     @property
-    def key(self) -> str:
-        """Its name in a file, which is its flag without dashes."""
+    def flag(self) -> str:
+        """Its flag without dashes."""
         return self.option.flag or self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """Its name in a file, which is nearly always its flag without dashes."""
+        return self.option.key or self.flag
 
     @property
     def shown(self) -> str:
         """How messages call it: its flag, or what stands for its value where it has none."""
-        return self.placeholder if self.option.argument else f"--{self.key}"
+        return self.placeholder if self.option.argument else f"--{self.flag}"
 
     @property
     def placeholder(self) -> str:
@@ -451,6 +458,17 @@ Stores = Annotated[
     Option("The store: a folder, or a URL. Several are read as one.", argument=True, metavar="STORE...", names="store",
            many=True),
 ]  # fmt: skip
+CLIPS = Option(
+    "Learn only from the clips that this table names: Parquet or CSV with a column `clip`, as `logitstore inspect "
+    "STORE @NAME --out FILE` writes it, or with `path`, `start` and `length`. A file of verdicts names all clips but "
+    "those that are judged wrong.",
+    group="Audio", metavar="FILE", names="file",
+)  # fmt: skip
+VERDICTS = Option(
+    "Correct the labels by these verdicts of the listening page: a clip that is judged wrong has the right label, or "
+    "none where none was given.",
+    group="Audio", metavar="FILE", names="file",
+)  # fmt: skip
 OUT = Option("The folder or URL of the store to write.", group="Output", short="o", metavar="STORE")
 Out = Annotated[str, OUT]
 

@@ -98,8 +98,13 @@ def csv_line(cells: Sequence[str], *, numbers: Sequence[bool] | None = None, spr
     return ",".join(_cell(cell, number, spreadsheet) for cell, number in zip(cells, plain, strict=True)) + "\n"
 
 
+def runs_as_formula(text: str) -> bool:
+    """Whether a spreadsheet would run a cell of that text as a formula, or a part of it."""
+    return _FORMULA.match(text) is not None and _NUMBER.fullmatch(text) is None
+
+
 def _cell(text: str, number: bool, spreadsheet: bool) -> str:
     if spreadsheet and not number and text:
-        text = f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+        text = f"'{text}" if runs_as_formula(text) else text
         return f'"{text.replace(chr(34), 2 * chr(34))}"'
     return f'"{text.replace(chr(34), 2 * chr(34))}"' if _QUOTED.search(text) else text

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, ModelOutputError
 from logitstore.evaluation.agreement import Place, agree
 from logitstore.models.tagger import Tagger, probabilities
-from logitstore.notes import note
+from logitstore.notes import doing, note
 from logitstore.store.reader import Store
 from logitstore.training.batches import Replayer
 from logitstore.views.recipe import Masks
@@ -213,8 +214,7 @@ class HeldOutViews:
                 for listener, answers in zip(listeners, said, strict=True):
                     answers.append(listener(batch.waveforms, batch.masks).float().cpu().numpy())
                 done += len(positions)
-                if progress is not None:
-                    progress(done, len(self))
+                (progress or partial(doing, "measuring on held-out clips"))(done, len(self))
         return Replayed(np.concatenate(targets), np.concatenate(known), tuple(map(np.concatenate, said)), places)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
+from logitstore.digests import digest
 from logitstore.errors import RunError, SourceError
 from logitstore.evaluation.cells import read_cells
 from logitstore.evaluation.labelled import label_matrix
 from logitstore.notes import note
 from logitstore.store.reader import Store
+from logitstore.store.verdicts import corrected_cells
 
 _UNLABELLED = -1
 
@@ -25,6 +27,11 @@ class ClipLabels:
     def __init__(self, codes: I64, sets: Bool, *, shared: bool = False) -> None:
         self.codes, self.sets, self.shared = codes, sets, shared
 
+    @property
+    def digest(self) -> str:
+        """BLAKE2b-128, hex, of the labels of all clips."""
+        return digest(self.codes.astype("<i8").tobytes() + self.sets.tobytes())
+
     def __call__(self, clips: I64) -> tuple[F32, Bool]:
         codes = self.codes[clips]
         labelled = codes != _UNLABELLED
@@ -34,12 +41,14 @@ class ClipLabels:
         return labels, labelled
 
 
-def clip_labels(store: Store, column: str, separator: str | None = None) -> ClipLabels:
+def clip_labels(store: Store, column: str, separator: str | None = None, verdicts: str | None = None) -> ClipLabels:
     """The labels in a column of a store's clip table, as :func:`logitstore.evaluation.cells.read_cells` reads them.
 
     A cell that is NULL (or NaN) says nothing of the clip. An empty one says that it has none of the classes, as for
     ``train-teacher`` and ``evaluate``; a CSV's empty cells are NULL in a column of numbers and empty in one of text.
     The clips that a longer file was cut into all have its labels.
+
+    :param verdicts: a file of verdicts that correct them.
 
     :raises SourceError: no such column. :raises TeacherError: a label that is none of the store's classes.
     :raises RunError: no clip has labels; or one has none of the classes and the teachers give softmax scores.
@@ -51,8 +60,11 @@ def clip_labels(store: Store, column: str, separator: str | None = None) -> Clip
         )
     numbers: dict[tuple[str, ...], int] = {}
     codes = np.full(store.clips.num_rows, _UNLABELLED, dtype=np.int64)
+    told = store.clips[column].to_pylist()
+    if verdicts is not None:
+        told = corrected_cells(store, told, verdicts)
     cells = read_cells(
-        store.clips[column].to_pylist(), column=column, source=f"the store {store.location}", separator=separator,
+        told, column=column, source=f"the store {store.location}", separator=separator,
         classes=store.manifest.classes,
     )  # fmt: skip
     for clip, names in enumerate(cells.labels):

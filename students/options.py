@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from logitstore.errors import RunError
-from logitstore.options import EVAL, EVAL_WHERE, LABEL_SEPARATOR, STORE_WEIGHT, Option, Stores, StoreWeights
+from logitstore.options import (
+    CLIPS,
+    EVAL,
+    EVAL_WHERE,
+    LABEL_SEPARATOR,
+    STORE_WEIGHT,
+    VERDICTS,
+    Option,
+    Stores,
+    StoreWeights,
+)
 from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
 from students.terms import SIMILARITIES, names, selected
 
@@ -53,6 +63,8 @@ class StudentOptions(LoopOptions):
         Option("Learn only from the clips for which this SQL condition on the table `clips` holds.", group="Audio",
                metavar="SQL"),
     ] = None  # fmt: skip
+    clips: Annotated[str | None, CLIPS] = None
+    verdicts: Annotated[str | None, VERDICTS] = None
     loss: Annotated[
         Literal["bce", "kl"] | None,
         Option("What brings the student to the targets: binary cross-entropy or Kullback-Leibler divergence.",
@@ -186,6 +198,8 @@ def check_student(options: StudentOptions) -> None:
     if "labels" in options.weights and options.label_column is None:
         asked = "--label-weight" if options.label_weight else "--term labels"
         raise RunError(f"{asked} is given without --label-column; name the column of the store's clip table")
+    if options.verdicts is not None and "labels" not in options.weights:
+        raise RunError("--verdicts corrects the labels of --label-weight, and none is given; --clips leaves clips out")
     _check_evaluation(options)
 
 

@@ -19,8 +19,10 @@ from logitstore.errors import AudioError, MismatchError, QueryError, RunError
 from logitstore.evaluation.labelled import read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.registry import build, initialised
+from logitstore.notes import note
 from logitstore.store.audio import clip_tables, open_sources
 from logitstore.store.reader import Store, open_store
+from logitstore.store.subset import Subset, read_subset
 from logitstore.training.batches import Replayer
 from logitstore.training.loop import Epoch, FitProgress
 from logitstore.training.options import LoopOptions, check_processes, steps_of
@@ -55,7 +57,7 @@ DEFAULT_STEPS = 600
 #: Without --eval-every: measures are taken so many times in a training, evenly, and at its end.
 _EVALUATIONS = 10
 _MOST_NAMED = 3
-_PLACES = ("store", "also", "store_weights", "audio_root", "out")  # what the store is, its digests say
+_PLACES = ("store", "also", "store_weights", "audio_root", "clips", "verdicts", "out")  # what is there, digests say
 
 
 def train_student(options: StudentOptions, progress: FitProgress | None = None) -> Trained:
@@ -74,13 +76,16 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     setting, objective = _objective(options, store)
     labels = None
     if objective.needs_labels and options.label_column is not None:
-        labels = clip_labels(store, options.label_column, options.label_separator)
+        labels = clip_labels(store, options.label_column, options.label_separator, options.verdicts)
     make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
     model = initialised(make, options.seed)
     init = None
     if options.init is not None:
         init = load_init(model, options.init, options.new_head, tuple(manifest.classes))
-    by_view = clips_by_view(store, options.where)
+    subset = None if options.clips is None else read_subset(store, options.clips)
+    by_view = clips_by_view(store, options.where, subset)
+    if subset is not None:
+        note(_chosen(store, by_view, subset, options.where))
     share = _share(options, store, by_view)
     if not share and options.eval_every is not None and options.eval_manifest is None:
         raise RunError(NOTHING_TO_EVALUATE)
@@ -116,7 +121,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
             model_name=options.student,
             model_args=options.model_args,
             classes=manifest.classes,
-            about=_identity(resolved, store, init, group.size),
+            about=_identity(resolved, store, init, group.size, subset, labels),
             epochs=partial(_epoch, resolved, store, by_view, objective, labels, weights, replayer),
             objective=objective,
             loop={
@@ -243,8 +248,8 @@ def _scores(scores: str) -> Any:
     return scores
 
 
-def clips_by_view(store: Store, where: str | None) -> list[I64]:
-    """The clips to learn from in each view.
+def clips_by_view(store: Store, where: str | None, subset: Subset | None = None) -> list[I64]:
+    """The clips to learn from in each view: those for which ``where`` holds, of the subset.
 
     :raises MismatchError: a view has none.
     """
@@ -257,13 +262,32 @@ def clips_by_view(store: Store, where: str | None) -> list[I64]:
         except QueryError as error:
             raise QueryError(f"--where {where!r}: {error}") from error
         by_view = [clips[np.isin(clips, chosen)] for clips in by_view]
+    if subset is not None:
+        by_view = [clips[np.isin(clips, subset.clips)] for clips in by_view]
     for view, clips in enumerate(by_view):
         if not len(clips):
             asked = f" for which --where {where!r} holds" if where is not None else ""
+            asked += f" among the {len(subset.clips):,} of --clips {subset.file}" if subset is not None else ""
             raise MismatchError(
                 f"{store.location} has no clip with targets in view {view}{asked}; nothing to learn from"
             )
     return by_view
+
+
+def _chosen(store: Store, by_view: list[I64], subset: Subset, where: str | None) -> str:
+    """How many clips a subset leaves to learn from, and why not all of it."""
+    left = np.unique(np.concatenate(by_view))
+    targets = np.unique(np.concatenate([store.clips_of(view) for view in range(store.views)]))
+    lacking = int((~np.isin(subset.clips, targets)).sum())
+    others = len(subset.clips) - lacking - len(left)
+    why = [
+        *([f"{lacking:,} that it names have no targets"] if lacking else []),
+        *([f"--where {where!r} leaves out {others:,}"] if others else []),
+    ]
+    return (
+        f"--clips {subset.file}: {len(left):,} of the {len(targets):,} clips with targets of {store.location} are "
+        f"learnt from{''.join(f'; {each}' for each in why)}"
+    )
 
 
 def _steps(options: StudentOptions, clips: list[int]) -> int:
@@ -349,8 +373,20 @@ def content_digest(store: Store) -> str:
     return content.hexdigest()
 
 
-def _identity(options: StudentOptions, store: Store, init: InitReport | None, size: int) -> dict[str, Any]:
-    """What makes this training what it is: resolved options, the store's digests, versions."""
+def _identity(
+    options: StudentOptions,
+    store: Store,
+    init: InitReport | None,
+    size: int,
+    subset: Subset | None,
+    labels: ClipLabels | None,
+) -> dict[str, Any]:
+    """What makes this training what it is: resolved options, digests of the store and its clips, versions."""
+    chosen: dict[str, Any] = {}
+    if subset is not None:
+        chosen["subset"] = {"digest": subset.digest, "clips": len(subset.clips)}
+    if options.verdicts is not None and labels is not None:
+        chosen["corrected_labels"] = labels.digest
     about = identity(
         "train-student",
         options,
@@ -364,6 +400,7 @@ def _identity(options: StudentOptions, store: Store, init: InitReport | None, si
             "views": store.views,
             "clip_seconds": store.manifest.clip_seconds,
         },
+        **chosen,
     )
     if not options.terms:  # runs that were begun before there was this option go on
         del about["options"]["terms"]

@@ -17,6 +17,7 @@ from logitstore.classes import ClassIndex, join, positions, read_classes
 from logitstore.digests import digest
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.models.machine import pick_device
+from logitstore.notes import doing
 from logitstore.store.format.manifest import (
     ARGUMENTS,
     CLASSES,
@@ -328,7 +329,11 @@ def load_ensemble(
     :raises TeacherError: as :func:`teachers.registry.load_teacher` and :class:`Ensemble` do.
     :raises UsageError: a device that is not there.
     """
-    members = [registry.load_teacher(each) if isinstance(each, str) else each for each in teachers]
+    members = []
+    for number, each in enumerate(teachers):
+        if isinstance(each, str):
+            doing("loading the teachers", number, len(teachers))
+        members.append(registry.load_teacher(each) if isinstance(each, str) else each)
     ensemble = Ensemble(
         members,
         weights,

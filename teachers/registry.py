@@ -9,6 +9,10 @@ and in another, where somebody has published such models, which: name, classes, 
 
     PUBLISHED = (("CED-Base", 527, 16000, 0.500, "Apache-2.0", "https://…"),)
 
+where it needs an extra, that and the module by which it is known to be there,
+
+    EXTRA = ("hf", "transformers")
+
 and it has a function ``load(spec, rest)``, which is given the spec and what follows the colon; nothing else makes it
 known. :func:`forms` lists them all. Other packages add kinds by entry points of the group ``logitstore.teachers``, each
 the prefix of a kind and its ``load``.
@@ -17,6 +21,7 @@ the prefix of a kind and its ``load``.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,11 +51,14 @@ def forms() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of teachers: ``form`` of its specs, ``help`` on what it opens, and the models that are ``published``."""
+    """A kind of teachers: ``form`` of its specs, ``help`` on what it opens, the models that are ``published``, and the
+    ``extra`` that it needs, or None; ``ready``: whether that is installed."""
 
     form: str
     help: str
     published: tuple[Published, ...] = ()
+    extra: str | None = None
+    ready: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,14 @@ def kinds() -> list[Kind]:
     """Every kind, those of this project first; no teacher is imported."""
     specs = declared("teachers.specs", "SPEC")
     published = declared("teachers.specs", "PUBLISHED")
+    extras = declared("teachers.specs", "EXTRA")
+
+    def needs(module: str) -> tuple[str | None, bool]:
+        extra, package = extras.get(module, (None, ""))
+        return extra, extra is None or importlib.util.find_spec(package) is not None
+
     own = [
-        Kind(form, text, tuple(Published(*row) for row in published.get(module, ())))
+        Kind(form, text, tuple(Published(*row) for row in published.get(module, ())), *needs(module))
         for module, (form, text) in sorted(specs.items(), key=lambda each: (":" in each[1][0], each[1][0]))
     ]
     return own + [Kind(f"{name}:…", f"of {entry.value}") for name, entry in offered(ENTRY_POINTS).items()]

@@ -6,6 +6,7 @@ point, and names no piece of the file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from logitstore.errors import SourceError
@@ -47,6 +48,14 @@ def read_track(path: Path, text: str, notes: list[str]) -> list[tuple[float, flo
     if bands:
         notes.append(f"the frequencies of {bands} labels are not used")
     return labels
+
+
+def write_track(labels: Iterable[tuple[float, float, str]]) -> str:
+    """A label track of labels (start, end, text), in seconds, as :func:`read_track` reads it.
+
+    Blanks stand for tabs and ends of lines in a text, which a track cannot hold.
+    """
+    return "".join(f"{start:.6f}\t{end:.6f}\t{' '.join(text.split())}\n" for start, end, text in labels)
 
 
 def _number(text: str) -> float | None:

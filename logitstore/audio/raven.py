@@ -6,17 +6,32 @@ in that file, where ``Begin Time (s)`` may count through several files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from logitstore.audio.delimited import Rows, read_rows, typed
 from logitstore.audio.roles import plain
 from logitstore.errors import SourceError
 
-if TYPE_CHECKING:
-    pass
-
 BEGIN, END, FILE, OFFSET = "begin_time_s", "end_time_s", "begin_file", "file_offset_s"
+
+
+_COLUMNS = (
+    "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Begin File",
+    "File Offset (s)", "Label", "Probability",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a table says of one file: its ``name``, length in ``seconds``, ``rate`` in Hz, and its selections as (start
+    and end in seconds of the file, label, probability)."""
+
+    name: str
+    seconds: float
+    rate: int
+    selections: tuple[tuple[float, float, str, float], ...]
 
 
 def is_table(text: str) -> bool:
@@ -58,6 +73,24 @@ def read_table(path: Path, notes: list[str]) -> tuple[Rows, list[str | None]]:
     others = {name: typed(rows, name, notes) for name in rows.table.column_names if name not in own}
     table = pa.table({"start": start, "end": stop} | others)
     return Rows(table, rows.where, []), files
+
+
+def write_table(recordings: Iterable[Recording]) -> Iterator[str]:
+    """The lines of a selection table, as :func:`read_table` reads it; times count through the files as Raven's do.
+
+    Blanks stand for tabs and ends of lines in names and labels, which a table cannot hold.
+    """
+    yield "\t".join(_COLUMNS) + "\n"
+    before, number = 0.0, 0
+    for each in recordings:
+        for start, end, label, probability in each.selections:
+            number += 1
+            cells = (
+                str(number), "Spectrogram 1", "1", f"{before + start:.6f}", f"{before + end:.6f}", "0.0",
+                f"{each.rate / 2:.1f}", each.name, f"{start:.6f}", label, f"{probability:.4f}",
+            )  # fmt: skip
+            yield "\t".join(" ".join(cell.split()) for cell in cells) + "\n"
+        before += each.seconds
 
 
 def _once(rows: Rows, by_name: dict[str, str], notes: list[str]) -> Rows:

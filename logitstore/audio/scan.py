@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from logitstore.arrays import F64, I64
 from logitstore.audio.audiofile import Length, frame_count
 from logitstore.audio.source import OWN, RESERVED, Reading, Source, kept_name, kept_names
 from logitstore.errors import AudioError, QueryError, QueryLimitError, SourceError
-from logitstore.notes import say
+from logitstore.notes import doing, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -270,8 +271,7 @@ def lengths(source: Source, paths: pa.Array, workers: int, progress: Callable[[i
             measured = list(pool.map(measure, paths[low : low + _CHUNK].to_pylist()))
             high = low + len(measured)
             found[low:high] = measured
-            if progress is not None:
-                progress(high, len(paths))
+            (progress or partial(doing, "opening files"))(high, len(paths))
     return found.T
 
 

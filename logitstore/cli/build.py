@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from logitstore.cli.command import answer, command, note, resumable, stderr
+from logitstore.cli.command import again, answer, command, next_steps, note, resumable
 from logitstore.jobs.options import BuildOptions
 from logitstore.options import JsonOptions, Option
 
@@ -31,20 +31,24 @@ def build_command(options: _Build) -> None:
       logitstore build audio/ --out store --teacher ced:ced_base.pt --views 10
       logitstore build clips.csv --audio-root audio --where "fold < 5" --out store --teacher runs/t1 --teacher runs/t2
     """  # fmt: skip
-    from logitstore.cli.progress import BuildProgress, build_document, render_build
+    from logitstore.cli.afterwards import after_build, audio_root
+    from logitstore.cli.progress import BuildProgress, build_document, render_build, working
     from logitstore.jobs.build.job import prepare, run
 
-    with stderr.status("scanning the source and loading the teachers"):
+    with working("scanning the source and loading the teachers"):
         job = prepare(options)
     if options.dry_run:
         for each in job.notes:
             note(each)
         from logitstore.jobs.build.dry_run import dry_run
 
-        with stderr.status("asking the teachers"):
+        with working("asking the teachers"):
             plan = dry_run(job)
         answer(options, plan.to_dict(), plan.render())
+        next_steps(again("--dry-run"))
         return
-    with resumable(), BuildProgress(job.views) as progress:
+    with resumable(), BuildProgress(job.views, job.manifest.clip_seconds) as progress:
         summary = run(job, progress.callbacks())
     answer(options, build_document(summary), render_build(summary))
+    root = audio_root(options.source, options.audio_root)
+    next_steps(*after_build(summary.location, root, len(summary.failures), summary.missing, again()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -53,6 +54,8 @@ class _Talk:
     json: bool = False
     answered: bool = False
     command: str = ""
+    line: str = ""
+    within: bool = False
 
 
 _talk = _Talk()
@@ -89,9 +92,24 @@ def next_steps(*commands: str) -> None:
 
     :param commands: as they would be typed, with the places that this command was given; quote with ``shlex.quote``.
     """
-    if not _talk.json:
+    if not (_talk.json or _talk.within):
         for number, each in enumerate(commands):
             stderr.print(one_line(f"{'' if number else 'next':<10} {each}"), soft_wrap=True, style="dim")
+
+
+def again(*without: str) -> str:
+    """This command as it was typed, for :func:`next_steps`; some flags left out."""
+    return shlex.join(each for each in shlex.split(_talk.line) if each not in without)
+
+
+@contextmanager
+def part_of_more() -> Iterator[None]:
+    """Around commands that are run one after the other: what one does next is known, and not said."""
+    before, _talk.within = _talk.within, True
+    try:
+        yield
+    finally:
+        _talk.within = before
 
 
 def answer(options: Options, document: Mapping[str, Any], text: str, error: LogitstoreError | None = None) -> None:
@@ -171,10 +189,11 @@ class OptionsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _talk.command, _talk.answered = _name(ctx), False
+        _talk.line = shlex.join([*ctx.command_path.split(), *args])
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            near = difflib.get_close_matches(error.option_name, [f"--{each.key}" for each in self.fields], n=1)
+            near = difflib.get_close_matches(error.option_name, [f"--{each.flag}" for each in self.fields], n=1)
             raise click.NoSuchOption(error.option_name, possibilities=near, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> None:
@@ -269,7 +288,7 @@ def _parameter(each: Field) -> click.Parameter:
         kind = str
     if each.option.argument:
         return click.Argument([each.name], type=kind, nargs=-1 if each.many else 1, required=False)
-    names = [f"--{each.key}", *([f"-{each.option.short}"] if each.option.short else []), each.name]
+    names = [f"--{each.flag}", *([f"-{each.option.short}"] if each.option.short else []), each.name]
     if each.kind is bool:
         return click.Option(names, is_flag=True, help=each.option.help)
     many = each.many or each.kind is dict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from logitstore.cli.command import answer, command
+from logitstore.cli.command import answer, command, next_steps
 from logitstore.jobs.options import CompareOptions
 from logitstore.options import JsonOptions, only
 from logitstore.texts import in_lines
@@ -35,12 +35,14 @@ def compare_command(options: _Compare) -> None:
       logitstore compare store runs/student audio
       logitstore compare runs/student student.int8.onnx audio --json
     """
+    from logitstore.cli.afterwards import after_compare
     from logitstore.cli.progress import of_total
     from logitstore.jobs.compare import compare
 
-    with of_total("views") as told:
+    with of_total("comparing", "views") as told:
         found = compare(only(options, CompareOptions), told)
     answer(options, found.to_dict(), render(found))
+    next_steps(*after_compare(options.b, options.source))
 
 
 def render(found: Comparison) -> str:

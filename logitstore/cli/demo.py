@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from logitstore.cli.command import command, echo
+from logitstore.cli.command import command, echo, next_steps, part_of_more
 from logitstore.errors import UsageError
 from logitstore.options import Option, Options
 from logitstore.texts import in_lines
@@ -100,6 +100,11 @@ def demo_command(options: _Demo) -> None:
     echo("\n# mAP on the clips that nobody has learnt from")
     echo(_table(manifest, audio, root))
     echo(f"\n# done in {time.monotonic() - began:.0f} s")
+    next_steps(
+        f"logitstore look {shlex.quote(store)}",
+        f"logitstore serve {shlex.quote(store)} --audio-root {shlex.quote(audio)}",
+        f"logitstore inspect {shlex.quote(store)} @",
+    )
 
 
 def _table(manifest: str, audio: str, root: Path) -> str:
@@ -133,7 +138,8 @@ def _run(program: str, *arguments: str) -> None:
 
     programs = {"logitstore": cli, "train-student": train_student_command, "train-teacher": train_teacher_command}
     echo(f"\n$ {program} {shlex.join(arguments)}")
-    programs[program].main(args=list(arguments), prog_name=program, standalone_mode=False)
+    with part_of_more():
+        programs[program].main(args=list(arguments), prog_name=program, standalone_mode=False)
 
 
 def _model_args(pairs: tuple[str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from logitstore.cli.command import answer, command
+from logitstore.cli.command import again, answer, command, next_steps
 from logitstore.jobs.options import EvaluateOptions
 from logitstore.options import JsonOptions, Option, SpreadsheetOptions
 from logitstore.texts import in_lines
@@ -65,7 +65,7 @@ def evaluate_command(options: _Evaluate) -> None:
         from logitstore.evaluation.results import make_folder
 
         make_folder(options.csv)
-    with of_total("clips") as told:
+    with of_total("scoring", "clips") as told:
         found = evaluate(options, told)
     if options.csv is not None:
         from logitstore.evaluation.results import write_csv
@@ -78,6 +78,8 @@ def evaluate_command(options: _Evaluate) -> None:
         draw(calibrations, options.png, f"Calibration on {found.rows:,} {_unit(found)} x {len(found.classes)} classes")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     answer(options, found.to_dict(), render(found, per_class=options.per_class, width=width))
+    if not options.per_class:
+        next_steps(f"{again()} --per-class")
 
 
 def render(found: Evaluation, *, per_class: bool = False, width: int | None = None) -> str:

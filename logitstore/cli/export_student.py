@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from logitstore.cli.agreement import agreement_lines
-from logitstore.cli.command import answer, command, run, stderr
+from logitstore.cli.command import answer, command, next_steps, run
 from logitstore.jobs.options import ExportOptions
 from logitstore.options import JsonOptions
 from logitstore.texts import in_lines
@@ -37,15 +37,14 @@ def export_student_command(options: _ExportStudent) -> None:
       export-student runs/student --out student.onnx --int8 --calibrate audio \\
           --eval labels.csv --audio-root audio --eval-where "fold = 5" --label-column label
     """
-    from rich.status import Status
-
+    from logitstore.cli.afterwards import after_export_student
+    from logitstore.cli.progress import working
     from logitstore.jobs.export_student import export_student
 
-    with Status("", console=stderr) as status:
-        if not stderr.is_terminal:
-            status.stop()
-        found = export_student(options, status.update)
+    with working("exporting") as stage:
+        found = export_student(options, stage)
     answer(options, found.to_dict(), render(found))
+    next_steps(*after_export_student(options.run, [file.path for file in found.files]))
 
 
 def render(found: Export) -> str:

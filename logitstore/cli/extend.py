@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from logitstore.cli.command import answer, command, note, resumable, stderr
+from logitstore.cli.command import again, answer, command, next_steps, note, resumable
 from logitstore.jobs.options import ExtendOptions
 from logitstore.options import JsonOptions, Option
 
@@ -29,19 +29,23 @@ def extend_command(options: _Extend) -> None:
       logitstore extend store more-audio/ --teacher ced:ced_base.pt
       logitstore extend store audio/ --skip-known --teacher ced:ced_base.pt
     """  # fmt: skip
-    from logitstore.cli.progress import BuildProgress, build_document, render_build
+    from logitstore.cli.afterwards import after_build, audio_root
+    from logitstore.cli.progress import BuildProgress, build_document, render_build, working
     from logitstore.jobs.build import extend
     from logitstore.jobs.build.job import run
 
-    with stderr.status("scanning the source and loading the teachers"):
+    with working("scanning the source and loading the teachers"):
         job = extend.prepare_extend(options)
     if options.dry_run:
         for each in job.notes:
             note(each)
-        with stderr.status("asking the teachers"):
+        with working("asking the teachers"):
             plan = extend.dry_run(job)
         answer(options, plan.to_dict(), plan.render())
+        next_steps(again("--dry-run"))
         return
-    with resumable(), BuildProgress(job.views) as progress:
+    with resumable(), BuildProgress(job.views, job.manifest.clip_seconds) as progress:
         summary = run(job, progress.callbacks())
     answer(options, build_document(summary), render_build(summary))
+    root = audio_root(options.source, options.audio_root)
+    next_steps(*after_build(summary.location, root, len(summary.failures), summary.missing, again()))

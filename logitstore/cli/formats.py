@@ -1,11 +1,15 @@
-"""Query results as text or Parquet, batch by batch, so that memory does not grow with the result."""
+"""Query results as text or Parquet, batch by batch, so that memory does not grow with the result.
+
+A text of a store never becomes part of a table's layout: what does not print is escaped, in Markdown its marks too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import IO, Any, cast
 
@@ -18,10 +22,12 @@ from logitstore.cli.command import note
 from logitstore.errors import UsageError
 from logitstore.texts import csv_line, escaped_json, in_json, one_line, printable
 
-FORMATS = ("table", "csv", "json", "ndjson", "parquet")
+FORMATS = ("table", "markdown", "csv", "json", "ndjson", "parquet")
 
 _MEASURED_ROWS = 10_000  # a table's widths are measured over its first rows
-_NARROWEST = 8
+_FLOORS = (20, 8)  # columns of a terminal that a text keeps, the second where it is too narrow for the first
+_MARKS = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
+_MOST_NAMED = 6
 _NULL = "NULL"
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
@@ -34,22 +40,32 @@ def write(
     *,
     spreadsheet: bool = False,
     printed: bool = False,
+    transpose: bool = False,
+    metadata: Mapping[bytes, bytes] | None = None,
 ) -> int:
     """Write a result and return its number of rows.
 
     :param kind: one of ``FORMATS``. In JSON a NaN or infinity is null and bytes are base64; in CSV NULL is empty.
     :param file: a binary stream; text is written as UTF-8.
-    :param width: columns of the terminal that a ``table`` shall fit into; None for as wide as it is.
+    :param width: columns of the terminal that a ``table`` shall fit into; None for as wide as it is. Texts are cut for
+        that, then names of columns; columns that do not fit even so are left out, and a note says which.
     :param spreadsheet: mark the cells of CSV that a spreadsheet would run; see :func:`logitstore.texts.csv_line`.
+    :param transpose: a ``table`` or ``markdown`` for each row, its columns below each other.
     :param printed: whether the stream is a terminal: CSV shows what does not print escaped, and else holds it.
+    :param metadata: what Parquet is to say of itself.
     :raises UsageError: Parquet cannot hold a column.
     """
     if kind == "parquet":
-        return _write_parquet(reader, file)
+        return _write_parquet(reader, file, metadata)
     rows = _Counted(_rows(reader, "T" if kind in ("json", "ndjson") else " "))
     names = reader.schema.names
-    if kind == "table":
-        lines: Iterator[str] = _table(names, reader.schema, rows, width)
+    left_out: list[str] = []
+    if transpose and kind in ("table", "markdown"):
+        lines: Iterator[str] = (_expanded if kind == "table" else _expanded_markdown)(names, rows)
+    elif kind == "table":
+        lines = _table(names, reader.schema, rows, width, left_out)
+    elif kind == "markdown":
+        lines = _markdown(names, reader.schema, rows)
     elif kind == "csv":
         lines = _csv(names, reader.schema, rows, spreadsheet, printed)
     else:
@@ -57,6 +73,12 @@ def write(
     for line in lines:
         file.write(line.encode("utf-8", "replace"))
     file.flush()
+    if left_out:
+        shown = len(names) - len(left_out)
+        note(
+            f"the terminal is too narrow for {len(names)} columns; the first {shown} are shown, without "
+            f"{', '.join(left_out[:_MOST_NAMED])}{', …' if len(left_out) > _MOST_NAMED else ''}: --transpose shows all"
+        )
     return rows.count
 
 
@@ -188,7 +210,7 @@ def interval_text(months: int, days: int, nanoseconds: int) -> str:
     return " ".join(parts)
 
 
-def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
+def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes], metadata: Mapping[bytes, bytes] | None) -> int:
     import pyarrow.parquet as pq
 
     as_text = [pa.types.is_interval(field.type) for field in reader.schema]
@@ -206,7 +228,7 @@ def _write_parquet(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
             raise UsageError(
                 f"Parquet cannot hold the column {field.name!r} of the type {field.type}; cast it to VARCHAR"
             ) from error
-    schema = pa.schema(fields)
+    schema = pa.schema(fields, metadata)
     count = 0
     try:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -258,51 +280,142 @@ def _unique(names: list[str]) -> list[str]:
     return keys
 
 
-def _table(names: list[str], schema: pa.Schema, rows: Iterable[tuple[Any, ...]], width: int | None) -> Iterator[str]:
-    """Aligned columns under a rule, numbers to the right."""
+def _table(
+    names: list[str], schema: pa.Schema, rows: Iterable[tuple[Any, ...]], width: int | None, left_out: list[str]
+) -> Iterator[str]:
+    """Aligned columns under a rule, numbers to the right.
+
+    :param left_out: gets the names of the columns that do not fit, the last ones.
+    """
     right = [_is_number(field.type) for field in schema]
     header = [printable(name) for name in names]
-    iterator = iter(rows)
-    first = [
-        [_text(value, _rounded, _NULL) for value in row]
-        for row, _ in zip(iterator, range(_MEASURED_ROWS), strict=False)
-    ]
+    first, others = _measured(rows)
     widths = [max(cell_len(cells[i]) for cells in [header, *first]) for i in range(len(header))]
-    cut = width is not None
     if width is not None:
-        widths = _fit(widths, right, width)
-    yield _line(header, widths, right, cut)
+        needed = [max([1, *(cell_len(cells[i]) for cells in first)]) for i in range(len(header))]
+        widths = _fit(widths, needed, right, width)
+        left_out += header[len(widths) :]
+    cut = width is not None
+    more = "  …" if left_out else ""
+    yield _line(header, widths, right, cut, header=True) + more + "\n"
     yield "  ".join("─" * size for size in widths) + "\n"
     for cells in first:
-        yield _line(cells, widths, right, cut)
-    for row in iterator:
-        yield _line([_text(value, _rounded, _NULL) for value in row], widths, right, cut)
+        yield _line(cells, widths, right, cut) + "\n"
+    for row in others:
+        yield _line(_cells(row), widths, right, cut) + "\n"
 
 
-def _fit(widths: list[int], right: list[bool], width: int) -> list[int]:
-    """Narrow the widest text columns until a table fits; numbers are never cut."""
+def _measured(rows: Iterable[tuple[Any, ...]]) -> tuple[list[list[str]], Iterator[tuple[Any, ...]]]:
+    """The cells of the first rows, which the widths of columns are measured over, and the other rows."""
+    iterator = iter(rows)
+    return [_cells(row) for row, _ in zip(iterator, range(_MEASURED_ROWS), strict=False)], iterator
+
+
+def _cells(row: tuple[Any, ...]) -> list[str]:
+    return [_text(value, _rounded, _NULL) for value in row]
+
+
+def _fit(widths: list[int], needed: list[int], right: list[bool], width: int) -> list[int]:
+    """Widths of the columns that fit, the widest made narrower first; those at the end that do not are left out.
+
+    Texts are cut before the names of columns, and those before texts are cut to their least; numbers are never cut.
+
+    :param needed: the widths of the cells alone, without the names above them.
+    """
+    texts = [[min(size, floor) for size in widths] for floor in _FLOORS]
+    names = [min(size, max(least, 4)) for size, least in zip(widths, needed, strict=True)]
+    for least in (
+        [size if number else text for size, text, number in zip(widths, texts[0], right, strict=True)],
+        [name if number else text for name, text, number in zip(names, texts[0], right, strict=True)],
+        [name if number else text for name, text, number in zip(names, texts[1], right, strict=True)],
+    ):
+        widths = _narrowed(widths, least, width)
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            return widths
+    fitting = len(least)
+    while fitting > 1 and sum(least[:fitting]) + 2 * (fitting - 1) + 3 > width:
+        fitting -= 1
+    return _narrowed(widths[:fitting], least[:fitting], width - 3)
+
+
+def _narrowed(widths: list[int], least: list[int], width: int) -> list[int]:
+    """Widths, the widest made narrower, none below its least, until a table fits or no more can be done."""
     widths = list(widths)
     too_wide = sum(widths) + 2 * (len(widths) - 1) - width
     while too_wide > 0:
-        texts = [i for i, numeric in enumerate(right) if not numeric and widths[i] > _NARROWEST]
-        if not texts:
+        wide = [i for i, size in enumerate(widths) if size > least[i]]
+        if not wide:
             break
-        widest = max(texts, key=lambda i: widths[i])
-        widths[widest] -= 1
+        widths[max(wide, key=lambda i: widths[i])] -= 1
         too_wide -= 1
     return widths
 
 
-def _line(cells: list[str], widths: list[int], right: list[bool], cut: bool) -> str:
+def _markdown(names: list[str], schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """A table of GitHub's Markdown, aligned to be read as text too; no text of a cell becomes markup."""
+    right = [_is_number(field.type) for field in schema]
+    header = [_marked(printable(name)) for name in names]
+    first, others = _measured(rows)
+    first = [list(map(_marked, cells)) for cells in first]
+    widths = [max(3, *(cell_len(cells[i]) for cells in [header, *first])) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            " " * (size - cell_len(cell)) + cell if number else cell + " " * (size - cell_len(cell))
+            for cell, size, number in zip(cells, widths, right, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |\n"
+
+    yield line(header)
+    yield line(["-" * (size - number) + ":" * number for size, number in zip(widths, right, strict=True)])
+    yield from map(line, first)
+    for row in others:
+        yield line(list(map(_marked, _cells(row))))
+
+
+def _marked(text: str) -> str:
+    """A text as Markdown shows it letter for letter."""
+    return _MARKS.sub(lambda found: f"\\{found[0]}", text)
+
+
+def _expanded(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """The columns of a row below each other, in full, under the row's number."""
+    header = [printable(name) for name in names]
+    wide = max(map(cell_len, header), default=0)
+    for number, row in enumerate(rows, 1):
+        yield f"── row {number:,} {'─' * max(2, wide - len(f'{number:,}'))}\n"
+        for name, cell in zip(header, _cells(row), strict=True):
+            yield f"{name}{' ' * (wide - cell_len(name))}  {cell}".rstrip() + "\n"
+
+
+def _expanded_markdown(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """A table of Markdown for each row, with a line for each column."""
+    schema = pa.schema([("column", pa.string()), ("value", pa.string())])
+    for number, row in enumerate(rows):
+        yield from ["\n"] if number else []
+        yield from _markdown(schema.names, schema, zip(names, _cells(row), strict=True))
+
+
+def _line(cells: list[str], widths: list[int], right: list[bool], cut: bool, header: bool = False) -> str:
+    """A line of a table without its end; cells beyond the widths are left out.
+
+    :param cut: whether what is too wide is cut: texts, and of a ``header`` all names.
+    """
     shown = []
-    for cell, size, numeric in zip(cells, widths, right, strict=True):
+    for cell, size, numeric in zip(cells, widths, right, strict=False):
         length = cell_len(cell)
-        if cut and length > size and not numeric:
-            shown.append(set_cell_size(cell, size - 1) + "…")
+        if cut and length > size and (header or not numeric):
+            shown.append(_shortened(cell, size))
         else:
             padding = " " * max(size - length, 0)
             shown.append(padding + cell if numeric else cell + padding)
-    return "  ".join(shown).rstrip() + "\n"
+    return "  ".join(shown).rstrip()
+
+
+def _shortened(text: str, size: int) -> str:
+    """A text cut to a number of the terminal's columns: a path in its middle, others at their end."""
+    tail = text[-((size - 1) * 2 // 3) :] if "/" in text and size > 4 and text.isascii() else ""
+    return set_cell_size(text, size - 1 - len(tail)) + "…" + tail
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logitstore.cli.command import SETTINGS, answer, command
+from logitstore.cli.command import SETTINGS, answer, command, next_steps
 from logitstore.jobs.options import CedImport, NpyImport
 from logitstore.options import JsonOptions
 
@@ -36,12 +36,14 @@ def import_ced_command(options: _Ced) -> None:
     Example:
       logitstore import ced logits/chunk_10 --audio-root audio --classes audioset.txt --out store
     """
+    from logitstore.cli.afterwards import AUDIO, after_build
     from logitstore.cli.progress import counting
     from logitstore.jobs.imports.ced import import_ced
 
-    with counting("views") as advance:
+    with counting("importing", "views") as advance:
         summary = import_ced(options, advance)
     answer(options, import_document(summary), summary.render())
+    next_steps(*after_build(summary.location, options.audio_root or AUDIO, len(summary.failures), 0, ""))
 
 
 @command("npy", _Npy)
@@ -53,12 +55,14 @@ def import_npy_command(options: _Npy) -> None:
       logitstore import npy ensemble.npy --names names.txt --classes audioset.txt --scores logits \\
           --audio-root audio --sample-rate 32000 --out store
     """
+    from logitstore.cli.afterwards import AUDIO, after_build
     from logitstore.cli.progress import counting
     from logitstore.jobs.imports.npy import import_npy
 
-    with counting("views") as advance:
+    with counting("importing", "views") as advance:
         summary = import_npy(options, advance)
     answer(options, import_document(summary), summary.render())
+    next_steps(*after_build(summary.location, options.audio_root or AUDIO, len(summary.failures), 0, ""))
 
 
 def import_document(summary: ImportSummary) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from logitstore.cli.command import SETTINGS, run
 from logitstore.options import nearest
 
 _COMMANDS = {
+    "doctor": ("logitstore.cli.doctor", "doctor_command", "Say whether everything that is needed works here."),
     "build": (
         "logitstore.cli.build",
         "build_command",
@@ -21,7 +22,11 @@ _COMMANDS = {
     "merge": ("logitstore.cli.merge", "merge_command", "Write stores of the same views as one ensemble."),
     "verify": ("logitstore.cli.verify", "verify_command", "Check that a store is as it was written."),
     "repair": ("logitstore.cli.repair", "repair_command", "Make again what is damaged of a store."),
+    "look": ("logitstore.cli.look", "look_command", "Show a store on one screen."),
+    "show": ("logitstore.cli.show", "show_command", "Show a clip and its views, as pictures and sound too."),
     "inspect": ("logitstore.cli.inspect", "inspect_command", "Summarise a store, or ask it a question in SQL."),
+    "report": ("logitstore.cli.report", "report_command", "Write a page that shows a store, and how students learnt."),
+    "serve": ("logitstore.cli.serve", "serve_command", "Serve a page to search, hear and judge the clips of a store."),
     "import": ("logitstore.cli.import_", "import_group", "Make a store of published scores: CED's, or an array."),
     "export": ("logitstore.cli.export", "export_command", "Write a store as a flat Parquet table or CED's files."),
     "evaluate": (

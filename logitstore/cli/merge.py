@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logitstore.cli.command import answer, command, note, resumable
+from logitstore.cli.command import again, answer, command, next_steps, note, resumable
 from logitstore.jobs.options import MergeOptions
 from logitstore.options import JsonOptions
 
@@ -27,9 +27,11 @@ def merge_command(options: _Merge) -> None:
       logitstore merge --ensemble store store-2 --out joint
       logitstore merge --ensemble store store-2 --store-weight 1 --store-weight 2 --out joint
     """
+    from logitstore.cli.afterwards import AUDIO, after_build
     from logitstore.cli.progress import build_document, of_total, render_build
     from logitstore.jobs.merge import MergeProgress, merge
 
-    with resumable(), of_total("blocks") as advance:
+    with resumable(), of_total("merging", "blocks") as advance:
         summary = merge(options, MergeProgress(advance, note))
     answer(options, build_document(summary), render_build(summary))
+    next_steps(*after_build(summary.location, AUDIO, len(summary.failures), summary.missing, again()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 
-from logitstore.cli.command import answer, command, resumable, stderr
+from logitstore.cli.command import answer, command, next_steps, resumable
 from logitstore.errors import CorruptStoreError
 from logitstore.jobs.options import RepairOptions
 from logitstore.options import JsonOptions
@@ -29,10 +30,11 @@ def repair_command(options: _Repair) -> None:
       logitstore repair store --audio-root audio --teacher ced:ced_base.pt
       logitstore repair store --drop
     """
+    from logitstore.cli.progress import of_total
     from logitstore.jobs.repair import repair
 
-    with resumable(), stderr.status("looking for damage") as shown:
-        found = repair(options, lambda done, total: shown.update(f"making again: {done:,} of {total:,} blocks"))
+    with resumable(), of_total("repairing", "blocks") as told:
+        found = repair(options, told)
     wrong = None
     if found.lost:
         wrong = CorruptStoreError(
@@ -40,5 +42,7 @@ def repair_command(options: _Repair) -> None:
             "built from (SOURCE or --audio-root, and --teacher), or use the rest of it with --drop"
         )
     answer(options, found.to_dict(), found.render(), wrong)
+    place = quote(options.store)
+    next_steps(f"logitstore repair {place} --drop" if wrong is not None else f"logitstore verify {place}")
     if wrong is not None:
         raise wrong

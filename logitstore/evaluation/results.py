@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from logitstore import notebook
 from logitstore.errors import UsageError
 from logitstore.evaluation.mapping import MapUse
 from logitstore.evaluation.metrics import Metrics
@@ -15,6 +16,7 @@ from logitstore.files import open_out
 from logitstore.texts import csv_line
 
 ENSEMBLE = "ensemble"
+_SHOWN = 10  # classes, in a notebook
 
 _NUMBERS = (
     *("rows", "classes", "left_out", "mAP", "micro_auprc", "macro_auprc", "mean_auc"),
@@ -25,7 +27,7 @@ _OF_BIN = ("low", "high", "count", "mean_score", "positive_share")
 _OF_VIEW = ("view", "rows", "mAP", "micro_auprc")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """Metrics of every member by its spec, of the ensemble where there are several, of a store's targets where asked.
 
@@ -74,8 +76,44 @@ class Evaluation:
             "map": None if self.map is None else asdict(self.map),
         }
 
+    def __repr__(self) -> str:
+        scored = ", ".join(f"{name} mAP {_short(metrics.mAP)}" for name, metrics in self.named())
+        return f"<Evaluation on {self.rows:,} rows, {len(self.classes):,} classes: {scored}>"
+
+    def _repr_html_(self) -> str:
+        named = self.named()
+        rows = [
+            (
+                name,
+                metrics.mAP or 0.0,
+                [_short(each) for each in (metrics.mAP, metrics.micro_auprc, metrics.mean_auc, metrics.d_prime)]
+                + [_short(metrics.calibration.ece)],
+            )
+            for name, metrics in named
+        ]
+        name, metrics = named[-1]
+        classes = sorted(self.by_class(metrics), key=lambda row: (row["average_precision"], row["class"]))[:_SHOWN]
+        least = [
+            (row["class"], row["average_precision"], [_short(row["average_precision"]), f"{row['positives']:,}"])
+            for row in classes
+        ]
+        return notebook.card(
+            "evaluation",
+            notebook.note(
+                f"{self.rows:,} labelled rows in {self.clips:,} clips of {self.clip_seconds:g} s; "
+                f"{len(self.classes):,} classes"
+            ),
+            notebook.bars(rows, ("", "mAP", "", "micro AUPRC", "AUC", "d-prime", "ECE")),
+            notebook.bars(least, (f"hardest for {name}", "average precision", "", "positives")),
+            notebook.note(f"{len(self.failures):,} clips could not be decoded") if self.failures else "",
+        )
+
     def _all(self, metrics: Metrics) -> dict[str, Any]:
         return metrics.to_dict() | {"by_class": self.by_class(metrics)}
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def write_csv(found: Evaluation, folder: str, *, spreadsheet: bool = False) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, SourceError
 from logitstore.evaluation.labelled import Labelled, label_matrix
 from logitstore.evaluation.metrics import measure
+from logitstore.notes import doing
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +54,7 @@ def score_rows(
     for done, clips, waveforms in decoded(audio, batch_size, pool, failures):
         if len(clips):
             scores[:, clips] = said(pad(waveforms, samples)[0])
-        if progress is not None:
-            progress(done, len(audio))
+        (progress or partial(doing, "scoring labelled clips"))(done, len(audio))
     heard = np.ones(len(audio), dtype=np.bool_)
     heard[list(failures)] = False
     if failures and not heard.any():

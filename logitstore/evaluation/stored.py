@@ -16,11 +16,13 @@ from logitstore.evaluation.cells import read_cells
 from logitstore.evaluation.labelled import label_matrix, read_listing
 from logitstore.evaluation.metrics import Metrics, Scores, areas, measure
 from logitstore.notes import note
+from logitstore.store.verdicts import corrected_cells, judged
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from logitstore.store.reader import Store
+    from logitstore.store.subset import Subset
 
 
 _CHUNK = 1 << 16  # clips whose targets are spread over the classes at a time
@@ -172,6 +174,8 @@ def join_manifest(
     separator: str | None = None,
     columns: ColumnNames | None = None,
     classes: Sequence[str] | None = None,
+    subset: Subset | None = None,
+    verdicts: str | None = None,
 ) -> StoredRows:
     """The rows of a manifest and the clips of a store that lie in them.
 
@@ -181,6 +185,8 @@ def join_manifest(
     root of either.
 
     :param classes: the names that labels will be matched to; the store's by default.
+    :param subset: the clips to take; all by default.
+    :param verdicts: a file of verdicts that correct labels, of rows that are one clip each.
     :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
     """
     import pyarrow as pa
@@ -189,7 +195,7 @@ def join_manifest(
         manifest, label_column, where=where, label_separator=separator, classes=classes or store.manifest.classes,
         columns=columns,
     )  # fmt: skip
-    targets, failed = _with_targets(store)
+    targets, failed = _with_targets(store, subset)
     row, clip = _pairs(listing, store.clips, targets, store.manifest.clip_seconds)
     if not len(row):
         both = sorted(set(listing["path"].to_pylist()) & set(store.clips["path"].take(pa.array(targets)).to_pylist()))
@@ -207,8 +213,35 @@ def join_manifest(
     rows = np.zeros(len(labels), dtype=np.bool_)
     rows[row] = True
     lonely = len(targets) - len(np.unique(clip))
-    joined = StoredRows(store, manifest, labels, numbers, row, clip, lonely, int((~rows).sum()), failed)
-    return joined.keep(rows)
+    joined = StoredRows(store, manifest, labels, numbers, row, clip, lonely, int((~rows).sum()), failed).keep(rows)
+    return joined if verdicts is None else _corrected_rows(joined, verdicts, separator, classes)
+
+
+def _corrected_rows(
+    joined: StoredRows, verdicts: str, separator: str | None, classes: Sequence[str] | None
+) -> StoredRows:
+    """Rows whose labels are corrected by the verdicts on their clips; those without a right label are left out."""
+    store = joined.store
+    single = np.bincount(joined.row)[joined.row] == 1
+    cells: list[Any] = [()] * store.clips.num_rows
+    rows = dict(zip(joined.clip[single].tolist(), joined.row[single].tolist(), strict=True))
+    for clip, row in rows.items():
+        cells[clip] = list(joined.labels[row])
+    labels = list(joined.labels)
+    kept = np.ones(len(labels), np.bool_)
+    corrected = corrected_cells(store, cells, verdicts)
+    changed = [clip for clip in rows if corrected[clip] is not cells[clip]]
+    read = read_cells(
+        [corrected[clip] for clip in changed], column="label", source=verdicts, separator=separator,
+        classes=classes or store.manifest.classes,
+    )  # fmt: skip
+    for clip, found in zip(changed, read.labels, strict=True):
+        kept[rows[clip]] = found is not None
+        labels[rows[clip]] = found or ()
+    several = set(joined.clip[~single].tolist()) & set(judged(store.clips, verdicts))
+    if several:
+        note(f"--verdicts {verdicts}: {len(several):,} judged clips are parts of longer rows, whose labels stay")
+    return replace(joined, labels=tuple(labels)).keep(kept)
 
 
 def join_own(
@@ -218,17 +251,18 @@ def join_own(
     where: str | None = None,
     separator: str | None = None,
     classes: Sequence[str] | None = None,
+    subset: Subset | None = None,
+    verdicts: str | None = None,
 ) -> StoredRows:
     """The clips of a store with the labels that its own clip table has: each clip is a row.
 
     A clip whose cell is null (or NaN), as it is where a store was extended by a source without that column, has no
     labels. An empty cell says that there is none of the classes.
 
-    :param where: SQL over the clip table's columns. :param classes: as for :func:`join_manifest`.
+    :param where: SQL over the clip table's columns. :param classes, subset, verdicts: as for
+        :func:`join_manifest`.
     :raises SourceError: no such column, or nothing is left.
     """
-    import pyarrow as pa
-
     table = store.clips
     columns = [name for name in table.column_names if name not in ("clip", "path", "start", "length", "rate")]
     label_column = kept_name(label_column, columns)
@@ -238,11 +272,14 @@ def join_own(
             f"{', '.join(map(repr, columns)) or 'no columns beside path, start, length, rate'}; name one with "
             "--label-column, or give a MANIFEST of labels"
         )
-    targets, failed = _with_targets(store)
+    targets, failed = _with_targets(store, subset)
     if where is not None:
         targets = np.intersect1d(targets, keep_where(table, where)["clip"].to_numpy())
+    told = table[label_column].to_pylist()
+    if verdicts is not None:
+        told = corrected_cells(store, told, verdicts)
     cells = read_cells(
-        table[label_column].take(pa.array(targets)).to_pylist(), column=label_column,
+        [told[clip] for clip in targets.tolist()], column=label_column,
         source=f"the store {store.location}", separator=separator, classes=classes or store.manifest.classes,
     )  # fmt: skip
     clip = targets[[labels is not None for labels in cells.labels]]
@@ -262,12 +299,25 @@ def join_own(
     return StoredRows(store, None, labels, rows, rows, clip, len(targets) - len(clip), 0, failed)
 
 
-def _with_targets(store: Store) -> tuple[I64, int]:
-    """The clips that have targets of any view, rising, and how many failed."""
+def _with_targets(store: Store, subset: Subset | None) -> tuple[I64, int]:
+    """The clips, of a subset, that have targets of any view, rising, and how many failed.
+
+    :raises SourceError: no clip of the subset has targets.
+    """
     if not store.views:
         raise UsageError(f"{store.location} has no finished block yet; run its build")
-    views = [store.clips_of(view) for view in range(store.views)]
-    return np.unique(np.concatenate(views)), len(store.failures())
+    targets = np.unique(np.concatenate([store.clips_of(view) for view in range(store.views)]))
+    failed = [failure.clip for failure in store.failures()]
+    if subset is None:
+        return targets, len(failed)
+    chosen = np.intersect1d(targets, subset.clips)
+    if not len(chosen):
+        raise SourceError(
+            f"none of the {len(subset.clips):,} clips of --clips {subset.file} has targets in the store "
+            f"{store.location}; nothing to score"
+        )
+    note(f"--clips {subset.file}: {len(chosen):,} of the {len(targets):,} clips with targets are scored")
+    return chosen, int(np.isin(subset.clips, failed).sum())
 
 
 def _pairs(listing: pa.Table, clips: pa.Table, targets: I64, clip_seconds: float) -> tuple[I64, I64]:

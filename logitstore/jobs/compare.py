@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from logitstore import notebook
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
@@ -35,6 +36,7 @@ from logitstore.notes import note
 from logitstore.store.audio import open_sources
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import is_url
+from logitstore.store.subset import Subset, read_subset
 from logitstore.training.runs import is_run, load_run
 from logitstore.views.recipe import Masks, load_recipe
 from logitstore.views.render import pad
@@ -66,7 +68,7 @@ class Side:
     views_per_second: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
     """B against A. ``heard`` says in words on what; ``seconds`` is the length of a view."""
 
@@ -82,6 +84,52 @@ class Comparison:
         """Plain JSON values."""
         failures = [{"path": path, "reason": reason} for path, reason in self.failures]
         return asdict(self) | {"failures": failures}
+
+    def __repr__(self) -> str:
+        said = self.agreement
+        return (
+            f"<Comparison of {self.b.spec} with {self.a.spec}: top-1 {said.top1:.3f}, KL {said.kl:.3g} nats, "
+            f"{said.views:,} views>"
+        )
+
+    def _repr_html_(self) -> str:
+        said = self.agreement
+        sides = [(name, side.spec, f"{side.classes:,}", *_costs(side)) for name, side in (("A", self.a), ("B", self.b))]
+        shares = [
+            ("same first class", said.top1, [f"{said.top1:.3f}"]),
+            ("first five", said.top5, [f"{said.top5:.3f}"]),
+        ]
+        if said.mAP is not None:
+            shares.append((f"mAP against A's decisions, {said.decided:,} classes", said.mAP, [f"{said.mAP:.3f}"]))
+        classes = [
+            (each.name, each.average_precision, [f"{each.average_precision:.3f}", f"{each.views:,}"])
+            for each in said.by_class
+        ]
+        worst = [
+            (
+                each.path,
+                "" if each.view is None else each.view,
+                f"{each.kl:.3f}",
+                *(f"{name} {p:.2f}" for name, p in (each.a, each.b)),
+            )
+            for each in said.worst[:5]
+        ]
+        return notebook.card(
+            f"{self.b.spec} against {self.a.spec}",
+            notebook.note(f"{self.heard}; {said.views:,} views of {said.clips:,} clips of {self.seconds:g} s"),
+            notebook.table(("", "", "classes", "parameters", "MACs", "views/s"), sides, left=2),
+            notebook.bars(shares),
+            notebook.facts([("KL", f"{said.kl:.4g} nats"), ("ECE", f"{said.ece:.4f}")]),
+            notebook.bars(classes, ("least agreed on", "average precision", "", "views")) if classes else "",
+            notebook.table(("worst views", "view", "nats", "A said", "B said"), worst) if worst else "",
+            notebook.note(f"{len(self.failures):,} clips could not be decoded") if self.failures else "",
+        )
+
+
+def _costs(side: Side) -> tuple[str, str, str]:
+    """Parameters, multiply-accumulates and speed for people."""
+    known = (side.parameters, side.macs, side.views_per_second)
+    return tuple("-" if value is None else f"{value:,.0f}" for value in known)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -295,15 +343,28 @@ def _unlearnt(options: CompareOptions, store: Store, spec: str) -> tuple[list[I6
     if not isinstance(learnt, dict) or learnt.get("manifest_digest") != store.root_digest:
         return by_view, "replayed"
     share, where = (training.get("options", {}).get(name) for name in ("hold_out", "where"))
-    if not share or learnt.get("content_digest") != content_digest(store):
-        why = "held nothing out" if not share else "the store has changed since"
+    subset, lost = _subset(store, training)
+    if not share or lost or learnt.get("content_digest") != content_digest(store):
+        why = "held nothing out" if not share else lost or "the store has changed since"
         note(f"{spec} was trained on {store.location}, and {why}: it may have learnt what is compared here")
         return by_view, "replayed"
-    apart = held_out_clips(store, clips_by_view(store, where), float(share))
+    apart = held_out_clips(store, clips_by_view(store, where, subset), float(share))
     left = [rows[np.isin(rows, apart)] for rows in by_view]
     if not any(map(len, left)):
         raise SourceError(f"none of the clips that {spec} held out is left by --where {options.where!r}")
     return left, f"replayed, which {spec} held out"
+
+
+def _subset(store: Store, training: dict[str, Any]) -> tuple[Subset | None, str]:
+    """The clips that a training was restricted to, None for all; and why they are not known, where they are not."""
+    recorded, file = training.get("subset"), training.get("places", {}).get("clips")
+    if recorded is None:
+        return None, ""
+    try:
+        subset = read_subset(store, str(file))
+    except UsageError:
+        return None, f"its --clips {file} cannot be read here"
+    return subset, "" if subset.digest == recorded.get("digest") else f"its --clips {file} has changed since"
 
 
 def _agreement(

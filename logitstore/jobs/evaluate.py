@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -59,10 +60,16 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
 
     store = open_store(place)
     names = None if used is None else tuple(used.classes)
+    subset = None
+    if options.clips is not None:
+        from logitstore.store.subset import read_subset
+
+        subset = read_subset(store, options.clips)
     if options.manifest is None:
         return join_own(
-            store, options.label_column, where=options.where, separator=options.label_separator, classes=names
-        )
+            store, options.label_column, where=options.where, separator=options.label_separator, classes=names,
+            subset=subset, verdicts=options.verdicts,
+        )  # fmt: skip
     return join_manifest(
         store,
         options.manifest,
@@ -71,6 +78,8 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
         separator=options.label_separator,
         columns=ColumnNames.of(options),
         classes=names,
+        subset=subset,
+        verdicts=options.verdicts,
     )
 
 
@@ -124,6 +133,8 @@ def _heard_by_teachers(
         labelled, what = keep_mapped(labelled, classes, used)
     if stored is not None:
         labelled = labelled.keep(np.isin(labelled.numbers, stored.numbers))
+        told = dict(zip(stored.numbers.tolist(), stored.labels, strict=True))
+        labelled = replace(labelled, labels=tuple(told[number] for number in labelled.numbers.tolist()))
         if not len(labelled):
             raise SourceError(f"no row of {options.manifest} that can be read is in the store {options.stored}")
     whose = f"teacher {options.teachers[0]!r}" if len(ensemble.members) == 1 else "the teachers"
@@ -170,6 +181,10 @@ def _check(options: EvaluateOptions) -> None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC, or the targets of a --stored STORE")
     if options.teachers and options.manifest is None:
         raise UsageError("teachers hear audio: give the MANIFEST that names it; only --stored can do without one")
+    if options.clips is not None and options.stored is None:
+        raise UsageError("--clips names clips of a store; give --stored STORE, or choose rows with --where")
+    if options.verdicts is not None and options.stored is None:
+        raise UsageError("--verdicts are about clips of a store; give --stored STORE")
     for name in ("weights", "clip_seconds", "sample_rate"):
         if getattr(options, name) and not options.teachers:
             flag = "teacher-weight" if name == "weights" else name.replace("_", "-")

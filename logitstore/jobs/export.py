@@ -48,7 +48,7 @@ def export_parquet(
     :returns: what was written, in words.
     :raises UsageError: ``out`` exists, or the store has no blocks yet.
     """
-    _require_blocks(store)
+    require_blocks(store)
     views = tables(store)["views"]()
     clips = _ClipRows(store)
     drawn = [name for name in views.schema.names if name not in _NOT_DRAWN]
@@ -92,10 +92,10 @@ def export_ced(store: Store, out: str | Path, *, advance: Advance = lambda views
     :raises MissingExtraError: h5py is not installed.
     """
     h5py = require_h5py()
-    _require_blocks(store)
+    require_blocks(store)
     clips = _ClipRows(store)
     _require_exportable(store, clips)
-    with _whole(out) as partial, contextlib.ExitStack() as stack:
+    with whole(out) as partial, contextlib.ExitStack() as stack:
         partial.mkdir()
         files = [_CedWriter(h5py, partial / f"logits_ep{view + 1}_0", store, stack) for view in range(store.views)]
         for commit in store.commits:
@@ -206,7 +206,11 @@ def _seeds(column: pa.ChunkedArray, rows: int, store: Store) -> npt.NDArray[np.i
     return np.asarray(flat, dtype=np.int64).reshape(rows, store.views)
 
 
-def _require_blocks(store: Store) -> None:
+def require_blocks(store: Store) -> None:
+    """Refuse a store that holds nothing yet.
+
+    :raises UsageError: it has no finished block.
+    """
     if not store.commits:
         raise UsageError(f"{store.location} has no finished block yet; run its build")
 
@@ -229,7 +233,7 @@ def _table(out: str | Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _whole(out: str | Path) -> Iterator[Path]:
+def whole(out: str | Path) -> Iterator[Path]:
     """A path to write to that becomes ``out`` at the end, and goes away where there is an error.
 
     It lies in a folder that is made for it alone, beside ``out``: nothing that was there is touched.

@@ -57,7 +57,7 @@ def merge(options: MergeOptions, progress: MergeProgress | None = None) -> Build
         raise UsageError("merge needs at least two stores")
     pieces = [open_piece(store) for store in options.stores]
     refuse_twice(pieces)
-    storage = open_storage(options.out)
+    storage = open_storage(options.out, to_write=True)
     if storage.location in {piece.location for piece in pieces}:
         raise UsageError(f"--out {options.out} is one of the stores that are merged; give another place")
     require_alike(pieces)

@@ -10,11 +10,13 @@ from logitstore.errors import RunError
 from logitstore.options import (
     CLASSES,
     CLIP_SECONDS,
+    CLIPS,
     DEVICE,
     EVAL,
     EVAL_WHERE,
     LABEL_SEPARATOR,
     OUT,
+    VERDICTS,
     AudioRoot,
     BatchSize,
     ClipSeconds,
@@ -296,6 +298,14 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
         Option("Score the targets that this store holds; no audio is read for that.", group="Teachers",
                metavar="STORE", names="store"),
     ] = None  # fmt: skip
+    clips: Annotated[
+        str | None,
+        CLIPS.but(
+            help="Score only the clips of --stored that this table names, written as for train-student.",
+            group="Teachers",
+        ),
+    ] = None
+    verdicts: Annotated[str | None, VERDICTS] = None
     classes: Annotated[
         str | None, CLASSES.but(help="Score only the classes that are named in this file, one a line.")
     ] = None
@@ -360,13 +370,71 @@ class CompareOptions(DeviceOptions, WorkerOptions, ColumnOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions(DeviceOptions, WorkerOptions):
+    """What ``logitstore report`` is asked."""
+
+    store: Store
+    runs: Annotated[
+        Sequence[str],
+        Option("Run folders of students or teachers, to show how they learnt and what they cost.", argument=True,
+               metavar="RUN...", names="run", many=True),
+    ] = ()  # fmt: skip
+    out: Annotated[
+        str, Option("The page to write: one file, that loads nothing from anywhere.", group="Output", short="o",
+                    metavar="FILE.html")
+    ] = "report.html"  # fmt: skip
+    also: Annotated[
+        Sequence[str],
+        Option("Another store, to be read with the first as one. Repeatable.", group="Audio", metavar="STORE",
+               names="store"),
+    ] = ()  # fmt: skip
+    audio_root: Annotated[
+        str | None,
+        Option("The audio that the store was built from: the oddest clips are then shown as spectrograms.",
+               group="Audio", metavar="DIR", names="audio"),
+    ] = None  # fmt: skip
+    teachers: Annotated[
+        Teachers,
+        TEACHER.but(help="Ask this teacher of the store again, to measure what of its answers each op destroys. "
+                         "Repeatable; needs --audio-root."),
+    ] = ()  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenOptions(Options):
+    """What is asked of the listening page as one file."""
+
+    listen: Annotated[
+        str | None,
+        Option("Write the listening page of some clips, with their sounds in it, instead of the report: one file that "
+               "needs no server. Needs --audio-root.", group="Output", metavar="FILE.html"),
+    ] = None  # fmt: skip
+    clips: Annotated[
+        str | None,
+        Option("Which clips: how many, spread evenly over the store; or a table of clips; or @question, in its order. "
+               "At most 1,000.", group="Output", metavar="CLIPS", default="100"),
+    ] = None  # fmt: skip
+    listen_views: Annotated[
+        int | None,
+        Option("How many views of each clip can be heard beside the original.", group="Output", least=0,
+               default="0"),
+    ] = None  # fmt: skip
+    label_column: Annotated[
+        str | None,
+        Option("The column of labels in the store's clip table.", group="Output", metavar="NAME",
+               default="label, labels, category or the like, where there is one"),
+    ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagOptions(EnsembleOptions):
     """What ``logitstore tag`` is asked; None means the default that the teachers suggest."""
 
     files: Annotated[
         Sequence[str],
-        Option("Audio files of any length, sample rate and number of channels.", argument=True, metavar="AUDIO..."),
-    ]
+        Option("Audio files of any length, sample rate and number of channels, folders of them, or patterns.",
+               argument=True, metavar="AUDIO..."),
+    ]  # fmt: skip
     teachers: Teachers
     classes: Annotated[
         str | None, CLASSES.but(help="Name only the classes that are named in this file, one a line.")
@@ -381,10 +449,17 @@ class TagOptions(EnsembleOptions):
         Option("Seconds from one window's start to the next.", group="Windows", metavar="S", least=0.1, most=3600,
                default="--seconds"),
     ] = None  # fmt: skip
+    frames: Annotated[
+        bool,
+        Option("Windows as a teacher itself cuts them, where it does: YAMNet's are of 0.975 s, every 0.48 s.",
+               group="Windows"),
+    ] = False  # fmt: skip
     top: Annotated[int, Option("How many classes to name for a window.", group="Windows", least=1)] = 5
     threshold: Annotated[
-        float, Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1)
-    ] = 0.0
+        float | None,
+        Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1,
+               default="0, and 0.5 for labels, which have to begin and end"),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 8
 
 

@@ -100,7 +100,7 @@ def repair(options: RepairOptions, advance: Callable[[int, int], None] | None = 
     """
     if options.teachers and options.audio_root is None and options.source is None:
         raise UsageError("--teacher needs what it heard; give SOURCE or --audio-root, the audio of the store")
-    storage = open_storage(options.store)
+    storage = open_storage(options.store, to_write=True)
     found = audit(storage, partial=True)
     if found.manifest is None:
         known = sorted({commit.manifest_digest for _, commit in _decoded(storage) if commit is not None})

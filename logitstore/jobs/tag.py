@@ -7,18 +7,22 @@ time: memory does not grow with the length of a file.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from logitstore import notebook
 from logitstore.arrays import F32, I64
-from logitstore.audio.audiofile import Audio, frame_count
+from logitstore.audio.audiofile import AUDIO_SUFFIXES, Audio, frame_count
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.folder import FolderSource
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, UsageError
 from logitstore.evaluation.scores import decoded
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 #: Length of a window where neither the user nor a teacher says otherwise.
 DEFAULT_SECONDS = 10.0
+_SHOWN = 60  # windows, in a notebook
 #: A rest at the end of a file of at most this share of a window is not heard: encoders leave some milliseconds there.
 _REST = 0.02
 
@@ -74,6 +79,25 @@ class Tagged:
             "error": self.error,
         }
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{_clock(each.start)} to {_clock(each.end)}  {name}", share, [f"{share:.2f}", more])
+            for each in self.windows[:_SHOWN]
+            for name, share in each.tags[:1]
+            for more in [", ".join(f"{other} {p:.2f}" for other, p in each.tags[1:])]
+        ]
+        left = len(self.windows) - _SHOWN
+        return notebook.card(
+            f"{self.path}, {_clock(self.seconds)}, {self.sample_rate:,} Hz",
+            notebook.bars(rows) if rows else "",
+            notebook.note(f"{left:,} more windows") if left > 0 else "",
+            notebook.note(f"could not be read: {self.error}") if self.error else "",
+        )
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{seconds % 60:05.2f}"
+
 
 def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None) -> Iterator[Tagged]:
     """What the ensemble hears in every file, in their order, each as soon as its last window was heard.
@@ -98,12 +122,12 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
     )
     for line in ensemble.notes:
         note(line)
-    seconds = window_seconds(ensemble, options.seconds)
-    hop = seconds if options.hop is None else options.hop
-
-    files = [_opened(path) for path in options.files]
+    seconds, hop = _windows(ensemble, options)
+    paths = [path for path, _ in audio_files(options.files)]
+    with ThreadPoolExecutor(workers, "open") as pool:
+        files = list(pool.map(_opened, paths))
     cuts = [cut(round(file.seconds * file.sample_rate), file.sample_rate, seconds, hop) for file in files]
-    source = _Files(options.files)
+    source = _Files(paths)
     audio = ClipAudio(source, _table(source, files, cuts), ensemble.sample_rate)
     ends = np.cumsum([len(starts) for starts, _ in cuts])
     samples = max(1, clip_samples(seconds, ensemble.sample_rate))
@@ -128,6 +152,82 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
                 yield _finished(files[current], cuts[current], int(ends[current]), failures)
                 current += 1
     yield from files[current:]  # those after the last window: none could be opened
+
+
+def audio_files(given: Sequence[str]) -> list[tuple[str, str]]:
+    """The files that are meant, each with its name below what was given: of a folder all audio that is in it.
+
+    Audio in folders is known by its ending, and what is left out is said in notes. What is no folder and no pattern is
+    a file, there or not.
+
+    :raises UsageError: a folder without audio, or a pattern that nothing is called like.
+    """
+    found: list[tuple[str, str]] = []
+    for each in given:
+        path = Path(each)
+        if path.is_dir():
+            found += _below(path)
+        elif path.exists() or not glob.has_magic(each):
+            found.append((each, path.name))
+        else:
+            found += _matching(each)
+    return found
+
+
+def _below(folder: Path) -> list[tuple[str, str]]:
+    source = FolderSource(folder)
+    names = source.listing()["path"].to_pylist()
+    for line in source.reading.notes:
+        note(line)
+    return [(str(folder / name), name) for name in names]
+
+
+def _matching(pattern: str) -> list[tuple[str, str]]:
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    files = [each for each in matches if each.is_file() and each.suffix.lower() in AUDIO_SUFFIXES]
+    files = files or [each for each in matches if each.is_file()]
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    found = [(str(each), each.relative_to(fixed).as_posix()) for each in files]
+    if "**" not in pattern:  # which goes into folders by itself
+        for folder in (each for each in matches if each.is_dir()):
+            found += [(path, (folder.relative_to(fixed) / name).as_posix()) for path, name in _below(folder)]
+    if not found:
+        raise UsageError(f"{pattern}: no file is called like this pattern; give another, or a folder")
+    return found
+
+
+def _windows(ensemble: Ensemble, options: TagOptions) -> tuple[float, float]:
+    """The length of a window and the time from one to the next, in seconds."""
+    own = None
+    if options.frames and options.seconds is None:
+        windows = [(each.contract.window, each.contract.sample_rate) for each in ensemble.members]
+        own = min(((w.samples / rate, w.hop / rate) for w, rate in windows if w is not None), default=None)
+        if own is None:
+            note("no teacher cuts windows of its own; shorter ones are heard with --seconds and --hop")
+    seconds, hop = (window_seconds(ensemble, options.seconds), None) if own is None else own
+    return seconds, options.hop or hop or seconds
+
+
+def merged(windows: Sequence[Window], threshold: float) -> list[tuple[float, float, str, float]]:
+    """Windows as labels (start and end in seconds, class, highest probability), by start, then end and class.
+
+    A class that goes on from a window to the next one is one label.
+
+    :param threshold: the least probability of a class in a window that has the label.
+    """
+    begun: dict[str, tuple[float, float, float]] = {}  # start, end, probability
+    done: list[tuple[float, float, str, float]] = []
+    for window in windows:
+        for name, probability in window.tags:
+            if probability < threshold:
+                continue
+            start, end, highest = begun.get(name, (window.start, window.end, 0.0))
+            if window.start > end + 1e-6:
+                done.append((start, end, name, highest))
+                start, highest = window.start, 0.0
+            begun[name] = (start, window.end, max(highest, probability))
+    done += [(start, end, name, highest) for name, (start, end, highest) in begun.items()]
+    return sorted(done, key=lambda each: each[:3])
 
 
 def window_seconds(ensemble: Ensemble, asked: float | None) -> float:
@@ -199,7 +299,7 @@ def _table(source: _Files, files: Sequence[Tagged], cuts: Sequence[tuple[I64, I6
 
 def _tags(scores: F32, classes: Sequence[str], options: TagOptions) -> tuple[tuple[str, float], ...]:
     best = np.argsort(-scores, kind="stable")[: options.top].tolist()
-    return tuple((classes[index], float(scores[index])) for index in best if scores[index] >= options.threshold)
+    return tuple((classes[index], float(scores[index])) for index in best if scores[index] >= (options.threshold or 0))
 
 
 def _finished(file: Tagged, windows: tuple[I64, I64], end: int, failures: dict[int, str]) -> Tagged:
@@ -236,4 +336,4 @@ def _check(options: TagOptions) -> None:
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
     if not options.files:
-        raise UsageError("no audio was given; name at least one file")
+        raise UsageError("no audio was given; name at least one file or folder")

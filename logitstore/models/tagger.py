@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from logitstore import notebook
 from logitstore.errors import RunError
 from logitstore.views.mel import FrontEnd, LogMel, Spectral, apply_masks
 from logitstore.views.recipe import Masks
@@ -84,6 +85,15 @@ class Tagger(nn.Module):
             return filled
         own = mix[:, None, None]
         return own * filled + (1 - own) * filled.flip(0)
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("parameters", f"{sum(each.numel() for each in self.parameters()):,}"),
+            ("classes", f"{self.classes:,}, {self.scores}"),
+            ("hears", f"{self.front_end.sample_rate:,} Hz"),
+            ("masks", f"filled with {self.fill_value:g}: {self.fill_stage}"),
+        ]
+        return notebook.card(type(self).__name__, notebook.facts(facts))
 
     def contract(self) -> dict[str, Any]:
         """Front end, and stage and value of the fill, as plain JSON values; goes into a store's manifest."""

@@ -92,6 +92,11 @@ def _parsed(connection: Any, sql: str) -> list[dict[str, Any]]:
     return trees
 
 
+def is_explain(sql: str) -> bool:
+    """Whether SQL asks how a query is answered, and not for its answer."""
+    return _EXPLAIN.match(sql) is not None
+
+
 class _Tree:
     """A walk over a query's syntax tree that refuses what is not allowed and notes what is used."""
 

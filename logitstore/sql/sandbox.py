@@ -47,7 +47,12 @@ _abandoned: list[threading.Thread] = []
 
 def abandoned() -> bool:
     """Whether a query that was ended still runs; the process should then leave with ``os._exit``."""
-    return any(thread.is_alive() for thread in _abandoned)
+    return abandoned_queries() > 0
+
+
+def abandoned_queries() -> int:
+    """How many queries that were ended still run."""
+    return sum(thread.is_alive() for thread in _abandoned)
 
 
 class Sandbox:

@@ -7,15 +7,14 @@ store's own methods, which take many clips at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from logitstore.arrays import F32, U16
-from logitstore.errors import UsageError
+from logitstore.errors import LogitstoreError, MissingExtraError, UsageError
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import member_names
 from logitstore.store.pieces import Pieces
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from logitstore.audio.clips import ClipAudio
     from logitstore.views.picture import Box
-    from logitstore.views.recipe import Masks
+    from logitstore.views.recipe import Masks, Recipe
 
 _KEYS = ("clip", "path", "start", "length", "rate")
 
@@ -91,6 +90,22 @@ class StoredClip:
         return self.length / max(self.rate, 1)
 
     @property
+    def sample_rate(self) -> int:
+        """Of its waveform and those of its views, in Hz."""
+        return self._store.manifest.sample_rate
+
+    @property
+    def can_be_heard(self) -> bool:
+        """Whether the store was opened with its audio."""
+        return self._audio is not None
+
+    @property
+    def view_seconds(self) -> float:
+        """Length of each of its views, in seconds."""
+        place = self._store.manifest.place
+        return place.clip_samples / place.sample_rate
+
+    @property
     def columns(self) -> dict[str, Any]:
         """What the user's columns of the clip table say of it."""
         return {name: value for name, value in self._row.items() if name not in _KEYS}
@@ -99,6 +114,19 @@ class StoredClip:
     def views(self) -> tuple[int, ...]:
         """The views that have targets, rising."""
         return tuple(view for commit in self.blocks for view in range(commit.view_start, commit.view_stop))
+
+    @functools.cached_property
+    def mean(self) -> ViewTargets:
+        """What the ensemble said on the mean of its views, a class that a view lacks counting as 0 there: as many of
+        the likeliest classes as a view has, none of a clip without views."""
+        said = [self.view(number).targets for number in self.views]
+        total = np.zeros(len(self._store.manifest.classes))
+        for each in said:
+            total[each.classes] += each.probabilities / len(said)
+        k = min(len(said[0].classes) if said else 0, np.count_nonzero(total))
+        best = np.lexsort((np.arange(len(total)), -total))[:k].astype(np.uint16)
+        names = tuple(self._store.manifest.classes[number] for number in best.tolist())
+        return ViewTargets(best, names, total[best].astype(np.float32))
 
     @functools.cached_property
     def waveform(self) -> F32:
@@ -150,15 +178,19 @@ class StoredClip:
         return f"<StoredClip {self.number}: {self.path}, {place}, {what}>"
 
     def _repr_html_(self) -> str:
-        facts = [
-            ("clip", str(self.number)),
-            ("path", self.path),
-            ("start", f"{self.start_s:g} s"),
-            ("length", f"{self.length_s:g} s"),
-            *((name, str(value)) for name, value in self.columns.items()),
-            ("failed", self.failed) if self.failed else ("views", number_ranges(self.views) or "none"),
-        ]
-        return html_table(facts)
+        from logitstore import notebook
+
+        place = f"{self.start_s:g} to {self.start_s + self.length_s:.4g} s of the file"
+        facts = [("clip", self.number), ("in file", place), *self.columns.items()]
+        facts.append(("failed", self.failed) if self.failed else ("views", number_ranges(self.views) or "none"))
+        parts = [notebook.facts(facts)]
+        if self.views:
+            mean = self.mean
+            rows = [(name, share, [f"{share:.3f}"]) for name, share in _first(mean.names, mean.probabilities)]
+            parts.append(notebook.bars(rows, ("", f"mean of {len(self.views)} views")))
+        if not self.failed:
+            parts += _heard(self, lambda: self.waveform, [], f"clip {self.number}, the original")
+        return notebook.card(self.path, *parts)
 
 
 class StoredView:
@@ -208,6 +240,19 @@ class StoredView:
             value = np.asarray(column.values(drawn))[0].item() + (first if column.of_shard else 0)
             found[column.name] = None if column.null is not None and column.null(drawn)[0] else value
         return found
+
+    @property
+    def drawn(self) -> dict[str, str]:
+        """What each op did, by its name, in words for people: seconds, Hz and dB."""
+        manifest = self._store.manifest
+        return in_words(manifest.recipe, self.parameters, manifest.sample_rate)
+
+    @property
+    def entropy(self) -> float:
+        """Of its targets, in nats: of sigmoid scores the sum of the k Bernoulli entropies."""
+        p = self.targets.probabilities.astype(np.float64)
+        nats = -(p * np.log(p)).sum()
+        return float(nats - ((1 - p) * np.log1p(-p)).sum() if self._store.manifest.scores == "sigmoid" else nats)
 
     @property
     def mask(self) -> dict[str, float] | None:
@@ -267,14 +312,67 @@ class StoredView:
         return f"<StoredView {self.number} of clip {self.clip.number} ({self.clip.path}): {said}{more}>"
 
     def _repr_html_(self) -> str:
-        facts = [("clip", f"{self.clip.number}, {self.clip.path}"), ("view", str(self.number))]
-        for name, value in self.parameters.items():
-            facts.append((name, "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)))
-        bars = [
-            (name, _bar(share))
-            for name, share in zip(self.targets.names, self.targets.probabilities.tolist(), strict=True)
+        from logitstore import notebook
+
+        members = self.members or {}
+        rows = [
+            (
+                name,
+                share,
+                [f"{share:.3f}", *("-" if np.isnan(one[at]) else f"{one[at]:.3f}" for one in members.values())],
+            )
+            for at, (name, share) in enumerate(_first(self.targets.names, self.targets.probabilities))
         ]
-        return html_table(facts) + _rows_table(bars)
+        header = ("", f"entropy {self.entropy:.2f} nats", "ensemble" if members else "", *members)
+        parts = [notebook.facts(self.drawn.items()), notebook.bars(rows, header)]
+        parts += _heard(self.clip, lambda: self.waveform, self.boxes, f"view {self.number} of clip {self.clip.number}")
+        return notebook.card(f"view {self.number} of clip {self.clip.number}, {self.clip.path}", *parts)
+
+
+def in_words(recipe: Recipe, parameters: Mapping[str, Any], sample_rate: int) -> dict[str, str]:
+    """What was drawn, by the name of each op, for people.
+
+    :param parameters: as SQL's table ``views`` shows them. :param sample_rate: of the store, in Hz.
+    """
+    return {op.name: _op_in_words([column.name for column in op.sql_columns()], parameters, sample_rate)
+            for op in recipe.ops}  # fmt: skip
+
+
+def _op_in_words(columns: Sequence[str], values: Mapping[str, Any], sample_rate: int) -> str:
+    said = []
+    for name in columns:
+        value, unit = values[name], name.rpartition("_")[2]
+        start, end = next(((a, b) for a, b in _ENDS if a in name.split("_")), ("", ""))
+        if (unit in ("step", "key") and len(columns) > 1) or any(b in name.split("_") for _, b in _ENDS):
+            continue  # the same in units that people do not know; the end, which is said with the start
+        other = values.get(name.replace(f"_{start}_", f"_{end}_")) if start else None
+        if value is None or (other is not None and value == other):
+            said.append("nothing")
+        elif other is not None:
+            said.append(f"{_number(value, unit, sample_rate)} to {_amount(other, unit, sample_rate)}")
+        else:
+            said.append(_amount(value, unit, sample_rate, name))
+    return ", ".join(dict.fromkeys(said))
+
+
+#: What columns of a range are called: (from, to).
+_ENDS = (("start", "end"), ("low", "high"))
+_UNITS = {"ms": "s", "samples": "s", "hz": "Hz", "db": "dB"}
+
+
+def _number(value: Any, unit: str, sample_rate: int) -> str:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    seconds = {"ms": 1000, "samples": sample_rate}.get(unit)
+    if seconds is not None:
+        return f"{value / seconds:.2f}"
+    return f"{value:,.0f}" if unit == "hz" else f"{value:.1f}" if unit == "db" else f"{value:g}"
+
+
+def _amount(value: Any, unit: str, sample_rate: int, name: str = "") -> str:
+    """A value with its unit, or, where it has none that is known, behind the last word of its column."""
+    number = _number(value, unit, sample_rate)
+    return f"{number} {_UNITS[unit]}" if unit in _UNITS else f"{name.rpartition('_')[2]} {number}".strip()
 
 
 def no_audio(store: Pieces) -> UsageError:
@@ -285,21 +383,34 @@ def no_audio(store: Pieces) -> UsageError:
     )
 
 
-def html_table(facts: Sequence[tuple[str, str]]) -> str:
-    """Facts as an HTML table of two columns; both are escaped."""
-    return _rows_table([(name, escape(text)) for name, text in facts])
+_SHOWN = 6  # classes, in a notebook
 
 
-def _rows_table(rows: Sequence[tuple[str, str]]) -> str:
-    """Names, which are escaped, and HTML beside each."""
-    cells = (
-        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{content}</td></tr>'
-        for name, content in rows
+def _first(names: Sequence[str], probabilities: F32) -> list[tuple[str, float]]:
+    return list(zip(names[:_SHOWN], probabilities[:_SHOWN].tolist(), strict=True))
+
+
+def _heard(clip: StoredClip, waveform: Callable[[], F32], boxes: Sequence[Box], label: str) -> list[str]:
+    """A player and a picture, for a notebook; where there can be none, what to do for them."""
+    from logitstore import notebook
+    from logitstore.views.picture import height, log_mel, png, wav
+
+    if not clip.can_be_heard:
+        return [notebook.note("to hear and see it, give the audio: store.with_audio(FOLDER)")]
+    try:
+        samples = waveform()
+    except LogitstoreError as error:
+        return [notebook.note(f"it cannot be heard: {error}")]
+    rate, seconds = clip.sample_rate, clip.view_seconds
+    found = [notebook.player(wav(samples, rate), label)]
+    try:
+        drawn = png(log_mel(samples, rate), float(log_mel(clip.waveform, rate).max()))
+    except MissingExtraError as error:
+        return [*found, notebook.note(str(error))]
+    hidden = "".join(
+        f"; hidden: {box.start:.4g} to {box.stop:.4g} {'s' if box.kind == 'time' else 'Hz'}" for box in boxes
     )
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _bar(share: float) -> str:
-    """A probability as a bar, and in digits."""
-    bar = f'<div style="background:#4c78a8;height:0.8em;width:{100 * share:.1f}%"></div>'
-    return f'<div style="display:inline-block;width:12em;background:#eee">{bar}</div> {share:.3f}'
+    across = [(share, f"{share * seconds:g} s") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    up = [(height(hz, rate), f"{hz / 1000:g} kHz") for hz in (500, 2000, 8000) if hz <= rate / 2]
+    places = [(box.left, box.top, box.width, box.height) for box in boxes]
+    return [*found, notebook.picture(drawn, f"log-mel of {label}{hidden}", places, across, up)]

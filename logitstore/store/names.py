@@ -15,6 +15,8 @@ BLOCKS = "blocks"
 CLIPS = "clips"
 COMMITS = "commits"
 CLAIMS = "claims"
+#: What a store on a web server has besides: the names and sizes of its objects, which plain HTTP cannot list.
+LISTING = "listing.json"
 #: The arrays that a block can have.
 ARRAYS = ("packed", "classes", "views", "firsts", "residuals", "members", "draws",
           "frame_norms", "frame_angles", "clip_scales", "clip_vectors")  # fmt: skip

@@ -71,6 +71,8 @@ class Pieces:
         for piece in self.pieces[1:]:
             _require_fitting(self.pieces[0], piece)
         self.manifest = pieces[0].manifest if len(pieces) == 1 else _common_manifest(self.pieces)
+        #: The file of the table ``verdicts``; None for ``verdicts.csv`` beside the store, where there is one.
+        self.verdicts: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.pieces,)
@@ -184,6 +186,18 @@ class Pieces:
         """The clips' own lengths in samples at the store's rate, before padding: int64 (n,)."""
         (lengths,) = self._gather(clips, lambda piece, own: (piece.lengths(own),))
         return lengths
+
+    def clip_rows(self, clips: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of the clip table of some clips, in their order; only the rows near them are read.
+
+        :raises UsageError: there is no such clip.
+        :raises CorruptStoreError: a file of the table is not the one that was committed.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        for piece, first, _, own in self._split(np.unique(np.asarray(clips, np.int64))):
+            rows = piece.clip_rows(own.tolist(), columns)
+            found |= {first + number: row for number, row in zip(own.tolist(), rows, strict=True)}
+        return [found[clip] for clip in clips]
 
     # views, in any order of clips
 

@@ -6,9 +6,10 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
+from logitstore import notebook
 from logitstore.errors import StoreError
 from logitstore.store.audio import AudioRoot, clip_audio
-from logitstore.store.clip import StoredClip, html_table
+from logitstore.store.clip import StoredClip
 from logitstore.store.joint import arranged
 from logitstore.store.piece import Piece, open_piece
 from logitstore.store.pieces import Pieces, refuse_twice
@@ -99,9 +100,12 @@ class Store(Pieces):
             return f"<Store {self.location}, damaged: {error}>"
 
     def _repr_html_(self) -> str:
-        from logitstore.store.summary import summarise
+        from logitstore.store.look import look
 
-        return html_table(summarise(self).lines())
+        try:
+            return look(self)._repr_html_()
+        except StoreError as error:
+            return notebook.card(self.location, notebook.note(f"damaged: {error}"))
 
 
 def open_store(

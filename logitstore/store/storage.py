@@ -1,6 +1,7 @@
 """Where the objects of a store lie: names to bytes, with atomic puts. Names use '/' and are relative to the store.
 
-A folder is served here; a URL (``s3://…``, ``gs://…``, ``memory://…``) by ``cloud.py``, imported when one is given.
+A folder is served here; a URL (``s3://…``, ``gs://…``, ``memory://…``) by ``cloud.py``, and one that can only be read
+(``https://…``, ``hf://…``) by ``web.py``, imported when one is given.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from logitstore.store.names import check_name, most_bytes
 SCRATCH = "tmp"
 #: What a URL of a store may begin with.
 SCHEMES = ("s3", "gs", "memory")
+#: What the URL of a store may begin with that can only be read.
+READ_ONLY = ("https", "http", "hf")
 _SCRATCH_NAME = re.compile(r".*~(?P<host>[^~]*)~(?P<pid>[0-9]{1,15})~[^~]*", re.DOTALL)
 _STALE_SECONDS = 3600.0
 _SYNCED_AT_ONCE = 8
@@ -388,22 +391,33 @@ class LocalStorage:
                 os.close(descriptor)
 
 
-def open_storage(location: str | os.PathLike[str]) -> Storage:
-    """The storage at a path, or at a URL; nothing is read yet.
+def open_storage(location: str | os.PathLike[str], *, to_write: bool = False) -> Storage:
+    """The storage at a path, or at a URL; nothing is read yet, but for where on the hub it is.
 
+    :param to_write: whether something is to be written there.
     :raises UsageError: a URL of another scheme than :data:`SCHEMES`, or without a bucket.
     :raises MissingExtraError: a URL, and the extra ``cloud`` is not installed.
     """
     if not isinstance(location, str):
         text = os.fspath(location)
-        if text.startswith(tuple(f"{scheme}:/" for scheme in SCHEMES)):
+        if text.startswith(tuple(f"{scheme}:/" for scheme in (*SCHEMES, *READ_ONLY))):
             raise UsageError(f"{text} looks like a URL that became a path and so lost a '/'; give the URL as a string")
         return LocalStorage(text)
     if not is_url(location):
         return LocalStorage(location)
     scheme = location.split("://", 1)[0].lower()
+    if scheme in READ_ONLY:
+        if to_write:
+            raise UsageError(
+                f"{location}: stores at {scheme}:// can only be read; give a folder, or a bucket ("
+                + ", ".join(f"{known}://" for known in SCHEMES)
+                + ")"
+            )
+        from logitstore.store.web import WebStorage
+
+        return WebStorage(location)
     if scheme not in SCHEMES:
-        allowed = ", ".join(f"{known}://" for known in SCHEMES)
+        allowed = ", ".join(f"{known}://" for known in (*SCHEMES, "https", "hf"))
         raise UsageError(f"{scheme}:// is no place for a store; allowed are {allowed} and a path of this machine")
     from logitstore.store.cloud import ObjectStorage
 

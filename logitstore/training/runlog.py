@@ -13,6 +13,19 @@ from logitstore.digests import hasher
 from logitstore.errors import RunError
 
 LOG_NAME = "log.jsonl"
+_LONGEST, _MOST_EPOCHS = 1 << 20, 100_000  # bytes of a line, and records, that are read
+
+
+def read_epochs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of the epochs in the log of a run, in their order; none where it has no log that can be read."""
+    found: list[dict[str, Any]] = []
+    with suppress(OSError, ValueError), (Path(folder) / LOG_NAME).open("rb") as file:
+        while line := file.readline(_LONGEST):
+            if b'"event": "epoch"' in line:
+                record = json.loads(line)
+                if isinstance(record, dict) and len(found) < _MOST_EPOCHS:
+                    found.append(record)
+    return found
 
 
 class RunLog:

@@ -20,9 +20,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logitstore import notebook
 from logitstore.classes import check_classes
 from logitstore.digests import hasher
 from logitstore.documents import load_json
@@ -31,6 +33,7 @@ from logitstore.files import read_whole, write_whole
 from logitstore.models.registry import build, is_own
 from logitstore.models.sidecar import check_rate, check_scores, check_seconds
 from logitstore.plugins import PYTHON
+from logitstore.training.runlog import read_epochs
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +50,7 @@ WEIGHTS_NAME = "model.safetensors"
 _STUDENT = "?student="
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A model read from its run folder.
 
@@ -64,11 +67,46 @@ class Run:
     digest: str
     config: dict[str, Any]
 
+    def __repr__(self) -> str:
+        what = f"{self.config['model']}, {len(self.classes):,} classes, {self.scores}, {self.sample_rate:,} Hz"
+        return f"<Run {self.folder}: {what}>"
+
+    def _repr_html_(self) -> str:
+        facts: list[tuple[str, object]] = [
+            ("model", f"{self.config['model']}, {sum(each.numel() for each in self.model.parameters()):,} parameters"),
+            (
+                "classes",
+                f"{len(self.classes):,}: {', '.join(self.classes[:8])}" + (", …" if len(self.classes) > 8 else ""),
+            ),
+            ("scores", self.scores),
+            ("hears", f"{self.sample_rate:,} Hz"),
+            ("weights", self.digest),
+        ]
+        return notebook.card(f"run {self.folder}", notebook.facts(facts), learning_curves(self.folder))
+
     @property
     def clip_seconds(self) -> float | None:
         """Length of the clips that it learnt from; None where the run does not say."""
         seconds = _clip_seconds(self.config)
         return None if seconds is None else float(seconds)
+
+
+def learning_curves(folder: str | os.PathLike[str]) -> str:
+    """The losses of a run's epochs as curves for a notebook; nothing where fewer than two were logged."""
+    drawn = []
+    for name, title in (("loss", "loss"), ("held_out_loss", "held-out loss"), ("mAP", "mAP")):
+        points = [
+            (float(each["epoch"] + 1), float(each[name]))
+            for each in read_epochs(folder)
+            if isinstance(each.get("epoch"), int) and isinstance(each.get(name), int | float) and isfinite(each[name])
+        ]
+        if len(points) > 1:
+            first, last = points[0][1], points[-1][1]
+            points = points[:: max(1, len(points) // 400)]
+            drawn.append(
+                (f"{title}, {first:.4f} to {last:.4f}", notebook.curve(points, f"{title} by epoch", unit="epoch"))
+            )
+    return notebook.beside(*drawn) if drawn else ""
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:

@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from logitstore import notebook
 from logitstore.documents import load_json
 from logitstore.errors import RunError
 from logitstore.files import clear_partials, is_partial, write_whole
 from logitstore.models.machine import keep_freed_memory, pick_device, versions
 from logitstore.models.registry import default_lr
 from logitstore.models.tagger import Tagger
+from logitstore.notes import doing
 from logitstore.options import dump
 from logitstore.training import board
 from logitstore.training.checkpoints import FOLDER, Checkpoints
@@ -31,7 +33,7 @@ from logitstore.training.loop import Epoch, FitProgress, FitResult, Objective, f
 from logitstore.training.options import INDIFFERENT, LoopOptions, warm_up_of
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group, joined, own_device
-from logitstore.training.runs import MOST_BYTES, MOST_VALUES, is_run, load_run, save_run
+from logitstore.training.runs import MOST_BYTES, MOST_VALUES, is_run, learning_curves, load_run, save_run
 
 OPTIONS_NAME = "training.json"
 CONFIG_NAME = "config.yaml"
@@ -59,6 +61,20 @@ class Trained:
     before: bool = False
     notes: tuple[str, ...] = ()
     agreement: dict[str, Any] | None = None
+
+    def _repr_html_(self) -> str:
+        result = self.result
+        facts: list[tuple[str, object]] = [
+            ("model", f"{self.model}, {self.parameters:,} parameters"),
+            ("trained", f"{result.steps:,} steps, {result.epochs:,} epochs in {result.seconds:,.1f} s"),
+            ("loss", f"{result.loss:.4f}, mean of the last epoch"),
+            *((name, f"{value:.4f}") for name, value in result.metrics.items() if isinstance(value, float)),
+        ]
+        if self.agreement is not None:
+            facts += [(name, f"{value:.4f}") for name, value in self.agreement.items() if isinstance(value, float)]
+        return notebook.card(
+            f"run {self.out}", notebook.facts(facts), learning_curves(self.out), *map(notebook.note, self.notes)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +224,7 @@ def _begin(training: Training) -> dict[str, Any] | None:
 def _finish(training: Training, result: FitResult) -> dict[str, Any] | None:
     """Write the weights and ``run.json``, with what was asked and what came of it; checkpoints go."""
     model = training.model
+    doing("measuring what was trained")
     agreement = None if training.final is None else training.final(model)
     extra = {"training": training.about, "result": asdict(result), **training.more}
     extra |= {} if agreement is None else {"agreement": agreement}

@@ -7,6 +7,7 @@ the audio holds, from 0 Hz to half its rate, and hides nothing: masks are boxes 
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 BANDS, FRAMES = 96, 500
 #: Decibels from the loudest cell down to what is drawn as silence.
 RANGE_DB = 80.0
+#: No picture's brightest colour stands for less, so that silence looks dark: noise of the last bit of 16 is at -50.
+QUIETEST_DB = -40.0
 #: Colours from silence to the loudest, evenly spaced: dark blue, violet, red, orange, pale yellow.
 _COLOURS = (
     (6, 6, 26), (43, 15, 92), (98, 25, 122), (157, 42, 116), (212, 70, 87), (245, 122, 53), (250, 186, 74),
@@ -85,14 +88,19 @@ def png(cells: F32, loudest: float | None = None) -> bytes:
         from PIL import Image
     except ImportError:
         raise MissingExtraError("pillow", "report", "a picture of a view") from None
-    top = float(cells.max()) if loudest is None else loudest
-    shade = np.clip((cells - top + RANGE_DB) / RANGE_DB, 0, 1) * 255
+    shade = shades(cells, float(cells.max()) if loudest is None else loudest) * 255
     image = Image.fromarray(np.ascontiguousarray(shade[::-1].astype(np.uint8)), "L")
     image = image.convert("P")  # an index into 256 colours
-    image.putpalette(_palette().tobytes())
+    image.putpalette(palette().tobytes())
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
+
+
+def shades(cells: F32, loudest: float) -> F32:
+    """Decibels as shares of a picture's range of loudness, float32 in [0, 1], 1 for what is as loud as ``loudest``."""
+    top = max(loudest, QUIETEST_DB)
+    return np.asarray(np.clip((cells - top + RANGE_DB) / RANGE_DB, 0, 1), np.float32)
 
 
 def boxes(masks: Masks | None, seconds: float, sample_rate: int) -> list[Box]:
@@ -122,18 +130,17 @@ def height(hertz: float, sample_rate: int) -> float:
 
 
 def wav(waveform: F32, sample_rate: int) -> bytes:
-    """A WAV file of 32-bit floats: the very samples that the teachers heard.
+    """A WAV file of 32-bit floats: the very samples that the teachers heard. The same samples give the same bytes.
 
     :param waveform: float32 (S,). :param sample_rate: in Hz.
     """
-    import soundfile
+    samples = np.asarray(waveform, "<f4").tobytes()  # libsndfile would write the time beside the peak
+    form = struct.pack("<4sIHHIIHHH", b"fmt ", 18, 3, 1, sample_rate, 4 * sample_rate, 4, 32, 0)
+    chunks = form + struct.pack("<4sII4sI", b"fact", 4, len(waveform), b"data", len(samples)) + samples
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WAVE") + chunks
 
-    out = io.BytesIO()
-    soundfile.write(out, np.asarray(waveform, np.float32), sample_rate, format="WAV", subtype="FLOAT")
-    return out.getvalue()
 
-
-def _palette() -> npt.NDArray[np.uint8]:
+def palette() -> npt.NDArray[np.uint8]:
     """256 colours, uint8 (256, 3)."""
     stops = np.linspace(0, 255, len(_COLOURS))
     channels = [np.interp(np.arange(256), stops, channel) for channel in np.array(_COLOURS).T]

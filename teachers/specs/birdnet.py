@@ -18,6 +18,7 @@ from teachers.registry import split_options
 from teachers.specs.tflite import TfliteTeacher
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
+EXTRA = ("tflite", "ai_edge_litert")
 SPEC = (
     "birdnet:PATH",
     "BirdNET 2.4's .tflite file or its folder, with its labels beside it; ?pooling=max for the surest window",

@@ -44,6 +44,7 @@ from teachers.teacher import Teacher
 from teachers.windows import in_windows
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
+EXTRA = ("hf", "transformers")
 SPEC = (
     "clap:ID_OR_PATH?classes=FILE",
     "a CLAP model of transformers, zero-shot for the class names in FILE; &prompt=the sound of {}, &scores=sigmoid",

@@ -47,6 +47,7 @@ from teachers.specs.run_folder import TaggerTeacher
 from teachers.teacher import Teacher
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
+EXTRA = ("hf", "transformers")
 SPEC = (
     "hf:ID_OR_PATH",
     "a transformers audio-classification model, or CED's from the hub; ?scores=sigmoid|softmax overrides its config",

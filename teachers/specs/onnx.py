@@ -37,6 +37,7 @@ from teachers.model_file import (
 from teachers.registry import split_options
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
+EXTRA = ("onnx", "onnxruntime")
 SPEC = ("onnx:FILE", "waveform -> scores, described by itself or by FILE.json; ?output=NAME for another output")
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}

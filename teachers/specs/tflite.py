@@ -34,6 +34,7 @@ from teachers.model_file import (
 from teachers.registry import split_options
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
+EXTRA = ("tflite", "ai_edge_litert")
 SPEC = (
     "tflite:FILE",
     "a TensorFlow Lite model, waveform -> scores, described by FILE.json, with its labels in it or beside it",

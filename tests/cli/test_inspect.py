@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,8 +21,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import logitstore
+from logitstore.cli.ask import typed
 from logitstore.cli.formats import write
-from logitstore.cli.inspect import inspect_command, typed
+from logitstore.cli.inspect import inspect_command
 from logitstore.errors import NotAStoreError, QueryError, UsageError
 from logitstore.store.summary import summarise
 from tests.small_store import Made, Spec, make_store
@@ -44,9 +47,9 @@ def printed(made: Made, *arguments: str, stdin: str | None = None) -> str:
     return result.stdout
 
 
-def written(table: pa.Table, kind: str, width: int | None = None) -> str:
+def written(table: pa.Table, kind: str, width: int | None = None, **more: bool) -> str:
     file = io.BytesIO()
-    assert write(table.to_reader(), kind, file, width) == table.num_rows
+    assert write(table.to_reader(), kind, file, width, **more) == table.num_rows
     return file.getvalue().decode()
 
 
@@ -174,6 +177,55 @@ def test_a_terminal_cuts_text_and_never_numbers() -> None:
     assert "x" * 60 in written(table, "table")
 
 
+def test_a_path_is_cut_in_its_middle_and_names_of_columns_before_texts_to_their_least() -> None:
+    table = pa.table({"path": ["dog_bark/1-17565-A-and-more.ogg"], "a_long_name_of_a_column": [7], "class": ["Dog"]})
+    lines = written(table, "table", width=40).splitlines()
+    assert lines[2].split() == ["dog_bar…and-more.ogg", "7", "Dog"]
+    assert all(len(line) <= 40 for line in lines)
+    lines = written(table, "table", width=26).splitlines()
+    assert lines[0].split() == ["path", "a_l…", "class"]
+    assert lines[2].split()[1:] == ["7", "Dog"]
+
+
+def test_columns_that_cannot_fit_are_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    table = pa.table({f"column {i}": [10**12 + i] for i in range(9)})
+    lines = written(table, "table", width=50).splitlines()
+    assert lines[2].split() == [str(10**12 + i) for i in range(3)]
+    assert lines[0].endswith("…")
+    assert all(len(line) <= 50 for line in lines)
+    said = capsys.readouterr().err.split()
+    assert "too narrow for 9 columns; the first 3 are shown, without column 3, column 4" in " ".join(said)
+    assert said[-3:] == ["--transpose", "shows", "all"]
+    assert len(written(table, "table").splitlines()[2].split()) == 9
+
+
+def test_transposed_rows_stand_below_each_other(made: Made) -> None:
+    table = pa.table({"path": ["x" * 200, None], "n": [1, 2]})
+    assert written(table, "table", 30, transpose=True).splitlines() == [
+        "── row 1 ───", f"path  {'x' * 200}", "n     1", "── row 2 ───", "path  NULL", "n     2",
+    ]  # fmt: skip
+    assert written(table, "markdown", transpose=True).split("\n\n")[1].splitlines() == [
+        "| column | value |", "| ------ | ----- |", "| path   | NULL  |", "| n      | 2     |",
+    ]  # fmt: skip
+    assert written(table.slice(0, 0), "table", transpose=True) == ""
+    assert "path" in printed(made, "FROM clips LIMIT 1", "--transpose")
+
+
+def test_markdown_is_a_table_and_no_text_becomes_markup(made: Made, tmp_path: Path) -> None:
+    evil = "a|b <img src=x> [y](z) `c` *d* _e_ f_g &lt; \\ $h$\n# i"
+    plain = r"a\|b \<img src=x\> \[y\](z) \`c\` \*d\* \_e\_ f_g \&lt; \\ \$h\$\\n# i"
+    lines = written(pa.table({"n": [1.5, 22], "te|xt": [evil, None]}), "markdown").splitlines()
+    assert [line.split() for line in lines] == [
+        ["|", "n", "|", r"te\|xt", "|"],
+        ["|", "--:", "|", "-" * (len(lines[0]) - 10), "|"],
+        ["|", "1.5", "|", *plain.split(), "|"],
+        ["|", "22", "|", "NULL", "|"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+    printed(made, "SELECT clip FROM clips ORDER BY clip LIMIT 1", "--out", str(tmp_path / "a.md"))
+    assert (tmp_path / "a.md").read_text() == "| clip |\n| ---: |\n|    0 |\n"
+
+
 def test_nothing_in_a_name_steers_the_terminal() -> None:
     text = written(pa.table({"a\nb": ["\x1b[31mred\n\u202eevil"]}), "table")
     assert text.splitlines()[0].startswith("a\\nb")
@@ -197,6 +249,71 @@ def test_parameters_are_typed(made: Made) -> None:
     assert printed(made, sql, "-p", "most", "12", "-p", "like", "%1.wav", "--format", "csv") == "clip\n1\n11\n"
 
 
+# questions, and what an answer took
+
+
+def test_a_question_is_printed_as_sql_that_answers_it(made: Made) -> None:
+    text = printed(made, "@classes", "-p", "limit", "3", "--sql")
+    assert text.startswith("-- Which classes do the teachers hear?\n-- For every class")
+    assert "-- $limit = 3: how many classes to show" in text
+    asked = printed(made, "@classes", "-p", "limit", "3")
+    assert printed(made, "-", "-p", "limit", "3", stdin=text) == asked
+    found = json.loads(printed(made, "@classes", "--sql", "--json"))
+    assert found["name"] == "classes"
+    assert found["sql"].startswith("SELECT")
+    assert [each["name"] for each in found["parameters"]] == ["limit"]
+
+
+def test_the_list_of_questions_says_which_a_store_cannot_answer(made: Made, tmp_path: Path) -> None:
+    lines = printed(made, "@").splitlines()
+    assert "@classes Which classes do the teachers hear? -p limit 20" in [" ".join(line.split()) for line in lines]
+    assert not any("--keep-members" in line for line in lines)
+    other = make_store(tmp_path / "store")
+    text = printed(other, "@")
+    remedy, below = text.index("To ask these, build a store with --keep-members"), text.index("@member_disagreement")
+    assert text.index("@uncertain_clips") < remedy < below
+    listed = {each["name"]: each for each in json.loads(printed(other, "@", "--json"))["questions"]}
+    assert listed["classes"]["answerable"]
+    assert not listed["member_disagreement"]["answerable"]
+
+
+def test_what_was_decoded_is_explained(made: Made) -> None:
+    asked = ("SELECT view FROM topk JOIN clips USING (clip) WHERE clip = 9", "--explain")
+    found = json.loads(printed(made, *asked, "--json"))
+    assert len(found["rows"]) == 15
+    tables = {each["table"]: each for each in found["explain"]["tables"]}
+    assert (tables["topk"]["parts"], tables["topk"]["rows"]) == (4, 32 * 3 * 5)
+    (scan,) = tables["topk"]["scans"]
+    assert set(scan["columns"]) == {"clip", "view"}
+    assert (scan["decoded"], scan["skipped"], scan["rows"], scan["passed"]) == (["000001-0-3"], 3, 8 * 3 * 5 - 15, 15)
+    assert scan["bytes"] >= scan["rows"] * (8 + 4)
+    assert "Arrow Scan" in found["explain"]["plan"].title().replace("_", " ")
+    done = inspect(made, *asked)
+    assert "1 of 4 parts decoded (3 ruled out by filters): 000001-0-3" in done.stderr
+    assert "DuckDB's plan" in done.stderr
+    assert done.stdout == printed(made, asked[0])
+    assert "explain" not in json.loads(printed(made, asked[0], "--json"))
+    small = inspect(made, "FROM teachers", "--explain")
+    assert "2 rows, known without decoding anything" in small.stderr
+
+
+def test_the_sessions_of_the_page_run(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/inspect.md, on a store of made-up answers: each command prints the first line that the page shows."""
+    page = (Path(__file__).parents[2] / "docs" / "inspect.md").read_text()
+    monkeypatch.chdir(made.path.parent)
+    ran = re.findall(r"^\$ (.*)\n(.*)$", page, re.MULTILINE)
+    assert len(ran) == page.count("\n$ ")
+    for command, first in ran:
+        given, _, last = command.rpartition(" | ")
+        text = shlex.split(given)[1].encode().decode("unicode_escape") if given else None
+        program, name, *arguments = shlex.split(last)
+        assert (program, name) == ("logitstore", "inspect")
+        done = CliRunner().invoke(inspect_command, arguments, input=text)
+        assert done.exit_code == 0, (command, done.exception)
+        assert done.output.splitlines()[0].split() == first.split(), command
+    Path("subset.parquet").unlink()
+
+
 # errors
 
 
@@ -212,6 +329,16 @@ def test_parameters_are_typed(made: Made) -> None:
         (["SELECT $x", "-p", "x", "1", "-p", "x", "2"], "given twice"),
         (["-p", "x", "1"], "there is no SQL"),
         (["--format", "csv"], "summary cannot be printed as csv; allowed are table and json"),
+        (["--transpose"], "--transpose is for the answer to a question"),
+        (["--explain"], "--explain is about one question, and there is none"),
+        (["@", "--sql"], "--sql is about one question, and there is none"),
+        (["@classes", "--sql", "--explain"], "nothing to --explain"),
+        (["FROM clips", "--sql"], "--sql prints the SQL of a question that is ready; give @NAME"),
+        (["@classes", "--sql", "-p", "most", "1"], "has no parameter 'most'"),
+        (
+            ["FROM clips", "--transpose", "--format", "csv"],
+            "--transpose is for table and markdown, and the format is csv",
+        ),
         (["FROM clips", "--out", "/nowhere/at/all.csv"], "cannot be written"),
         (["FROM clips", "--timeout", "soon"], "--timeout is 'soon'; give seconds"),
         (["FROM clips", "--memory", "all"], "--memory is 'all'; give a size"),

@@ -56,6 +56,24 @@ def test_stored_targets_are_scored_on_the_labels_of_their_own_clip_table(made):
     assert fewer.rows == 13
 
 
+def test_a_table_says_which_clips_are_scored(made, caplog):
+    caplog.set_level("INFO", "logitstore")
+    Path("some.csv").write_text("clip\n" + "\n".join(map(str, range(15))))
+    asked = {"stored": "store", "label_column": "label", "clips": "some.csv"}
+    found = evaluate(EvaluateOptions(manifest=None, **asked))
+    assert (found.rows, found.stored.clips_without_labels, found.stored.clips_failed) == (12, 2, 1)
+    assert "--clips some.csv: 14 of the 29 clips with targets are scored" in caplog.text
+    assert evaluate(EvaluateOptions(manifest=None, where="fold = 1", **asked)).rows == 6
+    Path("labels.csv").write_text("path,label\nfolder/clip 000003.wav,class 1\nfolder/clip 000020.wav,class 1\n")
+    joined = evaluate(EvaluateOptions(manifest="labels.csv", **asked))
+    assert (joined.rows, joined.stored.rows_without_clips) == (1, 1)
+    Path("failed.csv").write_text("clip\n10\n")
+    with pytest.raises(SourceError, match=r"none of the 1 clips of --clips failed.csv has targets"):
+        evaluate(EvaluateOptions(manifest=None, **asked | {"clips": "failed.csv"}))
+    with pytest.raises(UsageError, match="--clips names clips of a store; give --stored STORE"):
+        evaluate(EvaluateOptions(manifest="labels.csv", label_column="label", teachers=["t"], clips="some.csv"))
+
+
 def test_stored_targets_are_joined_to_a_manifest_by_path(made):
     lines = [f"folder/clip {number:06d}.wav,class {number % 6}" for number in (29, 3, 4, 5, 6, 10, 99)]
     Path("labels.csv").write_text("path,label\n" + "\n".join(lines) + "\n")

@@ -110,6 +110,23 @@ def test_a_student_is_compared_with_its_store_on_what_it_held_out(root, caplog):
     assert "all was trained on store, and held nothing out: it may have learnt what is compared here" in caplog.text
 
 
+def test_what_a_student_of_a_table_of_clips_held_out_is_known_while_the_table_is_there(root, tmp_path, caplog):
+    caplog.set_level("INFO", "logitstore")
+    table = tmp_path / "some.csv"
+    table.write_text("clip\n" + "\n".join(map(str, range(0, 36, 2))))
+    values = student_values(root, tmp_path / "some", epochs=1, hold_out=0.2, clips=str(table))
+    agreement = train_student(StudentOptions(**values)).agreement
+    found = compared("store", str(tmp_path / "some"))
+    assert (found.agreement.views, found.agreement.clips) == (agreement["views"], agreement["clips"])
+    assert "held nothing out" not in caplog.text
+    table.write_text("clip\n1\n")
+    compared("store", str(tmp_path / "some"), limit=3)
+    assert "some.csv has changed since: it may have learnt what is compared here" in caplog.text
+    table.unlink()
+    compared("store", str(tmp_path / "some"), limit=3)
+    assert "some.csv cannot be read here: it may have learnt" in caplog.text
+
+
 def test_two_stores_hold_what_was_said_of_the_same_views(root):
     found = compare(CompareOptions(a="store", b="store"))
     assert (found.agreement.views, found.agreement.top1, found.agreement.kl) == (72, 1, 0)

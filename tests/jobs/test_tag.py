@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from logitstore.cli.tag import clock, render, tag_command
 from logitstore.errors import TeacherError, UsageError
 from logitstore.jobs import tag as job
-from logitstore.jobs.tag import Tagged, TagOptions, Window, cut, tag
+from logitstore.jobs.tag import Tagged, TagOptions, Window, audio_files, cut, merged, tag
 from logitstore.models.registry import build
 from logitstore.training.runs import save_run
 from teachers.registry import load_teacher
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_heard(here):
     write("good.wav", [0.9])
     write("broken.wav", [0.9] * 4, subtype="PCM_16")
     os.truncate("broken.wav", 44 + 2 * int(2.5 * RATE))
-    files = ["not.wav", "missing.wav", "good.wav", "empty.wav", "broken.wav", "none.wav", "good.wav", "."]
+    files = ["not.wav", "missing.wav", "good.wav", "empty.wav", "broken.wav", "none.wav", "good.wav", "/dev/null"]
     found = list(tag(asked(here, *files)))
     assert [file.path for file in found] == files
     assert found[0].error == "not readable as audio: Format not recognised: it begins with the text 'not audio'"
@@ -205,7 +205,7 @@ def test_windows_longer_than_a_teacher_hears_are_refused(here, monkeypatch):
         ({"hop": -1.0}, UsageError, "--hop is -1; allowed are 0.1 to 3600"),
         ({"top": 0}, UsageError, "--top is 0; it must be at least 1"),
         ({"threshold": 1.5}, UsageError, "--threshold is 1.5; allowed are 0 to 1"),
-        ({"files": []}, UsageError, "no audio was given; name at least one file"),
+        ({"files": []}, UsageError, "no audio was given; name at least one file or folder"),
         ({"teachers": []}, UsageError, "no teacher was given"),
         ({"teachers": ["runs/none"]}, TeacherError, "no teacher 'runs/none'"),
         ({"weights": [1.0, 2.0]}, TeacherError, "2 teacher weights for 1 teachers"),
@@ -215,6 +215,115 @@ def test_bad_input_is_one_clear_line(here, changes, error, message):
     values = {"files": ["a.wav"], "teachers": [f"python:{here}:Loud"], "device": "cpu"} | changes
     with pytest.raises(error, match=message):
         list(tag(TagOptions(**values)))
+
+
+def test_folders_and_patterns_stand_for_the_audio_in_them(here):
+    for name in ("in/a.wav", "in/deep/b.flac", "in/.hidden.wav"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write(name, [0.9], **({"subtype": "PCM_16"} if name.endswith("flac") else {}))
+    Path("in/notes.txt").write_text("no audio")
+    assert audio_files(["in"]) == [("in/a.wav", "a.wav"), ("in/deep/b.flac", "deep/b.flac")]
+    assert audio_files(["in/*"]) == [("in/a.wav", "a.wav"), ("in/deep/b.flac", "deep/b.flac")]
+    assert audio_files(["in/**/*.flac", "gone.wav"]) == [("in/deep/b.flac", "deep/b.flac"), ("gone.wav", "gone.wav")]
+    assert [found.path for found in tag(asked(here, "in"))] == ["in/a.wav", "in/deep/b.flac"]
+    with pytest.raises(UsageError, match="no file is called like this pattern"):
+        audio_files(["in/*.ogg"])
+    Path("empty").mkdir()
+    with pytest.raises(UsageError, match="no audio found; files are known by their endings"):
+        audio_files(["empty"])
+    Path("x[1].wav").touch()
+    assert audio_files(["x[1].wav"]) == [("x[1].wav", "x[1].wav")]
+
+
+def test_a_class_that_goes_on_is_one_label():
+    def window(start, end, **tags):
+        return Window(start, end, tuple(tags.items()))
+
+    windows = [
+        window(0, 2, dog=0.9, rain=0.2), window(1, 3, dog=0.6, rain=0.7), window(2, 4, rain=0.8),
+        window(3, 5, dog=0.7), window(5.5, 7.5, dog=0.5),
+    ]  # fmt: skip
+    assert merged(windows, 0.5) == [(0, 5, "dog", 0.9), (1, 4, "rain", 0.8), (5.5, 7.5, "dog", 0.5)]
+    assert merged(windows, 0.95) == []
+
+
+def labelled(source, root):
+    """What a source of label files reads: (path, start, seconds, label)."""
+    from logitstore.audio.sources import open_source
+
+    rows = open_source(source, str(root)).listing().to_pylist()
+    flat = [(row, row.get("label") or row["Label"]) for row in rows]
+    return sorted(
+        (row["path"], row["start"], row["duration"], label)
+        for row, labels in flat
+        for label in (labels if isinstance(labels, list) else [labels])
+    )
+
+
+@pytest.mark.parametrize(("form", "out"), [("audacity", "labels"), ("raven", "labels"), ("raven", "all.txt")])
+def test_what_is_written_as_labels_is_read_back_as_labels(here, form, out):
+    for name, levels in (("in/y/a.wav", [0.9, 0.8, 0.2]), ("in/x/a.wav", [0.1, 0.9]), ("in/x/b c.wav", [0.7])):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write(name, levels)
+    source = "in" if out == "labels" else "in/x"
+    done = run(here, source, "--format", form, "--out", out)
+    assert done.exit_code == 0, done.output
+    counts = "3 recordings, 5 labels" if source == "in" else "2 recordings, 3 labels"
+    assert done.stdout == f"wrote      {out}: {counts}\n"
+    expected = [("x/a.wav", 0, 1, "quiet"), ("x/a.wav", 1, 1, "loud"), ("x/b c.wav", 0, 1, "loud")]
+    expected += [("y/a.wav", 0, 2, "loud"), ("y/a.wav", 2, 1, "quiet")]
+    if out == "all.txt":
+        expected = [(path.removeprefix("x/"), *rest) for path, *rest in expected[:3]]
+    assert labelled(out, source) == sorted(expected)
+
+
+def test_a_label_track_of_one_file_goes_to_the_terminal_and_of_several_to_a_folder(here):
+    write("a.wav", [0.9, 0.2])
+    write("b.wav", [0.5])
+    assert run(here, "a.wav", "--format", "audacity").stdout == "0.000000\t1.000000\tloud\n1.000000\t2.000000\tquiet\n"
+    for more in ((), ("--out", "track.txt")):
+        refused = run(here, "a.wav", "b.wav", "--format", "audacity", *more)
+        assert refused.exit_code == 1
+        assert "a label track is of one recording" in str(refused.exception)
+    strict = run(here, "a.wav", "--format", "audacity", "--threshold", "0.95")
+    assert (strict.exit_code, strict.stdout) == (0, "")
+    assert "no class reaches 0.95 anywhere" in " ".join(strict.stderr.split())
+
+
+def test_csv_and_json_are_known_by_the_ending_of_the_file(here):
+    write("a.wav", [0.75, 0.25])
+    assert run(here, "a.wav", "--top", "1", "--out", "tags.csv").exit_code == 0
+    assert Path("tags.csv").read_text().splitlines() == [
+        "path,start,end,class,probability", "a.wav,0,1,loud,0.75", "a.wav,1,2,quiet,0.75",
+    ]  # fmt: skip
+    assert run(here, "a.wav", "--top", "1", "--out", "tags.json").exit_code == 0
+    printed = run(here, "a.wav", "--top", "1", "--format", "json").stdout
+    assert json.loads(Path("tags.json").read_text()) == json.loads(printed)
+    assert len(json.loads(printed)["windows"]) == 2
+    both = run(here, "a.wav", "--json", "--out", "tags.json")
+    assert "--json and --out are both given" in str(both.exception)
+
+
+def test_recordings_that_differ_by_their_ending_alone_keep_it(here):
+    Path("in").mkdir()
+    write("in/a.wav", [0.9])
+    write("in/a.flac", [0.2], subtype="PCM_16")
+    assert run(here, "in", "--format", "audacity", "--out", "labels").exit_code == 0
+    assert labelled("labels", "in") == [("a.flac", 0, 1, "quiet"), ("a.wav", 0, 1, "loud")]
+
+
+def test_windows_as_the_teacher_itself_cuts_them(here, monkeypatch):
+    from teachers.contract import Window as Own
+
+    teacher = load_teacher(f"python:{here}:Loud")
+    teacher.restate(window=Own(samples=4_000, hop=2_000))
+    monkeypatch.setattr("teachers.registry.load_teacher", lambda spec: teacher)
+    write("a.wav", [0.9, 0.2])
+    (found,) = tag(asked(here, "a.wav", seconds=None, frames=True))
+    assert [(window.start, window.end) for window in found.windows[:2]] == [(0.0, 0.5), (0.25, 0.75)]
+    teacher.restate(window=None)
+    (whole,) = tag(asked(here, "a.wav", seconds=None, frames=True))
+    assert [window.end for window in whole.windows] == [2.0]
 
 
 def run(here, *arguments):

@@ -107,8 +107,9 @@ def inspect(*arguments):
 
 def test_inspect_lists_and_asks_them(made, stores):
     listed = inspect(made.path, "@").output
-    assert [line.split()[0] for line in listed.splitlines() if line.startswith("@")] == [f"@{name}" for name in NAMES]
-    assert "-p limit 20: how many classes to show" in listed
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("@")]
+    assert sorted(names) == [f"@{name}" for name in NAMES]
+    assert "Which classes do the teachers hear?  -p limit 20" in listed
     printed = inspect(made.path, "@classes", "-p", "limit", "2", "--format", "csv").output
     assert [row["class"] for row in csv.DictReader(io.StringIO(printed))] == [
         row["class"] for row in ask(open_store(made.path), "classes", limit=2).to_pylist()

@@ -125,9 +125,10 @@ def test_everything_shows_itself_and_escapes_what_it_shows(made):
     view = store[3].view(1)
     assert repr(view).startswith("<StoredView 1 of clip 3 (folder/clip 000003.wav): class ")
     page = view._repr_html_()
-    assert page.count("width:") == 2 * 5
+    assert page.count("height:.8em;width:") == 5
     assert f"width:{100 * float(made.probabilities[3, 1, 0]):.1f}%" in page
-    assert "roll_samples" in page
+    assert f"{view.drawn['time_mask']}</td>" in page
+    assert "store.with_audio(FOLDER)" in page
 
 
 def test_a_damaged_store_shows_itself_too(tmp_path):
@@ -137,6 +138,8 @@ def test_a_damaged_store_shows_itself_too(tmp_path):
     other = make_store(tmp_path / "other", Spec())
     damage(other.path, "000000-0-3")
     assert "37 clips x 3 views" in repr(open_store(other.path))  # no block is decoded
+    for path in (made.path, other.path):
+        assert "damaged: " in open_store(path)._repr_html_()
 
 
 def test_a_view_is_heard_as_the_teachers_heard_it(audio):
@@ -175,8 +178,9 @@ def test_audio_can_be_given_later_and_goes_to_other_processes(audio):
 def test_looking_at_a_store_imports_torch_only_to_hear_it(audio):
     code = (
         "import sys, logitstore; store = logitstore.open_store(sys.argv[1], audio_root=sys.argv[2]);"
-        "view = store[0].view(1); view.targets, view.parameters, view.mask, view._repr_html_(), repr(store);"
-        "store._repr_html_(); print('torch' in sys.modules); view.log_mel; print('torch' in sys.modules)"
+        "view = store[0].view(1); view.targets, view.parameters, view.mask, view.drawn, repr(view), repr(store);"
+        "store._repr_html_(); logitstore.open_store(sys.argv[1])[0].view(1)._repr_html_();"
+        "print('torch' in sys.modules); view.log_mel; print('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(audio / "store"), str(audio / "audio")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]

@@ -1,6 +1,7 @@
 """Training teachers and students: what they learn, what a run folder says, what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from click.testing import CliRunner
 
 from logitstore import open_store
+from logitstore.cli.inspect import inspect_command
 from logitstore.cli.train_student import train_student_command
 from logitstore.cli.train_teacher import train_teacher_command
+from logitstore.digests import digest
 from logitstore.errors import MismatchError, ModelOutputError, QueryError, RunError, SourceError, TeacherError
 from logitstore.jobs.build.job import build
 from logitstore.models.registry import build as build_model
@@ -229,6 +232,34 @@ def test_clips_are_chosen_with_sql(root, tmp_path):
         train_student(student_options(root, tmp_path / "other", where="fold = 7"))
     with pytest.raises(QueryError, match="--where 'fold ='"):
         train_student(student_options(root, tmp_path / "other", where="fold ="))
+
+
+def test_a_table_says_which_clips_are_learnt_from(root, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "logitstore")
+    asked = CliRunner().invoke(inspect_command, [str(root / "store"), "FROM clips LIMIT 9", "--out", "some.parquet"])
+    assert asked.exit_code == 0
+    some = student_options(root, "run", clips="some.parquet", where="clip > 2", hold_out=0.34, epochs=2)
+    train_student(some)
+    assert {record["clips"] for record in log_of("run") if record["event"] == "epoch"} == {4}
+    assert "6 of the 36 clips with targets of" in caplog.text
+    assert "learnt from; --where 'clip > 2' leaves out 3" in caplog.text
+    training = json.loads(Path("run/run.json").read_text())["training"]
+    assert training["subset"] == {"clips": 9, "digest": digest(np.arange(9, dtype="<i8").tobytes())}
+    Path("some.parquet").rename("moved.parquet")
+    assert train_student(replace(some, clips="moved.parquet")).before
+    Path("others.csv").write_text("clip\n" + "\n".join(map(str, range(8))))
+    with pytest.raises(
+        RunError, match=r"holds another training \(subset.clips: there 9, asked 8; subset.digest: there '"
+    ):
+        train_student(replace(some, clips="others.csv"))
+    with pytest.raises(RunError, match=r"subset.clips: there 9, asked None"):
+        train_student(replace(some, clips=None))
+    Path("none.csv").write_text("clip\n1\n")
+    with pytest.raises(
+        MismatchError, match=r"view 0 for which --where 'clip > 2' holds among the 1 of --clips none.csv"
+    ):
+        train_student(replace(some, clips="none.csv"))
 
 
 def test_the_default_number_of_epochs_uses_every_view_equally(root, tmp_path, monkeypatch):

@@ -1,12 +1,10 @@
 """A training whose loss, gradients or weights come to nothing: where it stops, what it says, what it keeps."""
 
-import io
 import math
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from logitstore.cli.progress import TrainingProgress
 from logitstore.errors import ModelOutputError
@@ -125,12 +123,11 @@ def test_gradients_that_overflow_at_every_step_end_a_training_in_16_bits(tmp_pat
 
 def test_no_loss_stands_on_a_bar_before_there_is_one():
     progress = TrainingProgress()
+    progress.start(0, 2)
     text = []
     for loss in (None, 0.25):
         progress._step(1, 4, loss)
-        console = Console(file=io.StringIO(), width=120)
-        console.print(progress._bar.get_renderable())
-        text.append(console.file.getvalue())
+        text.append(progress.says())
     assert "loss" not in text[0]
     assert "loss 0.2500" in text[1]
     assert not any("nan" in line for line in text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
-from logitstore.cli.command import answer, command, note, stderr
+from logitstore.cli.command import answer, command, next_steps, note
 from logitstore.errors import ModelOutputError
 from logitstore.jobs.options import CheckOptions
 from logitstore.options import JsonOptions
@@ -28,9 +29,11 @@ def check_command(options: _Check) -> None:
       logitstore teachers check runs/teacher-1 audio/
       logitstore teachers check python:my_teacher:factory --recipe gentle
     """
+    from logitstore.cli.afterwards import AUDIO, with_teachers
+    from logitstore.cli.progress import working
     from logitstore.jobs.check import check
 
-    with stderr.status("trying the teacher"):
+    with working("trying the teacher"):
         found = check(options)
     for line in found.notes:
         note(line)
@@ -43,3 +46,5 @@ def check_command(options: _Check) -> None:
     answer(options, found.to_dict(), found.render(), wrong)
     if wrong is not None:
         raise wrong
+    audio = shlex.join(options.source) or AUDIO
+    next_steps(f"logitstore build {audio} {with_teachers([options.spec])} --out store")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from logitstore.cli.command import answer, command
+from logitstore.cli.command import answer, command, next_steps
 from logitstore.errors import UsageError
 from logitstore.options import JsonOptions, Option
 from logitstore.texts import in_lines
@@ -59,6 +60,7 @@ def init_command(options: _Init) -> None:
         },
         in_lines(_lines(path, target, found, lines)),
     )
+    next_steps(f"logitstore teachers check {shlex.quote(f'{path.suffix[1:]}:{path}')}")
 
 
 def _tensors(described: tuple[tuple[str, str, tuple[Any, ...]], ...]) -> list[dict[str, Any]]:

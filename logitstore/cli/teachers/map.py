@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
-from logitstore.cli.command import answer, command, note, stderr
+from logitstore.cli.command import answer, command, next_steps, note
 from logitstore.jobs.options import MapOptions
 from logitstore.options import JsonOptions, only
 
@@ -27,12 +28,14 @@ def map_command(options: _Map) -> None:
       logitstore teachers map runs/teacher labels.csv --out map.csv
       logitstore evaluate labels.csv --audio-root audio --label-column label --teacher runs/teacher --map map.csv
     """
+    from logitstore.cli.afterwards import with_teachers
+    from logitstore.cli.progress import working
     from logitstore.files import check_out, open_out
     from logitstore.jobs.map_labels import map_labels
 
     if options.out is not None:
         check_out(options.out, "--out", (".csv",))
-    with stderr.status("loading the teacher"):
+    with working("loading the teacher"):
         found = map_labels(only(options, MapOptions))
     text = found.csv()
     if options.out is not None:
@@ -42,3 +45,7 @@ def map_command(options: _Map) -> None:
     note(f"{counts}{len(found.without)} without a class; look at the guesses before you use them")
     wrote = text.rstrip("\n") if options.out is None else f"wrote {options.out}"
     answer(options, found.to_dict() | {"out": options.out}, wrote)
+    if options.out is not None and options.label_column is not None:
+        labels, file = shlex.quote(options.labels), shlex.quote(options.out)
+        column = f"--label-column {shlex.quote(options.label_column)}"
+        next_steps(f"logitstore evaluate {labels} {column} {with_teachers([options.teacher])} --map {file}")

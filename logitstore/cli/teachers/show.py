@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from logitstore.cli.command import answer, command, stderr
+from logitstore.cli.command import answer, command, next_steps
 from logitstore.jobs.options import TEACHER
 from logitstore.options import JsonOptions
 from logitstore.texts import in_lines
@@ -32,11 +33,13 @@ def show_command(options: _Show) -> None:
     Example:
       logitstore teachers show runs/teacher-1
     """
+    from logitstore.cli.progress import working
     from teachers.registry import load_teacher
 
-    with stderr.status("loading the teacher"):
+    with working("loading the teacher"):
         teacher = load_teacher(options.spec)
     answer(options, {"spec": teacher.spec} | asdict(teacher.contract), in_lines(_lines(teacher)))
+    next_steps(f"logitstore teachers check {shlex.quote(teacher.spec)}")
 
 
 def _lines(teacher: Teacher) -> list[str]:

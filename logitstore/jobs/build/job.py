@@ -29,6 +29,7 @@ from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.models.machine import versions
+from logitstore.notes import doing
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
@@ -149,7 +150,7 @@ def prepare(options: BuildOptions) -> Job:
         relations = relation_spec(options.relations, options.similarity_frames)
     asked = options.recipe if isinstance(options.recipe, Recipe) else _named_recipe(options.recipe)
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
-    storage = open_storage(options.out)
+    storage = open_storage(options.out, to_write=True)
     stored = _stored_manifest(storage)
     if options.source:
         source = open_source(options.source, options.audio_root, ColumnNames.of(options))
@@ -323,6 +324,7 @@ def _survival(job: Job, made: int, progress: Progress) -> Survival | None:
     As many are asked about as are a batch, or ``_SURVIVAL_SHARE`` of those made where that is more. Op by op where that
     is enough for it, and in any case where a teacher keeps too little: that is when one wants to know.
     """
+    doing("asking what of the answers survives the recipe")
     ops = len(job.manifest.recipe.ops)
     room = max(job.manifest.batch_size, int(made * _SURVIVAL_SHARE))
     by_op = room // (2 + ops) >= _LEAST_CLIPS

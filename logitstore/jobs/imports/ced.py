@@ -120,7 +120,7 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
             )
 
         return write_blocks(
-            open_storage(options.out), manifest, clip_table, files.epochs, failed, imported,
+            open_storage(options.out, to_write=True), manifest, clip_table, files.epochs, failed, imported,
             audio=ClipAudio(source, clip_table, SAMPLE_RATE), advance=advance,
             notes=[*_notes(clips, files, recipe, frames, longest), *gathered.unheard_of(len(classes), options.classes)],
             strict=options.strict,

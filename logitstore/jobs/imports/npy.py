@@ -97,7 +97,7 @@ def import_npy(options: NpyImport, advance: Callable[[int], None] = lambda views
         return ImportedViews(best[:, None], values[:, None], {})
 
     return write_blocks(
-        open_storage(options.out), manifest, clip_table, 1,
+        open_storage(options.out, to_write=True), manifest, clip_table, 1,
         {int(row_of[position]): reason for position, reason in failed.items()}, imported,
         audio=None if source is None else ClipAudio(source, clip_table, options.sample_rate),
         advance=advance, notes=notes, strict=options.strict,

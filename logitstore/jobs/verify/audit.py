@@ -29,9 +29,10 @@ from logitstore.store.format.objects import GROUP, PACKED, is_group
 from logitstore.store.format.parts import COLUMNS, KEY, Part, check_clips, open_part
 from logitstore.store.format.relations import from_arrays
 from logitstore.store.format.room import require_room
-from logitstore.store.names import BLOCKS, CLIPS, commit_numbers, part_name, part_number, shown
+from logitstore.store.names import BLOCKS, CLIPS, LISTING, commit_numbers, part_name, part_number, shown
 from logitstore.store.shards import missing_views, number_ranges
 from logitstore.store.storage import SCRATCH, Storage
+from logitstore.store.web import listing, read_listing
 from logitstore.views.recipe import Draws, clip_key
 
 _GROUP = re.compile(rf"{BLOCKS}/([0-9]{{6,15}})-[0-9]+-[0-9]+(\.r[0-9]+)?")
@@ -274,6 +275,20 @@ class _Auditor:
             return None
         return int(file.metadata.num_rows)
 
+    def _listing(self) -> None:
+        """The listing that a web server needs: of what is there."""
+        content, remedy = self.get(LISTING), "write it again with `logitstore export STORE --format listing`"
+        try:
+            listed = read_listing(content or b"", self.storage.location)
+        except CorruptStoreError as error:
+            self.problem(f"{str(error).removeprefix(f'{self.storage.location}: ')}; {remedy}")
+            return
+        there = read_listing(listing(self.storage.sizes()), self.storage.location)
+        different = {name for name, _ in listed.items() ^ there.items()}
+        if different:
+            first = shown_name(min(different))
+            self.problem(f"{LISTING} is not of what is there, the first difference is {first}; {remedy}")
+
     def _strangers(self, committed: Sequence[Commit]) -> None:
         """Objects that nothing names."""
         named = {commit.group: commit.objects.keys() for commit in committed}
@@ -283,7 +298,9 @@ class _Auditor:
         for name in self.storage.names():
             folder, _, rest = name.partition("/")
             if folder != BLOCKS:
-                if name not in (ROOT, BASIS) and (folder not in folders or not rest):
+                if name == LISTING:
+                    self._listing()
+                elif name not in (ROOT, BASIS) and (folder not in folders or not rest):
                     self.problem(f"{shown_name(name)} is no part of a store")
                 continue
             group = "/".join(name.split("/")[:2])

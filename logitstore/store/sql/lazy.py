@@ -6,10 +6,11 @@ itself to push down; a scan decodes the parts that may hold such rows, a few ahe
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -27,18 +28,49 @@ class TablePart:
     """A range of a table's rows that is decoded as a whole.
 
     ``bounds`` are half-open ranges of its integer columns: what a filter can exclude the part by. ``rows`` is about
-    its size. ``decode`` gives its rows with at least the columns asked for.
+    its size. ``decode`` gives its rows with at least the columns asked for. ``name`` is what a user calls it.
     """
 
     bounds: dict[str, tuple[int, int]]
     rows: int
     decode: Callable[[Set[str]], pa.Table]
+    name: str = ""
+
+
+@dataclass
+class Scan:
+    """What one scan of a table has read so far.
+
+    ``columns`` were asked for, and decoded with those that the filter needs. ``skipped`` parts were ruled out by their
+    bounds; ``decoded`` are the names of the others, those that were come to. Of ``rows`` and ``bytes`` (as Arrow holds
+    them) that were decoded, ``passed`` rows were handed on: those that satisfied the filter, of the parts that were
+    wanted. ``seconds`` are those of all threads that decoded.
+    """
+
+    columns: tuple[str, ...]
+    skipped: int = 0
+    decoded: list[str] = field(default_factory=list)
+    rows: int = 0
+    passed: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def decode(self, part: TablePart, columns: Set[str]) -> pa.Table:
+        """A part's rows, counted."""
+        begun = time.monotonic()
+        table = part.decode(columns)
+        self.seconds += time.monotonic() - begun
+        self.decoded.append(part.name)
+        self.rows += table.num_rows
+        self.bytes += table.nbytes
+        return table
 
 
 class LazyTable(ds.Dataset):  # type: ignore[misc]
     """A table in parts. DuckDB scans it like any Arrow dataset: again and again, with projection and filters.
 
-    ``failure`` is the error, if any, that ended a scan; DuckDB itself hands on no more than its text.
+    ``failure`` is the error, if any, that ended a scan; DuckDB itself hands on no more than its text. ``scans`` say
+    what each has read.
     """
 
     def __init__(
@@ -47,6 +79,7 @@ class LazyTable(ds.Dataset):  # type: ignore[misc]
         self._columns = schema
         self.parts = parts
         self.failure: BaseException | None = None
+        self.scans: list[Scan] = []
 
     @property
     def schema(self) -> pa.Schema:
@@ -95,11 +128,16 @@ class LazyScanner:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         needed = set(self._columns)
+        scan = Scan(tuple(self._columns))
+        self._table.scans.append(scan)
         if self._condition is not None:
             needed |= referenced(self._condition, self._table.schema)
         try:
-            for table in _decode_ahead(self._table.kept_parts(self._condition), needed):
+            parts = self._table.kept_parts(self._condition)
+            scan.skipped = len(self._table.parts) - len(parts)
+            for table in _decode_ahead(parts, needed, scan):
                 chosen = table if self._condition is None else table.filter(self._condition)
+                scan.passed += chosen.num_rows
                 yield from chosen.select(self._columns).to_batches(max_chunksize=BATCH_ROWS)
         except Exception as error:
             self._table.failure = error
@@ -125,14 +163,14 @@ def _guarantee(bounds: dict[str, tuple[int, int]]) -> pc.Expression:
     return expression
 
 
-def _decode_ahead(parts: Sequence[TablePart], columns: Set[str]) -> Iterator[pa.Table]:
+def _decode_ahead(parts: Sequence[TablePart], columns: Set[str], scan: Scan) -> Iterator[pa.Table]:
     """Parts in their order, the next ones being decoded by other threads meanwhile."""
     ahead = _THREADS if all(part.rows <= _LARGE_PART for part in parts) else 1
     pool = ThreadPoolExecutor(ahead, thread_name_prefix="tables")
     waiting: deque[Future[pa.Table]] = deque()
     try:
         for part in parts:
-            waiting.append(pool.submit(part.decode, columns))
+            waiting.append(pool.submit(scan.decode, part, columns))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

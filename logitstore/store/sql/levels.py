@@ -12,8 +12,8 @@ audio_digest   a digest of the samples: two clips that share one sound alike to 
 unreadable     why it could not be decoded, and then the others are NULL; else NULL
 =============  ==================================================================================================
 
-Nothing is below -150 dBFS: digital silence is there. A query decodes the clips that its condition on ``clip`` leaves, by
-groups of 64.
+Nothing is below -150 dBFS: digital silence is there. A query decodes the clips that its condition on ``clip`` leaves,
+by groups of 64.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def levels_table(store: Pieces) -> LazyTable:
     parts = []
     for first in range(0, count, _GROUP):
         stop = min(first + _GROUP, count)
-        parts.append(TablePart({"clip": (first, stop)}, stop - first, _of_clips(store, first, stop)))
+        decode, name = _of_clips(store, first, stop), f"clips {first:,} to {stop - 1:,}"
+        parts.append(TablePart({"clip": (first, stop)}, stop - first, decode, name))
     return LazyTable(_SCHEMA, parts)
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from logitstore.queries import asked
-from logitstore.sql.check import check_query
+from logitstore.sql.check import check_query, is_explain
 from logitstore.sql.limits import Limits
 from logitstore.sql.sandbox import Sandbox
+from logitstore.store.sql.explain import Explanation
 from logitstore.store.sql.tables import tables
 
 if TYPE_CHECKING:
@@ -40,18 +41,34 @@ def run_query(
 
 @contextlib.contextmanager
 def stream_query(
-    store: Pieces, sql: str, parameters: Mapping[str, Any] | None = None, limits: Limits | None = None
+    store: Pieces,
+    sql: str,
+    parameters: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    explanation: Explanation | None = None,
 ) -> Iterator[pa.RecordBatchReader]:
     """Like :func:`run_query`, as batches that are made when they are read: memory does not grow with the answer.
 
     The reader is good inside the ``with`` only. An interrupt (Ctrl-C) ends the query and leaves as KeyboardInterrupt.
+
+    :param explanation: is told what the query reads.
     """
     makers = tables(store)
     sql, given = asked(sql, parameters or {}, makers, store.location, lambda: makers["clips"]().schema.names)
     values = dict(given)
     with Sandbox(limits or Limits.of()) as sandbox:
         names = check_query(sandbox.connection, sql, tuple(makers), values)
-        for name in names:
-            sandbox.register(name, makers[name]())
+        made = {name: makers[name]() for name in names}
+        for name, table in made.items():
+            sandbox.register(name, table)
+        if explanation is not None:
+            explanation.tables = made
+            explanation.ask_plan = lambda: None if is_explain(sql) else _plan(sandbox, sql, values)
         with sandbox.stream(sql, values) as reader:
             yield reader
+
+
+def _plan(sandbox: Sandbox, sql: str, values: dict[str, Any]) -> str:
+    """How DuckDB goes about a query, as it draws it."""
+    with sandbox.stream(f"EXPLAIN {sql}", values) as reader:
+        return str(reader.read_all()["explain_value"][-1].as_py())

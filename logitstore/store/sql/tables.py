@@ -14,6 +14,8 @@ recipe     a parameter that ``views`` shows of a draw: op, parameter (its column
            highest value that the recipe can draw (NULL where it is the number of a clip)
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
+verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
+           (the right one, if given), note, person, given_at (UTC)
 blocks     a block: name, shard, first_clip, clips, view_start, view_stop, failed, bytes
 =========  =====================================================================================================
 
@@ -28,7 +30,8 @@ the k classes. Rows come in no promised order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -43,6 +46,7 @@ from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
 from logitstore.store.sql.levels import levels_table
+from logitstore.store.verdicts import Verdict, judged, verdicts_of
 from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
@@ -63,6 +67,9 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     }
     if not store.manifest.keep_members:
         del makers["members"]
+    verdicts = verdicts_of(store)
+    if verdicts is not None:
+        makers["verdicts"] = lambda: verdicts_table(judged(store.clips, verdicts))
     if store.audible:
         makers["levels"] = lambda: levels_table(store)
     return makers
@@ -96,7 +103,9 @@ def clips_table(store: Pieces) -> LazyTable:
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 read = _clip_rows(piece, name, group, first, schema)
-                parts.append(TablePart({"clip": (first, first + rows)}, rows, read))
+                parts.append(
+                    TablePart({"clip": (first, first + rows)}, rows, read, f"clips {first:,} to {first + rows - 1:,}")
+                )
                 first += rows
     return LazyTable(schema, parts)
 
@@ -140,15 +149,38 @@ def _views_table(store: Pieces) -> LazyTable:
         if columns & set(drawn):
             flat = {name: values[kept].reshape(-1) for name, values in store.block_draws(commit).items()}
             made |= _draw_columns(store, commit, flat)
-        if columns & {"entropy", "top1", "top1_probability"}:
-            classes, probabilities = store.block_targets(commit)
-            made["top1"] = _class_names(store, classes[kept, :, 0])
-            made["top1_probability"] = probabilities[kept, :, 0].reshape(-1)
-            if "entropy" in columns:
-                made["entropy"] = entropy(probabilities[kept], store.manifest.scores).reshape(-1)
+        if columns & set(_ANSWER):
+            made |= _answers(store, commit, *store.block_targets(commit), columns)
         return made
 
     return _by_block(store, schema, 1, decode)
+
+
+_ANSWER = {"entropy": pa.float64(), "top1": _CLASS, "top1_probability": pa.float32()}
+
+
+def _answers(
+    store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16], probabilities: F32, columns: Set[str]
+) -> dict[str, Any]:
+    kept = commit.readable
+    made: dict[str, Any] = {
+        "top1": _class_names(store, classes[kept, :, 0]),
+        "top1_probability": probabilities[kept, :, 0].reshape(-1),
+    }
+    if "entropy" in columns:
+        made["entropy"] = entropy(probabilities[kept], store.manifest.scores).reshape(-1)
+    return made
+
+
+def answers(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16], probabilities: F32) -> pa.Table:
+    """What the table ``views`` says of the answers of a block: clip, view, entropy, top1, top1_probability.
+
+    :param classes, probabilities: of the block, (R, V, k).
+    """
+    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), *_ANSWER.items()])
+    columns = set(schema.names)
+    made = _keys(commit, columns, 1) | _answers(store, commit, classes, probabilities, columns)
+    return pa.table([made[name] for name in schema.names], schema=schema)
 
 
 def entropy(probabilities: F32, scores: str) -> npt.NDArray[np.float64]:
@@ -192,7 +224,7 @@ def _topk_table(store: Pieces) -> LazyTable:
             return _unranked(store, commit, columns)
         kept = commit.readable
         classes, probabilities = store.block_targets(commit)
-        apart = _disagreement(store, commit, classes[kept]) if "disagreement" in columns else None
+        apart = disagreement(store, commit, classes[kept]) if "disagreement" in columns else None
         return _keys(commit, columns, store.manifest.topk) | {
             "disagreement": apart,
             "class_index": classes[kept].reshape(-1).astype(np.int32) if "class_index" in columns else None,
@@ -203,7 +235,7 @@ def _topk_table(store: Pieces) -> LazyTable:
     return _by_block(store, schema, store.manifest.topk, decode)
 
 
-def _disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+def disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
     """How far a block's members are apart about each of its classes (n, V, k): nats, float64 (n * V * k,)."""
     said, members, scores = store.block_members(commit), store.manifest.teachers, store.manifest.scores
     assert said is not None
@@ -316,6 +348,19 @@ def failures_table(store: Pieces) -> pa.Table:
     )
 
 
+def verdicts_table(by_clip: Mapping[int, Mapping[str, Verdict]]) -> pa.Table:
+    """What people say of clips: the latest of each person.
+
+    :param by_clip: verdicts by the clip's number and the person.
+    """
+    rows = [(clip, each) for clip, said in sorted(by_clip.items()) for each in said.values()]
+    texts = ("verdict", "label", "note", "person")
+    made = {name: pa.array([getattr(each, name) for _, each in rows], pa.string()) for name in texts}
+    times = [datetime.fromisoformat(each.at).replace(tzinfo=None) for _, each in rows]
+    clips = pa.array([clip for clip, _ in rows], pa.int64())
+    return pa.table({"clip": clips, **made, "given_at": pa.array(times, pa.timestamp("us"))})
+
+
 def _blocks_table(store: Pieces) -> LazyTable:
     numbers = ("shard", "first_clip", "clips", "view_start", "view_stop")
     schema = pa.schema(
@@ -340,7 +385,7 @@ def _blocks_table(store: Pieces) -> LazyTable:
                 made["bytes"].append(sizes.get(commit.name, 0))
         return pa.table(made, schema=schema)
 
-    return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode)])
+    return LazyTable(schema, [TablePart({}, sum(len(piece.commits) for piece in store.pieces), decode, "all")])
 
 
 # what the tables that go block by block share
@@ -359,7 +404,7 @@ def _by_block(
             "clip": (commit.first_clip, commit.first_clip + commit.clips),
             "view": (commit.view_start, commit.view_stop),
         }
-        return TablePart(bounds, commit.clips * commit.views * rows_a_view, decode_columns)
+        return TablePart(bounds, commit.clips * commit.views * rows_a_view, decode_columns, commit.name)
 
     return LazyTable(schema, [part(commit) for commit in store.commits])
 

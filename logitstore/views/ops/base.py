@@ -189,6 +189,13 @@ class Op(ABC):
     def sql_columns(self) -> tuple[SqlColumn, ...]:
         """What SQL shows of the drawn integers, in plain units."""
 
+    def amount(self, draws: Columns, place: Place) -> tuple[F64, str] | None:
+        """How much it does to each of n views, float64 (n,) from 0, and in what unit; None where no number says so.
+
+        What survives an op is told by it: whether it matters to teachers how much the op does.
+        """
+        return None
+
     def check(self, place: Place) -> None:
         """Refuse ranges that do not fit the length of a view; most ops fit any.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from logitstore.arrays import F32, I64
+from logitstore.arrays import F32, F64, I64
 from logitstore.views.ops.base import DB_UNIT, Clips, Columns, Place, SqlColumn, WaveformOp, Words
 from logitstore.views.philox import uniform_integers
 
@@ -54,6 +54,9 @@ class Gain(WaveformOp):
 
         factors = np.power(10.0, draws["gain_cdb"] / (20.0 * DB_UNIT)).astype(np.float32)
         waveforms *= torch.from_numpy(factors).to(waveforms.device)[:, None]
+
+    def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
+        return np.abs(draws["gain_cdb"]) / DB_UNIT, "dB"
 
     def sql_columns(self) -> tuple[SqlColumn, ...]:
         return (SqlColumn("gain_db", "gain in dB", lambda draws: draws["gain_cdb"] / DB_UNIT),)

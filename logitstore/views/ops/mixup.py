@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from logitstore.arrays import F32, I64, Bool
+from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.views.ops.base import WEIGHT_UNIT, Clips, Columns, Place, SqlColumn, WaveformOp, Words
 from logitstore.views.philox import uniform_integers
 
@@ -88,6 +88,9 @@ class Mixup(WaveformOp):
             looped = torch.from_numpy(np.resize(partner, length)).to(waveforms.device)
             own = waveforms[position, :length] * np.float32((WEIGHT_UNIT - weight) / WEIGHT_UNIT).item()
             waveforms[position, :length] = own + looped * np.float32(weight / WEIGHT_UNIT).item()
+
+    def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
+        return 100 * draws["mixup_weight"] / WEIGHT_UNIT, "%"
 
     def sql_columns(self) -> tuple[SqlColumn, ...]:
         return (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from logitstore.arrays import F32, I64
+from logitstore.arrays import F32, F64, I64
 from logitstore.views.ops.base import Clips, Columns, Place, SqlColumn, WaveformOp, Words
 from logitstore.views.philox import uniform_integers
 
@@ -56,6 +56,9 @@ class Roll(WaveformOp):
         for position, (length, shift) in enumerate(zip(lengths.tolist(), draws["roll"].tolist(), strict=True)):
             if length and shift % length:
                 waveforms[position, :length] = waveforms[position, :length].roll(shift)
+
+    def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
+        return np.abs(draws["roll"]) / place.sample_rate, "s"
 
     def sql_columns(self) -> tuple[SqlColumn, ...]:
         return (SqlColumn("roll_samples", "samples by which the clip is turned, signed", lambda draws: draws["roll"]),)

@@ -85,6 +85,10 @@ class TimeSpan(Op):
         start, length = self.columns
         return {start: draws[start] + draws[length] > place.ticks}
 
+    def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
+        _, length = self.columns
+        return draws[length] / TICKS_PER_SECOND, "s"
+
     def span(self, draws: Columns) -> tuple[I64, I64]:
         """Start and end in ticks from the start of the view, int64 (n,), half-open; equal for nothing."""
         start, length = (draws[name] for name in self.columns)
@@ -125,6 +129,10 @@ class Band(Op):
     def impossible(self, draws: Columns, rows: I64, shard_rows: int, place: Place) -> dict[str, Bool]:
         low, steps = self.columns
         return {low: draws[low] + draws[steps] > MEL_STEPS}
+
+    def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
+        _, steps = self.columns
+        return 100 * draws[steps] / MEL_STEPS, "% of the bands"
 
     def steps(self, draws: Columns) -> tuple[I64, I64]:
         """Lower and upper end in 1/64 of the axis, int64 (n,), half-open; equal for nothing."""
