@@ -471,7 +471,7 @@ def test_with_audio_there_are_pictures_and_with_teachers_the_ops_are_measured(tm
 def test_the_session_of_the_page_about_reports_runs(made, runs, tmp_path, monkeypatch):
     from tests.test_docs import sessions
 
-    write_audio(tmp_path / "audio", 2)
+    write_audio(tmp_path / "audio", 2, seconds=2.0)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "student").symlink_to(runs / "wide")
     (tmp_path / "store").symlink_to(make_store(tmp_path / "made", Spec(clips=2, failed=(), path="a/{:03d}.wav")).path)
