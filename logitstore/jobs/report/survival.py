@@ -99,8 +99,8 @@ class Kept(Part):
             least = int(shares.argmin())
             content.append(
                 lines(
-                    f"Views that keep the answer, by {strength.op.name}",
-                    f"Least where it did {spans[least][0]}: {shares[least]:.1%}.",
+                    f"Answers kept, by {strength.op.name}",
+                    f"Least where it did {spans[least][0]}: {shares[least]:.1%} of {spans[least][2]:,} views.",
                     [("share kept", middles, shares)],
                     f"how much it did, {strength.unit}",
                     "share kept",
@@ -113,9 +113,7 @@ class Kept(Part):
         numbers = [
             (f"view {v}", float(100 * own / views)) for v, (views, own) in enumerate(self.by_view.tolist()) if views
         ]
-        content.append(
-            bars("Views that keep the answer, by view", "Percent of its clips.", numbers[:30], "percent", ".1f", "view")
-        )
+        content.append(bars("Answers kept, by view", "Percent of its clips.", numbers[:30], "percent", ".1f", "view"))
         content.append(
             Table(
                 "By op, and how much it did",
