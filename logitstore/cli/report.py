@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from logitstore.cli.afterwards import after_report
 from logitstore.cli.command import answer, command, next_steps, note
 from logitstore.errors import UsageError
 from logitstore.jobs.options import ListenOptions, ReportOptions
@@ -40,7 +41,7 @@ def report_command(options: _Report) -> None:
     from logitstore.cli.progress import of_total
     from logitstore.jobs.report.job import report
 
-    with of_total("views") as told:
+    with of_total("counting", "views") as told:
         found = report(only(options, ReportOptions), told)
     text = in_lines(
         (
@@ -50,8 +51,7 @@ def report_command(options: _Report) -> None:
         )
     )
     answer(options, found.to_dict(), text)
-    store = shlex.quote(options.store)
-    next_steps(f"open {shlex.quote(found.path)} in a browser", f"logitstore inspect {store} @")
+    next_steps(*after_report(found.path, options.store, options.audio_root))
 
 
 def _listen(options: _Report) -> None:
@@ -66,7 +66,7 @@ def _listen(options: _Report) -> None:
         raise UsageError("--listen shows clips of a store alone; leave runs and --teacher out")
     paths = [options.store, *options.also]
     store = open_store(paths if len(paths) > 1 else options.store, audio_root=options.audio_root)
-    with of_total("clips") as told:
+    with of_total("preparing", "clips") as told:
         found = write_listening_page(
             store,
             str(options.listen),
