@@ -32,7 +32,7 @@ def report_command(options: _Report) -> None:
     from logitstore.cli.progress import of_total
     from logitstore.jobs.report.job import report
 
-    with of_total("views") as told:
+    with of_total("counting", "views") as told:
         found = report(only(options, ReportOptions), told)
     text = in_lines(
         (
