@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
+from html import escape
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +34,9 @@ def look_svg(store: logitstore.Store) -> str:
     screen.print()
     console.print()  # or its last line is cut
     drawn = console.export_svg(title=f"logitstore look {store.location}", unique_id="look")
-    return re.sub(r"\s*@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
+    alone = re.sub(r"\s*@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
+    title = f"<title>What logitstore look prints of the store {escape(store.location)}</title>"
+    return re.sub(r"(<svg [^>]*>)", lambda head: f"{head[0]}\n    {title}", alone, count=1)
 
 
 def main() -> None:

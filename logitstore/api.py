@@ -16,6 +16,7 @@ from logitstore.jobs.options import (
     ExtendOptions,
     MergeOptions,
     RepairOptions,
+    ReportOptions,
     TagOptions,
     VerifyOptions,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from logitstore.jobs.compare import Comparison
     from logitstore.jobs.export_student import Export
     from logitstore.jobs.repair import Repaired
+    from logitstore.jobs.report.job import Reported
     from logitstore.jobs.tag import Tagged
     from logitstore.jobs.verify.job import Verified
     from logitstore.training.train import Trained
@@ -40,6 +42,7 @@ __all__ = [
     "extend",
     "merge",
     "repair",
+    "report",
     "tag",
     "train_student",
     "train_teacher",
@@ -124,6 +127,21 @@ def repair(options: RepairOptions) -> Repaired:
     from logitstore.jobs.repair import repair
 
     return repair(options)
+
+
+@with_keywords(ReportOptions)
+def report(options: ReportOptions) -> Reported:
+    """Write one page that shows what a store holds and how runs learnt; it needs no network.
+
+        >>> logitstore.report(store="store", runs=["runs/student"], audio_root="audio", out="report.html").views
+        36
+
+    :returns: what was written: its path, bytes and sections.
+    :raises MissingExtraError: the extra ``report`` is not installed.
+    """
+    from logitstore.jobs.report.job import report
+
+    return report(options)
 
 
 @with_keywords(EvaluateOptions)

@@ -41,6 +41,8 @@ class Spec:
     seed: int = 1
     spread: float = 1.5  # of the logits of a class over the clips
     skew: float = 0.0  # by how much they fall from class to class
+    path: str = "folder/clip {:06d}.wav"
+    reason: str = "not audio"
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,17 @@ class Made:
     names: tuple[str, ...]
 
 
+def names_of(spec: Spec) -> tuple[str, ...]:
+    """The names of a store's classes."""
+    return tuple(f"class {number}" for number in range(spec.classes))
+
+
 def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     """Write a store. ``columns`` are further columns of its clip table."""
     spec = spec or Spec()
     rng = np.random.default_rng(spec.seed)
     place = Place(2 * RATE, RATE, spec.shard_clips)
-    names = tuple(f"class {number}" for number in range(spec.classes))
+    names = names_of(spec)
     members = tuple(Member("net", f"{i:032x}", spec.scores, RATE, 0.5, {"fill": 0}) for i in range(2))
     manifest = Manifest(
         format_version=spec.version,
@@ -83,7 +90,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
         keep_members=spec.keep_members,
         made_by={"logitstore": "test"},
     )
-    paths = [f"folder/clip {number:06d}.wav" for number in range(spec.clips)]
+    paths = [spec.path.format(number) for number in range(spec.clips)]
     lengths = np.where(np.isin(np.arange(spec.clips), spec.failed), 0, RATE)
     table = pa.table(
         {
@@ -135,7 +142,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
                 Targets(classes[rows][:, within], codes[rows][:, within], readable[rows]),
                 member_codes[:, rows][:, :, within] if spec.keep_members else None,
                 Draws({column: values_of[rows][:, within] for column, values_of in drawn.items()}),
-                {int(row - rows[0]): "not audio" for row in hidden},
+                {int(row - rows[0]): spec.reason for row in hidden},
                 (),
             )
             writer.write_block(shard, start, stop, content, f"blocks/{name}")

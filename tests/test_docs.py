@@ -46,6 +46,7 @@ ELSEWHERE = {
     "docs/inspect.md": "tests/cli/test_inspect.py",
     "docs/listening.md": "tests/jobs/test_serve.py",
     "docs/look.md": "tests/cli/test_show.py",
+    "docs/report.md": "tests/jobs/test_report.py",
     "docs/reading.md": "tests/test_docs.py",
     "docs/troubleshooting.md": "tests/test_docs.py",
     "docs/tutorial.md": "tests/test_docs.py",
@@ -474,7 +475,13 @@ class Links(HTMLParser):
 
 def test_the_menu_of_the_site_has_every_document():
     menu = re.findall(r'"([\w/]+\.md)"', (REPOSITORY / "zensical.toml").read_text())
-    beside = {"index.md", "contributing.md", "changelog.md", "telling.md", "examples.md"}  # README.md and others beside the packages
+    beside = {
+        "index.md",
+        "contributing.md",
+        "changelog.md",
+        "telling.md",
+        "examples.md",
+    }  # README.md and others beside the packages
     assert len(menu) == len(set(menu))
     assert set(menu) == beside | {path.relative_to(REPOSITORY / "docs").as_posix()
                                   for path in (REPOSITORY / "docs").rglob("*.md")}  # fmt: skip

@@ -77,6 +77,11 @@ def after_store(store: str, failures: int) -> list[str]:
     return [*steps, f"logitstore inspect {place} @", f"logitstore look {place}"]
 
 
+def after_report(page: str, store: str, audio: str | None) -> list[str]:
+    """After a report: look at it, and hear what it shows."""
+    return [f"open {quote(page)} in a browser", f"logitstore serve {quote(store)} --audio-root {quote(audio or AUDIO)}"]
+
+
 def after_student(run: str, stores: Sequence[str], roots: Sequence[str]) -> list[str]:
     """After the training of a student: how far it agrees, the file to ship, what it hears."""
     place, audio = quote(run), quote(roots[0]) if roots else AUDIO

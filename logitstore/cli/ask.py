@@ -164,7 +164,8 @@ def list_questions(store: Store, width: int | None) -> str:
         groups.setdefault(lacks, []).extend(line.replace(_UNBROKEN, " ") for line in lines)
     shown = groups.pop("")
     for remedy, lines in groups.items():
-        shown += ["", f"To ask these, {remedy}:", *lines]
+        heading = f"To ask these, {remedy}:"
+        shown += ["", *(textwrap.wrap(heading, width) if width is not None else [heading]), *lines]
     return "\n".join(shown)
 
 

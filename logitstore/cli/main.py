@@ -25,11 +25,7 @@ _COMMANDS = {
     "look": ("logitstore.cli.look", "look_command", "Show a store on one screen."),
     "show": ("logitstore.cli.show", "show_command", "Show a clip and its views, as pictures and sound too."),
     "inspect": ("logitstore.cli.inspect", "inspect_command", "Summarise a store, or ask it a question in SQL."),
-    "report": (
-        "logitstore.cli.report",
-        "report_command",
-        "Write one page that shows a store, and how students learnt.",
-    ),
+    "report": ("logitstore.cli.report", "report_command", "Write a page that shows a store, and how students learnt."),
     "serve": ("logitstore.cli.serve", "serve_command", "Serve a page to search, hear and judge the clips of a store."),
     "import": ("logitstore.cli.import_", "import_group", "Make a store of published scores: CED's, or an array."),
     "export": ("logitstore.cli.export", "export_command", "Write a store as a flat Parquet table or CED's files."),

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
 from rich.text import Text
 
 from logitstore.cli.command import note, stderr
+from logitstore.cli.curve import ROWS, Curve, drawn, of_run
 from logitstore.notes import listening
 from logitstore.texts import in_lines, one_line
 
@@ -32,6 +34,7 @@ _SHOWN = {"held_out_loss": "held-out loss", "mAP": "mAP"}
 #: Seconds between two lines of a log.
 EVERY = 30.0
 _LEAST_SECONDS = 1.0  # of work, before its rate tells anything
+_LEAST_STEPS = 20  # of a curve that is shown while it grows
 
 
 class Meter:
@@ -59,13 +62,15 @@ class Meter:
         self.behind: Callable[[], str] = str
         #: The rate in other words than ``unit`` a second.
         self.rate: Callable[[], str] = self._rate
+        #: Lines that stand above the bar of a terminal.
+        self.above: Callable[[], list[str]] = list
         self._began = self._counting = self._counted = clock()
         self._first = 0  # done before this job began to count
         self._stage: tuple[str, int, int | None] | None = None
         self._lines = 0
         self._terminal = speaks and stderr.is_terminal
         self._logs = speaks and not stderr.is_terminal and not stderr.quiet
-        self._bar: Progress | None = None
+        self._bar: _Above | None = None
         self._over = threading.Event()
         self._stack = ExitStack()
 
@@ -97,10 +102,11 @@ class Meter:
     def resume(self) -> None:
         """Show the bar again."""
         if self._terminal and self._bar is None:
-            self._bar = Progress(
+            self._bar = _Above(
                 SpinnerColumn(), _Bar(self), _Says(self), console=stderr, transient=True,
                 redirect_stdout=False, redirect_stderr=False,  # rich would write what steers the terminal through them
             )  # fmt: skip
+            self._bar.meter = self
             self._bar.add_task("", total=None)
             self._bar.start()
 
@@ -179,6 +185,18 @@ class Meter:
     def _tell(self) -> None:
         while not self._over.wait(self.every):
             self.tick()
+
+
+class _Above(Progress):
+    """A bar with lines above it."""
+
+    meter: Meter | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The lines, where there are any, and the bar."""
+        for line in [] if self.meter is None else self.meter.above():
+            yield Text(line, no_wrap=True)
+        yield from super().get_renderables()
 
 
 class _Bar(BarColumn):
@@ -314,13 +332,31 @@ class TrainingProgress(Meter):
         self.first = is_first()
         super().__init__("training", "steps", speaks=self.first, clock=clock)
         self._clips, self._loss, self._measured = 0, "", ""
+        self._curve, self._drawn, self._drawn_of = Curve(), list[str](), 0
+        self.above = self._live
         self.rate, self.behind = self._clips_per_second, lambda: ", ".join(filter(None, (self._loss, self._measured)))
 
     def callbacks(self) -> FitProgress:
         """What a training job takes."""
         from logitstore.training.loop import FitProgress
 
-        return FitProgress(start=self._start, step=self._step, epoch=self._epoch, note=self._note)
+        return FitProgress(start=self._start, step=self._step, log=self._curve.add, epoch=self._epoch, note=self._note)
+
+    def show_curve(self, run: str, asked: bool) -> None:
+        """Print the learning curve of a run to stderr, on a terminal or where it is asked for."""
+        if self.first and (asked or self._terminal):
+            for line in drawn(of_run(run), stderr.width, ascii_only=not _prints("⣀┤─")):
+                stderr.print(line, soft_wrap=True)
+
+    def _live(self) -> list[str]:
+        """The curve so far, drawn anew where a hundredth of the steps came; nothing on a low terminal."""
+        steps = len(self._curve.training)
+        if stderr.height < 2 * ROWS or steps < _LEAST_STEPS:
+            return []
+        if steps - self._drawn_of > (self.total or 0) // 100:
+            self._drawn = drawn(self._curve, stderr.width, ascii_only=not _prints("⣀┤─"))
+            self._drawn_of = steps
+        return self._drawn
 
     def _start(self, steps: int, done: int) -> None:
         self.start(done, steps)
@@ -342,6 +378,15 @@ class TrainingProgress(Meter):
     def _note(self, message: str) -> None:
         if self._terminal:  # it is among the notes at the end too
             note(message)
+
+
+def _prints(text: str) -> bool:
+    """Whether stderr's encoding has some characters."""
+    try:
+        text.encode(stderr.encoding)
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def training_document(trained: Trained) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 from logitstore.cli.command import GOES_ON, answer, command, next_steps, run
-from logitstore.options import JsonOptions, only
+from logitstore.options import JsonOptions, Option, only
 from students.options import StudentOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class _TrainStudent(JsonOptions, StudentOptions):
-    pass
+    curve: Annotated[
+        bool,
+        Option("Draw the learning curve on stderr at the end, also where that is no terminal.", group="Output"),
+    ] = False
 
 
 @command("train-student", _TrainStudent)
@@ -35,6 +38,7 @@ def train_student_command(options: _TrainStudent) -> None:
 
     with TrainingProgress() as progress:
         trained = train_student(only(options, StudentOptions), progress.callbacks())
+    progress.show_curve(options.out, options.curve)
     if progress.first:
         answer(options, training_document(trained), render_training(trained))
         next_steps(*after_student(options.out, options.stores, options.audio_roots))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 from logitstore.cli.command import GOES_ON, answer, command, next_steps, run
-from logitstore.options import JsonOptions, only
+from logitstore.options import JsonOptions, Option, only
 from teachers.options import TeacherOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class _TrainTeacher(JsonOptions, TeacherOptions):
-    pass
+    curve: Annotated[
+        bool,
+        Option("Draw the learning curve on stderr at the end, also where that is no terminal.", group="Output"),
+    ] = False
 
 
 @command("train-teacher", _TrainTeacher)
@@ -32,6 +35,7 @@ def train_teacher_command(options: _TrainTeacher) -> None:
 
     with TrainingProgress() as progress:
         trained = train_teacher(only(options, TeacherOptions), progress.callbacks())
+    progress.show_curve(options.out, options.curve)
     answer(options, training_document(trained), render_training(trained))
     next_steps(*after_teacher(options.out, options.manifest, options.audio_root))
 

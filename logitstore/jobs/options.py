@@ -401,6 +401,32 @@ class ReportOptions(DeviceOptions, WorkerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListenOptions(Options):
+    """What is asked of the listening page as one file."""
+
+    listen: Annotated[
+        str | None,
+        Option("Write the listening page of some clips, with their sounds in it, instead of the report: one file that "
+               "needs no server. Needs --audio-root.", group="Output", metavar="FILE.html"),
+    ] = None  # fmt: skip
+    clips: Annotated[
+        str | None,
+        Option("Which clips: how many, spread evenly over the store; or a table of clips; or @question, in its order. "
+               "At most 1,000.", group="Output", metavar="CLIPS", default="100"),
+    ] = None  # fmt: skip
+    listen_views: Annotated[
+        int | None,
+        Option("How many views of each clip can be heard beside the original.", group="Output", least=0,
+               default="0"),
+    ] = None  # fmt: skip
+    label_column: Annotated[
+        str | None,
+        Option("The column of labels in the store's clip table.", group="Output", metavar="NAME",
+               default="label, labels, category or the like, where there is one"),
+    ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagOptions(EnsembleOptions):
     """What ``logitstore tag`` is asked; None means the default that the teachers suggest."""
 

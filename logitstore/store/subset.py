@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _NUMBERING = b"logitstore.clips"
 _FRAMES = ("start", "length")
+_SEPARATORS = {".tsv": "\t"}  # others are found
 _MOST_NAMED = 3
 
 
@@ -103,9 +104,10 @@ def _read(file: str, option: str) -> tuple[pa.Table, Callable[[int], str]]:
 
     path = Path(file)
     if path.suffix.lower() != ".parquet":
-        rows = read_rows(
-            path, lambda names: "clip" in names or "path" in names, "\t" if path.suffix == ".tsv" else None
-        )
+        try:
+            rows = read_rows(path, lambda names: not {"clip", "path"}.isdisjoint(names), _SEPARATORS.get(path.suffix))
+        except SourceError as error:
+            raise SourceError(f"{option} {error}") from None
         names = _columns(rows.table.column_names, file, option)
         columns = [rows.table[name] if name == "path" else typed(rows, name, []) for name in names]
         return pa.table(columns, names=names), rows.where
@@ -205,6 +207,6 @@ def _require(there: Any, store: Pieces, called: Callable[[int], str], has: str, 
     if missing:
         more = ", …" if len(missing) > _MOST_NAMED else ""
         raise MismatchError(
-            f"{option} names {len(missing):,} of {len(there):,} clips that {store.location} does not have: "
+            f"{len(missing):,} of the {len(there):,} clips that {option} names are not in {store.location}: "
             f"{', '.join(map(called, missing[:_MOST_NAMED]))}{more}; {has}"
         )

@@ -65,6 +65,8 @@ LINES = [
     ("export", "export store --format parquet --out flat.parquet", 2),
     ("evaluate", "evaluate labels.csv --audio-root audio --teacher teacher-1 --label-column label", 0),
     ("evaluate", "evaluate labels.csv --audio-root audio --teacher teacher-1 --label-column none", 2),
+    ("report", "report store --out page.html", 0),
+    ("report", "report store nowhere --out page.html", 2),
     ("compare", "compare store teacher-1 audio --device cpu", 0),
     ("compare", "compare store teacher-1", 2),
     ("tag", "tag --teacher teacher-1 audio/00.wav", 0),

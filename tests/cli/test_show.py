@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shlex
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -221,20 +220,22 @@ def test_hostile_columns_are_escaped(tmp_path):
         show_command, [str(make_store(tmp_path / "many", Spec(view_ranges=((0, 20),))).path), "0"]
     )
     assert "… 8 more views; choose with --view N" in many.stdout
-    shutil.rmtree(tmp_path / "many")
 
 
-def test_the_page_about_looking_runs(root, tmp_path):
+def test_the_page_about_looking_runs(root, tmp_path, monkeypatch):
     """docs/look.md: its sessions and its Python, in a folder with a store and its audio."""
-    from tests.test_docs import BLOCK, REPOSITORY, sessions, shell
+    from logitstore.cli.main import cli
+    from tests.test_docs import BLOCK, REPOSITORY, sessions
 
     pytest.importorskip("matplotlib")
     for name in ("store", "audio"):
         (tmp_path / name).symlink_to(root / name)
-    ran = [command for command, _ in sessions("docs/look.md")]
-    ran += [f"python -c {shlex.quote(block)}" for language, block in BLOCK.findall((REPOSITORY / "docs/look.md").read_text())
-            if language == "python"]  # fmt: skip
-    assert len(ran) == 4
-    done = shell("\n".join(ran), tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    for command, _ in (ran := sessions("docs/look.md")):
+        told = CliRunner().invoke(cli, shlex.split(command)[1:])
+        assert (told.exit_code, bool(told.stdout)) == (0, True), (command, told.exception)
+    text = (REPOSITORY / "docs" / "look.md").read_text()
+    (block,) = (block for language, block in BLOCK.findall(text) if language == "python")
+    exec(block, {})
+    assert len(ran) == 3
     assert {"view.png", "view-original.wav", "view-0.wav", "view-2.wav"} <= {each.name for each in tmp_path.iterdir()}

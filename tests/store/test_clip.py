@@ -179,7 +179,8 @@ def test_looking_at_a_store_imports_torch_only_to_hear_it(audio):
     code = (
         "import sys, logitstore; store = logitstore.open_store(sys.argv[1], audio_root=sys.argv[2]);"
         "view = store[0].view(1); view.targets, view.parameters, view.mask, view.drawn, repr(view), repr(store);"
-        "store._repr_html_(); logitstore.open_store(sys.argv[1])[0].view(1)._repr_html_(); print('torch' in sys.modules); view.log_mel; print('torch' in sys.modules)"
+        "store._repr_html_(); logitstore.open_store(sys.argv[1])[0].view(1)._repr_html_();"
+        "print('torch' in sys.modules); view.log_mel; print('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(audio / "store"), str(audio / "audio")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]

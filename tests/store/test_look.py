@@ -145,3 +145,22 @@ def test_softmax_entropies_are_those_of_sql(tmp_path):
     (row,) = store.sql("SELECT median(entropy) AS e FROM views").to_pylist()
     assert found.entropy.median == pytest.approx(row["e"], abs=0.01)
     assert all(each.value >= 0 for each in found.disputed)
+
+
+def test_questions_say_the_same(made):
+    store = open_store(made.path)
+    found = look(store)
+    survival = store.sql("@survival").to_pylist()
+    assert found.kept == pytest.approx(survival[0]["kept"], abs=1e-4)
+    nothing = {row["op"]: (row["views"], row["kept"]) for row in survival if row["acted"] == "did not act"}
+    for each in found.survival:
+        views, kept = nothing.get(each.op, (0, None))
+        assert each.views[0] == views
+        assert each.kept[0] == (None if kept is None else pytest.approx(kept, abs=1e-4))
+    by_clip = {row["clip"]: row for row in store.sql("@measures").to_pylist()}
+    assert {each.clip: by_clip[each.clip]["kept"] for each in found.torn} == {
+        each.clip: pytest.approx(each.value, abs=1e-3) for each in found.torn
+    }
+    assert all(by_clip[each.clip]["answer"] == each.answers[0] for each in (*found.torn, *found.uncertain))
+    apart = {row["clip"]: row["member_disagreement"] for row in store.sql("@member_measures").to_pylist()}
+    assert [each.clip for each in found.disputed] == sorted(apart, key=lambda clip: -apart[clip])[:3]

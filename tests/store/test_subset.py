@@ -47,7 +47,7 @@ def test_places_choose_clips(store, tmp_path):
     assert whole.clips.tolist() == [2, 5]
     assert read_subset(store, written(tmp_path, path=rows["path"])).clips.tolist() == [2, 5]
     moved = written(tmp_path, path=rows["path"], start=np.array(rows["start"]) + 1, length=rows["length"])
-    with pytest.raises(MismatchError, match=r"names 2 of 2 clips that .* does not have: .*its first clip is"):
+    with pytest.raises(MismatchError, match=r"2 of the 2 clips that --clips names are not in .*: .*its first clip is"):
         read_subset(store, moved)
 
 
@@ -64,7 +64,7 @@ def test_clips_that_the_store_lacks_are_named(store, tmp_path):
     (tmp_path / "subset.csv").write_text("clip\n1\n99\n-1\n37\n38\n")
     with pytest.raises(
         MismatchError,
-        match=r"4 of 5 clips .* not have: 99 \(.*subset.csv, line 3\), -1 .*, 37 .*, …; its clips are 0 to 36",
+        match=r"4 of the 5 clips .* not in .*: 99 \(.*subset.csv, line 3\), -1 .*, 37 .*, …; its clips are 0 to 36",
     ):
         read_subset(store, str(tmp_path / "subset.csv"))
 
@@ -111,3 +111,8 @@ def test_what_is_no_table_is_refused(store, tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(SourceError, match="not readable as Parquet"):
         read_subset(store, str(tmp_path / "broken.parquet"))
+    with pytest.raises(SourceError, match=r"--clips .*: not a regular file"):
+        read_subset(store, str(tmp_path))
+    (tmp_path / "cut.csv").write_text("clip,n\n1,2\n3\n")
+    with pytest.raises(SourceError, match=r"--clips .*cut.csv, line 3: 1 cell where the header has 2"):
+        read_subset(store, str(tmp_path / "cut.csv"))

@@ -12,6 +12,8 @@ from logitstore.jobs.report.views import Views
 
 PART = {"place": 40, "class": "Certainty"}
 _BINS = 40
+#: Of probabilities, whose 8-bit codes would show as a comb in narrower ones.
+PROBABILITY_BINS = 20
 _FINE = 4000  # that the coarse ones divide
 
 
@@ -71,8 +73,8 @@ class Certainty(Part):
             histogram(
                 "Highest probability of a view",
                 f"Mean {top:.2f}; it is 0.5 or more in {sure:.0%} of the views.",
-                np.linspace(0, 1, _BINS + 1),
-                self.tops.reshape(_BINS, -1).sum(axis=1),
+                np.linspace(0, 1, PROBABILITY_BINS + 1),
+                self.tops.reshape(PROBABILITY_BINS, -1).sum(axis=1),
                 "probability of the first class",
                 marks=[(top, "mean")],
             ),

@@ -130,7 +130,8 @@ def lines(
     y = _scale(*y_ends, _HEIGHT - _BOTTOM, _TOP, log)
     parts = _axes(x, y, x_ends, y_ends, axis, what, log)
     for number, (name, xs, ys) in enumerate(kept):
-        some = np.unique(np.linspace(0, len(xs) - 1, min(len(xs), _MOST_POINTS)).round().astype(int)) if len(xs) else []
+        spread = np.linspace(0, max(0, len(xs) - 1), min(len(xs), _MOST_POINTS))
+        some = np.unique(spread.round().astype(int)).tolist()
         at = " ".join(f"{x(float(xs[i])):.1f},{y(float(ys[i])):.1f}" for i in some)
         style = f"s{number % _LINES + 1}"
         parts.append(f'<polyline class="line {style}" points="{at}">{_tip(name)}</polyline>')

@@ -77,8 +77,8 @@ class Cost(Part):
             ]
         first = runs[0]
         lead = (
-            f"{count(len(runs), 'run')}. MACs are of one clip of {lasting(first.clip_seconds)}; speed was measured on the "
-            f"CPU that made this page. The smallest has {min(r.parameters for r in runs):,} parameters "
+            f"{count(len(runs), 'run')}. MACs are of one clip of {lasting(first.clip_seconds)}; speed was measured on "
+            f"the CPU that made this page. The smallest has {min(r.parameters for r in runs):,} parameters "
             f"({sized(min(r.weight_bytes for r in runs))})."
         )
         return Section("runs", "The runs", lead, content)

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from logitstore.jobs.report.certainty import quantile
+from logitstore.jobs.report.certainty import PROBABILITY_BINS, quantile
 from logitstore.jobs.report.charts import histogram, lines
 from logitstore.jobs.report.page import Content, Part, Section, Table
 from logitstore.jobs.report.views import Views
 
 PART = {"place": 50, "class": "Cut"}
 _FINE = 4000
-_BINS = 40
 _LEVELS = (0.5, 0.1, 0.05, 0.01)
 
 
@@ -126,7 +125,7 @@ def _counted(shares: Any) -> Any:
 def _used(counts: Any) -> tuple[Any, Any]:
     """Edges and counts in coarse bins, up to where nearly all are."""
     stop = max(1, round(quantile(counts, 1.0) * _FINE))
-    step = max(1, -(-stop // _BINS))
+    step = max(1, -(-stop // PROBABILITY_BINS))
     size = -(-stop // step)
     coarse = np.add.reduceat(np.append(counts, np.zeros(step, np.int64)), np.arange(size) * step)
     coarse[-1] = counts[(size - 1) * step :].sum()

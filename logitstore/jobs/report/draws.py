@@ -28,7 +28,7 @@ class Drawn(Part):
         super().__init__(report)
         manifest = report.summary.manifest
         self.bounds = {name: ends for op in manifest.recipe.ops for name, ends in _bounds(op, manifest).items()}
-        self.extremes = {name: [np.inf, -np.inf] for name in self.bounds}
+        self.extremes: dict[str, list[float]] = {name: [np.inf, -np.inf] for name in self.bounds}
         self.sums = dict.fromkeys(self.bounds, 0)
         self.outside = dict.fromkeys(self.bounds, 0)
         self.views = 0
@@ -118,17 +118,19 @@ class Drawn(Part):
 def extremes(op: Op, manifest: Manifest) -> dict[str, I64]:
     """What an op can draw at the ends of its ranges, and between them, for a clip as long as a view: int64 (n,) each.
 
-    Made by its own draw, of the lowest, middle and highest random words; so that what goes together does.
+    Made by its own draw, of random words that go from end to end; so that what goes together does.
     """
     place = manifest.place
-    words = np.array(list(product((0,), *[(0, 1 << 31, (1 << 32) - 1)] * 3)), np.uint32).T
+    ends, fine = (0, 1 << 31, (1 << 32) - 1), np.linspace(0, (1 << 32) - 1, 257).astype(np.int64).tolist()
+    some = [[fine if at == which else ends for at in range(3)] for which in range(3)]
+    words = np.array([(0, *each) for axes in some for each in product(*axes)], np.uint32).T
     size = words.shape[1]
     clips = Clips(np.full(size, place.clip_samples), np.zeros(size, np.int64), place.shard_clips, place)
     drawn = op.draw(Words(*words), clips)
     bounds = _bounds(op, manifest)
     if bounds != op.ranges(place):  # another program drew it
-        ends = list(product(*[(low, high - 1) for low, high in bounds.values()]))
-        drawn = {name: np.append(drawn[name], [end[at] for end in ends]) for at, name in enumerate(bounds)}
+        corners = list(product(*[(low, high - 1) for low, high in bounds.values()]))
+        drawn = {name: np.append(drawn[name], [each[at] for each in corners]) for at, name in enumerate(bounds)}
     return drawn
 
 

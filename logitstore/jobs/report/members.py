@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from logitstore.arrays import F32, F64
 from logitstore.jobs.report.certainty import quantile
 from logitstore.jobs.report.charts import bars, histogram, matrix
-from logitstore.jobs.report.page import MOST_ROWS, Note, Part, Section, Table
-from logitstore.jobs.report.views import Views
+from logitstore.jobs.report.page import MOST_ROWS, Content, Note, Part, Section, Table
+from logitstore.jobs.report.views import Views, jensen_shannon
 from logitstore.store.format.manifest import member_names
 
 PART = {"place": 60, "class": "Members"}
@@ -28,6 +27,7 @@ class Members(Part):
     def __init__(self, report: Any) -> None:
         super().__init__(report)
         self.count = len(report.summary.manifest.teachers)
+        self.weights = [member.weight for member in report.summary.manifest.teachers]
         size = len(report.classes)
         self.pairs, self.pair_views = np.zeros((self.count, self.count)), np.zeros((self.count, self.count), np.int64)
         self.same = np.zeros((self.count, self.count), np.int64)
@@ -40,7 +40,7 @@ class Members(Part):
         """Add up."""
         if views.members is None or self.count < 2:
             return
-        terms = jensen_shannon(views.members)
+        terms = views.disagreement
         each = terms.sum(axis=1)
         self.total, self.views = self.total + float(each.sum()), self.views + len(views)
         self.counts += np.bincount(np.clip((each / self.most * _FINE).astype(int), 0, _FINE - 1), minlength=_FINE)
@@ -56,7 +56,7 @@ class Members(Part):
             for b in range(a + 1, len(shown)):
                 both = views.members[[a, b]]
                 there = ~np.isnan(both).all(axis=2).any(axis=0)
-                own = float(jensen_shannon(both[:, there]).sum())
+                own = float(jensen_shannon(both[:, there], [self.weights[a], self.weights[b]], views.scores).sum())
                 same = int((firsts[a] == firsts[b])[there].sum())
                 for x, y in ((a, b), (b, a)):
                     self.pairs[x, y] += own
@@ -84,7 +84,7 @@ class Members(Part):
         step = max(1, -(-stop // _BINS))
         used = np.add.reduceat(np.append(self.counts, np.zeros(step, np.int64)), np.arange(-(-stop // step)) * step)
         edges = np.arange(len(used) + 1) * step / _FINE * self.most
-        content = [
+        content: list[Content] = [
             matrix("Divergence by pair, nats a view", "The stronger the colour, the further apart.", names, pairs),
             matrix("Same first class, by pair", "Share of views, among the stored classes.", names, same, ".2f"),
             bars(
@@ -120,30 +120,11 @@ class Members(Part):
                 else f"{len(order) - MOST_ROWS:,} classes of less divergence are left out.",
             ),
         ]
+        kind = "and the stored classes" if self.report.softmax else "each class by itself (yes or no)"
         lead = (
             f"Over {self.views:,} views and their k classes: the Jensen-Shannon divergence of the members' "
-            "probabilities, each class by itself (yes or no), every member counting alike. 0 is full agreement; "
-            f"no class can add more than ln 2 = 0.693 for two members."
+            f"probabilities, {kind}, members weighted as in the ensemble. 0 is full agreement."
         )
         if self.count > _MOST_PAIRS:
             lead += f" Pairs are of the first {_MOST_PAIRS} of {self.count} members."
         return Section("members", title, lead, content)
-
-
-def jensen_shannon(members: F32) -> F64:
-    """The divergence of M members' Bernoulli probabilities (M, R, k), of each class by itself in nats: float64 (R, k).
-
-    Entropy of the mean less the mean of the entropies, over the members that know a class (the others are NaN); 0 where
-    fewer than two do.
-    """
-    known = ~np.isnan(members)
-    number = np.maximum(known.sum(axis=0), 1)
-    p = np.where(known, members, 0).astype(np.float64)
-    mean = p.sum(axis=0) / number
-    own = np.where(known, _entropy(p), 0).sum(axis=0) / number
-    return np.where(number > 1, np.maximum(_entropy(mean) - own, 0), 0)
-
-
-def _entropy(p: F64) -> F64:
-    p = np.clip(p, 1e-12, 1 - 1e-12)
-    return np.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)))

@@ -11,7 +11,6 @@ import numpy as np
 
 from logitstore.arrays import F64
 from logitstore.errors import AudioError
-from logitstore.jobs.report.members import jensen_shannon
 from logitstore.jobs.report.page import Content, Note, Part, Picture, Section, Strip, Table
 from logitstore.jobs.report.views import Views
 from logitstore.store.clip import StoredClip, StoredView
@@ -48,7 +47,7 @@ def _torn(views: Views) -> F64:
 
 
 def _disputed(views: Views) -> F64 | None:
-    return None if views.members is None else views.by_clip(jensen_shannon(views.members).sum(axis=1))
+    return None if views.members is None else views.by_clip(views.disagreement.sum(axis=1))
 
 
 _KINDS = (

@@ -13,7 +13,7 @@ from logitstore.jobs.report.draws import extremes
 from logitstore.jobs.report.page import Content, Note, Part, Section, Table
 from logitstore.jobs.report.views import Views
 from logitstore.store.format.manifest import Manifest
-from logitstore.views.ops.base import Op
+from logitstore.views.ops.base import Op, Place
 
 PART = {"place": 70, "class": "Kept"}
 _FINE = 512
@@ -22,46 +22,24 @@ _SPANS = 6  # of strengths that are shown
 
 @dataclass(frozen=True)
 class Strength:
-    """How strongly an op acted on views: ``axis`` says of what, in which unit; ``most`` is what it can be at most."""
+    """How much an op does to views, in its ``unit``, ``most`` at most."""
 
     op: Op
-    axis: str
+    unit: str
     most: float
-    rate: int
-
-    @property
-    def unit(self) -> str:
-        """That of the axis, as ``s``; "" where it has none."""
-        return self.axis.rpartition(", ")[2] if ", " in self.axis else ""
+    place: Place
 
     @classmethod
     def of(cls, op: Op, manifest: Manifest) -> Strength | None:
-        """None of an op that shows nothing of what it draws."""
-        if all(column.of_shard for column in op.sql_columns()):
-            return None
-        values, axis = cls(op, "", 1.0, manifest.sample_rate)._measured(extremes(op, manifest))
-        return cls(op, axis, float(np.nanmax(values, initial=0.0)) or 1.0, manifest.sample_rate)
+        """None of an op that no number says it of."""
+        said = op.amount(extremes(op, manifest), manifest.place)
+        return None if said is None else cls(op, said[1], float(said[0].max()) or 1.0, manifest.place)
 
     def values(self, draws: dict[str, I64]) -> F64:
-        """Of n views; 0 where the op did not act."""
-        return np.nan_to_num(self._measured(draws)[0])
-
-    def _measured(self, draws: dict[str, I64]) -> tuple[F64, str]:
-        """Length of what it hides, or the size of its first number; NaN where there is none."""
-        shown = {column.name: column for column in self.op.sql_columns() if not column.of_shard}
-        for first, last in (("_start_ms", "_end_ms"), ("_low_hz", "_high_hz")):
-            pair = [next((c for name, c in shown.items() if name.endswith(end)), None) for end in (first, last)]
-            if pair[0] is not None and pair[1] is not None:
-                length = np.asarray(pair[1].values(draws), np.float64) - np.asarray(pair[0].values(draws), np.float64)
-                return (length / 1000, "length, s") if last == "_end_ms" else (length, "width, Hz")
-        column = next(iter(shown.values()))
-        values = np.abs(np.asarray(column.values(draws), np.float64))
-        if column.null is not None:
-            values = np.where(column.null(draws), np.nan, values)
-        if column.name.endswith("_samples"):
-            return values / self.rate, "shift, s"
-        what, _, unit = column.doc.partition(";")[0].partition(" in ")
-        return values, f"{what}, {unit}" if unit and " " not in unit else what
+        """Of n views; 0 where the op did nothing."""
+        said = self.op.amount(draws, self.place)
+        assert said is not None  # of
+        return said[0]
 
 
 class Kept(Part):
@@ -97,7 +75,7 @@ class Kept(Part):
         title = "What survives the augmentation"
         if not total:
             return None
-        if not self.ops:
+        if not self.report.summary.manifest.recipe.ops:
             return Section("survival", title, "The recipe has no op: every view is the clip itself.", self._measured())
         share = kept / total
         lead = (
@@ -124,9 +102,9 @@ class Kept(Part):
                     f"Views that keep the answer, by {strength.op.name}",
                     f"Least where it is {spans[least][0]}: {shares[least]:.1%}.",
                     [("share kept", middles, shares)],
-                    strength.axis,
+                    f"how much it did, {strength.unit}",
                     "share kept",
-                    least=min(0.5, float(shares.min())),
+                    least=0.5 if shares.min() >= 0.5 else 0.0,
                     most=1.0,
                     points=True,
                     form=".3f",
@@ -157,20 +135,18 @@ class Kept(Part):
             if size:
                 step = strength.most / _FINE
                 middle = float((own[:, 0] * (np.arange(start, stop) + 0.5)).sum() / size * step)
-                ends = f"{_short(start * step)} to {_short(stop * step)} {strength.unit}".rstrip()
-                found.append((ends, middle, size, kept))
+                span = f"{_short(start * step)} to {_short(stop * step)} {strength.unit}".rstrip()
+                found.append((span, middle, size, kept))
             start = stop
         return found
 
     def _measured(self) -> list[Content]:
         found = self.report.measured
         if found is None:
-            how = "--teacher and --audio-root" if self.ops else ""
-            return (
-                [Note(f"Asked again with {how}, each op is measured by itself, against the clip as it is.")]
-                if how
-                else []
-            )
+            if not self.report.summary.manifest.recipe.ops:
+                return []
+            how = "Give --teacher and --audio-root to measure each op by itself, against the clip as it is."
+            return [Note(how)]
         ops = list(found.teachers[0].ops)
         rows = [
             (each.teacher, *(cell for kept in (each.recipe, *each.ops.values()) for cell in (kept.top, kept.kl)))

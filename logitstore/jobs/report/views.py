@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import numpy as np
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.store.format.commits import Commit
 from logitstore.store.reader import Store
-from logitstore.store.sql.tables import entropy
+from logitstore.store.sql.tables import entropy, surprise
 
 _MOST_CELLS = 1 << 22  # of clips x classes, and of views x k, that are looked at together
 
@@ -22,7 +22,7 @@ class Views:
 
     ``clip`` int64 (R,), counted from ``first``; ``view`` int64 (R,); ``classes`` uint16 and ``probabilities`` float32,
     (R, k), falling; ``draws`` int64 (R,) a column; ``members`` float32 (M, R, k), NaN where one does not know a class,
-    None where they were not kept; ``seconds`` float64 (clips,), the clips' own lengths.
+    None where they were not kept, and their ``weights``; ``seconds`` float64 (clips,), the clips' own lengths.
     """
 
     first: int
@@ -35,6 +35,7 @@ class Views:
     probabilities: F32
     draws: dict[str, I64]
     members: F32 | None
+    weights: tuple[float, ...]
     seconds: F64
 
     def __len__(self) -> int:
@@ -73,9 +74,35 @@ class Views:
         """Whether the first class of a view is its clip's own answer: bool (R,)."""
         return np.asarray(self.classes[:, 0] == self.own[self.clip])
 
+    @cached_property
+    def disagreement(self) -> F64:
+        """How far the members are apart about each class, in nats: float64 (R, k); only where they were kept."""
+        assert self.members is not None
+        return jensen_shannon(self.members, self.weights, self.scores)
+
     def by_clip(self, values: F64) -> F64:
         """The mean over the views of every clip of values (R,): (clips,), 0 where it has none."""
         return np.asarray(np.bincount(self.clip, values, self.clips) / np.maximum(self.counts, 1))
+
+
+def jensen_shannon(members: F32, weights: Sequence[float], scores: str) -> F64:
+    """How far M members' probabilities (M, R, k) are apart about each class, in nats: float64 (R, k), as SQL's column
+    ``disagreement`` has it.
+
+    Entropy of their weighted mean less the weighted mean of their entropies, over the members that know the class (the
+    others are NaN).
+
+    :param weights: of the members. :param scores: "sigmoid" or "softmax".
+    """
+    mean, own, total = (np.zeros(members.shape[1:]) for _ in range(3))
+    for said, weight in zip(members, weights, strict=True):
+        known = ~np.isnan(said)
+        p = np.where(known, said, 0.5).astype(np.float64)
+        mean += weight * np.where(known, p, 0)
+        own += weight * np.where(known, surprise(p, scores), 0)
+        total += weight * known
+    total[total == 0] = 1.0
+    return np.maximum(surprise(np.maximum(mean / total, np.finfo(np.float32).tiny), scores) - own / total, 0)
 
 
 def ranges(store: Store, progress: Callable[[int, int], None] | None = None) -> Iterator[Views]:
@@ -109,23 +136,22 @@ def _shard(store: Store, commits: list[Commit]) -> Iterator[Views]:
         parts = [block.rows(start, stop) for block in decoded]
         clip = np.concatenate([part[0] for part in parts])
         order = np.lexsort((np.concatenate([part[1] for part in parts]), clip))
-        columns = [np.concatenate([part[at] for part in parts])[order] for at in range(4)]
-        draws = {
-            name: np.concatenate([part[4][name] for part in parts])[order] for name in (parts[0][4] if parts else {})
-        }
+        views, classes, probabilities = (np.concatenate([part[at] for part in parts])[order] for at in (1, 2, 3))
+        names = parts[0][4]
         said = [part[5] for part in parts if part[5] is not None]
         yield Views(
-            first + start,
-            stop - start,
-            len(manifest.classes),
-            manifest.scores,
-            columns[0],
-            columns[1],
-            columns[2],
-            columns[3],
-            draws,
-            np.concatenate(said, axis=1)[:, order] if said else None,
-            lengths[start:stop],
+            first=first + start,
+            clips=stop - start,
+            class_count=len(manifest.classes),
+            scores=manifest.scores,
+            clip=clip[order],
+            view=views,
+            classes=classes,
+            probabilities=probabilities,
+            draws={name: np.concatenate([part[4][name] for part in parts])[order] for name in names},
+            members=np.concatenate(said, axis=1)[:, order] if said else None,
+            weights=tuple(member.weight for member in manifest.teachers),
+            seconds=lengths[start:stop],
         )
 
 

@@ -7,8 +7,8 @@ matter of NumPy and Arrow in memory, whatever the number of views.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.errors import UsageError
 from logitstore.options import nearest
-from logitstore.store.sql.tables import disagreement, surprise
+from logitstore.store.sql.lazy import LazyTable, TablePart
+from logitstore.store.sql.tables import answers, disagreement, surprise, tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +45,7 @@ _MEASURES = {
     "view_disagreement": ("How far the views are apart: Jensen-Shannon divergence (nats)", True),
     "member_disagreement": ("How far the members are apart: Jensen-Shannon divergence (nats)", True),
 }
+_KEPT_VIEWS = 4_000_000  # some 25 bytes each
 _CELLS = 1 << 22  # of a dense array of clips by classes that is made at a time
 
 
@@ -66,7 +68,8 @@ class Index:
 
     ``classes`` int32 (N, k), falling, :data:`NOTHING` where there are fewer; ``probabilities`` float32 (N, k), the mean
     over the views, 0 for a class in the views that do not hold it. ``clips`` is the clip table with ``start_s``,
-    ``length_s`` and the measures as columns, as SQL's ``WHERE`` sees it.
+    ``length_s`` and the measures as columns, as SQL's ``WHERE`` sees it. ``views`` is the table of that name, which has
+    what it says of answers in memory unless there are very many views.
     """
 
     clips: pa.Table
@@ -75,6 +78,7 @@ class Index:
     probabilities: F32
     measures: dict[str, Measure]
     label_column: str | None
+    views: LazyTable
 
     def __len__(self) -> int:
         return int(self.clips.num_rows)
@@ -94,7 +98,7 @@ def make_index(store: Store, label_column: str | None = None, told: Told | None 
     table = store.clips
     columns = tuple(name for name in table.column_names if name not in _KEYS)
     label_column = _label_column(store, columns, label_column)
-    classes, probabilities, measured = _gathered(store, told)
+    classes, probabilities, measured, views = _gathered(store, told)
     rate = np.maximum(table["rate"].to_numpy().astype(np.float64), 1)
     for name in ("start", "length"):
         if f"{name}_s" not in columns:
@@ -105,7 +109,7 @@ def make_index(store: Store, label_column: str | None = None, told: Told | None 
         name = f"measured_{each.name}" if each.name.lower() in taken else each.name
         measures[name] = Measure(name, each.title, each.descending, each.values)
         table = table.append_column(name, pa.array(each.values, from_pandas=True))
-    return Index(table, columns, classes, probabilities, measures, label_column)
+    return Index(table, columns, classes, probabilities, measures, label_column, _with_kept(store, views))
 
 
 def _label_column(store: Store, columns: Sequence[str], asked: str | None) -> str | None:
@@ -118,15 +122,18 @@ def _label_column(store: Store, columns: Sequence[str], asked: str | None) -> st
     return next((by_name[name] for name in _LABELS if name in by_name), None)
 
 
-def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F32, list[Measure]]:
-    """Mean classes and probabilities of every clip, (N, k) each, and the measures."""
+def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F32, list[Measure], dict[str, pa.Table]]:
+    """Mean classes and probabilities of every clip, (N, k) each; the measures; what to keep of every block's views."""
+    import pyarrow as pa
+
     manifest, count = store.manifest, store.clips.num_rows
     k, class_count = manifest.topk, len(manifest.classes)
     classes = np.full((count, k), NOTHING, np.int32)
     probabilities = np.zeros((count, k), np.float32)
     names = [name for name in _MEASURES if name != "member_disagreement" or manifest.keep_members]
     measured = {name: np.full(count, np.nan) for name in names}
-    done = 0
+    done, views = 0, dict[str, pa.Table]()
+    few = store.view_count() <= _KEPT_VIEWS
     for commits in _by_shard(store):
         blocks = [store.block_targets(commit) for commit in commits]
         said, values = (np.concatenate([block[part] for block in blocks], axis=1) for part in (0, 1))
@@ -143,10 +150,33 @@ def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F
         if "member_disagreement" in measured:
             first = commits[0].first_clip
             measured["member_disagreement"][first : first + len(said)] = _apart(store, commits, blocks, there)
+        if few:
+            views |= {
+                commit.name: answers(store, commit, *block) for commit, block in zip(commits, blocks, strict=True)
+            }
         done += len(commits)
         if told is not None:
             told(done, len(store.commits))
-    return classes, probabilities, [Measure(name, *_MEASURES[name], measured[name]) for name in names]
+    measures = [Measure(name, *_MEASURES[name], measured[name]) for name in names]
+    return classes, probabilities, measures, views
+
+
+def _with_kept(store: Store, kept: Mapping[str, pa.Table]) -> LazyTable:
+    """The table ``views`` with columns in memory, by block, in the place of decoded ones where these will do."""
+    table = tables(store)["views"]()
+
+    def part(decoded: TablePart, commit: Commit) -> TablePart:
+        if commit.name not in kept:
+            return decoded
+        here = kept[commit.name]
+
+        def read(columns: Set[str]) -> pa.Table:
+            return here.select(sorted(columns)) if columns <= set(here.column_names) else decoded.decode(columns)
+
+        return replace(decoded, decode=read)
+
+    parts = [part(*each) for each in zip(table.parts, store.commits, strict=True)]
+    return LazyTable(table.schema, parts)
 
 
 def _by_shard(store: Store) -> list[list[Commit]]:

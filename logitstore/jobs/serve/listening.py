@@ -154,6 +154,7 @@ class Listening:
             "label": None if column is None else cell_text(clip.columns[column]),
             "views": views,
             "mean": [{"class": name, "probability": share} for name, share in self._mean(number)],
+            "measures": {name: _number(each.values[number]) for name, each in self.index.measures.items()},
             "verdict": None if own is None else own.to_dict(),
             "verdicts": [each.to_dict() for each in sorted(said.values(), key=lambda each: each.at)],
         }

@@ -22,6 +22,7 @@ from logitstore.queries import Parameter, Question, asked, questions
 from logitstore.sql.check import check_expression, check_query
 from logitstore.sql.limits import Limits
 from logitstore.sql.sandbox import Sandbox, abandoned_queries
+from logitstore.store.sql.lazy import LazyTable
 from logitstore.store.sql.tables import tables
 from logitstore.store.verdicts import VERDICTS
 
@@ -221,9 +222,13 @@ class Search:
 
     # what goes through SQL
 
+    def _tables(self) -> dict[str, Callable[[], Any]]:
+        kept = self.index.views
+        views = LazyTable(kept.schema, kept.parts)  # a new one for each query, which notes why it failed
+        return dict(tables(self.store)) | {"views": lambda: views, "verdicts": self._verdict_table}
+
     def _where(self, condition: str) -> tuple[I64, str]:
-        makers: dict[str, Any] = dict(tables(self.store)) | {"clips": lambda: self.index.clips}
-        makers["verdicts"] = self._verdict_table
+        makers = self._tables() | {"clips": lambda: self.index.clips}
         sql = f"SELECT clip FROM clips WHERE (\n{condition}\n)"
 
         def check(sandbox: Sandbox) -> tuple[str, ...]:
@@ -235,7 +240,7 @@ class Search:
 
     def _ranked(self, name: str, values: Mapping[str, Any]) -> tuple[I64, str]:
         """The clips that a question answers with, each once, in its order."""
-        makers = tables(self.store)
+        makers = self._tables()
         known = questions().get(name)
         defaults = {} if known is None else {each.name: each.default for each in self.parameters(known)}
         given = {each: value for each, value in defaults.items() if value is not None} | dict(values)
@@ -312,7 +317,7 @@ class Search:
         return [(each, self._usable[name]) for name, each in questions().items() if name in self._usable]
 
     def _usable_questions(self) -> dict[str, bool]:
-        makers = tables(self.store)
+        makers = self._tables()
         found = {}
         with Sandbox(self.limits) as sandbox:
             registered: set[str] = set()

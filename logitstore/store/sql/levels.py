@@ -50,7 +50,8 @@ def levels_table(store: Pieces) -> LazyTable:
     parts = []
     for first in range(0, count, _GROUP):
         stop = min(first + _GROUP, count)
-        parts.append(TablePart({"clip": (first, stop)}, stop - first, _of_clips(store, first, stop)))
+        decode, name = _of_clips(store, first, stop), f"clips {first:,} to {stop - 1:,}"
+        parts.append(TablePart({"clip": (first, stop)}, stop - first, decode, name))
     return LazyTable(_SCHEMA, parts)
 
 

@@ -149,15 +149,38 @@ def _views_table(store: Pieces) -> LazyTable:
         if columns & set(drawn):
             flat = {name: values[kept].reshape(-1) for name, values in store.block_draws(commit).items()}
             made |= _draw_columns(store, commit, flat)
-        if columns & {"entropy", "top1", "top1_probability"}:
-            classes, probabilities = store.block_targets(commit)
-            made["top1"] = _class_names(store, classes[kept, :, 0])
-            made["top1_probability"] = probabilities[kept, :, 0].reshape(-1)
-            if "entropy" in columns:
-                made["entropy"] = entropy(probabilities[kept], store.manifest.scores).reshape(-1)
+        if columns & set(_ANSWER):
+            made |= _answers(store, commit, *store.block_targets(commit), columns)
         return made
 
     return _by_block(store, schema, 1, decode)
+
+
+_ANSWER = {"entropy": pa.float64(), "top1": _CLASS, "top1_probability": pa.float32()}
+
+
+def _answers(
+    store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16], probabilities: F32, columns: Set[str]
+) -> dict[str, Any]:
+    kept = commit.readable
+    made: dict[str, Any] = {
+        "top1": _class_names(store, classes[kept, :, 0]),
+        "top1_probability": probabilities[kept, :, 0].reshape(-1),
+    }
+    if "entropy" in columns:
+        made["entropy"] = entropy(probabilities[kept], store.manifest.scores).reshape(-1)
+    return made
+
+
+def answers(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16], probabilities: F32) -> pa.Table:
+    """What the table ``views`` says of the answers of a block: clip, view, entropy, top1, top1_probability.
+
+    :param classes, probabilities: of the block, (R, V, k).
+    """
+    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), *_ANSWER.items()])
+    columns = set(schema.names)
+    made = _keys(commit, columns, 1) | _answers(store, commit, classes, probabilities, columns)
+    return pa.table([made[name] for name in schema.names], schema=schema)
 
 
 def entropy(probabilities: F32, scores: str) -> npt.NDArray[np.float64]:
