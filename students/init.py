@@ -187,6 +187,12 @@ def _head_rows(source: _Source, model: Tagger, classes: tuple[str, ...]) -> torc
             f"student has {len(classes)} ({_some(classes)}){detail}; {remedy}"
         )
     order = torch.from_numpy(rows)
+    head = model.get_submodule(model.head_name)
+    if not (torch.equal(order, torch.arange(len(classes))) or getattr(head, "one_layer", True)):
+        raise RunError(
+            f"--init {source.spec!r} has the student's classes in another order, and more than one layer of such a "
+            f"head knows it; {remedy}"
+        )
     return None if torch.equal(order, torch.arange(len(classes))) else order
 
 

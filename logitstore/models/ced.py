@@ -107,16 +107,18 @@ class Ced(Tagger):
         batch, bands, heard = features.shape
         pieces, count = self._pieces(features)
         tokens = self._tokens(pieces)  # (B P, N, D)
-        said = self.head(tokens)
-        # A traced count is no int: an exported graph averages always.
-        alone = isinstance(count, int) and count == 1
-        logits = said if alone else average(said.reshape(batch, count, self.classes), self.scores)
         patches = tokens[:, 1:] if self.pooling == "token" else tokens
         frames = patches.reshape(batch * count, bands // PATCH, -1, patches.shape[2]).mean(dim=1)  # (B P, T, D)
         steps = frames.shape[1]
         last = -(-(heard - (count - 1) * pieces.shape[2]) // PATCH)  # those of the last piece that are not its padding
         frames = frames.reshape(batch, count * steps, -1)
-        return logits, frames[:, : (count - 1) * steps + _minimum(steps, last)]
+        frames = frames[:, : (count - 1) * steps + _minimum(steps, last)]
+        if self.pool is not None:
+            return self.answers(frames), frames
+        said = self.head(tokens)
+        # A traced count is no int: an exported graph averages always.
+        alone = isinstance(count, int) and count == 1
+        return said if alone else average(said.reshape(batch, count, self.classes), self.scores), frames
 
     def head(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of tokens (B, N, D), the pooling token first where there is one."""

@@ -1,5 +1,8 @@
 """cnn6, cnn10, cnn14: the PANNs (Kong et al., arXiv 1912.10211), with the key names of the published checkpoints.
 
+cnn14-decision-level-att is cnn14 with attention over the probabilities of frames: 81,834,492 parameters for 527
+classes.
+
 32 kHz, 64 Slaney mel bands from 50 to 14,000 Hz, window 1,024, hop 320; masks are filled with 0 after ``bn0``. At
 ``sample_rate=16000`` or 8000 the window, hop and upper band edge shrink with it, as in the models published for those.
 """
@@ -13,12 +16,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from logitstore.errors import RunError
+from logitstore.models.pooling import panns_frames, panns_range, weighted
 from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, at_least, pad_frames
 from logitstore.views.mel import FrontEnd
 from logitstore.views.recipe import Masks
 
 #: Its nets and their learning rates; see :mod:`logitstore.models.registry`.
-NETS = {"cnn6": ("Panns", 1e-3), "cnn10": ("Panns", 1e-3), "cnn14": ("Panns", 1e-3)}
+NETS = {
+    "cnn6": ("Panns", 1e-3),
+    "cnn10": ("Panns", 1e-3),
+    "cnn14": ("Panns", 1e-3),
+    "cnn14-decision-level-att": ("PannsDecisionLevel", 1e-3),
+}
 
 _CHANNELS = {"cnn6": (64, 128, 256, 512), "cnn10": (64, 128, 256, 512), "cnn14": (64, 128, 256, 512, 1024, 2048)}
 _TOP_HZ = {32000: 14000.0, 16000: 8000.0, 8000: 4000.0}
@@ -55,6 +64,7 @@ class Panns(Tagger):
 
     fill_stage = AFTER_NORM
     head_name = "fc_audioset"
+    head_modules = ("fc1", "fc_audioset")
 
     def __init__(
         self,
@@ -97,6 +107,49 @@ class Panns(Tagger):
         hidden = F.dropout(F.relu(self.fc1(pooled)), p=0.5, training=self.training)
         logits: torch.Tensor = self.fc_audioset(hidden)
         return logits
+
+
+class PannsDecisionLevel(Panns):
+    """cnn14, its logits those of frames' probabilities averaged by attention over time; the arguments are the same."""
+
+    head_name = "att_block"
+    head_modules = ("fc1", "att_block")
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        scores: Scores = "sigmoid",
+        sample_rate: int = 32000,
+        mels: int = 64,
+        hop: int | None = None,
+    ) -> None:
+        super().__init__(classes, name="cnn14", scores=scores, sample_rate=sample_rate, mels=mels, hop=hop)
+        self.att_block = _AttentionBlock(self.fc_audioset.in_features, classes)
+        del self.fc_audioset
+
+    def head(self, frames: torch.Tensor) -> torch.Tensor:
+        hidden = panns_frames(frames, self.fc1).transpose(1, 2)  # (B, D, T)
+        weights, logits = (layer(hidden).transpose(1, 2) for layer in (self.att_block.att, self.att_block.cla))
+        return weighted(panns_range(weights), logits, self.scores)
+
+    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.att_block.cla(panns_frames(frames, self.fc1).transpose(1, 2))
+        return logits.transpose(1, 2)
+
+
+class _AttentionBlock(nn.Module):
+    """What each frame (B, D, T) weighs and says, class by class; and a BatchNorm of the files, never used."""
+
+    one_layer = False
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__()
+        self.att, self.cla = nn.Conv1d(size, classes, 1), nn.Conv1d(size, classes, 1)
+        for layer in (self.att, self.cla):
+            nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(self.cla.bias)
+        self.bn_att = nn.BatchNorm1d(classes).requires_grad_(False)
 
 
 class _Block(nn.Module):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "logitstore.nets"
 #: The highest learning rate of a net that says none.
 DEFAULT_LR = 1e-3
+#: The argument of every net of this package that gives it another head.
+POOL = "pool"
 #: What a net has, as :class:`logitstore.models.tagger.Tagger` describes it.
 _NEEDED = ("classes", "scores", "front_end", "head_name", "outputs", "frame_features", "contract")
 
@@ -55,7 +57,8 @@ def build(name: str, classes: int, *, scores: Scores = "sigmoid", **args: Any) -
     :param name: one of :func:`names`, or ``python:MODULE:FACTORY``.
     :param classes: number of classes, at least 1.
     :param scores: how its logits become probabilities, "sigmoid" or "softmax".
-    :param args: the net's own arguments, as in ``width=16``.
+    :param args: the net's own arguments, as in ``width=16``; and, of the nets of this package, ``pool``, a head of
+        :mod:`logitstore.models.pooling` in the place of its own.
     :raises RunError: an unknown name or argument, a value that no model can have, or something that is no net.
     """
     factory = _factory(name)
@@ -63,7 +66,8 @@ def build(name: str, classes: int, *, scores: Scores = "sigmoid", **args: Any) -
         raise RunError(f"a model of {classes} classes; it needs at least 1")
     own = name in _own()
     parameters = inspect.signature(factory).parameters
-    allowed = [key for key in parameters if key not in ("classes", "name", "scores")]
+    pool = args.pop(POOL, None) if own else None
+    allowed = [key for key in parameters if key not in ("classes", "name", "scores")] + [POOL] * own
     for key in args:
         if key not in allowed and not any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
             raise RunError(f"model {name!r} has no argument {key!r}; allowed are {', '.join(allowed)}")
@@ -71,6 +75,10 @@ def build(name: str, classes: int, *, scores: Scores = "sigmoid", **args: Any) -
         args["name"] = name
     if own:
         model: Tagger = factory(classes, scores=scores, **args)
+        if pool is not None:
+            from logitstore.models.pooling import replace_head
+
+            replace_head(model, pool)
         return model
     with calling(factory, whose=f"model {name!r}", error=RunError):
         model = factory(classes, scores=scores, **args)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from logitstore import notebook
 from logitstore.errors import RunError
 from logitstore.views.mel import FrontEnd, LogMel, Spectral, apply_masks
 from logitstore.views.recipe import Masks
+
+if TYPE_CHECKING:
+    from logitstore.models.pooling import Pool
 
 Scores = Literal["sigmoid", "softmax"]
 
@@ -26,13 +29,16 @@ class Tagger(nn.Module):
 
     Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
     and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
-    layer in it has a row for each). A subclass defines :meth:`frame_features`, or :meth:`outputs` in its place, and
-    :meth:`head`.
+    layer in it has a row for each); ``head_modules``, all that only :meth:`head` uses, in its order, where that is
+    more; ``pool``, what stands in for the head where another was asked for. A subclass defines :meth:`frame_features`,
+    or :meth:`outputs` in its place, and :meth:`head`.
     """
 
     fill_stage: str
     fill_value: float = 0.0
     head_name: str
+    head_modules: tuple[str, ...] = ()
+    pool: Pool | None
 
     def __init__(
         self, front_end: Spectral, classes: int, scores: Scores = "sigmoid", log_mel: nn.Module | None = None
@@ -48,6 +54,7 @@ class Tagger(nn.Module):
             assert isinstance(front_end, FrontEnd), "a front end of another kind comes with its module"
             log_mel = LogMel(front_end)
         self.log_mel = log_mel
+        self.pool = None
 
     def forward(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
@@ -64,7 +71,12 @@ class Tagger(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, C) and frame features (B, T, D) of one pass; the arguments are those of :meth:`forward`."""
         frames = self.frame_features(waveforms, masks, mix)
-        return self.head(frames), frames
+        return self.answers(frames), frames
+
+    def answers(self, frames: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) of frame features (B, T, D), by whatever head the model has."""
+        logits: torch.Tensor = self.head(frames) if self.pool is None else self.pool(frames)
+        return logits
 
     def frame_features(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
@@ -77,6 +89,17 @@ class Tagger(nn.Module):
     def head(self, frames: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of frame features (B, T, D)."""
         raise NotImplementedError(f"{type(self).__name__} is an abstract model")
+
+    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
+        """Logits (B, T, C) of every frame, of frame features (B, T, D), where the model's head has such.
+
+        :raises RunError: it has none.
+        """
+        if self.pool is None:
+            raise RunError(
+                f"a {type(self).__name__} says nothing of single frames; give it a head that does, as pool=mean"
+            )
+        return self.pool.frame_logits(frames)
 
     def masked(self, features: torch.Tensor, masks: Masks | None, mix: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, F, T) at the contract's stage, with the masked frames and bands filled, and then mixed."""
