@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from logitstore.errors import TeacherError
-from logitstore.models.panns import Panns, front_end_at
+from logitstore.models.panns import Panns, PannsDecisionLevel, front_end_at
 from logitstore.models.panns_mobile import PannsMobile
 from logitstore.models.published import classes_of
 from logitstore.models.tagger import Tagger
@@ -24,7 +24,10 @@ from teachers.registry import split_options
 from teachers.specs.run_folder import TaggerTeacher
 
 #: Its form, and what it is; see :mod:`teachers.registry`.
-SPEC = ("panns:FILE", "a PANNs checkpoint, as published: Cnn6, Cnn10, Cnn14, MobileNetV1, MobileNetV2; ?hop=SAMPLES")
+SPEC = (
+    "panns:FILE",
+    "a PANNs checkpoint, as published: Cnn6, Cnn10, Cnn14, Cnn14_DecisionLevelAtt, MobileNetV1 or 2; ?hop=SAMPLES",
+)
 #: Its published models; see :mod:`teachers.registry`.
 PUBLISHED = (
     ("Cnn14", 527, 32000, 0.431, "CC BY 4.0", "https://zenodo.org/records/3987831"),
@@ -32,6 +35,7 @@ PUBLISHED = (
     ("Cnn14_8k", 527, 8000, 0.416, "CC BY 4.0", "https://zenodo.org/records/3987831"),
     ("Cnn14_mel32", 527, 32000, None, "CC BY 4.0", "https://zenodo.org/records/3987831"),
     ("Cnn14_mel128", 527, 32000, None, "CC BY 4.0", "https://zenodo.org/records/3987831"),
+    ("Cnn14_DecisionLevelAtt", 527, 32000, None, "CC BY 4.0", "https://zenodo.org/records/3987831"),
     ("Cnn10", 527, 32000, 0.380, "CC BY 4.0", "https://zenodo.org/records/3987831"),
     ("Cnn6", 527, 32000, 0.343, "CC BY 4.0", "https://zenodo.org/records/3987831"),
     ("MobileNetV1", 527, 32000, 0.389, "CC BY 4.0", "https://zenodo.org/records/3987831"),
@@ -39,10 +43,10 @@ PUBLISHED = (
 )
 
 _WHAT = "a PANNs checkpoint"
-_KNOWN = "Cnn6, Cnn10, Cnn14, MobileNetV1 and MobileNetV2"
+_KNOWN = "Cnn6, Cnn10, Cnn14, Cnn14_DecisionLevelAtt, MobileNetV1 and MobileNetV2"
 _WINDOW, _BANK = "spectrogram_extractor.stft.conv_real.weight", "logmel_extractor.melW"
 _TABLES = ("spectrogram_extractor.", "logmel_extractor.")
-_HEAD = "fc_audioset.weight"
+_HEAD, _BY_ATTENTION = "fc_audioset.weight", "att_block.cla.weight"
 _RATES = {1024: 32000, 512: 16000, 256: 8000}
 #: In the names of nets whose tensors are Cnn14's, and which pool answers over time instead of features.
 _BY_FRAMES = "DecisionLevel"
@@ -57,21 +61,23 @@ def load(spec: str, rest: str) -> TaggerTeacher:
     name, options = split_options(spec, rest, ("hop",))
     path = Path(name)
     whose = f"teacher {spec!r}"
-    if _BY_FRAMES in path.name:
+    document = read_torch_file(path, whose=whose, what=_WHAT, error=TeacherError, allowed=_arrays(), zipped=False)
+    state = state_of(document, path, whose=whose, what=_WHAT, error=TeacherError)
+    if _BY_FRAMES in path.name and _BY_ATTENTION not in state:
         raise TeacherError(
             f"{whose}: by its name, {path.name!r} answers frame by frame; its tensors are those of Cnn14, which would "
             f"say something else with them. Known are {_KNOWN}"
         )
-    document = read_torch_file(path, whose=whose, what=_WHAT, error=TeacherError, allowed=_arrays(), zipped=False)
-    state = state_of(document, path, whose=whose, what=_WHAT, error=TeacherError)
-    if _HEAD not in state:
+    if _HEAD not in state and _BY_ATTENTION not in state:
         raise TeacherError(f"{whose} is not {_WHAT}: {name!r} has {len(state)} tensors, and none is {_HEAD!r}")
     arguments = _front_end(state, whose) | {"hop": _hop(spec, options.get("hop"))}
     own = {key: value for key, value in state.items() if not key.startswith(_TABLES)}
-    outputs = len(state[_HEAD])
+    outputs = len(state[_BY_ATTENTION if _BY_ATTENTION in state else _HEAD])
     kind, further = _kind(own, whose)
     model = loaded(lambda: kind(outputs, **further, **arguments), own, whose=whose, what=f"{_WHAT} ({_KNOWN})")
-    net = further.get("name") or f"mobilenetv{further['version']}"
+    net = further.get("name") or (
+        f"mobilenetv{further['version']}" if "version" in further else "cnn14-decision-level-att"
+    )
     return TaggerTeacher(
         spec, f"panns {net}", model, classes_of(whose, path, outputs), weights_digest(model.state_dict()),
         trained_seconds=10.0, licence="CC BY 4.0 (the published weights)", origin="https://zenodo.org/records/3987831",
@@ -125,6 +131,8 @@ def _kind(state: dict[str, torch.Tensor], whose: str) -> tuple[Callable[..., Tag
     if "features.13.4.weight" in state:
         return PannsMobile, {"version": 1}
     if first is not None and first.dim() == 4:
+        if _BY_ATTENTION in state:
+            return PannsDecisionLevel, {}
         if "conv_block6.conv1.weight" in state:
             return Panns, {"name": "cnn14"}
         return Panns, {"name": "cnn6" if first.shape[2] == 5 else "cnn10"}

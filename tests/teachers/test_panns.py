@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from logitstore.errors import TeacherError
-from logitstore.models.panns import Panns, front_end_at
+from logitstore.models import panns
+from logitstore.models.panns import Panns, PannsDecisionLevel, front_end_at
 from logitstore.models.panns_mobile import PannsMobile
 from teachers.registry import load_teacher
 
@@ -19,7 +21,7 @@ from teachers.registry import load_teacher
 def _document(rate: int = 32000, mels: int = 64, **further: Any) -> dict[str, Any]:
     """A checkpoint with random weights, as it is published: tables of its front end, and a sampler's arrays."""
     torch.manual_seed(2)
-    net: Any = PannsMobile if "version" in further else Panns
+    net: Any = PannsMobile if "version" in further else Panns if further else PannsDecisionLevel
     state = net(5, sample_rate=rate, mels=mels, **further).state_dict()
     front_end = front_end_at(rate, mels)
     size = front_end.n_fft
@@ -93,6 +95,35 @@ def test_a_net_that_answers_by_frames_is_not_taken_for_cnn14(tmp_path: Path) -> 
     spec = _save(tmp_path / "Cnn14_DecisionLevelMax_mAP=0.385.pth", _document(name="cnn6"))
     with pytest.raises(TeacherError, match=r"by its name, .* answers frame by frame; its tensors are those of Cnn14"):
         load_teacher(spec)
+
+
+def test_attention_over_frames_is_read_by_the_published_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names as in the file, and its formula in float64; narrower than the published net, whose widths the code has."""
+    with torch.device("meta"):
+        shapes = {name: tuple(each.shape) for name, each in PannsDecisionLevel(527).state_dict().items()}
+    assert {name: shape for name, shape in shapes.items() if not name.startswith(("bn0.", "conv_block"))} == {
+        "fc1.weight": (2048, 2048), "fc1.bias": (2048,),
+        "att_block.att.weight": (527, 2048, 1), "att_block.att.bias": (527,),
+        "att_block.cla.weight": (527, 2048, 1), "att_block.cla.bias": (527,),
+        "att_block.bn_att.weight": (527,), "att_block.bn_att.bias": (527,), "att_block.bn_att.running_mean": (527,),
+        "att_block.bn_att.running_var": (527,), "att_block.bn_att.num_batches_tracked": (),
+    }  # fmt: skip
+    monkeypatch.setitem(panns._CHANNELS, "cnn14", (4, 4, 8, 8, 8, 16))
+    document = _document()
+    teacher: Any = load_teacher(_save(tmp_path / "Cnn14_DecisionLevelAtt.pth", document))
+    assert teacher.contract.name == "panns cnn14-decision-level-att"
+    waveforms = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (2, 64_000)).astype(np.float32))
+    said, features = teacher.outputs(waveforms, None)
+    state = {name: each.double() for name, each in document["model"].items()}
+    rows = features.double().transpose(1, 2)
+    rows = F.pad(rows, (1, 1), value=-torch.inf).unfold(2, 3, 1).amax(3) + F.pad(rows, (1, 1)).unfold(2, 3, 1).mean(3)
+    hidden = F.relu(rows.transpose(1, 2) @ state["fc1.weight"].T + state["fc1.bias"])
+    att, cla = (
+        hidden @ state[f"att_block.{name}.weight"][..., 0].T + state[f"att_block.{name}.bias"]
+        for name in ("att", "cla")
+    )
+    expected = (torch.softmax(att.clamp(-10, 10), dim=1) * torch.sigmoid(cla)).sum(dim=1)
+    torch.testing.assert_close(said.double(), expected, rtol=1e-5, atol=0)
 
 
 class _Evil:

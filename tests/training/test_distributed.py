@@ -125,6 +125,7 @@ def test_two_processes_step_as_one_does(root, tmp_path):
     settings = {
         "plain": {"hold_out": 0.2, "ema": 0.5, "eval_every": 1, "average_best": 2, "clip_norm": 0.01},
         "similar": {"similarity": "both", "similarity_weight": 3.0, "batch_size": 7},
+        "recurrent": {"student": "cnn-lstm-tiny", "model_args": {"pool": "attention"}},
         "mixed": {"mixup": 0.5, "accumulate": 2, "label_weight": 0.5, "label_column": "label", "balance": True},
     }
     for name, changes in settings.items():
@@ -148,7 +149,7 @@ def test_two_processes_step_as_one_does(root, tmp_path):
         assert_close_runs(tmp_path / f"one-{name}", tmp_path / f"two-{name}")
     for name in ("log.jsonl", "model.safetensors"):  # interrupted at step 5, gone on from 4
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "two-mixed" / name).read_bytes()
-    assert done.stdout.count("trained    9 steps") == 3  # rank 0 alone speaks
+    assert done.stdout.count("trained    9 steps") == 4  # rank 0 alone speaks
     config = load_run(tmp_path / "two-plain").config["training"]
     assert config["processes"] == 2
     for text in (  # each process refuses for itself
