@@ -80,4 +80,5 @@ class _Gate(nn.Module):
         self.linear = nn.Conv2d(channels, channels, 1)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps.sigmoid() * self.linear(maps)
+        through: torch.Tensor = maps.sigmoid() * self.linear(maps)
+        return through

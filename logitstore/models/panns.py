@@ -148,7 +148,6 @@ class _AttentionBlock(nn.Module):
         self.att, self.cla = nn.Conv1d(size, classes, 1), nn.Conv1d(size, classes, 1)
         for layer in (self.att, self.cla):
             nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(self.cla.bias)
         self.bn_att = nn.BatchNorm1d(classes).requires_grad_(False)
 
 

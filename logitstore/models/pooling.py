@@ -9,17 +9,14 @@ logits are the logarithms of its mean; the softmax over them restores the sum of
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from logitstore.errors import RunError
-from logitstore.models.tagger import Scores, average, probabilities
-
-if TYPE_CHECKING:
-    from logitstore.models.tagger import Tagger
+from logitstore.models.tagger import Scores, Tagger, average, probabilities
 
 _LEAST = 1e-7  # of an attention weight
 _LOG_RANGE = (math.log(_LEAST), math.log1p(-_LEAST))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,9 +13,6 @@ from logitstore import notebook
 from logitstore.errors import RunError
 from logitstore.views.mel import FrontEnd, LogMel, Spectral, apply_masks
 from logitstore.views.recipe import Masks
-
-if TYPE_CHECKING:
-    from logitstore.models.pooling import Pool
 
 Scores = Literal["sigmoid", "softmax"]
 
@@ -30,15 +27,15 @@ class Tagger(nn.Module):
     Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
     and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
     layer in it has a row for each); ``head_modules``, all that only :meth:`head` uses, in its order, where that is
-    more; ``pool``, what stands in for the head where another was asked for. A subclass defines :meth:`frame_features`,
-    or :meth:`outputs` in its place, and :meth:`head`.
+    more; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None. A subclass defines
+    :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
     """
 
     fill_stage: str
     fill_value: float = 0.0
     head_name: str
     head_modules: tuple[str, ...] = ()
-    pool: Pool | None
+    pool: Any
 
     def __init__(
         self, front_end: Spectral, classes: int, scores: Scores = "sigmoid", log_mel: nn.Module | None = None
@@ -99,7 +96,8 @@ class Tagger(nn.Module):
             raise RunError(
                 f"a {type(self).__name__} says nothing of single frames; give it a head that does, as pool=mean"
             )
-        return self.pool.frame_logits(frames)
+        logits: torch.Tensor = self.pool.frame_logits(frames)
+        return logits
 
     def masked(self, features: torch.Tensor, masks: Masks | None, mix: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, F, T) at the contract's stage, with the masked frames and bands filled, and then mixed."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from logitstore.errors import RunError
-from logitstore.models.registry import names
+from logitstore.models.registry import POOL, names
 from logitstore.options import BATCH_SIZE, OUT, Device, Option, Options, Precision, Workers, key_values
 from logitstore.training.schedule import FLOOR, default_warm_up
 
@@ -43,6 +43,11 @@ class LoopOptions(Options):
 
     error: ClassVar[type[RunError]] = RunError
 
+    pool: Annotated[
+        Literal["mean", "max", "attention", "multi-attention", "feature-attention", "cnn14-attention"] | None,
+        Option("How the net pools its frames to logits, the same as --model-arg pool=NAME.", group="Model",
+               default="the net's own head"),
+    ] = None  # fmt: skip
     epochs: Annotated[int | None, EPOCHS] = None
     steps: Annotated[
         int | None,
@@ -111,6 +116,18 @@ class LoopOptions(Options):
     cache_mib: Annotated[
         int, Option("Decoded audio to keep in memory, in MiB, for each set of clips.", group="Running", least=0)
     ] = 1024
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool is not None:  # kept as what it stands for, so that a run folder knows one word for it
+            object.__setattr__(self, "model_args", {**self.net_args, POOL: self.pool})
+            object.__setattr__(self, "pool", None)
+
+    @property
+    def net_args(self) -> Mapping[str, Any]:
+        """The arguments of the net, which each kind of training declares."""
+        args: Mapping[str, Any] = getattr(self, "model_args", {})
+        return args
 
     @property
     def cache_bytes(self) -> int:

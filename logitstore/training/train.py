@@ -147,6 +147,7 @@ def identity(
     moved = {name: resolved.pop(name) for name in places}
     for name in INDIFFERENT:
         resolved.pop(name)
+    del resolved["pool"]  # which is an argument of the net
     if resolved.get("label_separator", "") is None:  # runs that were begun before there was this option go on
         del resolved["label_separator"]
     together = {} if processes is None else {"processes": processes}

@@ -262,6 +262,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_heard(tmp_path_factory.mktemp("heard"), clips=15, views=1)
 
 
+def test_the_option_pool_is_the_argument_pool(tmp_path: Path) -> None:
+    values = student_values(tmp_path, tmp_path / "run", pool="max", model_args={"width": 2})
+    options = StudentOptions(**values)
+    assert (options.model_args, options.pool) == ({"width": 2, "pool": "max"}, None)
+    assert StudentOptions(**(values | {"pool": None})).model_args == {"width": 2}
+    with pytest.raises(RunError, match="--pool is 'mode'"):
+        StudentOptions(**(values | {"pool": "mode"}))
+    from typing import get_args, get_type_hints
+
+    named = get_args(get_args(get_type_hints(StudentOptions)["pool"])[0])
+    assert named == tuple(POOLS)
+
+
 class _KilledError(Exception):
     """A training ends here."""
 
