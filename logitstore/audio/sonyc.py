@@ -7,7 +7,7 @@ the coarse class is not believed, because before v0.4 machinery-impact was marke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +21,7 @@ from logitstore.errors import SourceError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from logitstore.audio.source import Reading
     from logitstore.audio.stems import Stems
 
 Rule = Literal["2019", "2020"]
@@ -30,6 +31,8 @@ SPLITS = ("train", "validate", "test")
 #: Columns that say the same of a clip in all of its rows, where a table has them.
 _OF_CLIP = ("sensor_id", "year", "week", "day", "hour", "borough", "block", "latitude", "longitude")
 _PRESENCE = "_presence"
+#: The columns that :func:`one_row_a_clip` makes.
+_LISTS = ("coarse", "fine", "uncertain")
 _MOST_NAMED = 3
 
 
@@ -117,7 +120,7 @@ class Targets:
 
 def coarse_of(tags: Bool) -> Bool:
     """The coarse classes (n, 8) of fine tags bool (n, 29): any of its own, X included."""
-    return np.stack([tags[:, COARSE_OF == each].any(axis=1) for each in range(len(TAXONOMY))], axis=1)
+    return np.stack([tags[:, each == COARSE_OF].any(axis=1) for each in range(len(TAXONOMY))], axis=1)
 
 
 def is_annotations(names: Sequence[str]) -> bool:
@@ -264,12 +267,11 @@ def targets(of: Annotations, rule: Rule | None = None) -> Targets:
     team = of.annotators == 0
     count = np.bincount(clip_of[team], minlength=len(files))
     if (count > 1).any():
-        raise SourceError(f"{files[int(np.argmax(count > 1))]} has {count.max()} agreed rows (annotator_id 0); keep one")
+        raise SourceError(
+            f"{files[int(np.argmax(count > 1))]} has {count.max()} agreed rows (annotator_id 0); keep one"
+        )
     train = own[clip_of] == "train"
-    if rule == "2020":
-        counts = np.where(train, of.annotators > 0, team)
-    else:
-        counts = np.where(count[clip_of] > 0, team, True)
+    counts = np.where(train, of.annotators > 0, team) if rule == "2020" else team | (count[clip_of] == 0)
     tags = np.zeros((len(files), len(TAGS)), dtype=np.bool_)
     np.logical_or.at(tags, clip_of[counts], of.present[counts])
     kept = np.bincount(clip_of[counts], minlength=len(files)) > 0
@@ -280,22 +282,19 @@ def targets(of: Annotations, rule: Rule | None = None) -> Targets:
     )  # fmt: skip
 
 
-def one_row_a_clip(rows: Rows, what: str) -> Rows:
+def one_row_a_clip(rows: Rows, what: str, typed: Callable[[Rows], pa.Table]) -> Rows:
     """The table with one row a clip: ``coarse``, ``fine`` and ``uncertain`` (X) as lists of tags, ``verified``.
 
     Columns that say the same in all rows of a clip are kept; who said what, and how near it was, is not.
+
+    :param typed: gives text columns their types.
     """
     import pyarrow as pa
 
     of = annotations_of(rows, what)
     found = targets(of)
-    lists = {
-        "coarse": (coarse_of(found.tags), COARSE),
-        "fine": (found.tags[:, ~IS_UNCERTAIN], FINE),
-        "uncertain": (found.tags[:, IS_UNCERTAIN], UNCERTAIN),
-    }
-    table = rows.table.take(pa.array(found.rows))
-    columns = {name: table.column(name) for name in (FILE, SPLIT, *_OF_CLIP) if name in table.column_names}
+    if not found.files:
+        raise SourceError(f"{what}: no clip has labels that count: no volunteer's in train, no agreed row elsewhere")
     rows.notes += of.notes
     taken = (
         "a train clip has what any volunteer says, the others what the team agreed on"
@@ -306,13 +305,22 @@ def one_row_a_clip(rows: Rows, what: str) -> Rows:
         f"SONYC-UST: {len(of.files):,} annotations of {len(found.files):,} clips; as in {of.rule}'s baseline {taken}"
     )
     if found.dropped:
-        rows.notes.append(f"SONYC-UST: {found.dropped:,} clips of validate and test left out, without an agreed row")
-    made = {
-        name: pa.array([[known[each] for each in np.flatnonzero(row)] for row in there], pa.list_(pa.string()))
-        for name, (there, known) in lists.items()
-    }
-    table = pa.table(columns | made | {"verified": pa.array(found.agreed)})
-    return Rows(table, lambda row: rows.where(int(found.rows[row])), rows.notes)
+        rows.notes.append(f"SONYC-UST: {found.dropped:,} clips left out, without labels that count in their split")
+    kept = [name for name in (FILE, SPLIT, *_OF_CLIP) if name in rows.table.column_names]
+    clips = rows.table.select(kept).take(pa.array(found.rows))
+    clips = Rows(clips, lambda row: rows.where(int(found.rows[row])), rows.notes)
+    clips.table = typed(clips)
+    there = (coarse_of(found.tags), found.tags[:, ~IS_UNCERTAIN], found.tags[:, IS_UNCERTAIN])
+    for name, of_clips, known in zip(_LISTS, there, (COARSE, FINE, UNCERTAIN), strict=True):
+        cells = [[known[each] for each in np.flatnonzero(row)] for row in of_clips]
+        clips.table = clips.table.append_column(name, pa.array(cells, pa.list_(pa.string())))
+    clips.table = clips.table.append_column("verified", pa.array(found.agreed))
+    return clips
+
+
+def is_listing(reading: Reading, names: Sequence[str]) -> bool:
+    """Whether a table that was read is what :func:`one_row_a_clip` makes."""
+    return reading.used.get("path") == FILE and {SPLIT, *_LISTS} <= set(names)
 
 
 def find(names: Sequence[str], splits: Sequence[str], stems: Stems, notes: list[str]) -> list[str]:
@@ -329,4 +337,3 @@ def find(names: Sequence[str], splits: Sequence[str], stems: Stems, notes: list[
 
 def _kept(names: tuple[str, ...], kept: Bool) -> tuple[str, ...]:
     return tuple(name for name, there in zip(names, kept.tolist(), strict=True) if there)
-

@@ -11,6 +11,7 @@ from logitstore import notebook
 from logitstore.errors import UsageError
 from logitstore.evaluation.mapping import MapUse
 from logitstore.evaluation.metrics import Metrics
+from logitstore.evaluation.sonyc import SonycEvaluation
 from logitstore.evaluation.stored import StoredScores
 from logitstore.files import open_out
 from logitstore.texts import csv_line
@@ -32,6 +33,7 @@ class Evaluation:
     """Metrics of every member by its spec, of the ensemble where there are several, of a store's targets where asked.
 
     ``classes`` are the names behind the indices of ``Metrics.by_class``: the labels, where there was a ``map``.
+    ``sonyc`` is the official measure of SONYC-UST, where it was asked for: of the ensemble first, then of its members.
     """
 
     members: tuple[tuple[str, Metrics], ...]
@@ -44,6 +46,7 @@ class Evaluation:
     sample_rate: int
     failures: tuple[tuple[str, str], ...]
     map: MapUse | None = None
+    sonyc: tuple[SonycEvaluation, ...] = ()
 
     def named(self) -> list[tuple[str, Metrics]]:
         """Everything that was scored, each with what to call it: members, ensemble, store."""
@@ -74,6 +77,7 @@ class Evaluation:
             "sample_rate": self.sample_rate,
             "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
             "map": None if self.map is None else asdict(self.map),
+            "sonyc": [each.to_dict() for each in self.sonyc] or None,
         }
 
     def __repr__(self) -> str:

@@ -65,6 +65,13 @@ class Predictions:
     coarse: F64
     missing: tuple[str, ...] = ()
 
+    def only(self, files: Sequence[str]) -> Predictions:
+        """Those of some clips, where they are there."""
+        wanted = set(files)
+        kept = np.array([each in wanted for each in self.files], dtype=np.bool_)
+        names = tuple(each for each in self.files if each in wanted)
+        return Predictions(names, self.fine[kept], self.coarse[kept], self.missing)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -163,13 +170,58 @@ class SonycMetrics:
         }
 
 
-def read_truth(path: str, split: str) -> Truth:
-    """The agreed labels of a split, of an ``annotations.csv``; what is odd in it is said.
+@dataclass(frozen=True)
+class SonycEvaluation:
+    """The official measure of one thing that gave scores, at one level or at both."""
 
+    scored: str
+    levels: tuple[SonycMetrics, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "measure": "sonyc",
+            "scored": self.scored,
+            "split": self.levels[0].split,
+            "clips": self.levels[0].clips,
+            "levels": {each.level: each.to_dict() for each in self.levels},
+        }
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{each.level} micro AUPRC {each.micro.auprc:.4f}" for each in self.levels)
+        return f"<SonycEvaluation of {self.scored}: {found}>"
+
+
+def evaluate(scored: str, truth: Truth, predictions: Predictions, level: Level | None = None) -> SonycEvaluation:
+    """The official measure at a level; without one, at each of which some tag is predicted.
+
+    :param scored: what to call it.
+    """
+    there = [each for each, tags in (("coarse", COARSE), ("fine", FINE)) if set(tags) - set(predictions.missing)]
+    levels = [each for each in LEVELS if (each in there if level is None else each == level)]
+    return SonycEvaluation(scored, tuple(measure(truth, predictions, each) for each in levels))
+
+
+def unknown(uncertain: Sequence[Sequence[str]], classes: Sequence[str]) -> Bool:
+    """Which fine classes nobody could tell, bool (n, C): all of a coarse class whose X is among a clip's.
+
+    :param uncertain: the X tags of each of n clips.
+    """
+    of = {each.uncertain: {at for at, name in enumerate(classes) if name in each.tags} for each in TAXONOMY}
+    found = np.zeros((len(uncertain), len(classes)), dtype=np.bool_)
+    for row, tags in enumerate(uncertain):
+        found[row, sorted(at for tag in tags for at in of[tag])] = True
+    return found
+
+
+def read_truth(path: str, split: str, *, told: bool = True) -> Truth:
+    """The agreed labels of a split, of an ``annotations.csv``.
+
+    :param told: whether what is odd in it is said.
     :raises SourceError: see :func:`logitstore.audio.sonyc.read_annotations`; no agreed row in the split.
     """
     of = read_annotations(path)
-    for line in of.notes:
+    for line in of.notes if told else ():
         note(f"{path}: {line}")
     return truth_of(of, split, path)
 
@@ -234,7 +286,7 @@ def predictions_of(files: Sequence[str], classes: Sequence[str], scores: F64, *,
     fine, coarse = columns(TAGS), columns(COARSE)
     missing = [name for name in (*TAGS, *COARSE) if name not in place]
     if derive and not any(name in place for name in COARSE):
-        coarse = np.stack([fine[:, COARSE_OF == each].max(axis=1) for each in range(len(COARSE))], axis=1)
+        coarse = np.stack([fine[:, each == COARSE_OF].max(axis=1) for each in range(len(COARSE))], axis=1)
         missing = [name for name in missing if name in TAGS]
     return Predictions(tuple(files), fine, coarse, tuple(missing))
 
@@ -269,9 +321,11 @@ def measure(truth: Truth, predictions: Predictions, level: Level) -> SonycMetric
         labels, scores, ranked = there, coarse, coarse
         every = labels
     else:
-        _say_missing(predictions, FINE, level)
+        _say_missing(predictions, TAGS, level)
         curves = [
-            fine_curve(truth.tags[:, COARSE_OF == each], fine[:, COARSE_OF == each], TAXONOMY[each].uncertain is not None)
+            fine_curve(
+                truth.tags[:, each == COARSE_OF], fine[:, each == COARSE_OF], TAXONOMY[each].uncertain is not None
+            )
             for each in range(len(COARSE))
         ]
         labels, scores = truth.tags[:, ~IS_UNCERTAIN], fine[:, ~IS_UNCERTAIN]
@@ -355,7 +409,9 @@ def area(curve: Curve, *, rising: bool) -> Area:
     bounds = []
     for sign in (-1, 1):
         total = 0.0
-        for group, (left, right) in zip(np.split(sign * precision, starts[1:]), zip(before, after, strict=True), strict=True):
+        for group, (left, right) in zip(
+            np.split(sign * precision, starts[1:]), zip(before, after, strict=True), strict=True
+        ):
             best = np.sort(group)[::-1][:2]
             one, other = best[0], best[-1]
             total += max(left * one + right * other, left * other + right * one) / 2
