@@ -55,9 +55,7 @@ class Found:
         return "   ".join(parts)
 
 
-def corrupted(
-    labels: Sequence[tuple[str, ...]], share: float, seed: int
-) -> tuple[list[tuple[str, ...]], Bool]:
+def corrupted(labels: Sequence[tuple[str, ...]], share: float, seed: int) -> tuple[list[tuple[str, ...]], Bool]:
     """The labels of each clip, one replaced in a share of those that have any, and where: bool (n,)."""
     random = np.random.default_rng(seed)
     every = sorted({label for each in labels for label in each})
