@@ -311,7 +311,8 @@ def teachers_table(store: Pieces) -> pa.Table:
 def recipe_table(store: Pieces) -> pa.Table:
     """What can be drawn: each column of ``views`` that shows a draw.
 
-    Its extremes are those where each integer that its op draws is at an end of its range, if they can be so at once.
+    Its extremes are those where each integer that its op draws is at an end of its range, as far as they can be there
+    together.
     """
     types = {
         "op": pa.string(), "parameter": pa.string(), "meaning": pa.string(), "lowest": pa.float64(),
