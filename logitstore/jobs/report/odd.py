@@ -16,7 +16,7 @@ from logitstore.jobs.report.views import Views
 from logitstore.store.clip import StoredClip, StoredView
 
 PART = {"place": 90, "class": "Odd"}
-_SHOWN, _PICTURED = 12, 4  # of each kind
+_SHOWN, _PICTURED = 10, 4  # of each kind
 
 
 @dataclass(frozen=True)
