@@ -216,7 +216,7 @@ def typed(command: str, folder: Path) -> None:
     """A command as it is typed, in this process, for a dozen of them would each load torch."""
     small = smaller(command).replace("fold < 5", "fold = 1").replace("--views 10", "--views 4")
     small = small.replace("\\\n", " ")
-    words = shlex.split(small.replace("clips=200", "clips=12").replace("show store 60", "show store 3"))
+    words = shlex.split(small.replace("clips=200", "clips=12").replace("show store 95", "show store 3"))
     for word in words:  # a recording of the real set
         if word.startswith("esc10/") and word.endswith(".ogg") and not (folder / word).exists():
             shutil.copy(next((folder / word).parent.iterdir()), folder / word)

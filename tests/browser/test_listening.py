@@ -47,7 +47,8 @@ def played(page: Any, number: int) -> tuple[np.ndarray, dict[str, Any]]:
 
 def verdicts(store: Store) -> dict[str, tuple[str, str | None, str]]:
     """What ann said, by path."""
-    said = read_verdicts(Path(store.location).parent / "verdicts.csv")
+    file = Path(store.location).parent / "verdicts.csv"
+    said = read_verdicts(file) if file.exists() else {}
     return {
         key[0]: (one["ann"].verdict, one["ann"].label, one["ann"].note) for key, one in said.items() if "ann" in one
     }
@@ -195,6 +196,22 @@ def test_a_verdict_that_cannot_be_saved_waits(opened: Opened, heard: Store) -> N
     page.wait_for_selector("#notice:not(:has(p))", state="attached")
     page.keyboard.press("z")
     saved(heard, heard[12].path, None)
+
+
+def test_an_undo_waits_for_the_verdict_that_is_on_its_way(opened: Opened, heard: Store) -> None:
+    page = opened("#clip=14")
+    shown(page)
+
+    def late(route: Any) -> None:
+        answer = route.fetch()
+        page.wait_for_timeout(300)
+        route.fulfill(response=answer)
+
+    page.route("**/api/verdict", late)
+    page.keyboard.press("w")
+    page.keyboard.press("z")
+    page.wait_for_selector("#told:has-text('Taken back: clip 14 is not judged now')", state="attached")
+    assert heard[14].path not in verdicts(heard)
 
 
 def test_a_clip_that_failed_says_why(opened: Opened, heard: Store) -> None:
