@@ -48,6 +48,7 @@ ELSEWHERE = {
     "docs/look.md": "tests/cli/test_show.py",
     "docs/report.md": "tests/jobs/test_report.py",
     "docs/reading.md": "tests/test_docs.py",
+    "docs/sql.md": "tests/queries/test_answers.py",
     "docs/troubleshooting.md": "tests/test_docs.py",
     "docs/tutorial.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",

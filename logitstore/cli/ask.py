@@ -157,7 +157,7 @@ def list_questions(store: Store, width: int | None) -> str:
     wide = max(len(each.name) for each in ready) + 1
     groups: dict[str, list[str]] = {"": []}
     for each in ready:
-        takes = "".join(f"  {_given(one)}".replace(" ", _UNBROKEN) for one in each.parameters)
+        takes = "".join(f"  {_given(one).replace(' ', _UNBROKEN)}" for one in each.parameters)
         text = f"{f'@{each.name}':<{wide}}  {each.asks}{takes}"
         lines = textwrap.wrap(text, width, subsequent_indent=" " * (wide + 2)) if width is not None else [text]
         lacks = "; ".join(remedy for table, remedy in each.needs.items() if table not in has)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def say(serving: Serving) -> None:
         note(f"verdicts of {listening.person} go to {listening.verdicts.file} ({counts})")
     if serving.exposed:
         note(
-            "warning: other machines can reach this address, over an unencrypted connection; whoever has the token can "
-            "hear the audio and give verdicts"
+            f"warning: other machines can reach this server at {socket.gethostname()}, over an unencrypted connection; "
+            "whoever has the token can hear the audio and give verdicts"
         )
     note("Ctrl-C ends the server")

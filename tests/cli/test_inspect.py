@@ -118,7 +118,7 @@ def test_output_takes_its_format_from_its_name(made: Made, tmp_path: Path) -> No
     expected = logitstore.open_store(made.path).sql("FROM topk ORDER BY clip, view, rank")
     assert pq.read_table(tmp_path / "out.parquet").equals(expected)
     assert len(json.loads((tmp_path / "out.json").read_text())) == expected.num_rows
-    assert (tmp_path / "out.csv").read_text().startswith("clip,view,rank,class_index,class,probability\n")
+    assert (tmp_path / "out.csv").read_text().startswith("clip,view,rank,class_index,class,probability,")
     assert (tmp_path / "out.txt").read_text().startswith("clip  view  rank")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["out.csv", "out.json", "out.ndjson", "out.parquet", "out.txt"]
@@ -401,7 +401,7 @@ def test_exit_codes_and_one_line(made: Made, tmp_path: Path) -> None:
 def test_no_heavy_imports(made: Made) -> None:
     code = (
         "import sys; from logitstore.cli.inspect import inspect_command as c; "
-        "c.main(sys.argv[1:], standalone_mode=False); "
+        "c.main([*sys.argv[1:], '-q'], standalone_mode=False); "
         "sys.exit(','.join(m for m in ('torch', 'zarr', 'students', 'teachers') if m in sys.modules) or 0)"
     )
     for sql in ([], ["FROM topk LIMIT 1"]):
