@@ -233,9 +233,15 @@ def typed(command: str, folder: Path) -> None:
     assert done.output.strip(), command
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/first_ten_minutes.md", "docs/tutorial.md"])
+def test_the_session_of_the_readme_is_a_part_of_the_first_ten_minutes():
+    readme, whole = ([command for command, _ in sessions(page)] for page in ("README.md", "docs/first_ten_minutes.md"))
+    assert len(readme) >= 3
+    assert set(readme) <= set(whole)
+
+
+@pytest.mark.parametrize("document", ["docs/first_ten_minutes.md", "docs/tutorial.md"])
 def test_the_first_sessions_run(document, esc10):
-    """With few clips, views and steps; the second has the store and the student of the first."""
+    """With few clips, views and steps."""
     folder = esc10 / "tutorial" if document == "docs/tutorial.md" else esc10
     folder.mkdir(exist_ok=True)
     (folder / "tones.py").write_text(TONE_TEACHER)
