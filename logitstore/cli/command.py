@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, TextIO, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
@@ -282,17 +283,33 @@ def described(each: Field) -> str:
     return each.option.help if default is None else f"{each.option.help}  [default: {default}]"
 
 
+#: While a shell asks what can follow: what a word of an option's value can become.
+completer: Callable[[Field, str], list[CompletionItem]] | None = None
+
+
+def _completing(each: Field) -> Callable[[click.Context, click.Parameter, str], list[Any]] | None:
+    """How the value of an option is completed; None where its choices tell that already."""
+    if each.choices:
+        return None
+    return lambda ctx, param, word: [] if completer is None else completer(each, word)
+
+
 def _parameter(each: Field) -> click.Parameter:
     kind: Any = click.Choice([str(choice) for choice in each.choices]) if each.choices else each.kind
     if each.kind is dict:
         kind = str
     if each.option.argument:
-        return click.Argument([each.name], type=kind, nargs=-1 if each.many else 1, required=False)
+        return click.Argument(
+            [each.name], type=kind, nargs=-1 if each.many else 1, required=False, shell_complete=_completing(each)
+        )
     names = [f"--{each.flag}", *([f"-{each.option.short}"] if each.option.short else []), each.name]
     if each.kind is bool:
         return click.Option(names, is_flag=True, help=each.option.help)
     many = each.many or each.kind is dict
-    return click.Option(names, type=kind, multiple=many, nargs=each.option.words, help=each.option.help)
+    return click.Option(
+        names, type=kind, multiple=many, nargs=each.option.words, help=each.option.help,
+        shell_complete=_completing(each),
+    )  # fmt: skip
 
 
 def _former(each: Field, spelling: str) -> click.Option:

@@ -6,6 +6,7 @@ import importlib
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from logitstore.cli.command import SETTINGS, run
 from logitstore.options import nearest
@@ -48,8 +49,19 @@ _COMMANDS = {
     "train-student": ("logitstore.cli.train_student", "train_student_command", "Train a student from a store."),
     "train-teacher": ("logitstore.cli.train_teacher", "train_teacher_command", "Train a teacher on labelled audio."),
     "export-student": ("logitstore.cli.export_student", "export_student_command", "Write a student as an ONNX file."),
+    "completion": (
+        "logitstore.cli.completion",
+        "completion_command",
+        "Print the script that completes command lines in a shell.",
+    ),
     "demo": ("logitstore.cli.demo", "demo_command", "Do the whole job on synthetic sounds, in a few minutes."),
 }
+
+
+def _load(command: str) -> click.Command:
+    module, name, _ = _COMMANDS[command]
+    found: click.Command = getattr(importlib.import_module(module), name)
+    return found
 
 
 class LazyGroup(click.Group):
@@ -60,10 +72,17 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            if ctx.resilient_parsing:  # a shell asks what can follow
+                return None
             ctx.fail(f"there is no command {cmd_name!r}; {nearest(cmd_name, _COMMANDS)}")
-        module, name, _ = _COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), name)
-        return command if isinstance(command, click.Command) else None
+        return _load(cmd_name)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands and options that begin so; no command is imported."""
+        found = [
+            CompletionItem(name, help=text) for name, (_, _, text) in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -83,6 +102,11 @@ def cli() -> None:
       logitstore inspect store "SELECT class, count(*) n FROM topk GROUP BY class ORDER BY n DESC LIMIT 5"
       logitstore train-student store --audio-root audio/ --student ced-tiny --out student
     """
+
+
+def command_of(program: str) -> click.Command:
+    """The command that one of the programs is: ``logitstore``, or a command of it that has its own name too."""
+    return cli if program == cli.name else _load(program)
 
 
 def main() -> NoReturn:

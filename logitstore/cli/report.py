@@ -76,7 +76,7 @@ def _listen(options: _Report) -> None:
             advance=told,
         )
     for clip, reason in list(found.unheard.items())[:3]:
-        note(f"clip {clip} cannot be heard: {reason}")
+        note(f"clip {clip} ({store[clip].path}) cannot be heard: {reason}")
     if len(found.unheard) > 3:
         note(f"and {len(found.unheard) - 3:,} more cannot")
     text = in_lines(

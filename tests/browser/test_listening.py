@@ -47,7 +47,8 @@ def played(page: Any, number: int) -> tuple[np.ndarray, dict[str, Any]]:
 
 def verdicts(store: Store) -> dict[str, tuple[str, str | None, str]]:
     """What ann said, by path."""
-    said = read_verdicts(Path(store.location).parent / "verdicts.csv")
+    file = Path(store.location).parent / "verdicts.csv"
+    said = read_verdicts(file) if file.exists() else {}
     return {
         key[0]: (one["ann"].verdict, one["ann"].label, one["ann"].note) for key, one in said.items() if "ann" in one
     }
@@ -197,6 +198,22 @@ def test_a_verdict_that_cannot_be_saved_waits(opened: Opened, heard: Store) -> N
     saved(heard, heard[12].path, None)
 
 
+def test_an_undo_waits_for_the_verdict_that_is_on_its_way(opened: Opened, heard: Store) -> None:
+    page = opened("#clip=14")
+    shown(page)
+
+    def late(route: Any) -> None:
+        answer = route.fetch()
+        page.wait_for_timeout(300)
+        route.fulfill(response=answer)
+
+    page.route("**/api/verdict", late)
+    page.keyboard.press("w")
+    page.keyboard.press("z")
+    page.wait_for_selector("#told:has-text('Taken back: clip 14 is not judged now')", state="attached")
+    assert heard[14].path not in verdicts(heard)
+
+
 def test_a_clip_that_failed_says_why(opened: Opened, heard: Store) -> None:
     page = opened("#clip=3")
     assert heard.failures()[0].reason[:20] in page.inner_text("#clip .trouble")
@@ -318,6 +335,9 @@ def test_one_file_without_a_server(opened_file: Opened, heard: Store, tmp_path: 
     assert about["rate"] == 16_000
     assert abs(len(samples) - len(original)) <= 160
     assert np.corrcoef(*spectra)[0, 1] > 0.9
+    page.keyboard.press("?")
+    page.fill("#settings input[maxlength]", "bob")
+    page.click("text=Close")
     page.keyboard.press("n")
     page.keyboard.type("=1+1, say")
     page.keyboard.press("Escape")
@@ -327,7 +347,7 @@ def test_one_file_without_a_server(opened_file: Opened, heard: Store, tmp_path: 
     with page.expect_download() as download:
         page.click("text=Download")
     (said,) = read_verdicts(download.value.path()).values()
-    assert [(one.verdict, one.note) for one in said.values()] == [("wrong", "=1+1, say")]
+    assert [(one.verdict, one.note, one.person) for one in said.values()] == [("wrong", "=1+1, say", "bob")]
     page.keyboard.press("z")
     page.wait_for_selector(".count.wrong:has-text('0')")
     assert [url for url in asked if not url.startswith(("file:", "blob:", "data:"))] == []

@@ -70,6 +70,8 @@ LINES = [
     ("evaluate --predictions", "evaluate --measure sonyc --predictions scores.csv", 2),
     ("report", "report store --out page.html", 0),
     ("report", "report store nowhere --out page.html", 2),
+    ("report --listen", "report store --audio-root audio --listen listen.html --clips 2", 0),
+    ("report --listen", "report store --listen listen.html", 2),
     ("compare", "compare store teacher-1 audio --device cpu", 0),
     ("compare", "compare store teacher-1", 2),
     ("tag", "tag --teacher teacher-1 audio/00.wav", 0),

@@ -53,19 +53,19 @@ class Drawn(Part):
         for name, (low, high) in self.bounds.items():
             values = views.draws[name]
             ends = self.extremes[name]
-            ends[0], ends[1] = min(ends[0], int(values.min())), max(ends[1], int(values.max()))
+            ends[0], ends[1] = min(ends[0], float(values.min())), max(ends[1], float(values.max()))
             self.sums[name] += int(values.sum())
             self.outside[name] += int(np.count_nonzero((values < low) | (values >= high)))
         for column in self.report.summary.manifest.recipe.sql_columns:
             if column.name not in self.shown:
                 continue
-            low, high = self.shown[column.name]
+            least, most = self.shown[column.name]
             values = np.asarray(column.values(views.draws), np.float64)
             if column.null is not None:
                 absent = column.null(views.draws)
                 self.absent[column.name] += int(absent.sum())
                 values = values[~absent]
-            share = (values - low) / max(high - low, 1e-12)
+            share = (values - least) / max(most - least, 1e-12)
             self.counts[column.name] += np.bincount(np.clip((share * _FINE).astype(int), 0, _FINE - 1), minlength=_FINE)
 
     def section(self) -> Section | None:

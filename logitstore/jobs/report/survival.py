@@ -99,8 +99,8 @@ class Kept(Part):
             least = int(shares.argmin())
             content.append(
                 lines(
-                    f"Views that keep the answer, by {strength.op.name}",
-                    f"Least where it is {spans[least][0]}: {shares[least]:.1%}.",
+                    f"Answers kept, by {strength.op.name}",
+                    f"Least where it did {spans[least][0]}: {shares[least]:.1%} of {spans[least][2]:,} views.",
                     [("share kept", middles, shares)],
                     f"how much it did, {strength.unit}",
                     "share kept",
@@ -113,11 +113,14 @@ class Kept(Part):
         numbers = [
             (f"view {v}", float(100 * own / views)) for v, (views, own) in enumerate(self.by_view.tolist()) if views
         ]
+        content.append(bars("Answers kept, by view", "Percent of its clips.", numbers[:30], "percent", ".1f", "view"))
         content.append(
-            bars("Views that keep the answer, by view", "Percent of its clips.", numbers[:30], "percent", ".1f", "view")
-        )
-        content.append(
-            Table("By op and strength", ("op", "strength", "views", "keep the answer"), ("", "", ",", ".1%"), rows)
+            Table(
+                "By op, and how much it did",
+                ("op", "how much it did", "views", "keep the answer"),
+                ("", "", ",", ".1%"),
+                rows,
+            )
         )
         return Section("survival", title, lead, [*content, *self._measured()])
 
@@ -125,7 +128,7 @@ class Kept(Part):
         """Strengths in spans of about as many views each: (in words, mean, views, views that keep the answer)."""
         strength = self.ops[at]
         none, *bins = self.seen[at].tolist()
-        found = [("none", 0.0, none[0], none[1])] if none[0] else []
+        found = [("nothing", 0.0, none[0], none[1])] if none[0] else []
         views = np.array([each[0] for each in bins])
         ends = np.searchsorted(np.cumsum(views), np.linspace(0, views.sum(), _SPANS + 1)[1:] - 1e-9) + 1
         start = 0

@@ -37,13 +37,13 @@ _LABELS = (
 )  # fmt: skip
 #: Measures by their names in the question ``measures``: their titles, and whether the highest is looked for first.
 _MEASURES = {
-    "entropy": ("Uncertainty of the teachers: mean entropy of the views (nats)", True),
-    "spread": ("Highest less lowest entropy of the views (nats)", True),
-    "confidence": ("Probability of the answer, the likeliest class: the mean over the views", False),
-    "kept": ("Share of views where the answer comes first", False),
-    "answers": ("How many classes come first in some view", True),
-    "view_disagreement": ("How far the views are apart: Jensen-Shannon divergence (nats)", True),
-    "member_disagreement": ("How far the members are apart: Jensen-Shannon divergence (nats)", True),
+    "entropy": ("Uncertainty (mean entropy of the views, nats)", True),
+    "spread": ("Spread of the entropy over the views (nats)", True),
+    "confidence": ("Confidence (mean probability of the answer)", False),
+    "kept": ("Share of views that keep the answer", False),
+    "answers": ("Number of answers over the views", True),
+    "view_disagreement": ("Disagreement of the views (nats)", True),
+    "member_disagreement": ("Disagreement of the members (nats)", True),
 }
 _KEPT_VIEWS = 4_000_000  # some 25 bytes each
 _CELLS = 1 << 22  # of a dense array of clips by classes that is made at a time

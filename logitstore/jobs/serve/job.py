@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from logitstore.jobs.serve.listening import Listening
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EVERYWHERE = ("0.0.0.0", "::", "")
 _GRACE = 2  # seconds for the requests that run when the server is told to end
 
 
@@ -58,7 +59,7 @@ class ServeOptions(Options):
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that listens: its address with the token, what it serves, and whether others can reach it."""
+    """A server that listens: its address with the token, what it serves, and whether other machines can reach it."""
 
     url: str
     listening: Listening
@@ -106,7 +107,8 @@ def serve(options: ServeOptions, ready: Callable[[Serving], None], told: Told | 
             ws="none", lifespan="off", http="h11", h11_max_incomplete_event_size=1 << 15, limit_concurrency=200,
             timeout_keep_alive=30, timeout_graceful_shutdown=_GRACE,
         )  # fmt: skip
-        shown = f"[{options.host}]" if ":" in options.host else options.host
+        host = "127.0.0.1" if options.host in _EVERYWHERE else options.host
+        shown = f"[{host}]" if ":" in host else host
         ready(Serving(f"http://{shown}:{port}/?token={token}", listening, options.host not in _LOOPBACK))
         threading.Thread(target=listening.warm, name="warm", daemon=True).start()
 
@@ -138,7 +140,7 @@ def _names(host: str) -> tuple[frozenset[str], bool]:
     """The names and addresses that a server at an address answers to, and whether any other address will do too."""
     if host in _LOOPBACK:
         return frozenset(_LOOPBACK), False
-    everywhere = host in ("0.0.0.0", "::", "")
+    everywhere = host in _EVERYWHERE
     own = {host, *_LOOPBACK, socket.gethostname(), socket.getfqdn()} if everywhere else {host}
     return frozenset(name.lower() for name in own), everywhere
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from logitstore.queries import Parameter, Question, asked, questions
 from logitstore.sql.check import check_expression, check_query
 from logitstore.sql.limits import Limits
 from logitstore.sql.sandbox import Sandbox, abandoned_queries
-from logitstore.store.sql.lazy import LazyTable
+from logitstore.store.sql.lazy import LazyTable, TablePart
 from logitstore.store.sql.tables import tables
 from logitstore.store.verdicts import VERDICTS
 
@@ -225,7 +226,27 @@ class Search:
     def _tables(self) -> dict[str, Callable[[], Any]]:
         kept = self.index.views
         views = LazyTable(kept.schema, kept.parts)  # a new one for each query, which notes why it failed
-        return dict(tables(self.store)) | {"views": lambda: views, "verdicts": self._verdict_table}
+        makers = dict(tables(self.store)) | {"views": lambda: views, "verdicts": self._verdict_table}
+        if "levels" in makers:
+            levels = LazyTable(self._levels.schema, self._levels.parts)
+            makers["levels"] = lambda: levels
+        return makers
+
+    @functools.cached_property
+    def _levels(self) -> LazyTable:
+        """The table ``levels``, which listens to a clip once."""
+        table = tables(self.store)["levels"]()
+        names = set(table.schema.names)
+
+        def heard(part: TablePart) -> TablePart:
+            whole = functools.cache(lambda: part.decode(names))
+
+            def decode(columns: Set[str]) -> pa.Table:
+                return whole().select([each for each in table.schema.names if each in columns])
+
+            return replace(part, decode=decode)
+
+        return LazyTable(table.schema, [heard(part) for part in table.parts])
 
     def _where(self, condition: str) -> tuple[I64, str]:
         makers = self._tables() | {"clips": lambda: self.index.clips}

@@ -10,8 +10,8 @@ topk       one of the k classes of a view: clip, view, rank (from 1), class_inde
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
-recipe     a parameter that ``views`` shows of a draw: op, parameter (its column in ``views``), meaning, and the lowest and
-           highest value that the recipe can draw (NULL where it is the number of a clip)
+recipe     a parameter that ``views`` shows of a draw: op, parameter (its column in ``views``), meaning, and the lowest
+           and highest value that the recipe can draw (NULL where it is the number of a clip)
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
 verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
@@ -311,7 +311,8 @@ def teachers_table(store: Pieces) -> pa.Table:
 def recipe_table(store: Pieces) -> pa.Table:
     """What can be drawn: each column of ``views`` that shows a draw.
 
-    Its extremes are those where each integer that its op draws is at an end of its range, if they can be there together.
+    Its extremes are those where each integer that its op draws is at an end of its range, as far as they can be there
+    together.
     """
     types = {
         "op": pa.string(), "parameter": pa.string(), "meaning": pa.string(), "lowest": pa.float64(),

@@ -272,7 +272,7 @@ export class ClipPane extends EventTarget {
       this.#parts.answers = el("section", { class: "panel", "aria-label": "What the teachers said" });
       told.push(this.#parts.answers);
     }
-    const facts = (title, pairs) => pairs.length > 0 && el("section", { class: "panel" }, el("h3", {}, title),
+    const facts = (title, pairs) => pairs.length > 0 && el("section", { class: `panel of-${title.toLowerCase()}` }, el("h3", {}, title),
       el("dl", { class: "facts" }, ...pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
     const titles = new Map(this.#store.measures.map((each) => [each.name, each.title]));
     told.push(el("div", { class: "side" },

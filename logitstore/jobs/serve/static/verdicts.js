@@ -16,7 +16,8 @@ export class Verdicts extends EventTarget {
   counts = { right: 0, wrong: 0, unsure: 0 };
   #provider;
   #key;
-  #sending = false;
+  #again = 0;
+  #sending = /** @type {Promise<void>|null} */ (null);
 
   /** @param {any} provider @param {string} store what the waiting ones belong to */
   constructor(provider, store) {
@@ -48,6 +49,7 @@ export class Verdicts extends EventTarget {
 
   /** Take the last one back: one that waits, or the last that was saved. @returns what it was for, and what holds now */
   async undo() {
+    await this.#sending; // one that is under way may be the server's already
     const last = this.waiting.at(-1);
     if (last) {
       this.#wait(this.waiting.slice(0, -1));
@@ -66,9 +68,13 @@ export class Verdicts extends EventTarget {
     return this.#send();
   }
 
-  async #send() {
-    if (this.#sending) return;
-    this.#sending = true;
+  /** Send those that wait, unless that is under way: then it takes these along. */
+  #send() {
+    this.#sending ??= this.#sendAll().finally(() => (this.#sending = null));
+    return this.#sending;
+  }
+
+  async #sendAll() {
     while (this.waiting.length) {
       const first = this.waiting[0];
       try {
@@ -78,12 +84,15 @@ export class Verdicts extends EventTarget {
         this.#wait(this.waiting.filter((each) => each !== first));
       } catch (error) {
         this.reason = error.message;
-        if (error instanceof Failure && error.status === 400) this.#refuse(first);
-        else setTimeout(() => this.#send(), RETRY_MS);
+        if (error instanceof Failure && error.status === 400) {
+          this.#refuse(first);
+          continue;
+        }
+        clearTimeout(this.#again);
+        this.#again = setTimeout(() => this.#send(), RETRY_MS);
         break;
       }
     }
-    this.#sending = false;
     this.#tell();
   }
 
