@@ -49,6 +49,7 @@ ELSEWHERE = {
     "docs/report.md": "tests/jobs/test_report.py",
     "docs/reading.md": "tests/test_docs.py",
     "docs/sql.md": "tests/queries/test_answers.py",
+    "docs/sonyc.md": "tests/jobs/test_sonyc.py",
     "docs/troubleshooting.md": "tests/test_docs.py",
     "docs/tutorial.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",

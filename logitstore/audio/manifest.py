@@ -67,12 +67,12 @@ class ManifestSource:
         return self.audio.read(path)
 
     def _of_sonyc(self, table: pa.Table) -> list[str]:
-        names, splits = (table.column(name).to_pylist() for name in ("path", sonyc.SPLIT))
+        names: list[str] = table.column("path").to_pylist()
         try:
             stems = Stems(self.audio.listing().column("path").to_pylist())
         except SourceError:
             return names
-        return sonyc.find(names, splits, stems, self.reading.notes)
+        return sonyc.find(names, table.column(sonyc.SPLIT).to_pylist(), stems, self.reading.notes)
 
     def _found(self, names: list[str], table: pa.Table) -> list[str]:
         """The files of names without endings; one that there is not gets the ending of the others, and fails."""

@@ -184,10 +184,11 @@ def annotations_of(rows: Rows, what: str) -> Annotations:
         raise SourceError(
             f"{rows.where(row)}: {TAGS[tag]}{_PRESENCE} is {present[row, tag]:g}; allowed are 1, 0 and -1 (not judged)"
         )
-    found = present == 1
+    found: Bool = present == 1
+    judged: Bool = (present >= 0).any(axis=1)
     return Annotations(
         splits, tuple(rows.table.column(FILE).to_pylist()), who.astype(np.int64), found,
-        "2020" if "year" in names else "2019", tuple(_contrary(rows, found, (present >= 0).any(axis=1))),
+        "2020" if "year" in names else "2019", tuple(_contrary(rows, found, judged)),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ are not counted, and any tag of the class is a hit, once.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -291,20 +292,24 @@ def predictions_of(files: Sequence[str], classes: Sequence[str], scores: F64, *,
     return Predictions(tuple(files), fine, coarse, tuple(missing))
 
 
+def as_text(predictions: Predictions, *, header: bool = True) -> str:
+    """Predictions in the task's submission format: ``audio_filename``, 29 fine columns, 8 coarse ones."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow((FILE, *TAGS, *COARSE))
+    for file, fine, coarse in zip(predictions.files, predictions.fine, predictions.coarse, strict=True):
+        writer.writerow((file, *(f"{each:.9g}" for each in (*fine.tolist(), *coarse.tolist()))))
+    return text.getvalue()
+
+
 def write_predictions(predictions: Predictions, path: str) -> None:
-    """Write a file in the task's submission format: ``audio_filename``, 29 fine columns, 8 coarse ones.
+    """Write a file of :func:`as_text`.
 
     :raises OutputError: it cannot be written.
     """
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((FILE, *TAGS, *COARSE))
-    for file, fine, coarse in zip(predictions.files, predictions.fine, predictions.coarse, strict=True):
-        writer.writerow((file, *(f"{each:.9g}" for each in (*fine.tolist(), *coarse.tolist()))))
     with open_out(path, "--write-predictions") as out:
-        out.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        out.write(as_text(predictions).encode("utf-8", "surrogateescape"))
 
 
 def measure(truth: Truth, predictions: Predictions, level: Level) -> SonycMetrics:
