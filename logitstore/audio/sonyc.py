@@ -17,6 +17,7 @@ import numpy as np
 from logitstore.arrays import F64, I64, Bool
 from logitstore.audio.delimited import Rows, read_rows
 from logitstore.errors import SourceError
+from logitstore.texts import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,15 +168,15 @@ def annotations_of(rows: Rows, what: str) -> Annotations:
     wanted = (SPLIT, FILE, ANNOTATOR, *(f"{tag}{_PRESENCE}" for tag in TAGS))
     missing = [name for name in wanted if name not in names]
     if missing:
-        shown = ", ".join(map(repr, missing[:_MOST_NAMED])) + (", …" if len(missing) > _MOST_NAMED else "")
+        some = ", ".join(map(repr, missing[:_MOST_NAMED])) + (", …" if len(missing) > _MOST_NAMED else "")
         raise SourceError(
-            f"{what}: {len(missing)} columns of SONYC-UST's annotations are missing ({shown}); give annotations.csv "
+            f"{what}: {len(missing)} columns of SONYC-UST's annotations are missing ({some}); give annotations.csv "
             "as it was released"
         )
     splits = tuple(rows.table.column(SPLIT).to_pylist())
     odd = next((row for row, split in enumerate(splits) if split not in SPLITS), None)
     if odd is not None:
-        raise SourceError(f"{rows.where(odd)}: the split is {splits[odd]!r}; allowed are {', '.join(SPLITS)}")
+        raise SourceError(f"{rows.where(odd)}: the split is {shown(splits[odd])}; allowed are {', '.join(SPLITS)}")
     who = numbers(rows, ANNOTATOR)
     present = np.stack([numbers(rows, f"{tag}{_PRESENCE}") for tag in TAGS], axis=1)
     wrong = np.argwhere(~np.isin(present, (-1, 0, 1)))
@@ -185,7 +186,7 @@ def annotations_of(rows: Rows, what: str) -> Annotations:
             f"{rows.where(row)}: {TAGS[tag]}{_PRESENCE} is {present[row, tag]:g}; allowed are 1, 0 and -1 (not judged)"
         )
     found: Bool = present == 1
-    judged: Bool = (present >= 0).any(axis=1)
+    judged: Bool = np.any(present >= 0, axis=1)
     return Annotations(
         splits, tuple(rows.table.column(FILE).to_pylist()), who.astype(np.int64), found,
         "2020" if "year" in names else "2019", tuple(_contrary(rows, found, judged)),
@@ -224,14 +225,14 @@ def numbers(rows: Rows, column: str) -> F64:
     cells = pc.utf8_trim_whitespace(rows.table.column(column).combine_chunks())
     try:
         values: F64 = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        wrong = np.isnan(values)
+        wrong = ~np.isfinite(values)
     except pa.ArrowException:
         values, wrong = np.zeros(0), np.array([not _is_number(each) for each in cells.to_pylist()])
         if not wrong.any():
             raise SourceError(f"{rows.where(0)}: {column} holds what cannot be read as numbers") from None
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise SourceError(f"{rows.where(row)}: {column} is {cells[row].as_py()!r}; it must be a number")
+        raise SourceError(f"{rows.where(row)}: {column} is {shown(cells[row].as_py())}; it must be a number")
     return values
 
 

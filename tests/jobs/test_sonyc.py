@@ -1,8 +1,9 @@
 """SONYC-UST from its table to a student, as docs/sonyc.md has it, on a small set of the same layout."""
 
-import json
+import csv
 import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 import logitstore
 from logitstore.audio.sonyc import COARSE, FINE, TAGS
 from logitstore.errors import RunError
-from logitstore.evaluation.sonyc import read_predictions, unknown
+from logitstore.evaluation.sonyc import LEVELS, read_predictions, unknown
 from logitstore.models.losses import bce, known_bce
 from tests.sonyc import CLIPS, UNVERIFIED, make_sonyc
 
@@ -30,7 +31,7 @@ def test_the_session_of_the_page_runs(tmp_path, monkeypatch, capsys):
     make_sonyc(tmp_path / "sonyc", seconds=0.3)
     monkeypatch.chdir(tmp_path)
     ran = sessions("docs/sonyc.md")
-    assert len(ran) == 7
+    assert len(ran) == 8
     for command, first in ran:
         words = shlex.split(smaller(command).replace("\\\n", " "))
         if words[0] != "logitstore":
@@ -43,10 +44,11 @@ def test_the_session_of_the_page_runs(tmp_path, monkeypatch, capsys):
         said = capsys.readouterr()
         assert not left.value.code, (command, said.err)
         assert said.out.split()[:1] == first.split()[:1], (command, said.out)
-        if "--json" in words:
-            found = json.loads(said.out)["sonyc"]
-            assert [each["scored"] for each in found] == ["ensemble", "runs/teacher", "runs/student"]
-            assert found[0]["clips"] == VERIFIED
+    with Path("table/sonyc.csv").open() as file:
+        table = list(csv.DictReader(file))
+    models = ["ensemble", "runs/teacher", "runs/student-16", "runs/student-4"]
+    assert [(row["scored"], row["level"]) for row in table] == [(each, of) for each in models for of in LEVELS]
+    assert all(0 <= float(row[name]) <= 1 for row in table for name in ("micro_auprc", "macro_auprc", *COARSE))
     given, heard = (read_predictions(file) for file in ("predictions.csv", "student.csv"))
     assert (len(given.files), len(heard.files)) == (VERIFIED, sum(CLIPS.values()))
     assert np.allclose(given.coarse[:, 7], given.fine[:, TAGS.index("8-1_dog-barking-whining")])
