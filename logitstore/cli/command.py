@@ -199,7 +199,7 @@ class OptionsCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         stderr.quiet, _talk.verbose = ctx.params["quiet"], ctx.params["verbose"]
-        LOGGER.handlers = [_Notes()]
+        LOGGER.handlers, LOGGER.propagate = [_Notes()], False  # a library that sets up logging would say them again
         LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)
         _talk.json = bool(getattr(asked, "json", False))
