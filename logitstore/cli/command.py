@@ -199,7 +199,7 @@ class OptionsCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         stderr.quiet, _talk.verbose = ctx.params["quiet"], ctx.params["verbose"]
-        LOGGER.handlers, LOGGER.propagate = [_Notes()], False  # a library that sets up logging would say them again
+        LOGGER.handlers = [_Notes()]
         LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)
         _talk.json = bool(getattr(asked, "json", False))
@@ -386,6 +386,7 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     _talk.verbose, _talk.json, _talk.answered, _talk.command = False, "--json" in sys.argv[1:], False, ""
+    LOGGER.propagate = False  # a library that sets logging up would say every note again
     with _escaping():
         try:
             program.main(standalone_mode=False)
