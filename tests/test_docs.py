@@ -522,7 +522,12 @@ def test_the_site_is_whole_and_needs_no_network():
                 assert unquote(place) in pages[target].ids, f"{page.relative_to(site)}: {link}"
     reference = (site / "api" / "index.html").read_text()
     for name in logitstore.__all__:
-        assert f'id="logitstore.{name}"' in reference, f"docs/api.md leaves out logitstore.{name}"
+        assert f'id="logitstore.{name}"' in reference, name
+
+
+def test_the_python_page_has_every_public_name():
+    text = (REPOSITORY / "docs" / "api.md").read_text()
+    assert sorted(re.findall(r"<!-- ::: logitstore\.(\w+) -->", text)) == sorted(logitstore.__all__)
 
 
 def test_every_op_has_a_picture():
