@@ -143,8 +143,9 @@ def _heard_by_teachers(
     if used is not None:
         labelled, what = keep_mapped(labelled, classes, used)
     if stored is not None:
-        labelled = labelled.keep(np.isin(labelled.numbers, stored.numbers))
-        told = dict(zip(stored.numbers.tolist(), stored.labels, strict=True))
+        corrected = stored if used is None else keep_mapped(stored, classes, used)[0]
+        labelled = labelled.keep(np.isin(labelled.numbers, corrected.numbers))
+        told = dict(zip(corrected.numbers.tolist(), corrected.labels, strict=True))
         labelled = replace(labelled, labels=tuple(told[number] for number in labelled.numbers.tolist()))
         if not len(labelled):
             raise SourceError(f"no row of {options.manifest} that can be read is in the store {options.stored}")
