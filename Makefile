@@ -51,8 +51,8 @@ suite: $(VENV)/.test $(YAMNET)
 test-newest:
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet $(TORCH)
-	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable '.[dev,ced,cloud,media]'
-	$(NEWEST)/bin/python -m pytest -n 2 -m "not forks" tests/store tests/views tests/audio tests/cli
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable '.[dev,ced,cloud,media,report,serve,shell]'
+	$(NEWEST)/bin/python -m pytest -n 2 -m "not forks" tests/store tests/views tests/audio tests/cli tests/queries
 
 # The tests that break things, at full size (minutes); the suite does a little of each.
 faults: $(VENV)/.test

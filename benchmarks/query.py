@@ -30,6 +30,10 @@ QUERIES = (
     "SELECT view, class, avg(probability) FROM topk GROUP BY ALL",
     "SELECT count(*) FROM topk a JOIN topk b USING (clip, rank) WHERE a.view = 0 AND b.view = 1 AND a.class = b.class",
     "SELECT clip, class, avg(probability) p FROM topk GROUP BY ALL ORDER BY p DESC LIMIT 10",
+    "@measures",
+    "@survival",
+    "@near_duplicates",
+    "@topk_tail",
 )
 VIEWS_A_CLIP = 10
 DISTINCT = 4096

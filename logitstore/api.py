@@ -26,6 +26,7 @@ from teachers.options import TeacherOptions
 
 if TYPE_CHECKING:
     from logitstore.evaluation.results import Evaluation
+    from logitstore.evaluation.sonyc import SonycEvaluation
     from logitstore.jobs.build.job import BuildSummary
     from logitstore.jobs.compare import Comparison
     from logitstore.jobs.export_student import Export
@@ -145,7 +146,7 @@ def report(options: ReportOptions) -> Reported:
 
 
 @with_keywords(EvaluateOptions)
-def evaluate(options: EvaluateOptions) -> Evaluation:
+def evaluate(options: EvaluateOptions) -> Evaluation | SonycEvaluation:
     """Score teachers, students and their ensemble, or a store's targets, on labelled audio.
 
         >>> found = logitstore.evaluate(manifest="labels.csv", audio_root="audio", label_column="label",
@@ -153,11 +154,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         >>> 0 <= found.members[0][1].mAP <= 1
         True
 
-    :returns: metrics of each teacher, of the ensemble where there are several, of the store where one was given.
+    :returns: metrics of each teacher, of the ensemble where there are several, of the store where one was given; the
+        official measure alone for a file of ``predictions``.
     :raises UsageError: nothing to score, or labels that are no class.
     """
-    from logitstore.jobs.evaluate import evaluate
+    from logitstore.jobs.evaluate import evaluate, evaluate_predictions
 
+    if options.predictions is not None:
+        return evaluate_predictions(options)
     return evaluate(options)
 
 

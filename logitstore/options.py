@@ -419,8 +419,17 @@ CLIP_SECONDS = Option(
 )  # fmt: skip
 ClipSeconds = Annotated[float | None, CLIP_SECONDS]
 LabelColumn = Annotated[
-    str, Option("The column of labels: text, numbers, or lists of them.", group="Audio", metavar="NAME")
-]
+    str | None,
+    Option("The column of labels: text, numbers, or lists of them.", group="Audio", metavar="NAME",
+           default="what --labels says; one of the two is needed"),
+]  # fmt: skip
+LABELS = Option(
+    "The labels of a data set as it was released: sonyc, of SONYC-UST's annotations.csv. Instead of --label-column.",
+    group="Audio", instead="label_column", metavar="sonyc",
+)  # fmt: skip
+Labels = Annotated[Literal["sonyc"] | None, LABELS]
+LEVEL = Option("Which classes of --labels sonyc: 8 coarse or 23 fine ones.", group="Audio", default="coarse")
+Level = Annotated[Literal["coarse", "fine"] | None, LEVEL]
 LABEL_SEPARATOR = Option(
     "What separates several labels in one cell.",
     group="Audio", metavar="TEXT", default="';', or ',' or '|' where each part is a known class",
@@ -556,3 +565,17 @@ class SpreadsheetOptions(Options):
             group="Output",
         ),
     ] = False  # fmt: skip
+
+
+def label_column_of(options: Any) -> str:
+    """The column of labels that options ask for, by ``label_column`` or by ``labels`` and ``level``.
+
+    :raises UsageError: (or the options' own ``error``) none, or a ``level`` of no data set.
+    """
+    if options.labels is not None:
+        return options.level or "coarse"  # what logitstore.audio.sonyc calls its columns
+    if options.level is not None:
+        raise options.error(f"--level {options.level} chooses classes of a data set's own labels; give --labels sonyc")
+    if options.label_column is None:
+        raise options.error("--label-column is given neither on the command line nor in a --config FILE")
+    return str(options.label_column)

@@ -12,7 +12,9 @@ from logitstore.options import (
     ClipSeconds,
     ColumnOptions,
     LabelColumn,
+    Labels,
     LabelSeparator,
+    Level,
     Option,
     Where,
 )
@@ -29,7 +31,9 @@ class TeacherOptions(LoopOptions, ColumnOptions):
     ]
     model: Net
     out: Run
-    label_column: LabelColumn
+    label_column: LabelColumn = None
+    labels: Labels = None
+    level: Level = None
     label_separator: LabelSeparator = None
     audio_root: AudioRoot = None
     model_args: ModelArgs = field(default_factory=dict)

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from logitstore.arrays import F32, I64
+from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples, samples_at
+from logitstore.audio.sonyc import COARSE, FINE
 from logitstore.audio.source import ColumnNames
 from logitstore.classes import read_classes
 from logitstore.digests import derived_seed
 from logitstore.errors import AudioError, RunError, SourceError
 from logitstore.evaluation.labelled import Labelled, classes_from, label_matrix, read_labelled
 from logitstore.evaluation.scores import Evaluator
-from logitstore.models.losses import bce, kl
+from logitstore.evaluation.sonyc import unknown
+from logitstore.models.losses import bce, kl, known_bce
 from logitstore.models.registry import build, initialised
 from logitstore.notes import note
+from logitstore.options import label_column_of
 from logitstore.training.batches import Batch, Replayer, Views
 from logitstore.training.loop import Epoch, FitProgress, Loss
 from logitstore.training.options import check_loop, steps_of
@@ -52,19 +55,22 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     """
     _check(options)
     workers = options.workers or os.cpu_count() or 1
+    column = label_column_of(options)
     named = None if options.classes is None else read_classes(options.classes)
+    if options.labels == "sonyc" and named is None:
+        named = FINE if column == "fine" else COARSE
     read = partial(
-        read_labelled, options.manifest, options.audio_root, options.label_column,
+        read_labelled, options.manifest, options.audio_root, column,
         label_separator=options.label_separator, clip_seconds=options.clip_seconds, workers=workers,
         columns=ColumnNames.of(options),
     )  # fmt: skip
     labelled = read(where=options.where, classes=named)
     classes = classes_from(labelled.labels, options.manifest) if named is None else named
     if not classes:
-        raise SourceError(f"no row of {options.manifest} has a label in the column {options.label_column!r}")
+        raise SourceError(f"no row of {options.manifest} has a label in the column {column!r}")
     labels = label_matrix(labelled.labels, classes, whose=options.classes or options.manifest, source=options.manifest)
     if options.scores == "softmax":
-        _require_single(labelled, options.label_column)
+        _require_single(labelled, column)
     make = partial(build, options.model, len(classes), scores=options.scores, **options.model_args)
     model = initialised(make, options.seed)
     rate = model.front_end.sample_rate
@@ -90,6 +96,9 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
         audio = ClipAudio(labelled.source, labelled.table, rate, options.cache_bytes)
         replayer = Replayer(audio, labelled.name, recipe, place.clip_samples, rate, strict=False, pool=pool)
         clips = _Clips(labelled, labels.astype(np.float32), recipe, place, options.seed)
+        partly = options.labels == "sonyc" and column == "fine"
+        if partly:
+            clips.leave_out(unknown(labelled.table["uncertain"].to_pylist(), classes))
 
         def epoch_of(epoch: int) -> Epoch:
             views = clips.views(epoch)
@@ -119,7 +128,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
                 clips={"count": labelled.table.num_rows, "digest": labelled.digest()},
             ),
             epochs=epoch_of,
-            objective=_supervised(bce if options.scores == "sigmoid" else kl),
+            objective=_supervised(known_bce if partly else bce if options.scores == "sigmoid" else kl),
             measures=measures,
             every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
             notes=left_out,
@@ -174,6 +183,10 @@ class _Clips:
         self.labels = labels[labelled.row_of]  # float32 (n, C)
         self.recipe, self.place, self.seed = recipe, place, derived_seed("teacher draws", seed)
 
+    def leave_out(self, unknown: Bool) -> None:
+        """Nothing is learnt of some labels, bool (n, C): they become -1."""
+        self.labels = np.where(unknown, np.float32(-1), self.labels)
+
     def views(self, epoch: int) -> Views:
         """Every clip under the epoch's own draws; under mixup, labels are mixed as the waveforms are."""
         draws = draw(
@@ -194,7 +207,8 @@ class _Clips:
 
         def mixed(positions: I64) -> F32:
             w = share[positions]
-            return (1 - w) * self.labels[positions] + w * self.labels[others[positions]]
+            own, other = self.labels[positions], self.labels[others[positions]]
+            return np.where((own < 0) | ((other < 0) & (w > 0)), np.float32(-1), (1 - w) * own + w * other)
 
         return Views(clips, draws, partners, mixed)
 
@@ -212,6 +226,8 @@ def _say_shared(learnt: Labelled, measured: Labelled) -> None:
 
 def _check(options: TeacherOptions) -> None:
     check_loop(options)
+    if options.labels is not None and options.scores == "softmax":
+        raise RunError("--labels sonyc are any number of labels a clip; leave --scores softmax out")
     if processes() > 1:
         raise RunError(
             f"train-teacher runs in one process, and torchrun started {processes()}; start it without torchrun"

@@ -46,6 +46,8 @@ def test_it_holds_the_three_packages_with_their_data_and_nothing_else(wheel: Pat
     data = {REPOSITORY / package / "py.typed" for package in PACKAGES}
     data |= {REPOSITORY / "logitstore" / name for name in ("audioset.csv", "audioset_ontology.csv")}
     data |= set((REPOSITORY / "logitstore" / "queries").glob("*.sql"))
+    for folder in ("pages", "report", "serve/static"):
+        data |= {file for file in (REPOSITORY / "logitstore/jobs" / folder).iterdir() if file.is_file()}
     about = f"logitstore-{__version__}.dist-info"
     assert set(zipfile.ZipFile(wheel).namelist()) == {
         *(file.relative_to(REPOSITORY).as_posix() for file in code | data),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.arrays import F64, Bool
-from logitstore.audio import audioset
+from logitstore.audio import audioset, sonyc
 from logitstore.audio.audiofile import Audio
 from logitstore.audio.classlabel import with_names
 from logitstore.audio.delimited import Rows, read_rows, typed
@@ -56,6 +56,8 @@ class ManifestSource:
         table = read_manifest(self.path, self.columns, self.reading)
         names = table.column("path").to_pylist()
         self.cut_already = audioset.is_list(self.reading)
+        if sonyc.is_listing(self.reading, table.column_names):
+            return table.set_column(0, "path", pa.array(self._of_sonyc(table), pa.string()))
         if self.cut_already or not any(map(has_ending, names[:100])):
             names = self._found(names, table)
             table = table.set_column(0, "path", pa.array(names, pa.string()))
@@ -63,6 +65,14 @@ class ManifestSource:
 
     def read(self, path: str) -> Audio:
         return self.audio.read(path)
+
+    def _of_sonyc(self, table: pa.Table) -> list[str]:
+        names: list[str] = table.column("path").to_pylist()
+        try:
+            stems = Stems(self.audio.listing().column("path").to_pylist())
+        except SourceError:
+            return names
+        return sonyc.find(names, table.column(sonyc.SPLIT).to_pylist(), stems, self.reading.notes)
 
     def _found(self, names: list[str], table: pa.Table) -> list[str]:
         """The files of names without endings; one that there is not gets the ending of the others, and fails."""
@@ -182,6 +192,8 @@ def _read(path: Path, asked: ColumnNames, reading: Reading) -> Rows:
     if suffix in JSON_SUFFIXES:
         return read_json(path, reading.ignored)
     rows = read_rows(path, lambda names: has_path(names, asked), "\t" if suffix == ".tsv" else None)
+    if sonyc.is_annotations(rows.table.column_names):
+        return sonyc.one_row_a_clip(rows, str(path), lambda clips: text_types(clips, asked, str(path)))
     rows.table = audioset.with_lists(text_types(rows, asked, str(path)))
     return rows
 

@@ -386,6 +386,7 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     _talk.verbose, _talk.json, _talk.answered, _talk.command = False, "--json" in sys.argv[1:], False, ""
+    LOGGER.propagate = False  # a library that sets logging up would say every note again
     with _escaping():
         try:
             program.main(standalone_mode=False)

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from logitstore.cli.command import again, answer, command, next_steps
+from logitstore.errors import UsageError
 from logitstore.jobs.options import EvaluateOptions
 from logitstore.options import JsonOptions, Option, SpreadsheetOptions
 from logitstore.texts import in_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from logitstore.evaluation.mapping import MapUse
     from logitstore.evaluation.metrics import Metrics
     from logitstore.evaluation.results import Evaluation
+    from logitstore.evaluation.sonyc import SonycEvaluation
 
 _MOST_NAMED = 10
 _CLIPS = "labelled clips"
@@ -48,15 +52,26 @@ def evaluate_command(options: _Evaluate) -> None:
     the rows that both have. --map scores labels that are no classes: by the maximum of the classes that they stand for,
     or by their sum.
 
+    --measure sonyc gives the official measure of SONYC-UST, which is no average precision, beside the others: of
+    teachers heard on its audio, or of a file of predictions alone.
+
     \b
     Example:
       logitstore evaluate labels.csv --audio-root audio --label-column label --where "fold = 5" \\
           --teacher runs/t1 --teacher runs/t2 --per-class --png calibration.png
       logitstore evaluate --stored store --label-column label --csv scores
+      logitstore evaluate --measure sonyc --annotations annotations.csv --predictions predictions.csv
     """
+    if options.predictions is not None:
+        _of_predictions(options)
+        return
     from logitstore.cli.progress import of_total
     from logitstore.jobs.evaluate import evaluate
 
+    if options.write_predictions is not None:
+        from logitstore.files import check_out
+
+        check_out(options.write_predictions, "--write-predictions")
     if options.png is not None:
         from logitstore.evaluation.calibration import check_png
 
@@ -80,6 +95,61 @@ def evaluate_command(options: _Evaluate) -> None:
     answer(options, found.to_dict(), render(found, per_class=options.per_class, width=width))
     if not options.per_class:
         next_steps(f"{again()} --per-class")
+
+
+def _of_predictions(options: _Evaluate) -> None:
+    """The official measure of a file of predictions."""
+    from logitstore.jobs.evaluate import evaluate_predictions
+
+    for name in ("csv", "png"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} is for teachers and stores; --predictions have --json")
+    found = evaluate_predictions(options)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    answer(options, found.to_dict(), in_lines(_official((found,), width, per_class=options.per_class)))
+    if not options.per_class:
+        next_steps(f"{again()} --per-class")
+
+
+def _official(found: Sequence[SonycEvaluation], width: int | None, *, per_class: bool) -> list[str]:
+    """The official measure of SONYC-UST, and beside it what else its level is measured by."""
+    measured = [(each.scored, of) for each in found for of in each.levels]
+    header = ("SONYC-UST", "level", "micro AUPRC", "macro AUPRC", "micro F1", "micro AP", "macro AP", "LWLRAP")
+    rows = [
+        (
+            name,
+            of.level,
+            *map(_number, (of.micro.auprc, of.macro.auprc, of.micro_f1)),
+            *map(_number, (of.average_precision_micro, of.average_precision_macro, of.lwlrap)),
+        )
+        for name, of in measured
+    ]
+    first = measured[0][1]
+    lines = [
+        *_table(header, rows, width),
+        "",
+        f"{first.clips:,} verified clips of the split {first.split}; AUPRC and F1 (at 0.5) are the task's official "
+        "measure, AP is average precision",
+    ]
+    for name, of in measured:
+        bounds = (of.micro.least, of.micro.largest, of.macro.least, of.macro.largest)
+        lines.append(
+            "{}, {}: by the order of points of equal recall micro AUPRC may be {:.4f} to {:.4f}, macro {:.4f} to "
+            "{:.4f}".format(name, of.level, *bounds)
+        )
+    if first.without_positives:
+        lines.append(
+            f"without positives, so with an AUPRC of 0 in the macro mean: {', '.join(first.without_positives)}"
+        )
+    if per_class:
+        for name, of in measured:
+            classes = [
+                (each.name, f"{each.positives:,}", *map(_number, (each.area.auprc, each.area.least, each.area.largest)))
+                for each in of.by_class
+            ]
+            lines += ["", f"classes, {name}, {of.level}:"]
+            lines += _table(("class", "positives", "AUPRC", "least", "largest"), classes, width)
+    return lines
 
 
 def render(found: Evaluation, *, per_class: bool = False, width: int | None = None) -> str:
@@ -112,6 +182,8 @@ def render(found: Evaluation, *, per_class: bool = False, width: int | None = No
         lines.append(f"left out: {count} clip{'s' * (count > 1)} that could not be decoded:")
         lines += [f"  {path}: {reason}" for path, reason in found.failures[:_MOST_NAMED]]
         lines += ["  …"] if len(found.failures) > _MOST_NAMED else []
+    if found.sonyc:
+        lines += ["", *_official(found.sonyc, width, per_class=per_class)]
     if per_class:
         models = [each for each in named if each[0] not in dict(found.members)] if found.ensemble else named
         for name, metrics in models:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
@@ -77,7 +77,7 @@ class Meter:
     done: int
     total: int | None
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         self._began = self._counting = self._counted = self.clock()
         self._stack.enter_context(listening(self.stage))
         self.resume()

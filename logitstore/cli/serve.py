@@ -6,10 +6,12 @@ import os
 import socket
 import sys
 import threading
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from logitstore.cli.command import command, echo, note, stderr
+from logitstore.cli.command import command, echo, note
+from logitstore.cli.progress import of_total
 from logitstore.jobs.serve.job import ServeOptions, Serving, serve
 from logitstore.options import Option, only
 
@@ -32,27 +34,18 @@ def serve_command(options: _Serve) -> None:
       logitstore serve store --audio-root audio --open
       logitstore serve store --audio-root audio --label-column label --person ann --port 8000
     """
-    shown = stderr.status("reading the stored views")
+    shown = ExitStack()
 
     def ready(serving: Serving) -> None:
-        shown.stop()
+        shown.close()
         say(serving)
         if options.open:
             import webbrowser
 
             webbrowser.open(serving.url)
 
-    shown.start()
-    try:
-        serve(
-            only(options, ServeOptions),
-            ready,
-            lambda done, total: shown.update(f"reading the stored views: {done:,} of {total:,} blocks"),
-        )
-    except KeyboardInterrupt:
-        pass
-    finally:
-        shown.stop()
+    with shown, suppress(KeyboardInterrupt):
+        serve(only(options, ServeOptions), ready, shown.enter_context(of_total("reading the stored views", "blocks")))
     note("the server has ended")
     sys.stdout.flush()
     if any(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _GAP = "   "
 _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 #: How the file of a recording ends, in a folder.
-_IN_FOLDERS = {"table": ".txt", "csv": ".csv", "json": ".json", "audacity": ".txt", "raven": ".selections.txt"}
+_IN_FOLDERS = {"table": ".txt", "csv": ".csv", "json": ".json", "audacity": ".txt", "raven": ".selections.txt",
+               "sonyc": ".csv"}  # fmt: skip
 _LABELS = ("audacity", "raven")
 #: The least probability of a label where none is asked for, and as many classes as there are.
 _THRESHOLD, _ALL = 0.5, 1 << 20
@@ -34,9 +35,10 @@ _COARSE = 3.0  # seconds of a window, above which labels are told to be coarse
 @dataclass(frozen=True, kw_only=True)
 class _Tag(JsonOptions, SpreadsheetOptions, TagOptions):
     format: Annotated[
-        Literal["table", "csv", "json", "audacity", "raven"] | None,
-        Option("How the answer is written: a table, CSV, a JSON object a line and file, label tracks of Audacity or "
-               "selection tables of Raven.", group="Output", default="by the ending of --out, else table"),
+        Literal["table", "csv", "json", "audacity", "raven", "sonyc"] | None,
+        Option("How the answer is written: a table, CSV, a JSON object a line and file, label tracks of Audacity, "
+               "selection tables of Raven, or a row a file as SONYC-UST's task takes predictions.",
+               group="Output", default="by the ending of --out, else table"),
     ] = None  # fmt: skip
     out: Annotated[
         str | None,
@@ -75,6 +77,10 @@ def tag_command(options: _Tag) -> None:
     if kind in _LABELS:
         labels = options.seconds is None
         asked = replace(asked, threshold=writer.threshold, top=_ALL, frames=options.frames or labels)
+    if kind == "sonyc":
+        if options.threshold is not None:
+            raise UsageError("--format sonyc has the score of every tag; leave --threshold out")
+        asked = replace(asked, top=_ALL)
     failed, coarse = 0, 0.0
     with ExitStack() as stack:
         meter = stack.enter_context(Meter("tagging", "windows"))
@@ -169,6 +175,9 @@ class _Writer:
             header = [] if self._begun and not self.each else [("path", "start", "end", "class", "probability")]
             self._begun = True
             return "".join(self._csv([*header, *_rows(found)]))
+        if self.kind == "sonyc":
+            begins, self._begun = not self._begun or bool(self.each), True
+            return _predictions(found, header=begins)
         recording = self._recording(found)
         if self.kind == "raven":
             from logitstore.audio.raven import write_table
@@ -207,6 +216,24 @@ class _Writer:
         place.parent.mkdir(parents=True, exist_ok=True)
         with open_out(place) as file:
             file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def _predictions(found: Tagged, *, header: bool) -> str:
+    """A file's row of SONYC-UST's submission format: the mean over its windows."""
+    import numpy as np
+
+    from logitstore.audio.sonyc import COARSE, TAGS
+    from logitstore.evaluation.sonyc import as_text, predictions_of
+
+    names = sorted({name for window in found.windows for name, _ in window.tags} & {*TAGS, *COARSE})
+    if not names:
+        raise UsageError(
+            f"the teachers have none of SONYC-UST's tags, as {TAGS[0]!r} or {COARSE[0]!r}, that --format sonyc writes; "
+            "give a model that was trained with --labels sonyc"
+        )
+    scores = np.array([[dict(window.tags)[name] for name in names] for window in found.windows])
+    given = predictions_of([Path(found.path).name], names, scores.mean(axis=0)[None], derive=True)
+    return as_text(given, header=header)
 
 
 def _writer(options: _Tag, kind: str, named: Sequence[tuple[str, str]]) -> _Writer:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from logitstore import notebook
+from logitstore.audio.sonyc import COARSE
 from logitstore.errors import UsageError
 from logitstore.evaluation.mapping import MapUse
 from logitstore.evaluation.metrics import Metrics
+from logitstore.evaluation.sonyc import SonycEvaluation
 from logitstore.evaluation.stored import StoredScores
 from logitstore.files import open_out
 from logitstore.texts import csv_line
@@ -24,6 +26,7 @@ _NUMBERS = (
 )
 _OF_CLASS = ("positives", "average_precision", "auc", "d_prime", "mean_score", "best_f1", "threshold")
 _OF_BIN = ("low", "high", "count", "mean_score", "positive_share")
+_OF_SONYC = ("micro_auprc", "macro_auprc", "micro_f1")
 _OF_VIEW = ("view", "rows", "mAP", "micro_auprc")
 
 
@@ -32,6 +35,7 @@ class Evaluation:
     """Metrics of every member by its spec, of the ensemble where there are several, of a store's targets where asked.
 
     ``classes`` are the names behind the indices of ``Metrics.by_class``: the labels, where there was a ``map``.
+    ``sonyc`` is the official measure of SONYC-UST, where it was asked for: of the ensemble first, then of its members.
     """
 
     members: tuple[tuple[str, Metrics], ...]
@@ -44,6 +48,7 @@ class Evaluation:
     sample_rate: int
     failures: tuple[tuple[str, str], ...]
     map: MapUse | None = None
+    sonyc: tuple[SonycEvaluation, ...] = ()
 
     def named(self) -> list[tuple[str, Metrics]]:
         """Everything that was scored, each with what to call it: members, ensemble, store."""
@@ -74,6 +79,7 @@ class Evaluation:
             "sample_rate": self.sample_rate,
             "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
             "map": None if self.map is None else asdict(self.map),
+            "sonyc": [each.to_dict() for each in self.sonyc] or None,
         }
 
     def __repr__(self) -> str:
@@ -117,9 +123,10 @@ def _short(value: float | None) -> str:
 
 
 def write_csv(found: Evaluation, folder: str, *, spreadsheet: bool = False) -> list[str]:
-    """``metrics.csv``, ``classes.csv``, ``calibration.csv`` and, of a store, ``views.csv``; files there are replaced.
+    """``metrics.csv``, ``classes.csv`` and ``calibration.csv``; files there are replaced.
 
-    In each but the last, the first column says what was scored. An undefined number is an empty cell.
+    Of a store there is ``views.csv`` too, of SONYC-UST's official measure ``sonyc.csv``. The first column of each but
+    ``views.csv`` says what was scored. An undefined number is an empty cell.
 
     :param folder: made by :func:`make_folder`. :param spreadsheet: mark the cells that a spreadsheet would run.
     :returns: the names of the files.
@@ -134,6 +141,8 @@ def write_csv(found: Evaluation, folder: str, *, spreadsheet: bool = False) -> l
     if found.stored is not None:
         views = found.stored.views
         tables["views.csv"] = (_OF_VIEW, [[getattr(view, name) for name in _OF_VIEW] for view in views])
+    if found.sonyc:
+        tables["sonyc.csv"] = (("scored", "level", *_OF_SONYC, *COARSE), _sonyc_rows(found))
     for name, (header, rows) in tables.items():
         with open_out(Path(folder) / name, "--csv") as file:
             for row in (header, *rows):
@@ -157,6 +166,14 @@ def make_folder(folder: str) -> None:
 
 def _refused(folder: str, error: OSError) -> UsageError:
     return UsageError(f"--csv {folder} cannot be written: {error.strerror or error}; give another folder")
+
+
+def _sonyc_rows(found: Evaluation) -> Iterator[list[Any]]:
+    """The official measure, a row for each level: its means, its F1, and the area of every coarse class."""
+    for each in found.sonyc:
+        for of in each.levels:
+            numbers = [of.micro.auprc, of.macro.auprc, of.micro_f1]
+            yield [each.scored, of.level, *numbers, *(one.area.auprc for one in of.by_class)]
 
 
 def _metric_rows(named: list[tuple[str, Metrics]]) -> Iterator[list[Any]]:

@@ -360,7 +360,7 @@ def _by_av(waveform: F32, container: str, codec: str) -> InMemory:
 
     stream = io.BytesIO()
     with av.open(stream, "w", format=container) as file:
-        track = file.add_stream(codec, rate=_RATE, layout="mono", bit_rate=128_000)
+        track: Any = file.add_stream(codec, rate=_RATE, layout="mono", bit_rate=128_000)
         kind = track.codec_context.format.name if track.codec_context.format is not None else "fltp"
         resampler = av.AudioResampler(format=kind, layout="mono", rate=_RATE)
         frame = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")

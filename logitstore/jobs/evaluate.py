@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import posixpath
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
-from logitstore.arrays import F32
+from logitstore.arrays import F32, Bool
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.sonyc import COARSE
 from logitstore.audio.source import ColumnNames
 from logitstore.errors import SourceError, UsageError
-from logitstore.evaluation.labelled import label_matrix, read_labelled
+from logitstore.evaluation import sonyc
+from logitstore.evaluation.labelled import Labelled, label_matrix, read_labelled
 from logitstore.evaluation.mapping import LabelMap, keep_mapped, read_map
 from logitstore.evaluation.metrics import Scores, measure
-from logitstore.evaluation.results import Evaluation
+from logitstore.evaluation.results import ENSEMBLE, Evaluation
 from logitstore.evaluation.scores import score_rows
+from logitstore.evaluation.sonyc import SonycEvaluation
 from logitstore.evaluation.stored import StoredRows, join_manifest, join_own
 from logitstore.jobs.options import EvaluateOptions
 from logitstore.notes import note
+from logitstore.options import label_column_of
 
 
 def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | None = None) -> Evaluation:
@@ -32,6 +37,9 @@ def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | No
     :raises TeacherError: labels that are no class of the teachers; teachers that are no ensemble.
     :raises SourceError: nothing to score.
     """
+    options = _asked(options)
+    if options.predictions is not None:
+        raise UsageError("--predictions are scores already, and need neither teachers nor audio")
     _check(options)
     used = None if options.map is None else read_map(options.map)
     stored = None if options.stored is None else _stored_rows(options, options.stored, used)
@@ -67,13 +75,13 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
         subset = read_subset(store, options.clips)
     if options.manifest is None:
         return join_own(
-            store, options.label_column, where=options.where, separator=options.label_separator, classes=names,
+            store, label_column_of(options), where=options.where, separator=options.label_separator, classes=names,
             subset=subset, verdicts=options.verdicts,
         )  # fmt: skip
     return join_manifest(
         store,
         options.manifest,
-        options.label_column,
+        label_column_of(options),
         where=options.where,
         separator=options.label_separator,
         columns=ColumnNames.of(options),
@@ -116,12 +124,15 @@ def _heard_by_teachers(
         onto = [used.onto(classes, ensemble.classes, names) for names in own]
         known = [np.ones(len(classes), dtype=np.bool_)] * len(known)
     assert options.manifest is not None  # _check
+    column = label_column_of(options)
+    if options.labels == "sonyc" and options.level is None and not set(classes) & set(COARSE):
+        column = "fine"
     says = any(teacher.contract.trained_seconds for teacher in ensemble.members)
     learnt = ensemble.learnt_seconds()[0] if says else None
     labelled = read_labelled(
         options.manifest,
         options.audio_root,
-        options.label_column,
+        column,
         where=options.where,
         label_separator=options.label_separator,
         classes=classes if used is None else tuple(used.classes),
@@ -132,8 +143,9 @@ def _heard_by_teachers(
     if used is not None:
         labelled, what = keep_mapped(labelled, classes, used)
     if stored is not None:
-        labelled = labelled.keep(np.isin(labelled.numbers, stored.numbers))
-        told = dict(zip(stored.numbers.tolist(), stored.labels, strict=True))
+        corrected = stored if used is None else keep_mapped(stored, classes, used)[0]
+        labelled = labelled.keep(np.isin(labelled.numbers, corrected.numbers))
+        told = dict(zip(corrected.numbers.tolist(), corrected.labels, strict=True))
         labelled = replace(labelled, labels=tuple(told[number] for number in labelled.numbers.tolist()))
         if not len(labelled):
             raise SourceError(f"no row of {options.manifest} that can be read is in the store {options.stored}")
@@ -152,6 +164,8 @@ def _heard_by_teachers(
     audio = ClipAudio(labelled.source, labelled.table, rate)
     with ThreadPoolExecutor(workers, "decode") as pool:
         rows, heard, failures = score_rows(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
+    names = [ENSEMBLE if len(options.teachers) > 1 else options.teachers[0], *options.teachers]
+    official = _official(options, labelled, classes, rows[:, heard], heard, names) if options.measure else ()
     all_metrics = [
         measure(labels[heard], scores_of[heard], np.flatnonzero(of)) for of, scores_of in zip(known, rows, strict=True)
     ]
@@ -171,10 +185,80 @@ def _heard_by_teachers(
         sample_rate=rate,
         failures=tuple((audio.place(clip), reason) for clip, reason in sorted(failures.items())),
         map=what,
+        sonyc=official,
+    )
+
+
+def evaluate_predictions(options: EvaluateOptions) -> SonycEvaluation:
+    """The official measure of a file of predictions against the agreed labels of a split: files alone, no audio.
+
+    :raises UsageError: options that are of teachers or stores. :raises SourceError: the files do not fit each other.
+    """
+    options = _asked(options)
+    for name in ("teachers", "stored", "write_predictions", "map", "classes", "clip_seconds", "sample_rate", "weights"):
+        if getattr(options, name):
+            flag = {"teachers": "teacher", "weights": "teacher-weight"}.get(name, name.replace("_", "-"))
+            raise UsageError(
+                f"--predictions are scores already, and --{flag} is for scores from audio; give one of them"
+            )
+    assert options.manifest is not None  # _asked
+    assert options.predictions is not None
+    found = sonyc.read_predictions(options.predictions)
+    truth = sonyc.read_truth(options.manifest, options.split or "validate")
+    return sonyc.evaluate(options.predictions, truth, found, options.level)
+
+
+def _official(
+    options: EvaluateOptions, labelled: Labelled, classes: Sequence[str], rows: F32, heard: Bool, names: Sequence[str]
+) -> tuple[SonycEvaluation, ...]:
+    """The official measure of SONYC-UST of what was heard, float32 (1 + M, rows, C), and the file of predictions."""
+    paths = dict(zip(labelled.row_of.tolist(), labelled.table["path"].to_pylist(), strict=True))
+    files = [posixpath.basename(paths[row]) for row in np.flatnonzero(heard).tolist()]
+    assert options.manifest is not None  # _check
+    truth = sonyc.read_truth(options.manifest, options.split or "validate", told=False)
+    given = [sonyc.predictions_of(files, classes, of.astype(np.float64), derive=True) for of in rows]
+    if options.write_predictions is not None:
+        sonyc.write_predictions(given[0], options.write_predictions)
+    several = len(names) > 2
+    return tuple(
+        sonyc.evaluate(name, truth, of.only(truth.files), options.level)
+        for name, of in zip(names, given, strict=True)
+        if several or of is given[0]
+    )
+
+
+def _asked(options: EvaluateOptions) -> EvaluateOptions:
+    """The options with what ``--measure`` implies: whose labels, of which clips.
+
+    ``labels``, ``where`` and ``split`` say it, ``manifest`` where the labels are.
+
+    :raises UsageError: options of the measure without it, or such as do not go together.
+    """
+    if options.measure is None:
+        for name in ("annotations", "predictions", "split", "write_predictions"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for an official measure; give --measure sonyc too")
+        return options
+    if options.annotations is not None and options.manifest is not None:
+        raise UsageError(f"MANIFEST {options.manifest} and --annotations are both given; give one of them")
+    manifest = options.annotations or options.manifest
+    if manifest is None:
+        raise UsageError("--measure sonyc needs labels; give SONYC-UST's annotations.csv as --annotations FILE")
+    if not options.teachers and options.predictions is None:
+        raise UsageError("--measure sonyc needs scores; give --predictions FILE, or a --teacher SPEC and audio")
+    if options.label_column is not None or options.where is not None:
+        flag = "label-column" if options.label_column is not None else "where"
+        raise UsageError(f"--measure sonyc takes the agreed labels of --split, and --{flag} others; leave it out")
+    if options.stored is not None:
+        raise UsageError("--measure sonyc is of teachers, students and files of predictions; leave --stored out")
+    split = options.split or "validate"
+    return replace(
+        options, manifest=manifest, annotations=None, labels="sonyc", where=f"split = '{split}'", split=split
     )
 
 
 def _check(options: EvaluateOptions) -> None:
+    label_column_of(options)
     if options.map is not None and options.classes is not None:
         raise UsageError("--map says which labels are scored, and --classes would too; give one of them")
     if not options.teachers and options.stored is None:

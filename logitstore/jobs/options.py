@@ -15,6 +15,7 @@ from logitstore.options import (
     EVAL,
     EVAL_WHERE,
     LABEL_SEPARATOR,
+    LEVEL,
     OUT,
     VERDICTS,
     AudioRoot,
@@ -24,7 +25,9 @@ from logitstore.options import (
     DeviceOptions,
     EnsembleOptions,
     LabelColumn,
+    Labels,
     LabelSeparator,
+    Level,
     Option,
     Options,
     Out,
@@ -282,8 +285,34 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
         str | None,
         Option("A table of labelled audio: CSV, TSV, JSON lines or Parquet.", argument=True, names="source"),
     ] = None
-    label_column: LabelColumn
+    label_column: LabelColumn = None
+    labels: Labels = None
+    level: Annotated[Level, LEVEL.but(default="coarse, or with --measure whatever is predicted")] = None
     label_separator: LabelSeparator = None
+    measure: Annotated[
+        Literal["sonyc"] | None,
+        Option("Give the official measure of a challenge too: sonyc, of DCASE 2019 and 2020 task 5, of the agreed "
+               "labels of one split.", group="Evaluation", metavar="sonyc"),
+    ] = None  # fmt: skip
+    annotations: Annotated[
+        str | None,
+        Option("SONYC-UST's annotations.csv, for --measure sonyc.", group="Evaluation", metavar="FILE", names="file",
+               default="MANIFEST"),
+    ] = None  # fmt: skip
+    predictions: Annotated[
+        str | None,
+        Option("Measure this file of scores, in the task's submission format; no teacher and no audio is needed.",
+               group="Evaluation", metavar="FILE", names="file"),
+    ] = None  # fmt: skip
+    split: Annotated[
+        Literal["train", "validate", "test"] | None,
+        Option("The split that --measure sonyc is of.", group="Evaluation", default="validate"),
+    ] = None  # fmt: skip
+    write_predictions: Annotated[
+        str | None,
+        Option("Write what the teachers say of the split in the task's submission format; for --measure sonyc.",
+               group="Evaluation", metavar="FILE.csv"),
+    ] = None  # fmt: skip
     audio_root: AudioRoot = None
     where: Where = None
     clip_seconds: ClipSeconds = None

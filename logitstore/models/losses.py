@@ -11,6 +11,12 @@ def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=1)
 
 
+def known_bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """As :func:`bce`, where targets below 0 are not known: their terms are left out, and count 0 in the mean."""
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets.clamp(min=0), reduction="none")
+    return (losses * (targets >= 0)).mean(dim=1)
+
+
 def kl(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """T² KL(q || softmax(logits / T)) of each clip, float32 (B,).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -24,7 +26,7 @@ def recurrent(layer: nn.LSTM | nn.GRU, frames: torch.Tensor) -> torch.Tensor:
 def _exported(layer: nn.LSTM | nn.GRU, frames: torch.Tensor) -> torch.Tensor:
     """The same as ONNX's operators, for any number of frames: torch would unroll the ones that it traces."""
     kind, ways = layer.mode, 2 if layer.bidirectional else 1
-    attributes: dict[str, int | str] = {"hidden_size": layer.hidden_size}
+    attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
     attributes |= {"direction": "bidirectional"} if layer.bidirectional else {}
     attributes |= {"linear_before_reset": 1} if kind == "GRU" else {}
     values = frames.transpose(0, 1)  # (T, B, D)

@@ -20,7 +20,7 @@ WITH
         FROM heads JOIN seen USING (clip)
     ),
     pairs AS (
-        SELECT a.clip, b.clip AS other
+        SELECT least(a.clip, b.clip) AS clip, greatest(a.clip, b.clip) AS other
         FROM numbered a JOIN numbered b ON a.two = b.two AND b.place > a.place AND b.place <= a.place + $neighbours
     ),
     common AS (

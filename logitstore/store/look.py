@@ -167,7 +167,7 @@ def look(store: Pieces) -> Look:
 
     :raises CorruptStoreError: an object is not the one that was committed.
     """
-    amounts = _amounts(store)
+    amounts = store.manifest.recipe.amounts(store.manifest.place)
     shards = [list(group) for _, group in groupby(store.commits, key=lambda commit: commit.shard)]
     total: _Shard | None = None
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "look") as pool:
@@ -306,18 +306,6 @@ def _own(said: Sequence[tuple[I64, U16, F32]], clips: int, classes: int) -> I64:
             total += np.bincount(keys.reshape(-1), probabilities[here].reshape(-1), minlength=len(total))
         best = total.reshape(step, classes).argmax(axis=1)
         found[start : start + step] = best[: clips - start]
-    return found
-
-
-def _amounts(store: Pieces) -> list[tuple[Op, float, str]]:
-    """The ops that say how much they do, the most that each can do, and its unit."""
-    place, found = store.manifest.place, []
-    for op in store.manifest.recipe.ops:
-        ranges = op.ranges(place)
-        ends = {name: np.array([low, high - 1]) for name, (low, high) in ranges.items()}
-        said = op.amount(ends, place)
-        if said is not None and said[0].max() > 0:
-            found.append((op, float(said[0].max()), said[1]))
     return found
 
 

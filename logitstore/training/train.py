@@ -148,8 +148,9 @@ def identity(
     for name in INDIFFERENT:
         resolved.pop(name)
     del resolved["pool"]  # which is an argument of the net
-    if resolved.get("label_separator", "") is None:  # runs that were begun before there was this option go on
-        del resolved["label_separator"]
+    for name in ("label_separator", "labels", "level"):  # runs that were begun before there was this option go on
+        if resolved.get(name, "") is None:
+            del resolved[name]
     together = {} if processes is None else {"processes": processes}
     about = {"command": command, "options": resolved, **together, "places": moved, **data, "versions": versions()}
     plain: dict[str, Any] = json.loads(json.dumps(about))

@@ -146,6 +146,19 @@ class Recipe:
         """The recipe's op of a kind; None where it has none."""
         return next((op for op in self.ops if isinstance(op, kind)), None)
 
+    def amounts(self, place: Place) -> list[tuple[Op, float, str]]:
+        """The ops that say how much they do to a view, the most that each can do, and its unit.
+
+        :param place: of the views.
+        """
+        found = []
+        for op in self.ops:
+            ends = {name: np.array([low, high - 1]) for name, (low, high) in op.ranges(place).items()}
+            said = op.amount(ends, place)
+            if said is not None and said[0].max() > 0:
+                found.append((op, float(said[0].max()), said[1]))
+        return found
+
     def partners(self, draws: Draws) -> I64 | None:
         """The row, within its shard, of the clip that each of n views is mixed with, and -1 for none: int64 (n,).
 

@@ -335,6 +335,9 @@ def test_one_file_without_a_server(opened_file: Opened, heard: Store, tmp_path: 
     assert about["rate"] == 16_000
     assert abs(len(samples) - len(original)) <= 160
     assert np.corrcoef(*spectra)[0, 1] > 0.9
+    page.keyboard.press("?")
+    page.fill("#settings input[maxlength]", "bob")
+    page.click("text=Close")
     page.keyboard.press("n")
     page.keyboard.type("=1+1, say")
     page.keyboard.press("Escape")
@@ -344,7 +347,7 @@ def test_one_file_without_a_server(opened_file: Opened, heard: Store, tmp_path: 
     with page.expect_download() as download:
         page.click("text=Download")
     (said,) = read_verdicts(download.value.path()).values()
-    assert [(one.verdict, one.note) for one in said.values()] == [("wrong", "=1+1, say")]
+    assert [(one.verdict, one.note, one.person) for one in said.values()] == [("wrong", "=1+1, say", "bob")]
     page.keyboard.press("z")
     page.wait_for_selector(".count.wrong:has-text('0')")
     assert [url for url in asked if not url.startswith(("file:", "blob:", "data:"))] == []

@@ -15,6 +15,7 @@ import pytest
 from logitstore.cli.command import OptionsCommand
 from logitstore.cli.main import cli
 from tests.heard import make_heard
+from tests.sonyc import make_sonyc
 
 ALWAYS = {"command", "exit_code", "error"}
 SUMMARY = "all of `inspect`'s summary"
@@ -65,6 +66,8 @@ LINES = [
     ("export", "export store --format parquet --out flat.parquet", 2),
     ("evaluate", "evaluate labels.csv --audio-root audio --teacher teacher-1 --label-column label", 0),
     ("evaluate", "evaluate labels.csv --audio-root audio --teacher teacher-1 --label-column none", 2),
+    ("evaluate --predictions", "evaluate --measure sonyc --annotations annotations.csv --predictions scores.csv", 0),
+    ("evaluate --predictions", "evaluate --measure sonyc --predictions scores.csv", 2),
     ("report", "report store --out page.html", 0),
     ("report", "report store nowhere --out page.html", 2),
     ("report --listen", "report store --audio-root audio --listen listen.html --clips 2", 0),
@@ -130,6 +133,7 @@ def test_json_of_every_command_has_the_keys_of_the_page(tmp_path, monkeypatch, c
     np.save("scores.npy", np.linspace(-3, 3, 54, dtype=np.float32).reshape(18, 3))
     Path("names.txt").write_text("".join(f"{number:02d}.wav\n" for number in range(18)))
     Path("classes.txt").write_text("high\nlow\nmiddle\n")
+    make_sonyc(tmp_path)
     Path("more").mkdir()
     Path("more/another.wav").write_bytes(Path("audio/03.wav").read_bytes())
     wrong = []

@@ -101,6 +101,6 @@ def test_what_cannot_be_printed_is_an_error(made: Made) -> None:
 
 def test_stdout_may_be_closed(made: Made) -> None:
     for more in ("", "'FROM clips'"):
-        shell = f"exec {sys.executable} -c '{PROGRAM[2]}' inspect {made.path} {more} >&-"
+        shell = f"exec {sys.executable} -c '{PROGRAM[2]}' inspect -q {made.path} {more} >&-"
         ended = subprocess.run(["sh", "-c", shell], stderr=subprocess.PIPE, timeout=60, check=False)
         assert (ended.returncode, ended.stderr) == (0, b"")

@@ -466,6 +466,10 @@ def test_with_audio_there_are_pictures_and_with_teachers_the_ops_are_measured(tm
     assert "teachers asked again" in title
     assert page.column(title, "teacher") == ["python:tones:plain", "python:tones:steep", "ensemble"]
     assert all(0 <= share <= 1 for share in page.column(title, "roll: keep"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"none of the \d clips to draw can be decoded from --audio-root"):
+        report(store=str(tmp_path / "store"), audio_root=str(tmp_path / "empty"), out=str(tmp_path / "none.html"))
+    assert not (tmp_path / "none.html").exists()
 
 
 def test_the_session_of_the_page_about_reports_runs(made, runs, tmp_path, monkeypatch):

@@ -46,6 +46,6 @@ def map_command(options: _Map) -> None:
     wrote = text.rstrip("\n") if options.out is None else f"wrote {options.out}"
     answer(options, found.to_dict() | {"out": options.out}, wrote)
     if options.out is not None and options.label_column is not None:
-        labels, file = shlex.quote(options.labels), shlex.quote(options.out)
+        labels, written = shlex.quote(options.labels), shlex.quote(options.out)
         column = f"--label-column {shlex.quote(options.label_column)}"
-        next_steps(f"logitstore evaluate {labels} {column} {with_teachers([options.teacher])} --map {file}")
+        next_steps(f"logitstore evaluate {labels} {column} {with_teachers([options.teacher])} --map {written}")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from logitstore.arrays import F64
-from logitstore.errors import AudioError
+from logitstore.errors import AudioError, UsageError
 from logitstore.jobs.report.page import Content, Note, Part, Picture, Section, Strip, Table
 from logitstore.jobs.report.views import Views
+from logitstore.notes import doing, note
 from logitstore.store.clip import StoredClip, StoredView
 
 PART = {"place": 90, "class": "Odd"}
@@ -103,8 +104,9 @@ class Odd(Part):
         content: list[Content] = []
         pictured: set[int] = set()
         unheard = ""
-        for kind, found in zip(_KINDS, self.found, strict=True):
-            if not found or found[0].value <= 0 or (kind.of is _torn and found[0].kept == 1):
+        for kind, oddest in zip(_KINDS, self.found, strict=True):
+            found = [odd for odd in oddest if odd.value > 0 and not (kind.of is _torn and odd.kept == 1)]
+            if not found:
                 continue
             clips = {odd.clip: store[odd.clip] for odd in found}
             columns = ["clip", "path", "starts at, s", "own answer", "mean p", "entropy, nats", "views that keep it"]
@@ -121,7 +123,6 @@ class Odd(Part):
                     odd.value,
                 )[: len(columns)]
                 for odd in found
-                if kind.of is not _torn or odd.kept < 1
             ]
             content.append(
                 Table(
@@ -135,11 +136,18 @@ class Odd(Part):
             fresh = [odd for odd in found if odd.clip not in pictured][:_PICTURED] if self.report.hears else []
             for odd in fresh:
                 pictured.add(odd.clip)
+                doing("drawing the oddest clips", len(pictured))
                 try:
                     content.append(self._strip(kind, odd, clips[odd.clip]))
                 except AudioError as error:
                     unheard = unheard or f"clip {odd.clip} cannot be decoded now: {error}"
+        if unheard and not any(isinstance(one, Strip) for one in content):
+            raise UsageError(
+                f"none of the {len(pictured)} clips to draw can be decoded from --audio-root; is it the audio of "
+                f"{store.location}? {unheard}"
+            )
         if unheard:
+            note(f"the page does without a picture: {unheard}")
             content.append(Note(unheard, "bad"))
         if not self.report.hears:
             content.append(Note("To see them, with the masks of two of their views, give --audio-root DIR."))

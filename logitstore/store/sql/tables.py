@@ -10,8 +10,9 @@ topk       one of the k classes of a view: clip, view, rank (from 1), class_inde
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
-recipe     a parameter that ``views`` shows of a draw: op, parameter (its column in ``views``), meaning, and the lowest and
-           highest value that the recipe can draw (NULL where it is the number of a clip)
+ops        how much an op did to a view: op, amount (0 for nothing), the most that it can be, their unit
+recipe     a parameter that ``views`` shows of a draw: op, parameter (its column in ``views``), meaning, and the lowest
+           and highest value that the recipe can draw (NULL where it is the number of a clip)
 failures   a clip that has no targets: clip, path, start_s (in its file, NULL where that could not be read), reason,
            view_start, view_stop
 verdicts   what a person says of a clip, where there is a file of verdicts: clip, verdict (right, wrong, unsure), label
@@ -62,6 +63,7 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
         "members": lambda: _members_table(store),
         "teachers": lambda: teachers_table(store),
         "recipe": lambda: recipe_table(store),
+        "ops": lambda: _ops_table(store),
         "failures": lambda: failures_table(store),
         "blocks": lambda: _blocks_table(store),
     }
@@ -210,6 +212,33 @@ def _draw_columns(store: Pieces, commit: Commit | None, draws: dict[str, I64]) -
     return made
 
 
+def _ops_table(store: Pieces) -> LazyTable:
+    manifest = store.manifest
+    amounts = manifest.recipe.amounts(manifest.place)
+    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("op", _NAME), ("amount", pa.float64()),
+                        ("most", pa.float64()), ("unit", _NAME)])  # fmt: skip
+    fixed = {
+        "op": pa.array([op.name for op, _, _ in amounts], pa.string()),
+        "most": np.array([most for _, most, _ in amounts], np.float64),
+        "unit": pa.array([unit for _, _, unit in amounts], pa.string()),
+    }
+
+    def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
+        kept, count = commit.readable, len(amounts)
+        made = _keys(commit, columns, count)
+        codes = np.tile(np.arange(count, dtype=np.int32), len(kept) * commit.views)
+        for name in ("op", "unit"):
+            made[name] = pa.DictionaryArray.from_arrays(pa.array(codes), fixed[name])
+        made |= {"most": fixed["most"][codes], "amount": np.zeros(len(codes))}
+        if "amount" in columns and amounts:
+            draws = {name: values[kept].reshape(-1) for name, values in store.block_draws(commit).items()}
+            said = [op.amount(draws, manifest.place) for op, _, _ in amounts]
+            made["amount"] = np.stack([each[0] for each in said if each is not None], axis=1).reshape(-1)
+        return made
+
+    return _by_block(store, schema, len(amounts), decode)
+
+
 _TOPK = [("class_index", pa.int32()), ("class", _CLASS), ("probability", pa.float32())]
 
 
@@ -311,7 +340,8 @@ def teachers_table(store: Pieces) -> pa.Table:
 def recipe_table(store: Pieces) -> pa.Table:
     """What can be drawn: each column of ``views`` that shows a draw.
 
-    Its extremes are those where each integer that its op draws is at an end of its range, if they can be there together.
+    Its extremes are those where each integer that its op draws is at an end of its range, as far as they can be there
+    together.
     """
     types = {
         "op": pa.string(), "parameter": pa.string(), "meaning": pa.string(), "lowest": pa.float64(),

@@ -57,6 +57,10 @@ class Page {
     if (this.provider.offline) byId("further").firstElementChild.textContent = "Order";
     byId("keys").append(...KEYS.map(([key, other, does]) => el("div", {}, el("dt", {}, el("kbd", {}, key), other && " ", other && el("kbd", {}, other)), el("dd", {}, does))));
     byId("settings").append(this.settings.box("next"), this.settings.box("play"), this.settings.box("keys"));
+    if (this.provider.offline) {
+      const name = el("input", { value: this.provider.person, maxlength: 100, onchange: () => (this.provider.person = name.value) });
+      byId("settings").append(el("label", { class: "plain" }, "Your name in verdicts.csv ", name));
+    }
     byId("about").textContent = this.provider.offline
       ? `${store.clips.toLocaleString("en")} clips of ${store.location}, sounds as Opus. Verdicts stay in this browser until you download them; put verdicts.csv beside the store, and logitstore reads it.`
       : `${store.clips.toLocaleString("en")} clips with ${store.views} views each of ${store.location}, at ${store.sample_rate.toLocaleString("en")} Hz; recipe ${store.recipe}${store.ops.length ? `: ${store.ops.join(", ")}` : ""}. Verdicts of ${store.person} go to ${store.verdicts_file}.`;
