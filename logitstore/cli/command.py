@@ -386,8 +386,7 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     _talk.verbose, _talk.json, _talk.answered, _talk.command = False, "--json" in sys.argv[1:], False, ""
-    LOGGER.propagate = False  # a library that sets logging up would say every note again
-    with _escaping():
+    with _escaping(), _said_once():
         try:
             program.main(standalone_mode=False)
             sys.stdout.flush()
@@ -416,6 +415,16 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
             _trace()
             fail("there is not enough memory", 1)
     sys.exit(0)
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """While a program runs, a library that sets logging up does not say every note again."""
+    before, LOGGER.propagate = LOGGER.propagate, False
+    try:
+        yield
+    finally:
+        LOGGER.propagate = before
 
 
 @contextmanager

@@ -26,7 +26,7 @@ HOSTILE = "</script><img src=x onerror=window.ran=1>\"'`${window.ran=1}"
 LABELS = ("tone 300 Hz", "tone_500_Hz", HOSTILE, "nothing that the teachers know")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's event loop runs as long
 def browser() -> Iterator[Any]:
     """Chromium without a window; where there is none the tests are skipped, or fail if LOGITSTORE_BROWSER=required."""
     path = os.environ.get("LOGITSTORE_CHROMIUM", "/usr/bin/chromium")
@@ -78,7 +78,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return open_store(root / "store", audio_root=root / "audio")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(browser: Any, heard: Store) -> Iterator[str]:
     """The address of the listening page of the store."""
     root = Path(heard.location).parent
@@ -136,7 +136,7 @@ def _opened(browser: Any, address: str | None) -> Iterator[Opened]:
         for script in scripts:
             context.add_init_script(script)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))

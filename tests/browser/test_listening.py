@@ -38,7 +38,7 @@ def shown(page: Any) -> None:
 
 def played(page: Any, number: int) -> tuple[np.ndarray, dict[str, Any]]:
     """The samples that were played as the n-th, and the rest that is known of them."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(found := page.evaluate("window.played")) <= number:
         assert time.monotonic() < deadline, "nothing is played"
         page.wait_for_timeout(20)
@@ -56,7 +56,7 @@ def verdicts(store: Store) -> dict[str, tuple[str, str | None, str]]:
 
 def saved(store: Store, path: str, wanted: Any) -> None:
     """Wait until the file says of a clip what is wanted."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while verdicts(store).get(path) != wanted:
         assert time.monotonic() < deadline, f"{verdicts(store).get(path)} is saved, not {wanted}"
         time.sleep(0.02)

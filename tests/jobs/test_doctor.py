@@ -103,5 +103,5 @@ def test_a_folder_for_temporary_files_that_cannot_be_written(monkeypatch):
 
 def test_every_extra_for_users_is_known():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["optional-dependencies"].keys() - job.EXTRAS.keys() == {"docs", "examples", "dev", "ray"}
+    assert project["optional-dependencies"].keys() - job.EXTRAS.keys() == {"docs", "examples", "dev"}
     assert job.EXTRAS.keys() <= project["optional-dependencies"].keys()

@@ -335,7 +335,7 @@ def test_the_command_says_what_it_checked_and_what_is_wrong(made, capsys):
         said = capsys.readouterr()
         return int(left.value.code), said.out, said.err
 
-    code, out, err = command(made)
+    code, out, err = command(made, "-q")
     assert (code, err) == (0, "")
     assert "4 in 2 shards x 3 views, 4 sound" in out
     assert "draws within their ranges, draws are those of seed 7" in out

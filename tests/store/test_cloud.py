@@ -410,7 +410,10 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch, location)
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("ftp://host/store", "ftp:// is no place for a store; allowed are s3://, gs://, memory:// and a path"),
+        (
+            "ftp://host/store",
+            "ftp:// is no place for a store; allowed are s3://, gs://, memory://, https://, hf:// and a ",
+        ),
         ("s4://bucket/store", "s4:// is no place"),
         ("s3://", "needs the name of a bucket"),
         ("s3:///store", "needs the name of a bucket, and '' is none"),

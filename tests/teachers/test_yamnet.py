@@ -64,7 +64,7 @@ def test_the_published_weights_tag_recordings(shared, yamnet_wheel):
     clips = [str(min((folder / label).iterdir())) for label in ("rain", "rooster", "sea_waves")]
     done = CliRunner().invoke(cli, ["tag", *clips, "--teacher", f"yamnet:{yamnet_wheel}", "--top", "3"])
     assert done.exit_code == 0, done.output
-    answers = [line for line in done.output.splitlines() if line.startswith("  ")]
+    answers = [line for line in done.stdout.splitlines() if line.startswith("  ")]
     for line, name in zip(answers, ("Rain", "Fowl", "Ocean"), strict=True):
         assert name in line, done.output
 
