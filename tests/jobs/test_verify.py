@@ -345,7 +345,7 @@ def test_the_command_says_what_it_checked_and_what_is_wrong(made, capsys):
     code, out, err = command(made)
     assert code == 1
     assert f"problems   1\n           {name.relative_to(made).as_posix()} is missing\n" in out
-    assert err.startswith("Error: ")
+    assert err.splitlines()[-1].startswith("Error: ")
     assert "1 problem, listed above" in err
     code, out, _ = command(made, "--json")
     assert code == 1

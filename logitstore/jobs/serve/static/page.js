@@ -156,7 +156,8 @@ class Page {
     byId("clip").prepend(this.ways());
     byId("clip").scrollTop = 0;
     if (within === false || !document.activeElement?.closest("#search")) byId("clip-title").focus({ preventScroll: true });
-    this.tell(`Clip ${clip.clip}, ${clip.path}${clip.label === null ? "" : `, label ${clip.label}`}`);
+    this.tell(`${this.before ?? ""}Clip ${clip.clip}, ${clip.path}${clip.label === null ? "" : `, label ${clip.label}`}`);
+    this.before = "";
     await shown;
     if (opening !== this.opening) return;
     if (this.settings.get("play")) await this.pane.player.play();
@@ -222,9 +223,14 @@ class Page {
       const { clip, verdict } = await this.verdicts.undo();
       this.library.forget(clip);
       this.results.judged(clip, verdict);
-      if (this.pane.clip?.clip === clip) this.bar.show(verdict);
-      else if (clip !== null) this.go({ clip, view: null });
-      this.tell(clip === null ? "Taken back, of a clip of another store" : `Taken back: clip ${clip} is ${verdict ? `judged ${verdict.verdict}` : "not judged"} now`);
+      const told = clip === null ? "Taken back, of a clip of another store" : `Taken back: clip ${clip} is ${verdict ? `judged ${verdict.verdict}` : "not judged"} now`;
+      if (clip !== null && this.pane.clip?.clip !== clip) {
+        this.before = `${told}. `; // said with what is said of the clip, which is opened now
+        this.go({ clip, view: null });
+        return;
+      }
+      if (clip !== null) this.bar.show(verdict);
+      this.tell(told);
     } catch (error) {
       this.tell(error.message, true);
     }
