@@ -261,6 +261,9 @@ def test_the_session_at_a_url_runs(esc10, monkeypatch):
     try:
         host, port = server.get_host_and_port()
         here = f"http://{host}:{port}"
+        if not (esc10 / "store").exists():  # the page puts one on the web
+            with inside(esc10):
+                build(options(esc10, source=str(esc10 / "esc10/audio"), views=1))
         ran = 0
         for command, prints in sessions("docs/cloud.md"):
             if command.startswith("export "):

@@ -147,5 +147,6 @@ def test_fish_completes():
         ("train-student --preci", "--precision"),
     ):
         code = f"logitstore completion fish | source; complete -C '{line}'"
-        done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, check=True)
+        here = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, check=True, env=here)
         assert wanted in done.stdout.split()

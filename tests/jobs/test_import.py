@@ -470,7 +470,7 @@ def test_the_command(tmp_path: Path) -> None:
     write_ced(tmp_path / "logits/chunk_10", make_rows(wavs(tmp_path)))
     write_classes(tmp_path / "classes.txt")
     command = "logitstore import ced logits/chunk_10 --audio-root audio --classes classes.txt --out store"
-    done = shell(command, tmp_path)
+    done = shell(f"{command} -q", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^clips      7 x 2 views, in 1 blocks$", done.stdout, re.MULTILINE)
     refused = shell(command.replace("chunk_10", "chunk_5"), tmp_path)

@@ -133,7 +133,7 @@ def test_panns_key_names_are_the_published_ones() -> None:
 
 
 def test_a_model_that_cannot_be_built_says_why() -> None:
-    with pytest.raises(RunError, match=r"no model 'cnn5'; allowed are .*, cnn4, cnn6, .*, python:MODULE:FACTORY"):
+    with pytest.raises(RunError, match=r"no model 'cnn5'; allowed are .*, cnn4, .*cnn6, .*, python:MODULE:FACTORY"):
         build("cnn5", 2)
     with pytest.raises(RunError, match="model 'cnn4' has no argument 'depth'; allowed are width"):
         build("cnn4", 2, depth=3)
