@@ -19,6 +19,7 @@ import numpy.typing as npt
 from logitstore import notebook
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.store.format.commits import Commit
+from logitstore.store.measures import jensen_shannon
 from logitstore.store.pieces import Pieces
 from logitstore.store.summary import Summary, summarise
 from logitstore.views.ops import Op
@@ -233,8 +234,9 @@ def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[
         members = store.block_members(commit)
         if members is not None:
             said = members[:, kept]
-            heard = ~np.isnan(said) & _known(store, labels[kept])
-            apart.append(_divergence(said, heard, sigmoid).reshape(-1))
+            said = np.where(_known(store, labels[kept]), said, np.float32("nan"))
+            weights = [member.weight for member in store.manifest.teachers]
+            apart.append(jensen_shannon(said, weights, store.manifest.scores).sum(axis=-1).reshape(-1))
     rows, answers = np.concatenate(clip), np.concatenate(first).astype(np.int64)
     top1, entropy = np.concatenate(sure).astype(np.float64), np.concatenate(nats)
     if not len(rows):
@@ -342,25 +344,6 @@ def _known(store: Pieces, labels: npt.NDArray[np.uint16]) -> Bool:
     """Which members know the classes of some views, bool (M, n, V, k)."""
     known = np.stack([member.known(len(store.manifest.classes)) for member in store.manifest.teachers])
     return np.asarray(known[:, labels])
-
-
-def _divergence(said: F32, heard: Bool, sigmoid: bool) -> F32:
-    """Jensen-Shannon divergence in nats of members' answers (M, n, V, k): float32 (n, V).
-
-    The entropy of their mean less their mean entropy, summed over the stored classes, each over the members that
-    know it.
-    """
-    voices = np.maximum(heard.sum(axis=0), 1)
-    p = np.where(heard, said, 0.5)
-
-    def nats(q: F32) -> F32:
-        terms = -q * np.log(q)
-        return terms - (1 - q) * np.log(1 - q) if sigmoid else terms
-
-    mean = np.where(heard, said, 0).sum(axis=0) / voices
-    alone = heard.any(axis=0)
-    whole = nats(np.where(alone, mean, 0.5)) - np.where(heard, nats(p), 0).sum(axis=0) / voices
-    return np.asarray(np.where(alone, whole, 0).sum(axis=-1), np.float32)
 
 
 def _fine(values: npt.NDArray[Any], most: float) -> I64:

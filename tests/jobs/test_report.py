@@ -22,7 +22,7 @@ from logitstore.jobs.report.charts import histogram, lines, ticks
 from logitstore.jobs.report.job import parts
 from logitstore.jobs.report.runs import read_run
 from logitstore.jobs.report.views import jensen_shannon, ranges
-from logitstore.store.sql.tables import entropy
+from logitstore.store.measures import entropy
 from logitstore.views.ops import Place
 from logitstore.views.recipe import BUILT_IN, CED, NONE, parse_recipe
 from tests.small_store import Spec, make_store

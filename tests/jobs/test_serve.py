@@ -31,7 +31,7 @@ from logitstore.jobs.serve.job import ServeOptions, serve
 from logitstore.jobs.serve.listening import Listening
 from logitstore.jobs.serve.search import Search
 from logitstore.sql.limits import Limits
-from logitstore.store.sql.tables import entropy
+from logitstore.store.measures import entropy
 from logitstore.store.verdicts import Verdicts
 from logitstore.views.picture import log_mel, png
 from tests.rendered import rendered_view

@@ -9,8 +9,9 @@ import numpy as np
 from logitstore.jobs.report.certainty import quantile
 from logitstore.jobs.report.charts import bars, histogram, matrix
 from logitstore.jobs.report.page import MOST_ROWS, Content, Note, Part, Section, Table
-from logitstore.jobs.report.views import Views, jensen_shannon
+from logitstore.jobs.report.views import Views
 from logitstore.store.format.manifest import member_names
+from logitstore.store.measures import jensen_shannon
 
 PART = {"place": 60, "class": "Members"}
 _FINE = 4000

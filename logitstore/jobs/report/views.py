@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.store.format.commits import Commit
+from logitstore.store.measures import entropy, jensen_shannon
 from logitstore.store.reader import Store
-from logitstore.store.sql.tables import entropy, surprise
 
 _MOST_CELLS = 1 << 22  # of clips x classes, and of views x k, that are looked at together
 
@@ -83,26 +83,6 @@ class Views:
     def by_clip(self, values: F64) -> F64:
         """The mean over the views of every clip of values (R,): (clips,), 0 where it has none."""
         return np.asarray(np.bincount(self.clip, values, self.clips) / np.maximum(self.counts, 1))
-
-
-def jensen_shannon(members: F32, weights: Sequence[float], scores: str) -> F64:
-    """How far M members' probabilities (M, R, k) are apart about each class, in nats: float64 (R, k), as SQL's column
-    ``disagreement`` has it.
-
-    Entropy of their weighted mean less the weighted mean of their entropies, over the members that know the class (the
-    others are NaN).
-
-    :param weights: of the members. :param scores: "sigmoid" or "softmax".
-    """
-    mean, own, total = (np.zeros(members.shape[1:]) for _ in range(3))
-    for said, weight in zip(members, weights, strict=True):
-        known = ~np.isnan(said)
-        p = np.where(known, said, 0.5).astype(np.float64)
-        mean += weight * np.where(known, p, 0)
-        own += weight * np.where(known, surprise(p, scores), 0)
-        total += weight * known
-    total[total == 0] = 1.0
-    return np.maximum(surprise(np.maximum(mean / total, np.finfo(np.float32).tiny), scores) - own / total, 0)
 
 
 def ranges(store: Store, progress: Callable[[int, int], None] | None = None) -> Iterator[Views]:

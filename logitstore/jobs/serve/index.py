@@ -17,8 +17,9 @@ import numpy.typing as npt
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.errors import UsageError
 from logitstore.options import nearest
+from logitstore.store.measures import surprise
 from logitstore.store.sql.lazy import LazyTable, TablePart
-from logitstore.store.sql.tables import answers, disagreement, surprise, tables
+from logitstore.store.sql.tables import answers, disagreement, tables
 
 if TYPE_CHECKING:
     import pyarrow as pa

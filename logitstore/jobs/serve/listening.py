@@ -17,7 +17,8 @@ from logitstore.jobs.serve.index import NOTHING, Index
 from logitstore.jobs.serve.search import Asked, Search
 from logitstore.store.clip import StoredClip, StoredView
 from logitstore.store.format.manifest import member_names
-from logitstore.store.sql.tables import entropy, verdicts_table
+from logitstore.store.measures import entropy
+from logitstore.store.sql.tables import verdicts_table
 from logitstore.store.verdicts import VERDICTS, Key, Verdict, Verdicts, agreed, clip_numbers
 from logitstore.views.picture import log_mel, png, wav
 

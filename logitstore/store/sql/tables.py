@@ -43,6 +43,7 @@ import pyarrow.parquet as pq
 from logitstore.arrays import F32, I64
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import member_names
+from logitstore.store.measures import entropy, jensen_shannon
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
@@ -185,22 +186,6 @@ def answers(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16], prob
     return pa.table([made[name] for name in schema.names], schema=schema)
 
 
-def entropy(probabilities: F32, scores: str) -> npt.NDArray[np.float64]:
-    """Entropy in nats over the last axis, float64, of probabilities in (0, 1).
-
-    For "sigmoid" the sum of Bernoulli entropies, for "softmax" -sum(p ln p) of the classes there are.
-    """
-    return np.asarray(surprise(probabilities.astype(np.float64), scores).sum(axis=-1))
-
-
-def surprise(p: npt.NDArray[np.float64], scores: str) -> npt.NDArray[np.float64]:
-    """What each of some probabilities in (0, 1) adds to an entropy in nats, in their shape; see :func:`entropy`."""
-    terms = -p * np.log(p)
-    if scores == "sigmoid":
-        terms -= (1.0 - p) * np.log1p(-p)
-    return terms
-
-
 def _draw_columns(store: Pieces, commit: Commit | None, draws: dict[str, I64]) -> dict[str, pa.Array]:
     """Draw columns (n,) as SQL shows them, in plain units; NULL where an op has nothing to say."""
     made = {}
@@ -266,19 +251,12 @@ def _topk_table(store: Pieces) -> LazyTable:
 
 def disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
     """How far a block's members are apart about each of its classes (n, V, k): nats, float64 (n * V * k,)."""
-    said, members, scores = store.block_members(commit), store.manifest.teachers, store.manifest.scores
+    said, members = store.block_members(commit), store.manifest.teachers
     assert said is not None
-    mean, own, total = (np.zeros(classes.shape) for _ in range(3))
-    for number in store.block_teachers(commit):
-        probabilities = said[number][commit.readable].astype(np.float64)
-        known = members[number].known(len(store.manifest.classes))
-        weight = members[number].weight * known[classes]  # a class that it does not know is none of its business
-        mean += weight * probabilities
-        own += weight * surprise(probabilities, scores)
-        total += weight
-    total[total == 0] = 1.0
-    apart = surprise(np.maximum(mean / total, np.finfo(np.float32).tiny), scores) - own / total
-    return np.maximum(apart, 0.0).reshape(-1)
+    numbers = list(store.block_teachers(commit))
+    known = np.stack([members[number].known(len(store.manifest.classes)) for number in numbers])
+    heard = np.where(known[:, classes], said[numbers][:, commit.readable], np.float32("nan"))
+    return jensen_shannon(heard, [members[number].weight for number in numbers], store.manifest.scores).reshape(-1)
 
 
 def _unranked(store: Pieces, commit: Commit, columns: Set[str]) -> dict[str, Any]:
