@@ -43,6 +43,7 @@ class Spec:
     skew: float = 0.0  # by how much they fall from class to class
     path: str = "folder/clip {:06d}.wav"
     reason: str = "not audio"
+    weights: tuple[float, float] = (0.5, 0.5)  # of the members
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     rng = np.random.default_rng(spec.seed)
     place = Place(2 * RATE, RATE, spec.shard_clips)
     names = names_of(spec)
-    members = tuple(Member("net", f"{i:032x}", spec.scores, RATE, 0.5, {"fill": 0}) for i in range(2))
+    members = tuple(
+        Member("net", f"{i:032x}", spec.scores, RATE, each, {"fill": 0}) for i, each in enumerate(spec.weights)
+    )
     manifest = Manifest(
         format_version=spec.version,
         classes=names,

@@ -164,3 +164,14 @@ def test_questions_say_the_same(made):
     assert all(by_clip[each.clip]["answer"] == each.answers[0] for each in (*found.torn, *found.uncertain))
     apart = {row["clip"]: row["member_disagreement"] for row in store.sql("@member_measures").to_pylist()}
     assert [each.clip for each in found.disputed] == sorted(apart, key=lambda clip: -apart[clip])[:3]
+
+
+def test_members_are_as_far_apart_as_sql_says_whatever_they_weigh(tmp_path):
+    store = open_store(make_store(tmp_path / "store", Spec(keep_members=True, weights=(0.9, 0.1))).path)
+    apart = store.sql(
+        "SELECT clip, avg(total) AS nats FROM (SELECT clip, view, sum(disagreement) AS total FROM topk GROUP BY ALL) "
+        "GROUP BY clip ORDER BY nats DESC LIMIT 3"
+    ).to_pylist()
+    assert [(each.clip, each.value) for each in look(store).disputed] == [
+        (row["clip"], pytest.approx(row["nats"], rel=1e-5)) for row in apart
+    ]
