@@ -68,7 +68,7 @@ def test_builds_interrupted_at_random_times(world: World, counted, number, what)
             assert "Traceback" not in left.out, left.out
             if left.out:
                 assert left.error.startswith("Error: interrupted")
-            assert not (world.store / "claims").exists()
+            assert not [*world.store.glob("claims/*")]  # an empty folder, left between two steps, claims nothing
             world.check_intact()
             stopped += 1
         if not left.status or chance.random() < 0.3 or stopped == size(what):
