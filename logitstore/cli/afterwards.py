@@ -106,10 +106,13 @@ def after_export_student(run: str, files: Sequence[str]) -> list[str]:
     ]
 
 
-def after_compare(b: str, audio: str | None) -> list[str]:
-    """After a comparison: what was measured is heard, and a student exported."""
+def after_compare(b: str, source: str | None, given: str | None = None) -> list[str]:
+    """After a comparison: what was measured is heard, and a student exported.
+
+    :param source: of the clips that it was measured on. :param given: the audio root that was given beside it.
+    """
     path = Path(b)
-    where = AUDIO if audio is None else quote(audio)
+    where = quote(audio_root(source or (), given))
     if (path / "zarr.json").is_file():
         return [f"logitstore look {quote(b)}"]
     spec = f"onnx:{b}" if path.suffix == ".onnx" else b

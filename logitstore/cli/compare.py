@@ -42,7 +42,7 @@ def compare_command(options: _Compare) -> None:
     with of_total("comparing", "views") as told:
         found = compare(only(options, CompareOptions), told)
     answer(options, found.to_dict(), render(found))
-    next_steps(*after_compare(options.b, options.source))
+    next_steps(*after_compare(options.b, options.source, options.audio_root))
 
 
 def render(found: Comparison) -> str:

@@ -41,6 +41,8 @@ LINES = [
      ["logitstore tag audio/00.wav --teacher teacher-1 --format audacity --out labels"]),
     ("tag --teacher teacher-1 labels.csv", 1, []),
     ("teachers show teacher-1", 0, ["logitstore teachers check teacher-1"]),
+    ("compare teacher-1 teacher-1 labels.csv --audio-root audio --device cpu", 0,
+     ["logitstore tag --teacher teacher-1 audio"]),
     (f"train-student store --audio-root audio --student cnn4 --out runs/s {SMALL}", 0,
      ["logitstore compare store runs/s audio", "export-student runs/s --out runs/s.onnx"]),
     ("export store --format parquet --out flat.parquet", 0, ["python -c 'import duckdb; "]),
