@@ -5,13 +5,8 @@
 -- $least = 0.1: the mean probability over a clip's views from which on a class counts as heard
 -- $limit = 20: how many pairs to show
 WITH
-    seen AS (SELECT clip, count(*) AS views FROM views GROUP BY clip),
-    totals AS (
-        SELECT clip, class_index, any_value(class) AS class, sum(probability::DOUBLE) AS total
-        FROM topk
-        GROUP BY clip, class_index
-    ),
-    heard AS (SELECT clip, class_index, class FROM totals JOIN seen USING (clip) WHERE total / views >= $least),
+    heard AS (SELECT clip, class_index, class FROM answers WHERE probability >= $least),
+    seen AS (SELECT count(*) AS clips FROM answers WHERE rank = 1),
     counts AS (SELECT class_index, count(*) AS clips FROM heard GROUP BY class_index),
     pairs AS (
         SELECT
@@ -29,7 +24,7 @@ SELECT
     pairs.clips,
     a.clips AS of_class,
     b.clips AS of_other,
-    round(pairs.clips * (SELECT count(*) FROM seen) / (a.clips * b.clips), 2) AS lift
+    round(pairs.clips * (SELECT clips FROM seen) / (a.clips * b.clips), 2) AS lift
 FROM pairs JOIN counts a USING (class_index) JOIN counts b ON b.class_index = other_index
-ORDER BY pairs.clips - a.clips * b.clips / (SELECT count(*) FROM seen) DESC, class, other
+ORDER BY pairs.clips - a.clips * b.clips / (SELECT clips FROM seen) DESC, class, other
 LIMIT $limit

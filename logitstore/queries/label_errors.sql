@@ -29,32 +29,27 @@ WITH
     ),
     sizes AS (SELECT number, count(*) AS clips FROM claims GROUP BY number),
     whole AS (SELECT count(DISTINCT clip) AS every FROM claims),
-    totals AS (
-        SELECT clip, class_index, sum(probability::DOUBLE) AS total
-        FROM topk
-        WHERE clip IN (SELECT clip FROM claims)
-        GROUP BY clip, class_index
-    ),
-    answers AS (
+    said AS (
         SELECT
             clip,
             list(class_index) AS classes,
-            list(sqrt(total)) AS roots,
-            sum(sqrt(total)) AS whole,
-            arg_max(class_index, total - 1e-9 * class_index) AS class_index,
-            max(total) AS most,
-            arg_max(class_index, total, 5) AS strongest,
-            max(total, 5) AS strengths
-        FROM totals
+            list(sqrt(probability)) AS roots,
+            sum(sqrt(probability)) AS whole,
+            any_value(class) FILTER (WHERE rank = 1) AS answer,
+            max(probability) AS confidence,
+            list(class_index) FILTER (WHERE rank <= 5) AS strongest,
+            list(probability) FILTER (WHERE rank <= 5) AS strengths
+        FROM answers
+        WHERE clip IN (SELECT clip FROM claims)
         GROUP BY clip
     ),
-    heard AS (SELECT clip, unnest(classes) AS class_index, unnest(roots) / whole AS weight FROM answers),
+    heard AS (SELECT clip, unnest(classes) AS class_index, unnest(roots) / whole AS weight FROM said),
     everywhere AS (
         SELECT class_index, sum(weight) / any_value(every) AS share FROM heard CROSS JOIN whole GROUP BY class_index
     ),
     claimed AS (
         SELECT clip, number, unnest(classes) AS class_index, unnest(roots) / whole AS weight
-        FROM claims JOIN answers USING (clip)
+        FROM claims JOIN said USING (clip)
     ),
     -- the weight of a class in a label's clips, in units of what the mean clip has of it
     profiles AS (
@@ -84,7 +79,7 @@ WITH
     ),
     votes AS (
         SELECT clip, number, sum(sqrt(strength) * ln(1 + lift)) AS votes
-        FROM (SELECT clip, unnest(strongest) AS class_index, unnest(strengths) AS strength FROM answers)
+        FROM (SELECT clip, unnest(strongest) AS class_index, unnest(strengths) AS strength FROM said)
             JOIN near USING (class_index)
             ANTI JOIN claims USING (clip, number)
         GROUP BY clip, number
@@ -92,7 +87,7 @@ WITH
     candidates AS (SELECT clip, unnest(arg_max(number, votes - 1e-9 * number, 3)) AS number FROM votes GROUP BY clip),
     tried AS (
         SELECT clip, number, unnest(classes) AS class_index, unnest(roots) / whole AS weight
-        FROM candidates JOIN answers USING (clip)
+        FROM candidates JOIN said USING (clip)
     ),
     others AS (
         SELECT
@@ -125,10 +120,9 @@ WITH
         ORDER BY score DESC, clip
         LIMIT $limit
     ),
-    named AS (SELECT class_index, any_value(class) AS class FROM topk GROUP BY class_index),
     seen AS (
-        SELECT clip, any_value(class) AS answer, count(*) AS views, count(*) FILTER (WHERE top1 <> class) AS changed
-        FROM views JOIN ranked USING (clip) JOIN answers USING (clip) JOIN named USING (class_index)
+        SELECT clip, avg((top1 <> answer)::INT) AS disagreement
+        FROM views JOIN ranked USING (clip) JOIN said USING (clip)
         GROUP BY clip
     )
 SELECT
@@ -138,10 +132,10 @@ SELECT
     other.label AS suggested,
     round(score, 4) AS score,
     answer,
-    round(most / views, 3) AS confidence,
-    round(changed / views, 3) AS disagreement
+    round(confidence, 3) AS confidence,
+    round(disagreement, 3) AS disagreement
 FROM ranked
-    JOIN answers USING (clip)
+    JOIN said USING (clip)
     JOIN seen USING (clip)
     JOIN clips USING (clip)
     JOIN labels given ON given.number = ranked.number

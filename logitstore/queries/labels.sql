@@ -13,17 +13,7 @@ WITH
         FROM clips
     ),
     claims AS (SELECT DISTINCT clip, hours, trim(label) AS label FROM cells WHERE trim(label) <> ''),
-    totals AS (
-        SELECT clip, class_index, any_value(class) AS class, sum(probability::DOUBLE) AS total
-        FROM topk
-        GROUP BY clip, class_index
-    ),
-    seen AS (SELECT clip, count(*) AS views FROM views GROUP BY clip),
-    answers AS (
-        SELECT clip, arg_max(class, total - 1e-9 * class_index) AS answer, max(total / views) AS confidence
-        FROM totals JOIN seen USING (clip)
-        GROUP BY clip
-    ),
+    said AS (SELECT clip, class AS answer, probability AS confidence FROM answers WHERE rank = 1),
     counts AS (
         SELECT
             label,
@@ -32,7 +22,7 @@ WITH
             sum(hours) AS hours,
             avg(confidence) AS confidence,
             row_number() OVER (PARTITION BY label ORDER BY answer IS NULL, count(*) DESC, answer) AS place
-        FROM claims LEFT JOIN answers USING (clip)
+        FROM claims LEFT JOIN said USING (clip)
         GROUP BY label, answer
     )
 SELECT

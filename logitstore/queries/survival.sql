@@ -4,13 +4,9 @@
 -- a band it counts how much of the ear's (mel) scale is hidden. Other ops of the recipe act beside it, so compare the
 -- steps of an op with each other. Of few views the answer is not worth much: a single one keeps its own.
 WITH
-    totals AS (
-        SELECT clip, class_index, any_value(class) AS class, sum(probability::DOUBLE) AS total
-        FROM topk
-        GROUP BY clip, class_index
+    said AS (
+        SELECT clip, view, (top1 = class)::INT AS kept FROM views JOIN answers USING (clip) WHERE answers.rank = 1
     ),
-    answers AS (SELECT clip, arg_max(class, total - 1e-9 * class_index) AS answer FROM totals GROUP BY clip),
-    said AS (SELECT clip, view, (top1 = answer)::INT AS kept FROM views JOIN answers USING (clip)),
     steps AS (
         SELECT 'all views' AS op, NULL AS unit, NULL AS step, NULL AS amount, kept
         FROM said

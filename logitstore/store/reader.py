@@ -65,7 +65,7 @@ class Store(Pieces):
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None, limits: Limits | None = None) -> pa.Table:
         """The answer to one SELECT over the store's tables; ``.to_pandas()`` and ``.to_pylist()`` make others of it.
 
-        :param query: over clips, views, topk, members (where kept), levels (of a store opened with its audio),
+        :param query: over clips, views, topk, answers, members (where kept), levels (of a store opened with its audio),
             teachers, recipe, ops, failures and blocks, joined by ``clip``; or ``@NAME``, a question that ships with the
             tool.
         :param parameters: values of ``$name`` in the query, by name.

@@ -315,3 +315,26 @@ def test_the_cookbook_is_that_of_the_questions():
     assert page.read_text(encoding="utf-8").rstrip() == cookbook.cookbook()
     named = list(itertools.chain(*cookbook.PARTS.values()))
     assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize("cells", [1, 1 << 22])
+def test_the_table_of_answers_is_the_mean_over_the_views(kept, monkeypatch, cells):
+    """Also where a shard is gone through a clip at a time."""
+    from logitstore.store.sql import tables
+
+    monkeypatch.setattr(tables, "_MOST_CELLS", cells)
+    store, *_ = kept
+    said = store.sql("SELECT * FROM answers ORDER BY clip, rank").to_pylist()
+    plain = store.sql(
+        "WITH seen AS (SELECT clip, count(*) AS views FROM views GROUP BY clip) "
+        "SELECT clip, class_index, any_value(class) AS class, any_value(views) AS views, "
+        "sum(probability::DOUBLE) / any_value(views) AS probability "
+        "FROM topk JOIN seen USING (clip) GROUP BY clip, class_index ORDER BY clip, probability DESC, class_index"
+    ).to_pylist()
+    assert len(said) == len(plain)
+    for one, other in zip(said, plain, strict=True):
+        assert one.pop("rank") >= 1
+        assert one.pop("probability") == pytest.approx(other.pop("probability"), rel=1e-6)
+        assert one == other
+    firsts = store.sql("SELECT clip, min(rank) AS low, max(rank) AS high, count(*) AS n FROM answers GROUP BY clip")
+    assert all(row["low"] == 1 and row["high"] == row["n"] for row in firsts.to_pylist())

@@ -165,7 +165,7 @@ def test_a_store_without_draws_or_members(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store", Spec(recipe=NONE))
     store = logitstore.open_store(made.path)
     assert run_query(store, "FROM views").column_names == ["clip", "view", "entropy", "top1", "top1_probability"]
-    with pytest.raises(QueryError, match="no table 'members'; the tables are clips, views, topk, teachers"):
+    with pytest.raises(QueryError, match="no table 'members'; the tables are clips, views, topk, answers, teachers"):
         run_query(store, "FROM members")
 
 
@@ -541,7 +541,7 @@ def test_allowed(store: Store, sql: str) -> None:
 
 def test_show_tables_names_the_tables(store: Store) -> None:
     names = run_query(store, "SHOW TABLES")["name"].to_pylist()
-    assert names == ["blocks", "clips", "failures", "members", "ops", "recipe", "teachers", "topk", "views"]
+    assert names == ["answers", "blocks", "clips", "failures", "members", "ops", "recipe", "teachers", "topk", "views"]
     described = run_query(store, "DESCRIBE topk")
     columns = ["clip", "view", "rank", "class_index", "class", "probability", "disagreement"]
     assert described["column_name"].to_pylist() == columns
@@ -593,7 +593,7 @@ def test_operators_casts_lambdas_and_macros(store: Store, expression: str, value
         ("SELECT CAST(class AS INT) FROM topk", "Could not convert string 'class"),
         (
             "FROM topc",
-            "there is no table 'topc'; the tables are clips, views, topk, members, teachers, recipe, ops, failures, ",
+            "there is no table 'topc'; the tables are clips, views, topk, answers, members, teachers, recipe, ops, ",
         ),
         ("SELECT $x", r"parameter \$x and no value for it; give -p x VALUE"),
         ("SELECT ?", r"write \$name"),

@@ -7,6 +7,8 @@ clips      a clip: ``clip`` (its number, which joins all tables), path, start, l
 views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability and, where members
            were kept, disagreement
+answers    a class that is stored for some view of a clip: clip, rank (from 1, falling by the mean), class_index, class,
+           probability (the mean over the clip's views, where what is not stored counts 0), views (how many it has)
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
@@ -40,7 +42,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from logitstore.arrays import F32, I64
+from logitstore.arrays import F32, F64, I64
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import member_names
 from logitstore.store.measures import entropy, jensen_shannon
@@ -53,6 +55,7 @@ from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_MOST_CELLS = 1 << 22  # of clips x classes that are averaged at a time
 
 
 def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
@@ -61,6 +64,7 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
         "clips": lambda: clips_table(store),
         "views": lambda: _views_table(store),
         "topk": lambda: _topk_table(store),
+        "answers": lambda: _answers_table(store),
         "members": lambda: _members_table(store),
         "teachers": lambda: teachers_table(store),
         "recipe": lambda: recipe_table(store),
@@ -247,6 +251,58 @@ def _topk_table(store: Pieces) -> LazyTable:
         }
 
     return _by_block(store, schema, store.manifest.topk, decode)
+
+
+def _answers_table(store: Pieces) -> LazyTable:
+    schema = pa.schema([("clip", pa.int64()), ("rank", pa.int32()), ("class_index", pa.int32()), ("class", _CLASS),
+                        ("probability", pa.float64()), ("views", pa.int32())])  # fmt: skip
+    shards: dict[int, list[Commit]] = {}
+    for commit in store.commits:
+        shards.setdefault(commit.first_clip, []).append(commit)
+
+    def part(first: int, commits: Sequence[Commit]) -> TablePart:
+        clips = max(commit.clips for commit in commits)
+        step = max(1, _MOST_CELLS // len(store.manifest.classes))
+
+        def decode(columns: Set[str]) -> pa.Table:
+            found = [
+                _mean_answers(store, commits, range(start, min(start + step, clips))) for start in range(0, clips, step)
+            ]
+            row, rank, labels, means, counts = (np.concatenate(each) for each in zip(*found, strict=True))
+            made = {
+                "clip": first + row, "rank": rank, "class_index": labels.astype(np.int32),
+                "class": _class_names(store, labels.astype(np.uint16)), "probability": means, "views": counts,
+            }  # fmt: skip
+            wanted = [field for field in schema if field.name in columns]
+            return pa.table([made[field.name] for field in wanted], schema=pa.schema(wanted))
+
+        rows = clips * store.manifest.topk * 2
+        return TablePart({"clip": (first, first + clips)}, rows, decode, ", ".join(commit.name for commit in commits))
+
+    return LazyTable(schema, [part(first, commits) for first, commits in sorted(shards.items())])
+
+
+def _mean_answers(store: Pieces, commits: Sequence[Commit], some: range) -> tuple[I64, I64, I64, F64, I64]:
+    """Of a range of rows of a shard, what is stored of each clip: row, rank, class, mean over its views, and views."""
+    class_count = len(store.manifest.classes)
+    cells = len(some) * class_count
+    total, stored, views = np.zeros(cells), np.zeros(cells, np.bool_), np.zeros(len(some), np.int64)
+    for commit in commits:
+        kept = commit.readable
+        kept = kept[(kept >= some.start) & (kept < some.stop)]
+        classes, probabilities = store.block_targets(commit)
+        keys = ((kept - some.start)[:, None, None] * class_count + classes[kept]).reshape(-1)
+        total += np.bincount(keys, probabilities[kept].reshape(-1), cells)
+        stored[keys] = True
+        views[kept - some.start] += commit.views
+    found = np.flatnonzero(stored)
+    row, labels = found // class_count, found % class_count
+    means = total[found] / views[row]
+    order = np.lexsort((-means, row))  # stable: the lower class first where two are alike
+    row, labels, means = row[order], labels[order], means[order]
+    each = np.bincount(row, minlength=len(some))
+    rank = np.arange(1, len(row) + 1) - np.repeat(np.cumsum(each) - each, each)
+    return some.start + row, rank, labels, means, views[row]
 
 
 def disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
