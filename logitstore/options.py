@@ -61,6 +61,7 @@ class Option:
         "file"): a command looks at that before it imports anything heavy.
     :param old: former spellings that still work and are not shown; a mapping also says which value a flag stands for.
     :param instead: the field that says the same in another way: only one of the two may be given.
+    :param short_for: it is short for values of other fields, which have them as soon as the options are made.
     """
 
     help: str
@@ -81,20 +82,33 @@ class Option:
     names: str | None = None
     old: Mapping[str, Any] = field(default_factory=dict)
     instead: str | None = None
+    short_for: bool = False
 
     def but(self, **changes: Any) -> Self:
         """The same option, otherwise for a few things: for a command that says or allows something else."""
         return dataclasses.replace(self, **changes)
 
 
+class _Filled(type):
+    """Makes options of the values given and of what some of them are short for."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        return super().__call__(*args, **cls.filled(values))  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(metaclass=_Filled):
     """Base of every command's options: they are checked as soon as they are made.
 
     :raises UsageError: (or the class's own ``error``) a value of the wrong type, or out of its range.
     """
 
     error: ClassVar[type[UsageError]] = UsageError
+
+    @classmethod
+    def filled(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that are given, by field, and for fields that are not given what others are short for."""
+        return dict(values)
 
     def __post_init__(self) -> None:
         for each in fields_of(type(self)):
@@ -378,11 +392,18 @@ def key_values(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def dump(options: Options) -> str:
-    """Options as the YAML that ``--config`` takes; those that are None are left out."""
+    """Options as the YAML that ``--config`` takes; those that are None are left out.
+
+    What is short for others is a comment: those have their values.
+    """
     import yaml
 
-    values = {each.key: _plain(getattr(options, each.name)) for each in fields_of(type(options))}
-    return yaml.safe_dump({key: value for key, value in values.items() if value is not None}, sort_keys=False)
+    values = [(each, _plain(getattr(options, each.name))) for each in fields_of(type(options))]
+    said = [(each, value) for each, value in values if value is not None]
+    short = "".join(f"# {each.key} {value}\n" for each, value in said if each.option.short_for)
+    return short + yaml.safe_dump(
+        {each.key: value for each, value in said if not each.option.short_for}, sort_keys=False
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -399,8 +420,9 @@ def _number(value: float) -> str:
 
 # what several commands have: aliases where the defaults differ, dataclasses where they do not
 
-#: The number format that a training computes in.
+#: The number format that a training computes in, and its optimizer.
 Precision = Literal["float32", "bf16", "fp16"]
+Optimizer = Literal["adamw", "adam", "adam8bit"]
 
 AudioRoot = Annotated[
     str | None,

@@ -27,14 +27,16 @@ class Tagger(nn.Module):
     Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
     and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
     layer in it has a row for each); ``head_modules``, all that only :meth:`head` uses, in its order, where that is
-    more; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None. A subclass defines
-    :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
+    more; ``no_weight_decay``, names of parameters that have axes as a matrix has and are none, as position embeddings:
+    they never decay; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None. A subclass
+    defines :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
     """
 
     fill_stage: str
     fill_value: float = 0.0
     head_name: str
     head_modules: tuple[str, ...] = ()
+    no_weight_decay: tuple[str, ...] = ()
     pool: Any
 
     def __init__(
