@@ -86,9 +86,7 @@ def train(
         torch.manual_seed(derived_seed("dropout", seed))
         for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(
-                    step, steps, highest, warm_up=rising, floor=rule.floor, cosine=rule.cosine
-                )
+                group["lr"] = learning_rate(step, steps, highest, warm_up=rising, floor=rule.floor, cosine=rule.cosine)
             mix = mix_weights(arm.mixup, seed, step, len(batch)) if arm.mixup else None
             logits, frames = model.outputs(batch.waveforms, batch.masks, mix)
             loss = objective(logits, frames, batch, mix).total

@@ -16,7 +16,8 @@ of the loss of the held-out clips. So what is kept is compared within a run, and
 
 Three parts: ``cnn4`` of 520 steps, which is each stored view once; fewer arms of 1,560 steps, as weight decay takes
 time; and a transformer, the net of CED on 32 bands (64 wide, 3 blocks, patches of 16 bands by 0.64 s), which has
-position embeddings. Every finished run is a line of ``OUT/recipe.jsonl``: the same command goes on after an interruption.
+position embeddings. Every finished run is a line of ``OUT/recipe.jsonl``: the same command goes on after an
+interruption.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ DECAYS = (0.99, 0.999)
 MEASUREMENTS = 10
 BEST = 4
 _DIM = 64  # of the transformer
+TRANSFORMER_LR = default_lr("ced-tiny")
 
 DEFAULT, CED = "default", "CED's"
 RULES: dict[str, Rule] = {
@@ -113,7 +115,7 @@ class Watch:
     def __init__(self, fold: Fold, apart: I64, steps: int) -> None:
         self.steps = steps
         self.averages: dict[float, Tagger] = {}
-        self.pairs: dict[float, tuple[list[torch.Tensor], ...]] = {}
+        self.pairs: dict[float, list[list[Any]]] = {}
         self.measured: list[tuple[float, dict[str, torch.Tensor]]] = []
         views = min(fold.store("masks").views, len(apart))  # the i-th clip in view i mod V, as the trainer has it
         heard = [(fold.sound(ARMS[REFERENCE], view), apart[view::views]) for view in range(views)]
@@ -128,7 +130,7 @@ class Watch:
             if decay not in self.averages:
                 average = self.averages[decay] = copy.deepcopy(model).eval()
                 both = average, model
-                self.pairs[decay] = *(list(each.parameters()) for each in both), *(list(each.buffers()) for each in both)
+                self.pairs[decay] = [list(each.parameters()) for each in both] + [list(each.buffers()) for each in both]
             means, now, mean_buffers, buffers = self.pairs[decay]
             with torch.no_grad():
                 torch._foreach_lerp_(means, now, 1 - ema_decay(decay, done - 1))
@@ -163,7 +165,9 @@ def run(folder: Path, data: str, part: Part, rule: str, seed: int) -> dict[str, 
     apart = held_out(fold.store("masks").clips["path"].to_pylist(), DEFAULT_HOLD_OUT)
     watch = Watch(fold, fold.clips[apart], part.steps)
     rows = fold.clips[~apart]
-    rates = {} if part.net == MODEL else {"highest": default_lr("ced-tiny"), "make": partial(transformer, fold)}
+    rates: dict[str, Any] = (
+        {} if part.net == MODEL else {"highest": default_lr("ced-tiny"), "make": partial(transformer, fold)}
+    )
     model = train(fold, ARMS[REFERENCE], WIDTHS[data], seed, part.steps, rows, rule=RULES[rule], after=watch, **rates)
     points = {
         name: score(kept, fold.array("test"), fold.test_labels, fold.test_row_of)["mAP"]

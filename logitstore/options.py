@@ -89,15 +89,8 @@ class Option:
         return dataclasses.replace(self, **changes)
 
 
-class _Filled(type):
-    """Makes options of the values given and of what some of them are short for."""
-
-    def __call__(cls, *args: Any, **values: Any) -> Any:
-        return super().__call__(*args, **cls.filled(values))  # type: ignore[attr-defined]
-
-
 @dataclass(frozen=True, kw_only=True)
-class Options(metaclass=_Filled):
+class Options:
     """Base of every command's options: they are checked as soon as they are made.
 
     :raises UsageError: (or the class's own ``error``) a value of the wrong type, or out of its range.
@@ -107,7 +100,10 @@ class Options(metaclass=_Filled):
 
     @classmethod
     def filled(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that are given, by field, and for fields that are not given what others are short for."""
+        """The values that are given, by field, and for fields that are not given what others are short for.
+
+        A class that has such fields is made :func:`filling`.
+        """
         return dict(values)
 
     def __post_init__(self) -> None:
@@ -122,6 +118,18 @@ class Options(metaclass=_Filled):
                 other = next(one for one in fields_of(type(self)) if one.name == each.option.instead)
                 first, second = sorted((each.shown, other.shown))
                 raise self.error(f"{first} and {second} are both given; give one of them")
+
+
+def filling(options: type[Asked]) -> type[Asked]:
+    """Makes a dataclass of options take what some of the values given are short for; see :meth:`Options.filled`."""
+    plain: Callable[..., None] = options.__init__
+
+    @functools.wraps(plain)
+    def filled(self: Asked, **values: Any) -> None:
+        plain(self, **options.filled(values))
+
+    options.__init__ = filled  # type: ignore[method-assign, assignment]
+    return options
 
 
 @dataclass(frozen=True)

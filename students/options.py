@@ -17,6 +17,7 @@ from logitstore.options import (
     Option,
     Stores,
     StoreWeights,
+    filling,
 )
 from logitstore.training.options import EPOCHS, EVAL_EVERY, NET, LoopOptions, ModelArgs, Net, Run, check_loop
 from students import presets
@@ -27,6 +28,7 @@ DEFAULT_HOLD_OUT = 0.05
 NOTHING_TO_EVALUATE = "--eval-every says how often to evaluate, and there is no --eval MANIFEST and nothing is held out"
 
 
+@filling
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions(LoopOptions):
     """What ``train-student`` is asked; None means the default that the store or the model suggests.
@@ -48,8 +50,8 @@ class StudentOptions(LoopOptions):
     out: Run
     preset: Annotated[
         str | None,
-        Option(f"Train as was published: {', '.join(presets.names())}. Short for values of other options, each of which "
-               "wins where it is given.", group="Training", metavar="NAME", short_for=True, default="none"),
+        Option(f"Train as was published: {', '.join(presets.names())}. Short for values of other options, which win "
+               "where they are given.", group="Training", metavar="NAME", short_for=True, default="none"),
     ] = None  # fmt: skip
     also: Annotated[
         Sequence[str],
@@ -220,7 +222,9 @@ def _check_evaluation(options: StudentOptions) -> None:
     if options.label_separator is not None and options.label_column is None:
         raise RunError("--label-separator says how to read --label-column NAME, and there is none")
     if needs_held_out(options) and options.hold_out == 0:
-        remedy = "leave it out" if options.preset is None else f"it is preset {options.preset}'s, so give --hold-out SHARE"
+        remedy = (
+            "leave it out" if options.preset is None else f"it is preset {options.preset}'s, so give --hold-out SHARE"
+        )
         raise RunError(
             "--patience and --average-best go by the loss of held-out files, and --hold-out 0 leaves none; "
             f"{remedy}, or use --select-by mAP"

@@ -361,7 +361,8 @@ def _general() -> list[click.Option]:
     return [
         click.Option(["--config"], metavar="FILE", help="Read options from a YAML file; those given here win."),
         click.Option(
-            ["--print-config"], is_flag=True, help="Show all options as they would be used, as --config takes them, and exit.",
+            ["--print-config"], is_flag=True,
+            help="Show all options as they are used, in a form that --config takes, and exit.",
         ),
         click.Option(["-q", "--quiet"], is_flag=True, help="Show no progress and no notes."),
         click.Option(

@@ -17,7 +17,9 @@ IN_ORDER = ("adam8bit",)
 _LEAST_8BIT = 4096  # values of a tensor, below which its moments have 32 bits
 
 
-def make_optimizer(name: str, groups: Iterable[dict[str, Any]], lr: float, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, groups: Iterable[dict[str, Any]], lr: float, device: torch.device
+) -> torch.optim.Optimizer:
     """An optimizer with betas .9 and .999 and epsilon 1e-8.
 
     :param name: "adamw"; "adam"; "adam8bit", bitsandbytes' Adam8bit (arXiv 2110.02861), whose moments take 8 bits in

@@ -55,8 +55,13 @@ class LoopOptions(Options):
     ] = None  # fmt: skip
     epoch_steps: Annotated[
         int | None,
-        Option("How many steps make an epoch; 0 for each view once.", group="Training", metavar="N", least=0,
-               default="each view once"),
+        Option(
+            "How many steps make an epoch; 0 for each view once.",
+            group="Training",
+            metavar="N",
+            least=0,
+            default="each view once",
+        ),
     ] = None
     batch_size: Annotated[int, BATCH_SIZE.but(help="How many clips make a step.", group="Training")] = 32
     accumulate: Annotated[
@@ -81,8 +86,8 @@ class LoopOptions(Options):
     ] = None  # fmt: skip
     cosine: Annotated[
         Literal["rest", "all"],
-        Option("How many steps the cosine takes: the rest after the warm-up, or as many as there are in all, so that the "
-               "training ends a little before it, as CED's does.", group="Training"),
+        Option("How many steps the cosine takes: the rest after the warm-up, or as many as there are in all, so that "
+               "the training ends a little before it, as CED's does.", group="Training"),
     ] = "rest"  # fmt: skip
     optimizer: Annotated[
         Optimizer,

@@ -133,7 +133,9 @@ def test_a_run_says_what_its_preset_misses_and_records_what_it_did(root, tmp_pat
     # half a warm-up of 2, and half of a cosine over 4 steps: .1 + .9 / 2 (1 + cos(pi / 4)) at its second
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3 * 0.868198])
     again = train_student(
-        StudentOptions(**read_config(str(tmp_path / "run" / "config.yaml"), StudentOptions) | {"out": str(tmp_path / "b")})
+        StudentOptions(
+            **read_config(str(tmp_path / "run" / "config.yaml"), StudentOptions) | {"out": str(tmp_path / "b")}
+        )
     )
     assert (tmp_path / "b" / "log.jsonl").read_bytes() == (tmp_path / "run" / "log.jsonl").read_bytes()
     assert again.result.loss == trained.result.loss

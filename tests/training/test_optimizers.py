@@ -54,7 +54,9 @@ def test_8_bits_that_are_not_installed_or_cannot_run_are_refused_with_what_to_do
 
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "__import__", without)
-        with pytest.raises(MissingExtraError, match=r"--optimizer adam is the same.*pip install 'logitstore\[adam8bit\]'"):
+        with pytest.raises(
+            MissingExtraError, match=r"--optimizer adam is the same.*pip install 'logitstore\[adam8bit\]'"
+        ):
             require_optimizer("adam8bit", CPU)
         require_optimizer("adam", CPU)
     bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -63,7 +65,9 @@ def test_8_bits_that_are_not_installed_or_cannot_run_are_refused_with_what_to_do
         raise NotImplementedError
 
     monkeypatch.setattr(bitsandbytes.optim.Adam8bit, "step", fails)
-    with pytest.raises(RunError, match="cannot be used on cpu with bitsandbytes .*; install a newer one, or give --opt"):
+    with pytest.raises(
+        RunError, match=r"cannot be used on cpu with bitsandbytes .*; install a newer one, or give --opt"
+    ):
         require_optimizer("adam8bit", CPU)
 
 

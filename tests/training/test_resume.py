@@ -236,7 +236,9 @@ def test_a_run_goes_on_with_the_defaults_that_it_was_begun_with(root, tmp_path, 
     for run in ("whole", "run"):
         for path in (tmp_path / run).glob("*.json"):
             there = json.loads(path.read_text())
-            changed = there | {"training": as_before(there["training"])} if path.name == "run.json" else as_before(there)
+            changed = (
+                there | {"training": as_before(there["training"])} if path.name == "run.json" else as_before(there)
+            )
             path.write_text(json.dumps(changed))
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         found = decode(path.read_bytes())
