@@ -34,6 +34,7 @@ from logitstore.training.runlog import LOG_NAME, RunLog
 from logitstore.training.sampling import mix_weights, share
 from logitstore.training.schedule import FLOOR, ema_decay, learning_rate, parameter_groups
 from logitstore.training.selection import Selection
+from logitstore.training.uncompiled import uncompiled
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -268,7 +269,9 @@ class _Loop:
         self.model: Tagger = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.options, self.objective, self.group, self.report = options, objective, group, report
         self.about, self.checkpoints = about, checkpoints
-        self.optimizer = torch.optim.AdamW(parameter_groups(model), lr=options.lr, fused=self.device.type == "cuda")
+        self.optimizer = uncompiled(torch.optim.AdamW)(
+            parameter_groups(model), lr=options.lr, fused=self.device.type == "cuda"
+        )
         self.dtype = pass_dtype(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.averaged: Tagger | None = None if options.ema is None else copy.deepcopy(self.model).eval()

@@ -5,8 +5,9 @@ A file here is a term by the name of the file: it defines a subclass of :class:`
     TERM = ("MyTerm", "What it holds the student to, in a sentence.")
 
 which is all that makes it known. Other packages add terms by entry points of the group ``logitstore.terms``, each the
-name of a term and its class. ``--term NAME=W`` takes one into a training; ``--similarity`` and ``--label-weight`` are
-short for those of ``iusp``, ``sp`` and ``labels``, and ``target`` is there unless it is given another weight.
+name of a term and its class. ``--term NAME=W`` takes one into a training, ``--term NAME`` at its own weight;
+``--similarity`` is short for ``iusp`` and ``sp`` at theirs, ``--label-weight`` for ``labels``, and ``target`` is there
+unless it is given another weight.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "logitstore.terms"
 TARGET = "target"
-#: What ``--similarity`` is short for.
+#: What ``--similarity`` is short for, each term at its own weight.
 SIMILARITIES = {"iusp": ("iusp",), "sp": ("sp",), "both": ("iusp", "sp")}
 
 
@@ -140,20 +141,19 @@ def selected(
     terms: Sequence[str] = (),
     *,
     similarity: str | None = None,
-    similarity_weight: float = 1.0,
     label_weight: float = 0.0,
 ) -> dict[str, float]:
     """The weight of every term of a training, in the order in which they are added.
 
-    :param terms: as ``NAME=W``, or ``NAME`` for its own weight. :param similarity: a key of :data:`SIMILARITIES`.
+    :param terms: as ``NAME=W``, or ``NAME`` for its own weight.
+    :param similarity: a key of :data:`SIMILARITIES`: those terms, each at its own weight.
     :param label_weight: of ``labels``; 0 for none.
     :raises RunError: an unknown name, a weight that is no number of at least 0, or a term that is asked for twice.
     """
     if similarity is not None and similarity not in SIMILARITIES:
         raise RunError(f"no similarity {similarity!r}; allowed are {', '.join(SIMILARITIES)}")
-    for flag, weight in (("similarity", similarity_weight), ("label", label_weight)):
-        _check_weight(f"--{flag}-weight", weight)
-    weights = dict.fromkeys(SIMILARITIES.get(similarity or "", ()), similarity_weight)
+    _check_weight("--label-weight", label_weight)
+    weights = {name: find(name).weight for name in SIMILARITIES.get(similarity or "", ())}
     if label_weight:
         weights["labels"] = label_weight
     asked: dict[str, float] = {}

@@ -260,12 +260,12 @@ def test_a_head_that_classifies_no_frames_says_so(pool: str) -> None:
 def test_a_cnn4_that_halves_time_less_often_has_shorter_frames() -> None:
     sizes = {}
     for poolings in (0, 1, 4):
-        model = build("cnn4", 3, **CNN4, time_poolings=poolings).eval()
+        model = build("cnn4", 3, **CNN4, time_halvings=poolings).eval()
         sizes[poolings] = model.frame_features(torch.zeros(1, 16_000)).shape[1]
         assert model.frame_seconds(sizes[poolings], 1.0) == pytest.approx(0.04 * 2**poolings)
     assert sizes == {0: 26, 1: 13, 4: 1}
-    with pytest.raises(RunError, match="time_poolings is 5; it must be a number from 0 to 4"):
-        build("cnn4", 3, time_poolings=5)
+    with pytest.raises(RunError, match="time_halvings is 5; it must be a number from 0 to 4"):
+        build("cnn4", 3, time_halvings=5)
 
 
 def test_classes_in_another_order_need_a_new_head_where_several_layers_know_them(tmp_path: Path) -> None:
