@@ -52,6 +52,7 @@ class Cnn4(Tagger):
             least_mels=1 << _BLOCKS,
         )  # fmt: skip
         super().__init__(front_end, classes, scores)
+        self.frame_hops = 1 << time_halvings
         self.bn0 = nn.BatchNorm1d(mels)
         channels = [1, *(width << block for block in range(_BLOCKS))]
         self.blocks = nn.Sequential(
@@ -65,7 +66,6 @@ class Cnn4(Tagger):
                 for block, (inputs, outputs) in enumerate(pairwise(channels))
             )
         )
-        self.time_halvings = time_halvings
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(channels[-1], classes)
 
@@ -73,7 +73,7 @@ class Cnn4(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        maps: torch.Tensor = self.blocks(pad_frames(features, 1 << self.time_halvings)[:, None])  # (B, D, F / 16, T')
+        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])  # (B, D, F / 16, T')
         return maps.mean(dim=2).transpose(1, 2)
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
