@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from logitstore.errors import MissingExtraError, RunError
+from logitstore.training.uncompiled import uncompiled
 
 #: Its moments lie in memory as the weights do: both in the order of their axes, not channels last.
 IN_ORDER = ("adam8bit",)
@@ -30,7 +31,7 @@ def make_optimizer(
     fused = device.type == "cuda"
     if name == "adam8bit":
         return _bitsandbytes().optim.Adam8bit(list(groups), lr=lr, min_8bit_size=_LEAST_8BIT)  # type: ignore[no-any-return]
-    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    kind = uncompiled(torch.optim.AdamW if name == "adamw" else torch.optim.Adam)
     return kind(groups, lr=lr, fused=fused)
 
 
