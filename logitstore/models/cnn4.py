@@ -52,6 +52,7 @@ class Cnn4(Tagger):
             least_mels=1 << _BLOCKS,
         )  # fmt: skip
         super().__init__(front_end, classes, scores)
+        self.frame_hops = 1 << time_halvings
         self.bn0 = nn.BatchNorm1d(mels)
         channels = [1, *(width << block for block in range(_BLOCKS))]
         self.blocks = nn.Sequential(
@@ -65,7 +66,6 @@ class Cnn4(Tagger):
                 for block, (inputs, outputs) in enumerate(pairwise(channels))
             )
         )
-        self.time_halvings = time_halvings
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(channels[-1], classes)
 
@@ -79,7 +79,7 @@ class Cnn4(Tagger):
     ) -> torch.Tensor:
         """What the last block gives, (B, D, bands, T): the features before their mean over bands."""
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        found: torch.Tensor = self.blocks(pad_frames(features, 1 << self.time_halvings)[:, None])
+        found: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])
         return found
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:

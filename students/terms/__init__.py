@@ -40,11 +40,17 @@ class Setting:
     :param loss: "bce" or "kl", which fits the score kind; see :func:`students.targets.loss_for`.
     :param temperature: of "kl".
     :param frames: T, the frames that the store's teachers were pooled to; None of a store without relations.
+    :param view_seconds: the length of a view. :param target_seconds: of a frame of the store's frame targets; None of a
+        store without them.
+    :param frame_seconds: :meth:`logitstore.models.tagger.Tagger.frame_seconds` of the student.
     """
 
     loss: str
     temperature: float = 1.0
     frames: int | None = None
+    view_seconds: float | None = None
+    target_seconds: float | None = None
+    frame_seconds: Callable[[int, float], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Pass:
     :param mix: float32 (B,), each clip's own share of the mix with clip B - 1 - i that the student heard; or None.
     :param gather: in one of several processes, for terms that compare the clips of a batch: from a tensor (b, …) of
         this process to that of all, (B, …), differentiable.
+    :param frame_logits: the student's logits of every frame, (B, Ts, C), or None where no term needs them.
     """
 
     logits: torch.Tensor
@@ -62,13 +69,14 @@ class Pass:
     batch: Batch
     mix: torch.Tensor | None = None
     gather: Callable[[torch.Tensor], torch.Tensor] | None = None
+    frame_logits: torch.Tensor | None = None
 
     def given(self, name: str) -> torch.Tensor:
-        """The student's ``frames``, or a tensor of the batch.
+        """The student's ``frames`` or ``frame_logits``, or a tensor of the batch.
 
         :raises ValueError: it was made without.
         """
-        value: torch.Tensor | None = self.frames if name == "frames" else getattr(self.batch, name)
+        value: torch.Tensor | None = getattr(self if name in ("frames", "frame_logits") else self.batch, name)
         if value is None:
             raise ValueError(f"the objective needs {name}, and the batch was made without them")
         return value
@@ -85,14 +93,16 @@ class Term(ABC):
     """One term of the loss.
 
     Class attributes say what it needs: ``relations`` of the store, "frames" (``batch.frame_grams``) or "clips"
-    (``batch.clip_vectors``); ``labels`` (``batch.labels``, ``batch.labelled``); ``mixes``, whether it can be taken of
-    the mixes of ``--mixup``; ``whole_batch``, whether it compares a batch's clips, so that parts do not add up to it.
+    (``batch.clip_vectors``); ``labels`` (``batch.labels``, ``batch.labelled``); ``by_frame``, what is said of frames
+    (``batch.frame_targets``, ``frame_logits``); ``mixes``, whether it can be taken of the mixes of ``--mixup``;
+    ``whole_batch``, whether it compares a batch's clips, so that parts do not add up to it.
     ``weight`` is its weight unless another is asked for.
     """
 
     weight: ClassVar[float] = 1.0
     relations: ClassVar[tuple[str, ...]] = ()
     labels: ClassVar[bool] = False
+    by_frame: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
 

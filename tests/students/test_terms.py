@@ -46,7 +46,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_every_file_is_a_term_by_its_name_and_none_is_run_for_that():
-    assert list(names()) == ["iusp", "labels", "sp", "target"]
+    assert list(names()) == ["frames", "iusp", "labels", "sp", "target"]
     assert all(about.endswith(".") for about in names().values())
     for name in names():
         assert issubclass(find(name), Term)
@@ -73,7 +73,7 @@ def test_options_are_short_for_terms_and_weights(asked, weights):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"terms": ["cosine=1"]}, "no term 'cosine'; allowed are iusp, labels, sp, target, as NAME or NAME=W"),
+        ({"terms": ["cosine=1"]}, "no term 'cosine'; allowed are frames, iusp, labels, sp, target, as NAME or NAME=W"),
         ({"terms": ["sp=1", "sp=2"]}, "the term 'sp' has a weight already; give one for each"),
         ({"terms": ["sp=1"], "similarity": "both"}, "the term 'sp' has a weight already"),
         ({"terms": ["sp=much"]}, "the weight 'much' is no number; give it as sp=0.5"),
@@ -95,7 +95,7 @@ def test_what_a_term_cannot_do_is_refused(tmp_path):
 
 
 def test_a_term_of_another_package_is_one_like_the_others(own):
-    assert list(names()) == ["iusp", "labels", "sp", "target", "quiet"]
+    assert list(names()) == ["frames", "iusp", "labels", "sp", "target", "quiet"]
     assert selected(["quiet"]) == {"target": 1, "quiet": 0.25}
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     batch = Batch(torch.zeros(3, 8), None, torch.full((3, 4), 0.5), np.arange(3))
