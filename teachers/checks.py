@@ -17,6 +17,7 @@ import torch
 
 from logitstore.arrays import Bool
 from logitstore.errors import LogitstoreError, ModelOutputError, RunError
+from logitstore.store.format.frames import FrameSpec
 from logitstore.views.philox import philox4x32, uniform_integers
 from logitstore.views.recipe import Masks
 from teachers.ensemble import SLACK, SUM_SLACK, Ensemble, Outputs, load_ensemble
@@ -60,6 +61,7 @@ def try_out(
     masks: Masks | None,
     *,
     features: bool = True,
+    frames: FrameSpec | None = None,
     heard: Bool | None = None,
 ) -> Outputs:
     """What an ensemble says of a first batch, with a look at what no single answer can be refused for.
@@ -70,7 +72,7 @@ def try_out(
     change, or that says the same of every sound. Arguments and errors are those of
     :meth:`~teachers.ensemble.Ensemble.outputs`.
     """
-    said = ensemble.outputs(waveforms, masks, features=features, heard=heard)
+    said = ensemble.outputs(waveforms, masks, features=features, frames=frames, heard=heard)
     rows = np.arange(len(waveforms)) if heard is None else np.flatnonzero(heard)
     if not len(rows):
         return said
