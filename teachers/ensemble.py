@@ -270,7 +270,7 @@ class Ensemble:
         :param seconds: length of the views.
         :raises TeacherError: there are some; all of them are named, with the reason.
         """
-        reasons = [_whole(teacher, seconds) for teacher in self.members]
+        reasons = [says_whole(teacher, seconds) for teacher in self.members]
         without = [f"{each.spec!r} {why}" for each, why in zip(self.members, reasons, strict=True) if why]
         if without:
             raise TeacherError(
@@ -510,7 +510,7 @@ def check_frames(teacher: Teacher, frames: Frames | None, clips: int, heard: Boo
     return Frames(values.clamp(0.0, 1.0), centers)
 
 
-def _whole(teacher: Teacher, seconds: float) -> str | None:
+def says_whole(teacher: Teacher, seconds: float) -> str | None:
     """Why a teacher does not say when of views of so many seconds; None where it does."""
     says = teacher.contract
     if not says.has_frames:

@@ -272,7 +272,7 @@ class Joint(Piece):
         found = []
         for low in range(0, kept.size, step):
             some = np.arange(low, min(low + step, kept.size))
-            total, named = (np.zeros((len(some), spec.count, classes), kind) for kind in (np.float64, np.bool_))
+            total, named = np.zeros((len(some), spec.count, classes)), np.zeros((len(some), spec.count, classes), bool)
             for (runs, own_spec, own_classes), voice in zip(said, self.voices, strict=True):
                 own_said = decode_frames(runs.take(some), own_spec, own_classes).dense()
                 dense = np.full(total.shape, FILL * own_spec.floor)

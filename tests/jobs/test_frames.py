@@ -260,17 +260,17 @@ def test_a_killed_build_goes_on_to_the_same_bytes(root):
     asked = with_frames(root, shard_clips=4, recipe="ced")
     calls = []
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def stop(views: int) -> None:
         calls.append(views)
         if len(calls) == 4:
-            raise Killed
+            raise KilledError
 
     from logitstore.jobs.build.job import Progress
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         build(asked, Progress(advance=stop))
     assert 0 < len(list((root / "store").glob("commits/*"))) < 3
     build(asked)
