@@ -76,7 +76,7 @@ class Samples:
         except AttributeError:
             buffer = _own.buffer = np.empty(_AT_A_TIME, "<i2")
         values: npt.NDArray[np.int16] = buffer[:count]
-        got = os.preadv(self._file, [memoryview(values).cast("B")], self._at + 2 * first)
+        got = os.preadv(self._file, [values.data.cast("B")], self._at + 2 * first)
         return values[: got // 2]
 
 
