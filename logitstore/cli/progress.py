@@ -268,6 +268,8 @@ def render_build(summary: BuildSummary) -> str:
         from logitstore.store.format.relations import relation_sizes
 
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
+    if summary.manifest.frames is not None:
+        lines.insert(4, f"frames     {summary.frame_sizes()}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
     if summary.survival is not None:

@@ -36,6 +36,7 @@ from logitstore.options import (
     Where,
     WorkerOptions,
 )
+from logitstore.store.format.frames import LEAST_HOP_MS, MOST_HOP_MS
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
 from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
 from teachers.registry import forms
@@ -159,6 +160,14 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
         Option("How many frames the teachers' features are pooled to for --relations.", group="What is stored",
                least=LEAST_FRAMES, most=MOST_FRAMES),
     ] = DEFAULT_FRAMES  # fmt: skip
+    frames: Annotated[
+        int | None,
+        Option(
+            "Keep when the teachers hear what: the ensemble's probabilities of every so many milliseconds, for frame "
+            "targets. The teachers must be some that say when.",
+            group="What is stored", metavar="MS", least=LEAST_HOP_MS, most=MOST_HOP_MS, default="nothing of when",
+        ),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 32
 
 
