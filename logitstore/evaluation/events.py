@@ -3,9 +3,10 @@
 Event F1 is the collar-based one of DCASE's challenges (Mesaros et al., *Metrics for polyphonic sound event detection*,
 2016): an event that was found is right where one of the same class begins within a collar of it and ends within the
 collar or a share of the true event's length, whichever is more; each true event accounts for one found event at most,
-and as many as can be are paired. PSDS (Bilen et al., arXiv 1910.08440) asks of no single threshold: it is the area
+and as many as can be are paired. PSDS (Bilen et al., arXiv 1910.08440) is of no single threshold: it is the area
 under the curve of true positives over false ones an hour, of all thresholds that there are (Ebbers et al., arXiv
-2201.13148), events being right by the share of time that they have in common.
+2201.13148), events being right by the share of time that they have in common. Both are equal to those of the package
+sed_scores_eval 0.0.4, which does not run beside current versions of what it needs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LABEL_COLUMNS = ("event_label", "label", "class")
 MOST_FALSE = 100.0
 
 _TOLERANCE = 1e-6  # seconds
+_CELLS = 1 << 22  # thresholds x frames that are looked at together
 
 
 class Event(NamedTuple):
@@ -221,8 +223,11 @@ def _steps(
     :returns: thresholds (U,), falling, and what is added there to true events found, wrong events found, and wrong ones
         taken for each of the C classes: (U, 2 + C).
     """
-    thresholds = np.unique(scores)[::-1].astype(np.float64)
-    rows, starts, stops = _runs(scores[None] >= thresholds[:, None])
+    thresholds = np.unique(scores)[::-1]
+    some = max(1, _CELLS // len(scores))
+    parts = [_runs(scores[None] >= thresholds[at : at + some, None]) for at in range(0, len(thresholds), some)]
+    rows = np.concatenate([own + number * some for number, (own, _, _) in enumerate(parts)])
+    starts, stops = (np.concatenate([part[at] for part in parts]) for at in (1, 2))
     bounds = np.minimum(np.arange(len(scores) + 1) * hop, length)
     long = np.maximum(bounds[stops] - bounds[starts], 1e-12)
     common = _common(spans[at], bounds)
@@ -240,7 +245,7 @@ def _steps(
                 sums = _common(of, bounds).sum(axis=0)
                 taken = (sums[stops] - sums[starts])[~right] >= scenario.cttc * long[~right] - _TOLERANCE
                 counts[:, 2 + other] = np.bincount(wrong[taken], minlength=len(thresholds))
-    return thresholds, np.diff(counts, axis=0, prepend=0.0)
+    return thresholds.astype(np.float64), np.diff(counts, axis=0, prepend=0.0)
 
 
 def _common(spans: F64, bounds: F64) -> F64:
