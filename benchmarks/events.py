@@ -178,7 +178,7 @@ class Events:
                 store=str(folder / f"fold-{job.fold}" / "store"), audio_root=str(folder / "audio"), student="cnn4",
                 model_args={"width": self.sizes.width, **NET}, where=where, steps=self.sizes.steps, seed=job.seed,
                 terms=[f"frames={job.weight:g}"] if job.weight else [], hold_out=0.0, device="cpu", workers=1,
-                cache_bytes=1 << 30, out=str(run),
+                out=str(run),
             )
         )  # fmt: skip
         return self.measured(job.kind, heard, run)
