@@ -106,7 +106,9 @@ def tag_command(options: _Tag) -> None:
     if failed:
         sys.exit(1)
     if kind != "json":
-        next_steps(*after_tag(options.files, options.teachers, kind == "table" and options.out is None))
+        next_steps(
+            *after_tag(options.files, options.teachers, kind == "table" and options.out is None and not options.frames)
+        )
 
 
 def _format(options: _Tag) -> str:
