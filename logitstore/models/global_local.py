@@ -127,17 +127,18 @@ def choose(whole: torch.Tensor, frames: torch.Tensor, pieces: int, share: float)
     :param whole: logits (B, C) of the clips; the most probable class is first, of equal ones the lower.
     :param frames: logits (B, T, C) of frames. :param share: of a clip that a piece is, in (0, 1].
     """
-    count = frames.shape[1]
-    best = torch.sort(whole, dim=1, descending=True, stable=True).indices[:, :pieces]  # (B, N)
-    maps = frames.float().transpose(1, 2).gather(1, best[..., None].expand(-1, -1, count))  # (B, N, T)
+    batch, count, classes = frames.shape
     width = max(1, 2 * (int(count * share) // 4))
-    at = torch.arange(count, device=frames.device)
+    at, clip = torch.arange(count, device=frames.device), torch.arange(batch, device=frames.device)
+    left = whole.float()  # -inf of classes that had their turn
+    maps = frames.float()  # -inf of frames that are left out
     peaks = []
-    for number in range(best.shape[1]):
-        peak = maps[:, number].argmax(dim=1)
+    for _ in range(min(pieces, classes)):
+        best = left.argmax(dim=1)
+        left = left.scatter(1, best[:, None], -torch.inf)
+        peak = maps[clip, :, best].argmax(dim=1)
         first = (peak - width // 2).clamp(0, count - width)[:, None]
-        left_out = (first <= at) & (at < first + width)  # (B, T)
-        maps = maps.masked_fill(left_out[:, None], -torch.inf)
+        maps = maps.masked_fill(((first <= at) & (at < first + width))[..., None], -torch.inf)
         peaks.append(peak)
     return torch.stack(peaks, dim=1)
 
