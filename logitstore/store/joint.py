@@ -500,6 +500,8 @@ def _joint_manifest(
         precision=precisions.pop() if len(precisions) == 1 else "float32",
         keep_members=False,
         relations=None,
+        frames=None,
+        quality=None,
     ), tuple(Voice(own, share / norm) for own, share in zip(at, shares, strict=True))
 
 

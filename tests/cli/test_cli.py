@@ -197,7 +197,7 @@ def test_an_unknown_format_version(logitstore):
     root = Path("store/zarr.json")
     root.write_text(root.read_text().replace('"format_version":3', '"format_version":99'))
     for result in (logitstore("inspect", "store"), logitstore("status", "store"), logitstore.build()):
-        logitstore.refused(result, "format version 99", "reads versions 1 to 3")
+        logitstore.refused(result, "format version 99", "reads versions 1 to 4")
 
 
 def test_usage_errors_of_the_command_line_have_code_2(logitstore):

@@ -177,11 +177,11 @@ def test_no_store_is_no_problem_list(tmp_path):
     with pytest.raises(NotAStoreError, match="no store at"):
         audit(LocalStorage(tmp_path / "nothing"))
     store = make_store(tmp_path / "store").path
-    root = (store / "zarr.json").read_text().replace('"format_version":3', '"format_version":4').encode()
+    root = (store / "zarr.json").read_text().replace('"format_version":3', '"format_version":5').encode()
     for file in (store / "commits").iterdir():
         recommitted(store, file.stem, manifest_digest=digest(root))
     (store / "zarr.json").write_bytes(root)
-    with pytest.raises(NotAStoreError, match="format version 4"):
+    with pytest.raises(NotAStoreError, match="format version 5"):
         audit(LocalStorage(store))
 
 

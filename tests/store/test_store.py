@@ -97,7 +97,7 @@ def test_an_unknown_format_version_is_refused(copy):
     document = json.loads(root.read_text())
     document["attributes"]["logitstore"]["format_version"] = 7
     root.write_text(json.dumps(document))
-    with pytest.raises(NotAStoreError, match="has format version 7; this release reads versions 1 to 3"):
+    with pytest.raises(NotAStoreError, match="has format version 7; this release reads versions 1 to 4"):
         open_store(copy)
 
 

@@ -17,15 +17,19 @@ from logitstore.arrays import Bool
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
 from logitstore.store.format.codec import Quantizer, quantizer
+from logitstore.store.format.frames import FrameSpec
 from logitstore.store.format.layout import Column
 from logitstore.store.format.relations import RelationSpec
 from logitstore.store.names import shown
 from logitstore.views.ops import Place
 from logitstore.views.recipe import Recipe, parse_recipe
 
-#: What is written; of older stores, 1 is of those without relations and 2 of those with them.
-FORMAT_VERSION = 3
-VERSIONS = (1, 2, 3)
+#: What is written, and what of stores that say when or that were given a quality; of older stores, 1 is of those
+#: without relations and 2 of those with them.
+FORMAT_VERSION, LATEST_VERSION = 3, 4
+VERSIONS = (1, 2, 3, 4)
+#: Members of a manifest that only version 4 has; a manifest is written without those that are null.
+_LATEST = ("frames", "quality")
 #: Classes that a store has room for: a class index has 16 bits.
 MOST_CLASSES = 1 << 16
 MOST_VIEWS = 1 << 16
@@ -110,6 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     precision: str  # "float32", "amp" (the device's own 16-bit type), "bf16" or "fp16"
     keep_members: bool
     relations: RelationSpec | None = None
+    frames: FrameSpec | None = None
+    quality: float | None = None  # nats
     digest: str = "blake2b-128"
     made_by: dict[str, str]
 
@@ -139,6 +145,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return quantizer(self.scores, self.value_bits)
 
 
+def written_version(frames: FrameSpec | None = None, quality: float | None = None) -> int:
+    """The format version of a new store: the latest only where it keeps what older ones cannot."""
+    return FORMAT_VERSION if frames is None and quality is None else LATEST_VERSION
+
+
 def to_json(value: Any) -> bytes:
     """Canonical JSON bytes: fixed key order, no spaces, a closing newline."""
     return msgspec.json.encode(value, order="deterministic") + b"\n"
@@ -147,6 +158,7 @@ def to_json(value: Any) -> bytes:
 def encode_root(manifest: Manifest) -> bytes:
     """The root group's ``zarr.json``, with the manifest in its attributes: a line a member, for people read it."""
     members = json.loads(msgspec.json.encode(manifest))
+    members = {name: value for name, value in members.items() if value is not None or name not in _LATEST}
     lines = ",\n".join(f"{json.dumps(name)}:{_compact(value)}" for name, value in members.items())
     head = _compact({"zarr_format": 3, "node_type": "group", "attributes": {_ATTRIBUTE: {}}})
     return f"{head[:-3]}\n{lines}\n{head[-3:]}\n".encode()
@@ -183,8 +195,13 @@ def decode_root(content: bytes, location: str) -> Manifest:
             manifest.relations.check()
         for problem in problems(manifest):
             raise ValueError(problem)
+        if manifest.frames is not None:
+            manifest.frames.check(manifest.clip_samples, manifest.sample_rate)
         if version < FORMAT_VERSION and version != (1 if manifest.relations is None else 2):
             raise ValueError(f"format version {version} with relations {_brief(manifest.relations, None)}")
+        if (version == LATEST_VERSION) != (written_version(manifest.frames, manifest.quality) == LATEST_VERSION):
+            told = ", ".join(f"{name} {_brief(getattr(manifest, name), None)}" for name in _LATEST)
+            raise ValueError(f"format version {version} with {told}")
         return manifest
     except (msgspec.ValidationError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())
@@ -278,6 +295,8 @@ def _brief(value: Any, other: Any) -> str:
         return "[" + ", ".join(_member(m, other) for m in value) + "]"
     if isinstance(value, RelationSpec):
         return f"{value.names} of {value.pooled} frames"
+    if isinstance(value, FrameSpec):
+        return f"every {value.hop_ms} ms, {value.bits} bits from {value.floor:g} on"
     if isinstance(value, dict | tuple):
         return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
     return repr(value)
