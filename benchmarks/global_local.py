@@ -3,11 +3,11 @@
     python -m benchmarks.global_local --prepared ABLATION --out OUT [--data sequences] [--fold 1 --fold 2] [--steps 300]
     python -m benchmarks.global_local --out OUT --report
 
-The teachers are those of ``benchmarks/ablation.py``. Of each, ``train-teacher --model global-local`` makes one that hears
-five pieces of 3 s (*pieces*), and one that hears, in their place, the clip as a whole once (*whole clip*), which differs
-in the pieces alone and has as many weights and steps. Two teachers of other seeds, averaged, stand beside both. Each is
-measured on the clips of the held-out fold as they are; *second net* is its answer without the first one's. Every line
-of ``OUT/global_local.jsonl`` is one teacher, so that the same command goes on where it was interrupted.
+The teachers are those of ``benchmarks/ablation.py``. Of each, ``train-teacher --model global-local`` makes one that
+hears five pieces of 3 s (*pieces*), and one that hears, in their place, the clip as a whole once (*whole clip*), which
+differs in the pieces alone and has as many weights and steps. Two teachers of other seeds, averaged, stand beside both.
+Each is measured on the clips of the held-out fold as they are; *second net* is its answer without the first one's.
+Every line of ``OUT/global_local.jsonl`` is one teacher, so that the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def read(out: Path) -> list[dict[str, Any]]:
 
 def report(lines: list[dict[str, Any]]) -> str:
     """A table in Markdown: mAP, and how far each is from the first net alone, paired over folds and teachers."""
-    rows = ["| data | steps, rate | what is heard | mAP | minus the first net's, 95 % |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| data | steps, rate | what is heard | mAP | minus the first net's, 95 % |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for data, steps, lr in dict.fromkeys((each["data"], each["steps"], each["lr"]) for each in lines):
         of = {
             arm: {(each["fold"], each["teacher"]): each for each in lines
@@ -131,7 +134,8 @@ def report(lines: list[dict[str, Any]]) -> str:
         both = paired(*({key: each["both"] for key, each in of[arm].items()} for arm in ARMS))
         if both:
             apart = t_interval(both)
-            rows.append(f"| {data} | {steps}, {lr or 'its own'} | pieces minus whole clip | | {apart.mean:+.2f} ± {apart.half:.2f} |")
+            what = f"{data} | {steps}, {lr or 'its own'} | pieces minus whole clip"
+            rows.append(f"| {what} | | {apart.mean:+.2f} ± {apart.half:.2f} |")
     return "\n".join(rows)
 
 

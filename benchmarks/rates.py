@@ -32,7 +32,7 @@ import torch
 
 from benchmarks.arms import Arm
 from benchmarks.cached import batches, score
-from benchmarks.folds import BATCH, FRONT_END, RATE, Fold, hearing_log_mels
+from benchmarks.folds import FRONT_END, RATE, Fold, hearing_log_mels
 from benchmarks.intervals import paired, t_interval
 from logitstore.arrays import F32
 from logitstore.audio.clips import ClipAudio

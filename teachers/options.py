@@ -35,7 +35,9 @@ class TeacherOptions(LoopOptions, ColumnOptions):
         Option(
             f"The net to train: {', '.join(names())}, or python:MODULE:FACTORY; and, around the one of a trained RUN "
             f"(--model-arg of=RUN), {', '.join(names('TEACHERS'))}.",
-            group="Model", metavar="NAME", names="teacher net",
+            group="Model",
+            metavar="NAME",
+            names="teacher net",
         ),
     ]
     out: Run

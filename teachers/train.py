@@ -22,7 +22,8 @@ from logitstore.evaluation.labelled import Labelled, classes_from, label_matrix,
 from logitstore.evaluation.scores import Evaluator
 from logitstore.evaluation.sonyc import unknown
 from logitstore.models.losses import bce, kl, known_bce
-from logitstore.models.registry import build, initialised, names
+from logitstore.models.registry import build, initialised
+from logitstore.models.registry import names as nets
 from logitstore.notes import note
 from logitstore.options import label_column_of
 from logitstore.training.batches import Batch, Replayer, Views
@@ -238,13 +239,13 @@ def _around(options: TeacherOptions) -> Run | None:
 
     :raises RunError: none is named, or one of somebody's own code, which no run folder may name.
     """
-    if options.model not in names("TEACHERS"):
+    if options.model not in nets("TEACHERS"):
         return None
     place = options.model_args.get(OF)
     if not isinstance(place, str):
         raise RunError(f"--model {options.model} is made of a trained net; give its run folder, --model-arg {OF}=RUN")
     run = load_run(place)
-    if run.config["model"] in names("TEACHERS") or run.scores != options.scores:
+    if run.config["model"] in nets("TEACHERS") or run.scores != options.scores:
         raise RunError(
             f"--model {options.model} is made of one net of sigmoid scores; {place!r} is of the model "
             f"{run.config['model']}, {run.scores}"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from logitstore.arrays import F64, I64, Bool
+from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.audio.sonyc import (
     COARSE,
     COARSE_OF,
@@ -201,6 +201,30 @@ def evaluate(scored: str, truth: Truth, predictions: Predictions, level: Level |
     there = [each for each, tags in (("coarse", COARSE), ("fine", FINE)) if set(tags) - set(predictions.missing)]
     levels = [each for each in LEVELS if (each in there if level is None else each == level)]
     return SonycEvaluation(scored, tuple(measure(truth, predictions, each) for each in levels))
+
+
+@dataclass(frozen=True)
+class WhileTraining:
+    """The official measure of a model at one level, in numbers with names of their own for the log of a training."""
+
+    truth: Truth
+    classes: tuple[str, ...]
+    level: Level
+
+    def __call__(self, files: Sequence[str], scores: F32) -> dict[str, Any]:
+        """Of the scores float32 (n, C) of clips.
+
+        :raises SourceError: a verified clip is not among them.
+        """
+        said = predictions_of(files, self.classes, scores.astype(np.float64), derive=True)
+        found = measure(self.truth, said.only(self.truth.files), self.level)
+        return {
+            "sonyc_micro_auprc": found.micro.auprc,
+            "sonyc_macro_auprc": found.macro.auprc,
+            "sonyc_micro_f1": found.micro_f1,
+            "sonyc_level": self.level,
+            "sonyc_clips": found.clips,
+        }
 
 
 def unknown(uncertain: Sequence[Sequence[str]], classes: Sequence[str]) -> Bool:

@@ -151,7 +151,7 @@ def begins(peaks: torch.Tensor, frames: int, samples: int, size: int) -> torch.T
 def cut(
     waveforms: torch.Tensor, masks: Masks | None, starts: torch.Tensor, size: int, sample_rate: int
 ) -> tuple[torch.Tensor, Masks | None]:
-    """The pieces (B N, size) of waveforms (B, S) that begin at ``starts`` (B, N), and the masks as they fall on them."""
+    """The pieces (B N, size) of waveforms (B, S) that begin at ``starts`` (B, N), and the masks that fall on them."""
     at = starts[..., None] + torch.arange(size, device=starts.device)
     pieces = waveforms[:, None].expand(-1, starts.shape[1], -1).gather(2, at).flatten(0, 1)
     if masks is None:

@@ -42,6 +42,8 @@ CONFIG_NAME = "config.yaml"
 Measure = Callable[[Tagger], dict[str, Any]]
 Options = TypeVar("Options", bound=LoopOptions)
 
+#: Options without which runs were begun: where one is None, such a run goes on.
+_LATER = ("label_separator", "labels", "level", "eval_measure", "eval_split")
 _MAY_DIFFER = ("versions.", "places.")
 _MOST_NAMED = 4
 _REMEDY = "give another --out, or remove that folder"
@@ -148,7 +150,7 @@ def identity(
     for name in INDIFFERENT:
         resolved.pop(name)
     del resolved["pool"]  # which is an argument of the net
-    for name in ("label_separator", "labels", "level"):  # runs that were begun before there was this option go on
+    for name in _LATER:
         if resolved.get(name, "") is None:
             del resolved[name]
     together = {} if processes is None else {"processes": processes}

@@ -177,7 +177,11 @@ def test_it_is_trained_around_a_run_goes_on_and_is_a_teacher(tmp_path: Path) -> 
     learn("run", eval_where="fold = 2")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
     run = load_run(tmp_path / "run")
-    assert run.config["model_args"] == {"net": "cnn4", "net_args": ATTENTION, "seconds": 0.3}  # no folder of this machine
+    assert run.config["model_args"] == {
+        "net": "cnn4",
+        "net_args": ATTENTION,
+        "seconds": 0.3,
+    }  # no folder of this machine
     for name, tensor in first.state_dict().items():
         assert torch.equal(run.model.whole.state_dict()[name], tensor)
     learnt = run.model.local.state_dict()
@@ -195,11 +199,11 @@ def test_it_is_trained_around_a_run_goes_on_and_is_a_teacher(tmp_path: Path) -> 
     assert teacher.probabilities(_noise(2, 9600), None).shape == (2, 3)
 
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES[::-1]))
-    with pytest.raises(RunError, match="is made of a trained net; give its run folder, --model-arg of=RUN"):
+    with pytest.raises(RunError, match=r"is made of a trained net; give its run folder, --model-arg of=RUN"):
         learn("none", model_args={})
-    with pytest.raises(RunError, match="is made of one net of sigmoid scores; .* is of the model global-local"):
+    with pytest.raises(RunError, match=r"is made of one net of sigmoid scores; .* is of the model global-local"):
         learn("none", model_args={"of": str(tmp_path / "run")})
-    with pytest.raises(RunError, match="names 3 classes, and the net of .* leave --classes out"):
+    with pytest.raises(RunError, match=r"names 3 classes, and the net of .* leave --classes out"):
         learn("none", classes=str(tmp_path / "classes.txt"))
     with pytest.raises(RunError, match="has no argument 'of'"):
         learn("none", model="cnn4", model_args={"of": str(tmp_path / "first")})
