@@ -290,7 +290,7 @@ def read_predictions(path: str) -> Predictions:
         wrong = (values < 0) | (values > 1)
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise SourceError(f"{rows.where(row)}: {name} is {values[row]:g}; a score lies in [0, 1]")
+            raise SourceError(f"{rows.where(row)}: {name} is {values[row].item()!r}; a score lies in [0, 1]")
     return predictions_of(files, known, np.stack([scores[name] for name in known], axis=1))
 
 
