@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
-from torch.utils.data._utils.collate import default_collate_fn_map
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.clips import ClipAudio, joined_clips
@@ -60,6 +60,11 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 
     ``log_mel``   float32 (bands, frames), in dB, its masked frames and bands filled already
 
+    with ``frame_targets=True``, of a store that has them:
+
+    ``frame_target``   float32 (T, C), a probability for each class in each of T frames of the view, rolled and masked
+                       as it is; ``store.manifest.frames`` says how long they are
+
     and with ``relations=True`` also those that the store has:
 
     ``frame_gram``   float32 (T, T), inner products of the teachers' frames, for :func:`students.terms.iusp.iusp`
@@ -77,12 +82,13 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     :param seed: of the fresh draws.
     :param tail: fill of the classes that a target does not hold; see :mod:`students.targets`.
     :param relations: whether items hold the teachers' relations; always the stored ones, ``inconsistent`` or not.
+    :param frame_targets: whether items hold what the teachers said of frames; the stored ones too.
     :param cache_bytes: decoded audio to keep in memory, in every process that reads.
     :param checked_views: how many fingerprinted views to replay and compare first; 0 for none.
     :param front_end: gives log-mels of this front end, such as ``model.front_end`` or ``logitstore.views.mel.CED``, at
         its rate; ``fill``: what masked cells hold, in dB; 0 as CED's.
-    :raises MismatchError: the audio is not what the teachers heard, the clips are named; or relations are asked of a
-        store that has none.
+    :raises MismatchError: the audio is not what the teachers heard, the clips are named; or relations or frame targets
+        are asked of a store that has none.
     :raises UsageError: an unknown view or tail, or a clip without targets.
     """
 
@@ -97,6 +103,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         tail: str = "zero",
         relations: bool = False,
+        frame_targets: bool = False,
         cache_bytes: int = 0,
         checked_views: int = CHECKED_VIEWS,
         front_end: FrontEnd | None = None,
@@ -107,6 +114,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         self._view, self._rows, self._tail = view, rows, tail
         self._fresh_seed = seed if inconsistent else None
         self._relations = _kept_relations(self._store) if relations else ()
+        self._frame_targets = frame_targets
         self._log_mel = None if front_end is None else LogMel(front_end)
         self._front_end, self._fill = front_end, fill
         #: Shared memory: what one process sets, its workers read, also those that live from epoch to epoch.
@@ -142,27 +150,43 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         views = self._current()
         if not -len(views) <= index < len(views):
             raise IndexError(f"item {index} of a dataset of {len(views)} views")
-        batch = self._replayer.batch(views, np.array([index % len(views)]))
-        item: dict[str, Any] = {}
+        return self._batch(views, np.array([index % len(views)]))[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+        """Some views at once, as a ``DataLoader`` asks for them; its own collate takes them as the batch that they are.
+
+        :raises MismatchError: the audio of one cannot be decoded.
+        """
+        views, positions = self._current(), np.asarray(indices, dtype=np.int64)
+        wrong = positions[(positions < -len(views)) | (positions >= len(views))]
+        if len(wrong):
+            raise IndexError(f"item {wrong[0]} of a dataset of {len(views)} views")
+        return self._batch(views, positions % len(views))
+
+    def _batch(self, views: Views, positions: I64) -> _Items:
+        batch = self._replayer.batch(views, positions)
+        given: dict[str, Any] = {}
         if self._log_mel is None or self._front_end is None:
-            item["waveform"] = batch.waveforms[0]
-            spans = (0.0,) * 4 if batch.masks is None else (float(getattr(batch.masks, name)[0]) for name in _SPANS)
-            item["masks"] = Masks(*spans)
+            given["waveform"] = batch.waveforms
+            unmasked = torch.zeros(len(batch), dtype=torch.float64)
+            given["masks"] = Masks(*[unmasked] * 4) if batch.masks is None else batch.masks
         else:
             with torch.no_grad():
                 log_mel = self._log_mel(batch.waveforms)
-            item["log_mel"] = apply_masks(log_mel, self._front_end, batch.masks, self._fill)[0]
-        item |= {"target": batch.targets[0], "clip": int(batch.clips[0])}
+            given["log_mel"] = apply_masks(log_mel, self._front_end, batch.masks, self._fill)
+        given |= {"target": batch.targets, "clip": torch.from_numpy(batch.clips)}
         if batch.frame_grams is not None:
-            item["frame_gram"] = batch.frame_grams[0]
+            given["frame_gram"] = batch.frame_grams
         if batch.clip_vectors is not None:
-            item["clip_vector"] = batch.clip_vectors[0]
-        return item
+            given["clip_vector"] = batch.clip_vectors
+        if batch.frame_targets is not None:
+            given["frame_target"] = batch.frame_targets
+        return _Items(given, len(batch))
 
     @staticmethod
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A batch of items, ``masks`` as models take them; what a ``DataLoader`` does unless told otherwise."""
-        batch: dict[str, Any] = default_collate(list(items))  # which takes masks too, once this module is imported
+        batch: dict[str, Any] = default_collate(items)  # which takes items too, once this module is imported
         return batch
 
     def _current(self) -> Views:
@@ -172,7 +196,10 @@ class ReplayDataset(Dataset[dict[str, Any]]):
             view = epoch % max(1, self._store.views) if self._view is None else self._view
             number = epoch if self._view is None else self._view
             fresh = None if self._fresh_seed is None else (self._fresh_seed, number)
-            views = stored_views(self._store, view, self._rows, tail=self._tail, fresh=fresh, relations=self._relations)
+            views = stored_views(
+                self._store, view, self._rows, tail=self._tail, fresh=fresh, relations=self._relations,
+                frame_targets=self._frame_targets,
+            )  # fmt: skip
             self._made = (epoch, views)
         return self._made[1]
 
@@ -192,12 +219,45 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 _SPANS = tuple(each.name for each in fields(Masks))
 
 
+class _Item(dict[str, Any]):
+    """One view; a class of its own, so that the default collate knows it."""
+
+
+class _Items(Sequence[_Item]):
+    """The items of a batch, each made when it is asked for.
+
+    :param batch: what the default collate gives of them. :param count: how many they are.
+    """
+
+    def __init__(self, batch: dict[str, Any], count: int) -> None:
+        self.batch, self.count = batch, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(self.count)[index]]
+        position = range(self.count)[index]
+        item = _Item((name, values[position]) for name, values in self.batch.items())
+        item["clip"] = int(item["clip"])
+        if "masks" in item:
+            item["masks"] = Masks(*(float(getattr(item["masks"], name)) for name in _SPANS))
+        return item
+
+
+def _collated(items: Sequence[_Item], **more: Any) -> dict[str, Any]:
+    if isinstance(items, _Items):
+        return items.batch
+    return {name: collate([item[name] for item in items], **more) for name in items[0]}
+
+
 def _collated_masks(masks: Sequence[Masks], **_: Any) -> Masks:
     spans = ([getattr(each, name) for each in masks] for name in _SPANS)
     return Masks(*(torch.tensor(values, dtype=torch.float64) for values in spans))
 
 
-default_collate_fn_map[Masks] = _collated_masks
+default_collate_fn_map |= {_Item: _collated, Masks: _collated_masks}
 
 
 class _StoredTargets:
@@ -233,6 +293,20 @@ class _StoredRelations:
     def __call__(self, positions: I64) -> tuple[F32 | None, F32 | None]:
         stored = self.store.relations(self.view, self.clips[positions])
         return stored.frames if self.frames else None, stored.clips if self.vectors else None
+
+
+class _StoredFrames:
+    """What was said of the frames of n views, by position.
+
+    :raises MismatchError: the store was built without frames.
+    """
+
+    def __init__(self, store: Store, view: int, clips: I64) -> None:
+        self.store, self.view, self.clips = store, view, clips
+        store.require_frames()
+
+    def __call__(self, positions: I64) -> F32:
+        return self.store.frames(self.view, self.clips[positions]).dense()
 
 
 class _HeardLabels:
@@ -287,6 +361,7 @@ def stored_views(
     fresh: tuple[int, int] | None = None,
     relations: Collection[str] = (),
     labels: ClipLabels | None = None,
+    frame_targets: bool = False,
 ) -> Views:
     """One view of some clips: targets and draws, read block by block, so that any order of use is as fast.
 
@@ -296,8 +371,9 @@ def stored_views(
     :param relations: those that the batches are to bring, of "frames" and "clips".
     :param labels: of the store's clips. Where a draw mixes in a partner, so are its labels, with the same weight; a
         clip mixed with one of which nothing is known counts as unlabelled.
+    :param frame_targets: whether the batches are to bring what was said of frames.
     :raises UsageError: no such view, no clips, a clip without targets, an unknown tail.
-    :raises MismatchError: the store was built without one of the relations.
+    :raises MismatchError: the store was built without one of the relations, or without frames.
     """
     if tail not in TAILS:
         raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
@@ -317,6 +393,7 @@ def stored_views(
         targets,
         _StoredRelations(store, view, clips, relations) if relations else None,
         None if labels is None else _HeardLabels(labels, clips, partners, store.manifest.recipe.partner_shares(draws)),
+        _StoredFrames(store, view, clips) if frame_targets else None,
     )
 
 

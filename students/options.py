@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from logitstore.audio.sonyc import column_for
 from logitstore.errors import RunError
@@ -21,8 +21,10 @@ from logitstore.options import (
     Option,
     Stores,
     StoreWeights,
+    filling,
 )
-from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
+from logitstore.training.options import EPOCHS, EVAL_EVERY, NET, LoopOptions, ModelArgs, Net, Run, check_loop
+from students import presets
 from students.terms import SIMILARITIES, names, selected
 
 #: The share of files that is held out where --hold-out is not given.
@@ -30,14 +32,17 @@ DEFAULT_HOLD_OUT = 0.05
 NOTHING_TO_EVALUATE = "--eval-every says how often to evaluate, and there is no --eval MANIFEST and nothing is held out"
 
 
+@filling
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions(LoopOptions):
     """What ``train-student`` is asked; None means the default that the store or the model suggests.
 
     Several ``store``, and ``also``, are read as one: those of the same clips, seed and recipe as an ensemble.
     ``audio_root`` is one for all, or one for each in their order.
-    ``terms`` are further ones of the loss, as ``NAME=W``.
+    ``terms`` are further ones of the loss, as ``NAME=W``. ``preset`` gives those that are not given, ``student`` too.
     """
+
+    unset_by_0: ClassVar[tuple[str, ...]] = ("epoch_steps", "mixup", "patience", "average_best")
 
     store: Stores
     audio_root: Annotated[
@@ -45,8 +50,13 @@ class StudentOptions(LoopOptions):
         Option("The audio that the store was built from; of several stores one for all, or one for each in their "
                "order.", group="Audio", metavar="DIR", names="audio", many=True),
     ]  # fmt: skip
-    student: Net
+    student: Annotated[Net, NET.but(help=f"{NET.help} A preset names its own.")]
     out: Run
+    preset: Annotated[
+        str | None,
+        Option(f"Train as was published: {', '.join(presets.names())}. Short for values of other options, which win "
+               "where they are given.", group="Training", metavar="NAME", short_for=True, default="none"),
+    ] = None  # fmt: skip
     also: Annotated[
         Sequence[str],
         Option("Another store to learn from, as if both were one. Repeatable.", group="Audio", metavar="STORE",
@@ -86,12 +96,9 @@ class StudentOptions(LoopOptions):
     ] = False  # fmt: skip
     similarity: Annotated[
         Literal["iusp", "sp", "both"] | None,
-        Option("Also learn how alike the teachers find frames (iusp) or clips (sp); needs a store built with "
-               "--relations.", group="Loss", default="neither"),
+        Option("Also learn how alike the teachers find frames (iusp) or clips (sp), each at its own weight; needs a "
+               "store built with --relations. Short for --term.", group="Loss", default="neither"),
     ] = None  # fmt: skip
-    similarity_weight: Annotated[
-        float, Option("How much --similarity counts beside the targets.", group="Loss", metavar="W", least=0)
-    ] = 1.0
     label_weight: Annotated[
         float,
         Option("How much the labels of the store's clips, in --label-column, count beside the targets.", group="Loss",
@@ -118,8 +125,8 @@ class StudentOptions(LoopOptions):
     label_separator: Annotated[str | None, LABEL_SEPARATOR.but(group="Evaluation")] = None
     mixup: Annotated[
         float | None,
-        Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix.",
-               group="Loss", metavar="A", above=0, default="no mixing"),
+        Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix. 0 for "
+               "no mixing.", group="Loss", metavar="A", least=0, default="no mixing"),
     ] = None  # fmt: skip
     balance: Annotated[
         bool,
@@ -139,13 +146,13 @@ class StudentOptions(LoopOptions):
     ] = None  # fmt: skip
     patience: Annotated[
         int | None,
-        Option("Stop after so many measurements without a better one.", group="Evaluation", metavar="N", least=1,
-               default="train to the end"),
+        Option("Stop after so many measurements without a better one; 0 for never.", group="Evaluation", metavar="N",
+               least=0, default="train to the end"),
     ] = None  # fmt: skip
     average_best: Annotated[
         int | None,
-        Option("Keep the average of the weights at the best so many measurements.", group="Evaluation", metavar="N",
-               least=1, default="the last weights, or the best with --patience"),
+        Option("Keep the average of the weights at the best so many measurements; 0 for the last.", group="Evaluation",
+               metavar="N", least=0, default="the last weights, or the best with --patience"),
     ] = None  # fmt: skip
     select_by: Annotated[
         Literal["loss", "mAP", "sonyc"],
@@ -185,6 +192,27 @@ class StudentOptions(LoopOptions):
         """The column of labels, of a store's clips and of what is measured on; None where there is none."""
         return column_for(classes) if self.labels or self.eval_measure else self.label_column
 
+    @classmethod
+    def filled(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        return presets.filled(values)
+
+    @classmethod
+    def today(cls, recorded: dict[str, Any]) -> dict[str, Any]:
+        """``similarity_weight``, one for all that ``similarity`` names, is a weight of each term."""
+        there = dict(recorded)
+        weights = [there.pop(key) for key in ("similarity-weight", "similarity_weight") if key in there]
+        kinds = SIMILARITIES.get(str(there.get("similarity")), ())
+        if not weights or (not kinds and weights[0] == 1):  # which earlier releases recorded without --similarity too
+            return there
+        if not kinds or not isinstance(weights[0], int | float):
+            raise cls.error(
+                "--similarity-weight is no option any more; give each term its own: --term iusp=W --term sp=W"
+            )
+        key = next((each for each in ("term", "terms") if each in there), "terms")
+        further = there.get(key) or []
+        asked = [further] if isinstance(further, str) else list(further)
+        return there | {"similarity": None, key: [*asked, *(f"{name}={weights[0]:.12g}" for name in kinds)]}
+
     @property
     def stores(self) -> list[str]:
         """The stores to learn from, also where there is one."""
@@ -201,7 +229,6 @@ class StudentOptions(LoopOptions):
         return selected(
             self.terms,
             similarity=self.similarity,
-            similarity_weight=self.similarity_weight,
             label_weight=self.label_weight,
         )
 
@@ -214,11 +241,6 @@ def check_student(options: StudentOptions) -> None:
     check_loop(options)
     if options.new_head and options.init is None:
         raise RunError("--new-head makes the head of a checkpoint anew, and there is no --init SPEC")
-    if options.similarity is None and options.similarity_weight != 1:
-        raise RunError(
-            f"--similarity-weight {options.similarity_weight:g} is given without --similarity; say which: "
-            f"{', '.join(SIMILARITIES)}"
-        )
     if options.accumulate > 1 and options.similarity in ("sp", "both"):
         raise RunError(
             f"--accumulate {options.accumulate} with --similarity {options.similarity}: SP compares all clips of a "
@@ -238,15 +260,23 @@ def _check_evaluation(options: StudentOptions) -> None:
     if options.label_separator is not None and options.label_column is None:
         raise RunError("--label-separator says how to read --label-column NAME, and there is none")
     if needs_held_out(options) and options.hold_out == 0:
+        remedy = (
+            "leave it out" if options.preset is None else f"it is preset {options.preset}'s, so give --hold-out SHARE"
+        )
         raise RunError(
-            "--patience and --average-best go by the loss of held-out files, and --hold-out 0 leaves none; leave it "
-            "out, or use --select-by mAP"
+            "--patience and --average-best go by the loss of held-out files, and --hold-out 0 leaves none; "
+            f"{remedy}, or use --select-by mAP"
         )
     if options.select_by != "loss" and not selecting:
         raise RunError(
             f"--select-by {options.select_by} says what --patience and --average-best go by, and neither is given"
         )
     if options.eval_manifest is None:
+        if options.select_by == "mAP" and options.preset is not None:
+            raise RunError(
+                f"--preset {options.preset} keeps weights by the mAP of labelled audio; give --eval MANIFEST and "
+                "--label-column NAME, or --select-by loss --hold-out 0.05 to go by the loss of held-out files"
+            )
         if options.select_by != "loss":
             raise RunError(
                 f"--select-by {options.select_by} needs labelled audio; give --eval MANIFEST, or use --select-by loss"

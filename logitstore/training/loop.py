@@ -1,4 +1,4 @@
-"""The loop of every training: AdamW, warm-up and cosine, a log, checkpoints, and one seed.
+"""The loop of every training: an optimizer, warm-up and cosine, a log, checkpoints, and one seed.
 
 :func:`fit` takes epochs of batches and an objective, whatever they come from; :class:`_Loop` is the state of a
 training, step by step, all of which goes into a checkpoint and comes out of one again. On the CPU the same seed, data,
@@ -28,11 +28,12 @@ from logitstore.errors import ModelOutputError, RunError
 from logitstore.models.tagger import Tagger
 from logitstore.training.batches import Batch
 from logitstore.training.checkpoints import Checkpoint, Checkpoints, decode, mean_weights
+from logitstore.training.optimizers import IN_ORDER, make_optimizer
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group
 from logitstore.training.runlog import LOG_NAME, RunLog
 from logitstore.training.sampling import mix_weights, share
-from logitstore.training.schedule import FLOOR, ema_decay, learning_rate, parameter_groups
+from logitstore.training.schedule import FLOOR, WEIGHT_DECAY, ema_decay, learning_rate, parameter_groups
 from logitstore.training.selection import Selection
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Loss:
 
 
 #: (logits, frames, batch, mix=…, gather=…) to the loss of a batch, on the model's device: ``logits`` (B, C), ``frames``
-#: (B, T, D), ``mix`` float32 (B,) or None, ``gather`` of :meth:`logitstore.training.processes.Group.gatherer`.
+#: (B, T, D), ``mix`` float32 (B,) or None, ``gather`` of :meth:`logitstore.training.processes.Group.gatherer`; with
+#: ``by_frame`` of :class:`FitOptions` also ``frame_logits`` (B, T, C).
 Objective = Callable[..., Loss]
 #: (model in eval mode, epoch, whether it is the last) to metrics, empty where none are to be taken; epoch -1 for the
 #: weights kept at the end.
@@ -69,13 +71,16 @@ class FitOptions:
     """How to train.
 
     :param steps: of the optimiser. :param lr: the highest learning rate. :param warm_up: steps, None for the default;
-        ``floor``: see :func:`logitstore.training.schedule.learning_rate`.
+        ``floor``, ``cosine``: see :func:`logitstore.training.schedule.learning_rate`.
+    :param optimizer: see :func:`logitstore.training.optimizers.make_optimizer`.
+    :param weight_decay, spared: see :func:`logitstore.training.schedule.parameter_groups`.
     :param precision: see :mod:`logitstore.training.precision`.
     :param accumulate: how many parts a batch goes through the model in, for less memory.
     :param clip_norm: gradients are scaled down to this norm where theirs is larger; None for never.
     :param ema: decay of the averaged weights, which then are what is measured and kept; None for none.
     :param freeze_bn: whether BatchNorm layers use and keep the statistics that they have.
     :param mixup: A of batch mixup, or None.
+    :param by_frame: whether the objective is given the model's logits of every frame.
     :param patience, average_best, select_by: see :class:`logitstore.training.selection.Selection`.
     :param checkpoint_every: steps; None for the ends of epochs alone.
     """
@@ -86,12 +91,17 @@ class FitOptions:
     device: str = "cpu"
     warm_up: int | None = None
     floor: float = FLOOR
+    cosine: str = "rest"
+    optimizer: str = "adamw"
+    weight_decay: float = WEIGHT_DECAY
+    spared: bool = True
     precision: str = "float32"
     accumulate: int = 1
     clip_norm: float | None = None
     ema: float | None = None
     freeze_bn: bool = False
     mixup: float | None = None
+    by_frame: bool = False
     patience: int | None = None
     average_best: int = 0
     select_by: str = "loss"
@@ -262,10 +272,12 @@ class _Loop:
         found: Checkpoint | None,
     ) -> None:
         self.device = torch.device(options.device)
-        self.model: Tagger = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        memory = torch.contiguous_format if options.optimizer in IN_ORDER else torch.channels_last
+        self.model: Tagger = model.to(self.device, memory_format=memory)  # type: ignore[call-overload]
         self.options, self.objective, self.group, self.report = options, objective, group, report
         self.about, self.checkpoints = about, checkpoints
-        self.optimizer = torch.optim.AdamW(parameter_groups(model), lr=options.lr, fused=self.device.type == "cuda")
+        groups = parameter_groups(model, options.weight_decay, spared=options.spared)
+        self.optimizer = make_optimizer(options.optimizer, groups, options.lr, self.device)
         self.dtype = pass_dtype(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.averaged: Tagger | None = None if options.ema is None else copy.deepcopy(self.model).eval()
@@ -283,6 +295,7 @@ class _Loop:
         place = None if found is None else self._restore(found)
         if group.first:
             self.lines = RunLog(run / LOG_NAME, place)
+        self.outputs = _Outputs(self.model, options.by_frame)
         self.parallel = None if group.size == 1 else self._parallel()
         self._train()
         self.began = self.epoch_began = self.saved = time.monotonic()
@@ -303,7 +316,9 @@ class _Loop:
 
     def _step(self, item: _Item, batch: Batch) -> None:
         options, total = self.options, sum(item.counts)
-        rate = learning_rate(self.done, options.steps, options.lr, warm_up=options.warm_up, floor=options.floor)
+        rate = learning_rate(
+            self.done, options.steps, options.lr, warm_up=options.warm_up, floor=options.floor, cosine=options.cosine
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -400,7 +415,7 @@ class _Loop:
         mix = self._mix(total)
         wanted = [share(own, self.options.accumulate, number) for number in range(self.options.accumulate)]
         wanted = [positions for positions in wanted if len(positions)]
-        passes = self.model.outputs if self.parallel is None else self.parallel
+        passes = self.outputs if self.parallel is None else self.parallel
         sums: dict[str, torch.Tensor] = {}
         for number, positions in enumerate(wanted):
             part = (batch if len(wanted) == 1 else batch.part(positions)).to(self.device)
@@ -408,8 +423,9 @@ class _Loop:
             weight = len(positions) / total
             with self._reduced(number == len(wanted) - 1):
                 with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-                    logits, frames = passes(part.waveforms, part.masks, own_mix)
-                found = self.objective(logits, frames, part, mix=own_mix, gather=self.group.gatherer(counts))
+                    logits, frames, *by_frame = passes(part.waveforms, part.masks, own_mix)
+                gather, further = self.group.gatherer(counts), dict(zip(["frame_logits"], by_frame, strict=False))
+                found = self.objective(logits, frames, part, mix=own_mix, gather=gather, **further)
                 value = found.total if weight == 1 else found.total * (weight * self.group.size)
                 torch.autograd.backward(self.scaler.scale(value))
             for name, term in {"loss": found.total.detach(), **found.terms}.items():
@@ -562,18 +578,22 @@ class _Loop:
         from torch.nn.parallel import DistributedDataParallel
 
         ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(_Outputs(self.model), device_ids=ids)
+        return DistributedDataParallel(self.outputs, device_ids=ids)
 
 
 class _Outputs(nn.Module):
-    """A model whose call gives logits and frame features, as DDP wants it."""
+    """A model whose call gives logits and frame features, and ``by_frame`` also the logits of frames; for DDP."""
 
-    def __init__(self, model: Tagger) -> None:
+    def __init__(self, model: Tagger, by_frame: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.by_frame = model, by_frame
 
-    def forward(self, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.model.outputs(*given)
+    def forward(self, *given: Any) -> tuple[torch.Tensor, ...]:
+        if not self.by_frame:
+            return self.model.outputs(*given)
+        frames = self.model.frame_features(*given)
+        logits, frame_logits = self.model.answers_by_frame(frames)
+        return logits, frames, frame_logits
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -30,10 +30,12 @@ from logitstore.options import dump
 from logitstore.training import board
 from logitstore.training.checkpoints import FOLDER, Checkpoints
 from logitstore.training.loop import Epoch, FitProgress, FitResult, Objective, fit
+from logitstore.training.optimizers import require_optimizer
 from logitstore.training.options import INDIFFERENT, LoopOptions, warm_up_of
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group, joined, own_device
 from logitstore.training.runs import MOST_BYTES, MOST_VALUES, is_run, learning_curves, load_run, save_run
+from logitstore.training.schedule import DEFAULTS
 
 OPTIONS_NAME = "training.json"
 CONFIG_NAME = "config.yaml"
@@ -44,7 +46,9 @@ Options = TypeVar("Options", bound=LoopOptions)
 
 #: Options without which runs were begun: where one is None, such a run goes on.
 _LATER = ("label_separator", "labels", "level", "eval_measure", "eval_split")
-_MAY_DIFFER = ("versions.", "places.")
+_MAY_DIFFER = ("versions.", "places.", "preset")
+#: What runs did that were begun before there were these options and numbers.
+_BEFORE = {"defaults": 1, "options.cosine": "rest", "options.optimizer": "adamw", "options.weight_decay": 0.01}
 _MOST_NAMED = 4
 _REMEDY = "give another --out, or remove that folder"
 
@@ -117,10 +121,32 @@ def resolve(options: Options, model_name: str, steps: int, **data: Any) -> Optio
     :raises RunError: a warm-up or a precision that cannot be. :raises UsageError: a device that is not there.
     """
     device = pick_device(options.device)
-    pass_dtype(options.precision, torch.device(own_device(device)))
-    lr = default_lr(model_name) if options.lr is None else options.lr
-    warm_up = warm_up_of(options, steps)
-    return replace(options, lr=lr, warm_up=warm_up, epochs=None, steps=steps, device=device, **data)
+    own = torch.device(own_device(device))
+    pass_dtype(options.precision, own)
+    require_optimizer(options.optimizer, own)
+    defaults = DEFAULTS[_begun_with(options) - 1]
+    decay = defaults.weight_decay if options.optimizer == "adamw" else 0.0
+    return replace(
+        options,
+        lr=default_lr(model_name) if options.lr is None else options.lr,
+        warm_up=warm_up_of(options, steps, defaults.warm_up),
+        floor=defaults.floor if options.floor is None else options.floor,
+        weight_decay=decay if options.weight_decay is None else options.weight_decay,
+        epochs=None,
+        steps=steps,
+        device=device,
+        **data,
+    )
+
+
+def _begun_with(options: LoopOptions) -> int:
+    """The number of the defaults that the run in the folder was begun with; of the newest where there is none."""
+    try:
+        there = load_json(Path(options.run_folder) / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
+        number = there.get("defaults", 1)
+        return number if type(number) is int and 0 < number <= len(DEFAULTS) else len(DEFAULTS)
+    except (OSError, ValueError, AttributeError):
+        return len(DEFAULTS)  # none, or one that is refused later
 
 
 @contextmanager
@@ -154,7 +180,10 @@ def identity(
         if resolved.get(name, "") is None:
             del resolved[name]
     together = {} if processes is None else {"processes": processes}
-    about = {"command": command, "options": resolved, **together, "places": moved, **data, "versions": versions()}
+    about = {
+        "command": command, "options": resolved, "defaults": _begun_with(options), **together, "places": moved, **data,
+        "versions": versions(),
+    }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(about))
     return plain
 
@@ -184,12 +213,16 @@ def train(training: Training, progress: FitProgress, group: Group) -> Trained:
         keep_freed_memory()
         result = fit(
             model,
-            replace(options.fitting(**training.loop), device=own_device(options.device)),
+            replace(
+                options.fitting(**training.loop),
+                device=own_device(options.device),
+                spared=DEFAULTS[training.about["defaults"] - 1].spared,
+            ),
             training.epochs,
             training.objective,
             run,
             about=training.about,
-            accept=lambda there: _require_same_checkpoint(out, there, training.about),
+            accept=lambda there: _require_same_checkpoint(training, there),
             evaluate=evaluate,
             progress=watched,
             group=group,
@@ -209,7 +242,7 @@ def _begin(training: Training) -> dict[str, Any] | None:
     folder = Path(training.out)
     try:
         if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
-            _require_same(folder, training.about)
+            _require_same(folder, training)
             if is_run(folder):
                 finished: dict[str, Any] = load_run(folder, student=training.model_name).config
                 Checkpoints(folder).remove()
@@ -238,15 +271,15 @@ def _finish(training: Training, result: FitResult) -> dict[str, Any] | None:
     return agreement
 
 
-def _require_same_checkpoint(out: str, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    if changed := _differences(there, asked):
+def _require_same_checkpoint(training: Training, there: dict[str, Any]) -> None:
+    if changed := _differences(there, training):
         raise RunError(
-            f"{str(Path(out) / FOLDER)!r} holds a checkpoint of another training ({changed}); remove it, or give "
-            "another --out"
+            f"{str(Path(training.out) / FOLDER)!r} holds a checkpoint of another training ({changed}); remove it, or "
+            "give another --out"
         )
 
 
-def _require_same(folder: Path, asked: dict[str, Any]) -> None:
+def _require_same(folder: Path, training: Training) -> None:
     if not (folder / OPTIONS_NAME).is_file():
         found = sorted(path.name for path in folder.iterdir())[0]
         raise RunError(f"{str(folder)!r} is not empty (it holds {found!r}) and not a training's; {_REMEDY}")
@@ -254,13 +287,15 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         there = load_json(folder / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
     except (ValueError, OSError) as error:
         raise RunError(f"{str(folder / OPTIONS_NAME)!r} is damaged ({error}); {_REMEDY}") from error
-    if changed := _differences(there, asked):
+    if changed := _differences(there, training):
         raise RunError(f"{str(folder)!r} holds another training ({changed}); {_REMEDY}")
 
 
-def _differences(there: Any, asked: dict[str, Any]) -> str:
-    """What differs, both values shown; empty where nothing does that matters."""
-    old, new = _flat(there), _flat(asked)
+def _differences(there: Any, training: Training) -> str:
+    """What differs from what is asked, both values shown; empty where nothing does that matters."""
+    if isinstance(there, dict) and isinstance(there.get("options"), dict):
+        there = there | {"options": training.options.today(there["options"])}
+    old, new = _BEFORE | _flat(there), _flat(training.about)
     changed = [
         f"{name}: there {old.get(name)!r}, asked {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

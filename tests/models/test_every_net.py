@@ -8,12 +8,10 @@ Some of them each time; under ``LOGITSTORE_NETS=full`` every net with every head
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from logitstore.models.pooling import POOLS
 from logitstore.models.registry import build, initialised, names
@@ -73,35 +71,11 @@ def test_a_student_in_16_bits_goes_on_where_it_was_killed(
     assert bool(said.isfinite().all())
 
 
-class _Heads(nn.Module):
-    """All heads on the same features."""
-
-    def __init__(self, scores: Any) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList([POOLS[name](8, 3, scores) for name in POOLS])
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        return torch.stack([head(frames) for head in self.heads])
-
-
-def test_the_heads_are_one_graph_for_any_number_of_frames() -> None:
-    onnxruntime = _onnx()
-    heads = initialised(lambda: _Heads("sigmoid"), 0).eval()  # type: ignore[arg-type, return-value]
-    dims = {0: torch.export.Dim("clips", min=1), 1: torch.export.Dim("frames", min=2)}
-    with export.quiet():
-        program = torch.onnx.export(heads, (torch.randn(2, 9, 8),), dynamo=True, dynamic_shapes=(dims,), verbose=False)
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())  # type: ignore[union-attr]
-    for clips, count in ((1, 2), (3, 50)):
-        frames = 3 * torch.randn(clips, count, 8)
-        (found,) = session.run(None, {session.get_inputs()[0].name: frames.numpy()})
-        with torch.inference_mode():
-            np.testing.assert_allclose(found, heads(frames).numpy(), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.skipif(not FULL, reason="each takes seconds; LOGITSTORE_NETS=full exports all of them")
 @pytest.mark.parametrize("case", [*CASES, ("global-local", None)], ids=called)
 def test_a_file_says_what_the_net_says(case: tuple[str, str | None], tmp_path: Path) -> None:
-    _onnx()
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason="the extra `onnx` is not installed")
     name, args = case[0], args_of(*case)
     if name == "global-local":
         args = {"net": "cnn4", "net_args": args_of("cnn4", "attention"), "seconds": 0.4}
@@ -112,12 +86,6 @@ def test_a_file_says_what_the_net_says(case: tuple[str, str | None], tmp_path: P
     content = export.graph_of(run, masks=True).SerializeToString()
     heard = [_noise(*shape).numpy() for shape in ((1, export.shortest(model)), (3, rate), (2, 5 * rate))]
     assert export.compare(content, run.model, heard).largest < 1e-4
-
-
-def _onnx() -> Any:
-    pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
-    pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
-    return pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 
 def _noise(clips: int, samples: int) -> torch.Tensor:
