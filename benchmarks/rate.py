@@ -141,14 +141,17 @@ def _numbers(found: Coded) -> dict[str, float]:
 # students
 
 
-def arms() -> dict[str, tuple[float | None, str]]:
-    """The students by name: the quality, None for exact targets; and what stands for classes that are not kept."""
+def arms(zero: bool) -> dict[str, tuple[float | None, str]]:
+    """The students by name: the quality, None for exact targets; and what stands for classes that are not kept.
+
+    :param zero: whether there are students, too, that learn 0 for these.
+    """
     named: dict[str, tuple[float | None, str]] = {"exact": (None, "")}
     named |= {f"{asked:g} nats": (asked, "stored") for asked in QUALITIES}
-    return named | {f"{asked:g} nats, tail zero": (asked, "zero") for asked in (0.1, 0.5)}
+    return named | {f"{asked:g} nats, tail zero": (asked, "zero") for asked in (0.1, 0.5) if zero}
 
 
-def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int) -> None:
+def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int, zero: bool) -> None:
     """Train and measure whatever is not there yet, seed after seed."""
     from benchmarks.arms import Arm
     from benchmarks.cached import score, train
@@ -165,18 +168,21 @@ def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int
             of_view: F32 = self.array("exact")[0] if self.read is None else self.read
             return of_view[self.view(arm, epoch)]
 
-    done = {
-        (each["data"], each["fold"], each["arm"], each["seed"]) for each in _lines(out) if each["kind"] == "student"
-    }
+    told = [each for each in _lines(out) if each["kind"] == "student"]
+    done = {(each["data"], each["fold"], each["arm"], each["seed"]) for each in told}
+    kept: dict[tuple[str, str], dict[float, Coded]] = {}
     for seed in range(seeds):
         for data, width in MAIN_WIDTHS.items():
             for number in folds:
                 fold = Targets(prepared / data / f"fold-{number}")
                 exact = np.ascontiguousarray(fold.array("exact")[0].transpose(1, 0, 2))
-                for name, (asked, tail) in arms().items():
+                made: dict[float, Coded] = kept.setdefault((data, number), {})
+                for name, (asked, tail) in arms(zero).items():
                     if (data, number, name, seed) in done:
                         continue
-                    found = None if asked is None else coded(exact, asked, 20)
+                    found = None if asked is None else made.get(asked) or coded(exact, asked, 20)
+                    if asked is not None and found is not None:
+                        made[asked] = found
                     fold.read = None if found is None else _as_learnt(found, tail)
                     model = train(fold, Arm(target="exact"), width, seed, steps)
                     scores = score(model, fold.array("test"), fold.test_labels, fold.test_row_of)
@@ -213,7 +219,7 @@ def report(out: Path) -> None:
             "\n| students | " + " | ".join(f"{data}: bits, classes, bytes, mAP - exact" for data in MAIN_WIDTHS) + " |"
         )
         print("| --- |" + " --- |" * len(MAIN_WIDTHS))
-    for name in arms() if runs else ():
+    for name in arms(True) if runs else ():
         cells = []
         for data in MAIN_WIDTHS:
             here = [line for line in runs if line["data"] == data]
@@ -221,7 +227,7 @@ def report(out: Path) -> None:
                   for arm in (name, "exact")}  # fmt: skip
             mean = np.mean([*of[name].values()]) if of[name] else float("nan")
             if name == "exact" or not of[name]:
-                cells.append(f"mAP {mean:.2f} of {len(of[name])}")
+                cells.append(f"mAP {mean:.2f} of {len(of[name])}" if of[name] else "")
                 continue
             found = t_interval(paired(of[name], of["exact"]))
             shown = [each for each in here if each["arm"] == name]
@@ -280,6 +286,7 @@ def main() -> None:
     parser.add_argument("--folds", default="1,2", help="of students")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=520)
+    parser.add_argument("--zero", action="store_true", help="students, too, whose tail is zero")
     given = parser.parse_args()
     if given.what == "curves":
         curves(given.out, given.prepared, given.answers)
@@ -288,7 +295,7 @@ def main() -> None:
     elif given.prepared is None:
         parser.error("students need --prepared DIR")
     else:
-        students(given.out, given.prepared, given.folds.split(","), given.seeds, given.steps)
+        students(given.out, given.prepared, given.folds.split(","), given.seeds, given.steps, given.zero)
 
 
 if __name__ == "__main__":
