@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.arms import ARMS, EXPERIMENTS, REFERENCE, WEIGHTS, Experiment
+from benchmarks.arms import EXPERIMENTS, REFERENCE, Experiment
 from benchmarks.intervals import CONFIDENCE, Interval, paired, t_interval
 from benchmarks.read import table
 from logitstore.evaluation.metrics import ESTIMATOR
@@ -30,11 +30,10 @@ def report(lines: Sequence[Line], settings: Mapping[str, Any]) -> str:
         of_data = [line for line in lines if line["data"] == name]
         parts.append(f"## {name}\n\n{_prepared(of_data)}")
         for experiment in sorted(EXPERIMENTS, key=lambda each: each.number):
-            tuning = _tuning(of_data) if experiment.metric == "micro" else ""
             parts.append(
                 f"### {experiment.number}. {experiment.title[0].upper()}{experiment.title[1:]} ({name})\n\n"
-                + tuning + _rows(experiment, of_data, data["main_width"])
-            )  # fmt: skip
+                + _rows(experiment, of_data, data["main_width"])
+            )
             if experiment.number == 2:
                 parts.append(_equivalence(of_data, data["main_width"]))
     runs = [line for line in lines if line["stage"] != "prepare"]
@@ -53,46 +52,35 @@ def values(lines: Sequence[Line], arm: str, width: int, metric: str) -> Values:
 
 
 def _rows(experiment: Experiment, lines: Sequence[Line], main: int) -> str:
-    metrics = ("micro", "micro_trapezoid", "mAP") if experiment.metric == "micro" else ("mAP",)
-    header = ["student: arm", "runs"]
-    for metric in metrics:
-        header += [_NAMES[metric], "difference"]
-        header += ["by fold"] if metric == metrics[0] else []
     rows = []
     for width, arm, against in experiment.cells(main):
-        first = values(lines, arm, width, metrics[0])
-        if not first:
+        found = values(lines, arm, width, "mAP")
+        if not found:
             continue
         called = experiment.called if arm == REFERENCE else arm
         beside = f", against {against}" if against not in (None, experiment.rows[0][0]) else ""
-        cells = [f"width {width}: {called}{beside}"]
-        cells.append(str(len(first)))
-        for metric in metrics:
-            found = values(lines, arm, width, metric)
-            cells.append(f"{sum(found.values()) / len(found):.1f}")
-            difference = {} if against is None else values(lines, against, width, metric)
-            cells.append(_shown(paired(found, difference)) if difference else "")
-            if metric == metrics[0]:
-                cells.append(_by_fold(found, difference) if difference else "")
-        rows.append(cells)
-    return table(header, rows) if rows else "No runs yet.\n"
+        difference = {} if against is None else values(lines, against, width, "mAP")
+        rows.append([f"width {width}: {called}{beside}", str(len(found)), mean(found), *compared(found, difference)])
+    return table(["student: arm", "runs", "mAP", "difference", "by fold"], rows) if rows else "No runs yet.\n"
 
 
-_NAMES = {"mAP": "mAP", "micro": "micro AUPRC", "micro_trapezoid": "trapezoidal"}
+def mean(found: Values) -> str:
+    """The mean of some runs."""
+    return f"{sum(found.values()) / len(found):.1f}"
 
 
-def _shown(differences: Sequence[float]) -> str:
-    interval = t_interval(differences)
-    return f"{interval.mean:+.2f}" + (f" ± {interval.half:.2f}" if interval.count > 1 else "")
-
-
-def _by_fold(found: Values, against: Values) -> str:
-    folds = sorted({fold for fold, _ in found.keys() & against.keys()})
+def compared(found: Values, against: Values) -> list[str]:
+    """The paired difference with its interval, and its mean in each held-out fold; empty cells without any pair."""
+    pairs = found.keys() & against.keys()
+    if not pairs:
+        return ["", ""]
+    interval = t_interval(paired(found, against))
+    shown = f"{interval.mean:+.2f}" + (f" ± {interval.half:.2f}" if interval.count > 1 else "")
     means = []
-    for fold in folds:
-        of_fold = [found[key] - against[key] for key in found.keys() & against.keys() if key[0] == fold]
+    for fold in sorted({fold for fold, _ in pairs}):
+        of_fold = [found[key] - against[key] for key in pairs if key[0] == fold]
         means.append(f"{sum(of_fold) / len(of_fold):+.1f}")
-    return ", ".join(means)
+    return [shown, ", ".join(means)]
 
 
 def equivalence(lines: Sequence[Line], width: int) -> Interval | None:
@@ -123,25 +111,3 @@ def _prepared(lines: Sequence[Line]) -> str:
     members = [f"member {number}" for number in range(1, len(rows[0]) - 5)]
     header = ["held-out fold", "pool clips", "test clips", "ensemble mAP", *members, "bytes a view", "s to prepare"]
     return table(header, rows)
-
-
-def _tuning(lines: Sequence[Line]) -> str:
-    names = {arm.similarity: name for name, arm in ARMS.items() if arm.similarity is not None}
-    rows = []
-    for similarity, weights in WEIGHTS.items():
-        for weight in weights:
-            found = _tuning_values(lines, names[similarity], weight)
-            if found:
-                plain = _tuning_values(lines, REFERENCE, None)
-                mean = sum(found.values()) / len(found)
-                rows.append([f"{names[similarity]}, weight {weight:g}", str(len(found)), f"{mean:.1f}",
-                             _shown(paired(found, plain))])  # fmt: skip
-    return f"On the validation split:\n\n{table(['arm', 'runs', 'micro AUPRC', 'difference'], rows)}\n" if rows else ""
-
-
-def _tuning_values(lines: Sequence[Line], arm: str, weight: float | None) -> Values:
-    return {
-        (line["fold"], line["seed"]): line["micro"]
-        for line in lines
-        if line["stage"] == "tuning" and line["arm"] == arm and line["weight"] == weight
-    }

@@ -1,4 +1,4 @@
-"""The arms of the ablation and the six experiments that compare them."""
+"""The arms of the ablation and the five experiments that compare them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Similarity = Literal["sp", "iusp", "both"]
-
 VIEWS = (1, 2, 5, 10, 20)  # beside all of them
 BATCH_MIXUP = 0.5  # A of Beta(A, A), as in the published configs
-
-#: Weights that are tried on the validation split, in the order of their runs.
-WEIGHTS: dict[Similarity, tuple[float, ...]] = {
-    "sp": (3.0, 10.0, 30.0, 100.0),
-    "iusp": (0.3, 1.0, 3.0, 10.0),
-    "both": (0.3, 1.0, 3.0, 10.0),
-}
-TUNED_WIDTH = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +21,7 @@ class Arm:
     ``views``    how many of the stored views are used, one an epoch, over and over; None for all
     ``k``, ``bits``   exact targets coded as a store with these would hold them; None for a store's default
     ``mixup``    A of batch mixup, 0 for none
-    ``similarity``, ``weight``   the loss beside the targets'; the weight is None until it is tuned
+    ``terms``    of the loss beside the target, and their weights
     """
 
     sound: Literal["stored", "fresh", "still"] = "stored"
@@ -41,8 +31,7 @@ class Arm:
     k: int | None = None
     bits: int | None = None
     mixup: float = 0.0
-    similarity: Similarity | None = None
-    weight: float | None = None
+    terms: tuple[tuple[str, float], ...] = ()
 
 
 REFERENCE = "consistent"
@@ -59,9 +48,6 @@ ARMS = {
     "float16": Arm(target="exact", bits=16),
     **{f"K = {k}": Arm(target="exact", k=k) for k in (1, 3, 5)},
     **{f"V = {views}": Arm(views=views) for views in VIEWS},
-    "SP": Arm(similarity="sp"),
-    "IUSP": Arm(similarity="iusp"),
-    "SP and IUSP": Arm(similarity="both"),
     "stored mixup": Arm(store="mixup"),
     "batch mixup": Arm(mixup=BATCH_MIXUP),
     "best member": Arm(target="member"),
@@ -74,7 +60,6 @@ class Experiment:
 
     :param widths: "main" is the width that the data set asks for, the other students are named.
     :param called: what the reference arm, the store as it is, stands for here.
-    :param metric: "mAP", or "micro" for the areas under the micro precision-recall curve.
     """
 
     number: int
@@ -82,7 +67,6 @@ class Experiment:
     rows: tuple[tuple[str, str | None], ...]
     called: str = REFERENCE
     widths: tuple[int, ...] = ()  # none: the main width alone
-    metric: Literal["mAP", "micro"] = "mAP"
     extra: tuple[tuple[str, str | None], ...] = ()  # for the main width alone
 
     def students(self, main: int) -> tuple[int, ...]:
@@ -115,19 +99,11 @@ EXPERIMENTS = (
         called="8 bits, default K: the store",
     ),
     Experiment(
-        4,
-        "similarity losses",
-        _against(REFERENCE, "SP", "IUSP", "SP and IUSP"),
-        called="no similarity",
-        widths=(2, 4, 8),
-        metric="micro",
-    ),
-    Experiment(
         3,
         "number of views, at equal steps",
         _against(REFERENCE, *(f"V = {views}" for views in VIEWS[::-1])),
         called="all views",
     ),
-    Experiment(5, "mixup", _against(REFERENCE, "stored mixup", "batch mixup"), called="no mixup"),
-    Experiment(6, "one teacher", _against(REFERENCE, "best member"), called="ensemble"),
+    Experiment(4, "mixup", _against(REFERENCE, "stored mixup", "batch mixup"), called="no mixup"),
+    Experiment(5, "one teacher", _against(REFERENCE, "best member"), called="ensemble"),
 )

@@ -8,7 +8,7 @@ replaying reader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -16,41 +16,52 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.arms import Arm
-from benchmarks.folds import BATCH, FRONT_END, MODEL, Fold, by_row, hearing_log_mels
+from benchmarks.folds import BATCH, MODEL, Fold, by_row, hearing_log_mels
 from logitstore.arrays import F32, I64
 from logitstore.digests import derived_seed
 from logitstore.errors import ModelOutputError
 from logitstore.evaluation.metrics import measure
+from logitstore.evaluation.sonyc import area, coarse_curve, micro_curve
 from logitstore.models.registry import build, default_lr, initialised
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.batches import Batch
 from logitstore.training.sampling import mix_weights, order_generator, plan
 from logitstore.training.schedule import learning_rate, parameter_groups
 from students.objective import Objective
-from students.terms import Setting, selected
-
-#: Scores below it are no threshold of the trapezoidal estimator.
-THRESHOLD_FLOOR = 0.01
+from students.terms import TARGET, Setting, Term
 
 
 def train(
-    fold: Fold, arm: Arm, width: int, seed: int, steps: int, rows: I64 | None = None, losses: list[float] | None = None
+    fold: Fold,
+    arm: Arm,
+    width: int,
+    seed: int,
+    steps: int,
+    rows: I64 | None = None,
+    losses: list[float] | None = None,
+    *,
+    make: Callable[[], Tagger] | None = None,
+    also: tuple[float, Term] | None = None,
 ) -> Tagger:
     """A student of some arm, in eval mode; it takes log-mels.
 
     :param rows: the clips of the pool to learn from, int64 (n,); all of them by default.
     :param losses: gets the loss of every step.
+    :param make: a net in the place of the ablation's own, which hears the same log-mels.
+    :param also: a term that is none of the product's, and its weight.
     """
     chosen = fold.clips if rows is None else rows
-    make = partial(build, MODEL, len(fold.classes), width=width, **FRONT_END)
+    make = make or partial(build, MODEL, len(fold.classes), width=width, **fold.model_args)
     model = hearing_log_mels(initialised(make, seed)).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     highest = default_lr(MODEL)
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=highest, fused=True)
-    weights = selected(similarity=arm.similarity, similarity_weight=arm.weight or 0.0)
     relations = fold.store(arm.store).manifest.relations
-    pooled = None if arm.similarity is None or relations is None else relations.pooled
-    objective = Objective(weights, Setting("bce", frames=pooled), mixup=arm.mixup or None)
+    setting = Setting("bce", frames=None if relations is None else relations.pooled)
+    objective = Objective({TARGET: 1.0} | dict(arm.terms), setting, mixup=arm.mixup or None)
+    if also is not None:
+        objective.weights["also"], objective.terms["also"] = also
+        objective.relations += also[1].relations
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("dropout", seed))
         for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):
@@ -77,14 +88,12 @@ def batches(fold: Fold, arm: Arm, rows: I64, seed: int, steps: int, relations: t
         targets = fold.targets(arm, epoch)
         for positions in plan(len(rows), BATCH, order_generator(seed, epoch))[: steps - done]:
             at = rows[positions]
-            known = fold.store(arm.store).relations(fold.view(arm, epoch), at) if relations else None
             yield Batch(
                 torch.from_numpy(np.array(sounds[at])),
                 spans[at],
                 torch.from_numpy(np.array(targets[at])),
                 at,
-                frame_grams=torch.from_numpy(known.frames) if known is not None and "frames" in relations else None,
-                clip_vectors=torch.from_numpy(known.clips) if known is not None and "clips" in relations else None,
+                **fold.relations(arm, epoch, at, relations),
             )
             done += 1
         epoch += 1
@@ -94,8 +103,7 @@ def batches(fold: Fold, arm: Arm, rows: I64, seed: int, steps: int, relations: t
 def score(model: Tagger, sounds: F32, labels: npt.NDArray[np.bool_], row_of: I64) -> dict[str, float]:
     """mAP and micro areas of a student on clips as they are, in points (0 to 100).
 
-    ``micro`` is average precision over all (row, class) pairs, ``micro_trapezoid`` the trapezoidal area of the same
-    curve; see :func:`trapezoid`.
+    ``micro`` is average precision over all (row, class) pairs, ``official`` the micro AUPRC of :func:`official`.
     """
     said = [probabilities(model(torch.from_numpy(np.array(part))), "sigmoid") for part in np.array_split(sounds, 4)]
     scores = by_row(torch.cat(said).numpy(), row_of)
@@ -103,19 +111,14 @@ def score(model: Tagger, sounds: F32, labels: npt.NDArray[np.bool_], row_of: I64
     return {
         "mAP": 100 * metrics.mAP,
         "micro": 100 * metrics.micro_auprc,
-        "micro_trapezoid": 100 * trapezoid(labels, scores),
+        "official": 100 * official(labels, scores),
     }
 
 
-def trapezoid(labels: npt.NDArray[np.bool_], scores: F32, floor: float = THRESHOLD_FLOOR) -> float:
-    """Trapezoidal area under the micro precision-recall curve of thresholds of at least ``floor``.
+def official(labels: npt.NDArray[np.bool_], scores: F32) -> float:
+    """Micro AUPRC as DCASE 2019 task 5 measures it, every class taken for a coarse one; in [0, 1].
 
-    The curve begins at recall 0 and precision 1 and ends at the recall that the lowest of these thresholds reaches, so
-    positives scored below the floor are lost. Points between thresholds are taken to lie on straight lines, which
-    precision-recall curves do not: it is no smaller than average precision as a rule, and not to be compared with it.
+    Counts of all classes are summed at every score of at least 0.01, and the area is trapezoidal.
     """
-    from sklearn.metrics import auc, precision_recall_curve
-
-    precision, recall, thresholds = precision_recall_curve(labels.ravel(), scores.ravel())
-    kept = np.concatenate([thresholds >= floor, [True]])
-    return float(auc(recall[kept], precision[kept]))
+    curves = [coarse_curve(labels[:, each], scores[:, each].astype(np.float64)) for each in range(labels.shape[1])]
+    return area(micro_curve(curves), rising=True).auprc

@@ -2,13 +2,14 @@
 
 Everything goes through the product: ``train-teacher`` and ``logitstore build`` make teachers and stores, the students'
 own reader gives draws and targets, and the log-mels are the student's own of the waveforms that its replay gives. Only
-one thing is the benchmark's: a log-mel is computed once a view, not once a step. All models here have one front end.
+one thing is the benchmark's: a log-mel is computed once a view, not once a step. All models of a fold have one front
+end, and as many frames of features.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -50,6 +51,8 @@ _Made = TypeVar("_Made")
 RATE = 16_000
 MODEL = "cnn4"
 FRONT_END: dict[str, Any] = {"mels": 32, "hop_ms": 80.0}
+#: What gives the models features for every second frame of the log-mel: 31 in 5 s, where they have 3 without it.
+MANY_FRAMES: dict[str, Any] = FRONT_END | {"time_halvings": 1}
 TEACHER_WIDTH, TEACHERS = 16, 2
 BATCH = 32
 FRESH_SEED = 0
@@ -98,10 +101,22 @@ def recipes(seconds: float) -> dict[str, Recipe]:
     }
 
 
-def prepare(data: Data, held_out: str, folder: Path, *, views: int, steps: int, teacher_steps: int) -> None:
+def prepare(
+    data: Data,
+    held_out: str,
+    folder: Path,
+    *,
+    views: int,
+    steps: int,
+    teacher_steps: int,
+    model_args: Mapping[str, Any] = FRONT_END,
+    stores: Sequence[str] = ("masks", "strong", "mixup", "still"),
+) -> None:
     """Make what is not there yet: teachers, stores, log-mels and exact targets, under ``folder``.
 
     :param views: of the stores. :param steps: of the students; every epoch of theirs gets fresh draws of its own.
+    :param model_args: of all models, besides their width. :param stores: "masks" alone is enough for students that hear
+        the stored views and learn stored targets or labels; nothing is made then that only others need.
     """
     read = functools.partial(
         read_labelled, data.manifest, data.audio_root, "label", clip_seconds=data.clip_seconds, workers=1
@@ -110,39 +125,45 @@ def prepare(data: Data, held_out: str, folder: Path, *, views: int, steps: int, 
         train_teacher(
             TeacherOptions(
                 manifest=data.manifest, audio_root=data.audio_root, label_column="label", model=MODEL,
-                model_args={"width": TEACHER_WIDTH, **FRONT_END}, where=data.pool_where(held_out),
+                model_args={"width": TEACHER_WIDTH, **model_args}, where=data.pool_where(held_out),
                 clip_seconds=data.clip_seconds, steps=teacher_steps, seed=number, device="cpu", workers=1,
                 out=str(folder / f"teacher-{number}"),
             )
         )  # fmt: skip
     teachers = [str(folder / f"teacher-{number}") for number in range(TEACHERS)]
-    for name, recipe in recipes(data.clip_seconds).items():
+    used = {name: recipe for name, recipe in recipes(data.clip_seconds).items() if name in stores}
+    for name, recipe in used.items():
         build(
             BuildOptions(
                 source=data.manifest, audio_root=data.audio_root, out=str(folder / f"store-{name}"), teachers=teachers,
                 views=1 if name == "still" else views, recipe=recipe, where=data.pool_where(held_out),
                 clip_seconds=data.clip_seconds, workers=1, device="cpu", shard_clips=4096,
-                relations="frames,clips" if name == "masks" else None, similarity_frames=_frames(data.clip_seconds),
+                relations="frames,clips" if name == "masks" else None,
+                similarity_frames=_frames(data.clip_seconds, model_args),
             )
         )  # fmt: skip
-    stores = {name: open_store(folder / f"store-{name}") for name in recipes(data.clip_seconds)}
-    classes = stores["masks"].manifest.classes
-    _same_rolls(stores["masks"], stores["strong"])
+    opened = {name: open_store(folder / f"store-{name}") for name in used}
+    first = opened["masks"]
+    classes = first.manifest.classes
     pool, test = read(where=data.pool_where(held_out)), read(where=data.test_where(held_out))
-    if pool.table["path"].to_pylist() != stores["masks"].clips["path"].to_pylist():
+    if pool.table["path"].to_pylist() != first.clips["path"].to_pylist():
         raise RunError(f"{folder}: the stores are not of the clips of {data.manifest}; give another --out")
     audio = ClipAudio(pool.source, pool.table, RATE, _CACHE_BYTES)
     ear = _ear(classes)
-    clip_samples = stores["masks"].manifest.clip_samples
+    clip_samples = first.manifest.clip_samples
     keep = functools.partial(_keep, folder)
     keep("labels", lambda: label_matrix(pool.labels, classes, whose=data.name)[pool.row_of].astype(np.float32))
     keep("test_labels", lambda: label_matrix(test.labels, classes, whose=data.name))
     keep("test_row_of", lambda: test.row_of)
     keep("test", lambda: _plain(ear, test, clip_samples))
     keep("still", lambda: _plain(ear, pool, clip_samples))
-    for name, store in (("stored", stores["masks"]), ("mixup", stores["mixup"])):
-        keep(name, functools.partial(_stored_views, ear, audio, store, views))
-    first = stores["masks"]
+    ensemble = _hearing_log_mels(load_ensemble(teachers, classes=classes, sample_rate=RATE))
+    keep("teachers_test", lambda: _teachers_test(ensemble, folder))
+    keep("stored", functools.partial(_stored_views, ear, audio, first, views))
+    if set(used) == {"masks"}:
+        return
+    _same_rolls(first, opened["strong"])
+    keep("mixup", functools.partial(_stored_views, ear, audio, opened["mixup"], views))
     fresh = -(-steps // epoch_steps(len(audio), BATCH))
     keep(
         "fresh",
@@ -150,16 +171,17 @@ def prepare(data: Data, held_out: str, folder: Path, *, views: int, steps: int, 
             [_heard(ear, audio, first, stored_views(first, 0, fresh=(FRESH_SEED, e))) for e in range(fresh)]
         ),
     )
-    ensemble = _hearing_log_mels(load_ensemble(teachers, classes=classes, sample_rate=RATE))
     keep("exact", lambda: _said(ensemble, first, np.load(folder / "stored.npy", mmap_mode="r")))
-    keep("teachers_test", lambda: _teachers_test(ensemble, folder))
 
 
 class Fold:
-    """What :func:`prepare` made, opened; ``labels`` float32 (n, C) of the pool, ``classes`` C names."""
+    """What :func:`prepare` made, opened; ``labels`` float32 (n, C) of the pool, ``classes`` C names.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    :param model_args: those that it was made with.
+    """
+
+    def __init__(self, folder: Path, model_args: Mapping[str, Any] = FRONT_END) -> None:
+        self.folder, self.model_args = folder, model_args
         self.stores: dict[str, Store] = {}
         self.labels: F32 = np.load(folder / "labels.npy")
         self.test_labels, self.test_row_of = np.load(folder / "test_labels.npy"), np.load(folder / "test_row_of.npy")
@@ -198,6 +220,18 @@ class Fold:
             )
         sound = self.array("fresh")[epoch] if arm.sound == "fresh" else self.array("still")
         return sound, self._once(self._fresh_masks, arm.store, epoch)
+
+    def relations(self, arm: Arm, epoch: int, at: I64, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What a batch gets of the teachers' relations in an epoch, by the names of its fields.
+
+        :param at: int64 (B,), clips of the pool. :param names: "frames", "clips".
+        """
+        if not names:
+            return {}
+        known = self.store(arm.store).relations(self.view(arm, epoch), at)
+        found = {"frame_grams": known.frames, "clip_vectors": known.clips}
+        wanted = {"frames": "frame_grams", "clips": "clip_vectors"}
+        return {wanted[name]: torch.from_numpy(found[wanted[name]]) for name in names}
 
     def targets(self, arm: Arm, epoch: int) -> F32:
         """What is learned of the pool in an epoch, float32 (n, C)."""
@@ -272,9 +306,10 @@ def _ear(classes: tuple[str, ...]) -> torch.nn.Module:
     return build_model(MODEL, len(classes), **FRONT_END).log_mel
 
 
-def _frames(seconds: float) -> int:
+def _frames(seconds: float, model_args: Mapping[str, Any]) -> int:
     """Frames of the models' features in a clip: relations of more of them would only repeat some."""
-    return min(MOST_FRAMES, max(LEAST_FRAMES, int(seconds * 1000 / FRONT_END["hop_ms"] + 1) // 16))
+    frames = int(seconds * 1000 / FRONT_END["hop_ms"] + 1) >> model_args.get("time_halvings", 4)
+    return min(MOST_FRAMES, max(LEAST_FRAMES, frames))
 
 
 def hearing_log_mels(model: Tagger) -> Tagger:

@@ -296,7 +296,7 @@ def part_sizes(location: str) -> dict[str, float]:
                 sizes[key] = sizes.get(key, 0) + size
                 continue
             group = name.removesuffix("/packed/c/0/0")
-            parts = packed_parts(piece.storage.get(f"{group}/packed/zarr.json"))
+            parts = packed_parts(piece.storage.get(f"{group}/packed/zarr.json"), PACKED)
             planes = sum(part.planes for part in parts.values())
             index = np.frombuffer(piece.storage.get(name)[-16 * planes - 4 : -4], "<u8").reshape(planes, 2)
             for part, (row, count, _) in parts.items():

@@ -35,7 +35,7 @@ from benchmarks.synthetic import SURE, YAMNET_CED, YAMNET_GENTLE, Case, probabil
 from logitstore.arrays import F32
 from logitstore.store.format import layout, quality
 from logitstore.store.format.codec import quantizer
-from logitstore.store.format.objects import encode_group
+from logitstore.store.format.objects import PACKED, encode_group
 
 QUALITIES = (0.02, 0.05, 0.1, 0.2, 0.5)  # of the students
 ASKED = (0.005, 0.01, *QUALITIES, 1.0, 2.0, 4.0)
@@ -96,7 +96,7 @@ def _read(classes: Any, codes: Any, counts: Any, rests: F32, class_count: int, t
 
 def _size(targets: layout.Targets, classes: int, version: int) -> int:
     """Bytes of the packed arrays of a block."""
-    objects = encode_group({}, {}, layout.encode_targets(targets, classes, 1, version=version))
+    objects = encode_group({}, {}, {PACKED: layout.encode_targets(targets, classes, 1, version=version)})
     return sum(len(data) for data in objects.values())
 
 

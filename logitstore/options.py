@@ -96,6 +96,14 @@ class Options:
 
     error: ClassVar[type[UsageError]] = UsageError
 
+    @classmethod
+    def today(cls, recorded: dict[str, Any]) -> dict[str, Any]:
+        """What an earlier release recorded in a file, in the words of this one: for options that are there no more.
+
+        :param recorded: by keys of files or by names of fields. :raises UsageError: there are no such words.
+        """
+        return recorded
+
     def __post_init__(self) -> None:
         for each in fields_of(type(self)):
             value = getattr(self, each.name)
@@ -343,7 +351,7 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     also = {each.name: (each, None) for each in fields.values()}
     also |= {old.lstrip("-"): (each, value) for each in fields.values() for old, value in each.option.old.items()}
     values = {}
-    for name, value in document.items():
+    for name, value in options.today(document).items():
         key = name.replace("_", "-") if name not in also else name
         if key not in fields and key not in also:
             raise options.error(f"--config {file!r} has the unknown key {shown(name)}; {nearest(key[:80], fields)}")

@@ -60,6 +60,11 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 
     ``log_mel``   float32 (bands, frames), in dB, its masked frames and bands filled already
 
+    with ``frame_targets=True``, of a store that has them:
+
+    ``frame_target``   float32 (T, C), a probability for each class in each of T frames of the view, rolled and masked
+                       as it is; ``store.manifest.frames`` says how long they are
+
     and with ``relations=True`` also those that the store has:
 
     ``frame_gram``   float32 (T, T), inner products of the teachers' frames, for :func:`students.terms.iusp.iusp`
@@ -78,12 +83,13 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     :param tail: fill of the classes that a target does not hold, see :mod:`students.targets`; by default what the store
         says of them, zero where it does not.
     :param relations: whether items hold the teachers' relations; always the stored ones, ``inconsistent`` or not.
+    :param frame_targets: whether items hold what the teachers said of frames; the stored ones too.
     :param cache_bytes: decoded audio to keep in memory, in every process that reads.
     :param checked_views: how many fingerprinted views to replay and compare first; 0 for none.
     :param front_end: gives log-mels of this front end, such as ``model.front_end`` or ``logitstore.views.mel.CED``, at
         its rate; ``fill``: what masked cells hold, in dB; 0 as CED's.
-    :raises MismatchError: the audio is not what the teachers heard, the clips are named; or relations are asked of a
-        store that has none.
+    :raises MismatchError: the audio is not what the teachers heard, the clips are named; or relations or frame targets
+        are asked of a store that has none.
     :raises UsageError: an unknown view or tail, or a clip without targets.
     """
 
@@ -98,6 +104,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         tail: str | None = None,
         relations: bool = False,
+        frame_targets: bool = False,
         cache_bytes: int = 0,
         checked_views: int = CHECKED_VIEWS,
         front_end: FrontEnd | None = None,
@@ -108,6 +115,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         self._view, self._rows, self._tail = view, rows, tail
         self._fresh_seed = seed if inconsistent else None
         self._relations = _kept_relations(self._store) if relations else ()
+        self._frame_targets = frame_targets
         self._log_mel = None if front_end is None else LogMel(front_end)
         self._front_end, self._fill = front_end, fill
         #: Shared memory: what one process sets, its workers read, also those that live from epoch to epoch.
@@ -158,6 +166,8 @@ class ReplayDataset(Dataset[dict[str, Any]]):
             item["frame_gram"] = batch.frame_grams[0]
         if batch.clip_vectors is not None:
             item["clip_vector"] = batch.clip_vectors[0]
+        if batch.frame_targets is not None:
+            item["frame_target"] = batch.frame_targets[0]
         return item
 
     @staticmethod
@@ -173,7 +183,10 @@ class ReplayDataset(Dataset[dict[str, Any]]):
             view = epoch % max(1, self._store.views) if self._view is None else self._view
             number = epoch if self._view is None else self._view
             fresh = None if self._fresh_seed is None else (self._fresh_seed, number)
-            views = stored_views(self._store, view, self._rows, tail=self._tail, fresh=fresh, relations=self._relations)
+            views = stored_views(
+                self._store, view, self._rows, tail=self._tail, fresh=fresh, relations=self._relations,
+                frame_targets=self._frame_targets,
+            )  # fmt: skip
             self._made = (epoch, views)
         return self._made[1]
 
@@ -238,6 +251,20 @@ class _StoredRelations:
         return stored.frames if self.frames else None, stored.clips if self.vectors else None
 
 
+class _StoredFrames:
+    """What was said of the frames of n views, by position.
+
+    :raises MismatchError: the store was built without frames.
+    """
+
+    def __init__(self, store: Store, view: int, clips: I64) -> None:
+        self.store, self.view, self.clips = store, view, clips
+        store.require_frames()
+
+    def __call__(self, positions: I64) -> F32:
+        return self.store.frames(self.view, self.clips[positions]).dense()
+
+
 class _HeardLabels:
     """Labels of n views by position: a clip's own, mixed with its partner's as its waveform is."""
 
@@ -289,6 +316,7 @@ def stored_views(
     fresh: tuple[int, int] | None = None,
     relations: Collection[str] = (),
     labels: ClipLabels | None = None,
+    frame_targets: bool = False,
 ) -> Views:
     """One view of some clips: targets and draws, read block by block, so that any order of use is as fast.
 
@@ -298,8 +326,9 @@ def stored_views(
     :param relations: those that the batches are to bring, of "frames" and "clips".
     :param labels: of the store's clips. Where a draw mixes in a partner, so are its labels, with the same weight; a
         clip mixed with one of which nothing is known counts as unlabelled.
+    :param frame_targets: whether the batches are to bring what was said of frames.
     :raises UsageError: no such view, no clips, a clip without targets, an unknown tail.
-    :raises MismatchError: the store was built without one of the relations.
+    :raises MismatchError: the store was built without one of the relations, or without frames.
     """
     tail = tail_of(store, tail)
     clips = store.clips_of(view) if rows is None else np.asarray(rows, dtype=np.int64)
@@ -318,6 +347,7 @@ def stored_views(
         targets,
         _StoredRelations(store, view, clips, relations) if relations else None,
         None if labels is None else _HeardLabels(labels, clips, partners, store.manifest.recipe.partner_shares(draws)),
+        _StoredFrames(store, view, clips) if frame_targets else None,
     )
 
 

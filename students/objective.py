@@ -42,6 +42,7 @@ class Objective:
         self.terms: dict[str, Term] = {name: find(name)(setting) for name in weights}
         self.relations = tuple({relation: None for term in self.terms.values() for relation in term.relations})
         self.needs_labels = any(term.labels for term in self.terms.values())
+        self.by_frame = tuple(name for name, term in self.terms.items() if term.by_frame)
         if mixup is not None:
             self._require_mixes()
         whole = [name for name, term in self.terms.items() if term.whole_batch]
@@ -58,6 +59,7 @@ class Objective:
         batch: Batch,
         mix: torch.Tensor | None = None,
         gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        frame_logits: torch.Tensor | None = None,
     ) -> Loss:
         """The loss of a batch that is on the student's device; the arguments are those of :class:`students.terms.Pass`.
 
@@ -65,7 +67,7 @@ class Objective:
         """
         if mix is not None:
             self._require_mixes()
-        said = Pass(logits, frames, batch, mix, gather)
+        said = Pass(logits, frames, batch, mix, gather, frame_logits)
         terms = {name: term(said) for name, term in self.terms.items()}
         total: torch.Tensor | None = None
         for name, value in terms.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from logitstore.errors import RunError
 from logitstore.options import (
@@ -83,12 +83,9 @@ class StudentOptions(LoopOptions):
     ] = False  # fmt: skip
     similarity: Annotated[
         Literal["iusp", "sp", "both"] | None,
-        Option("Also learn how alike the teachers find frames (iusp) or clips (sp); needs a store built with "
-               "--relations.", group="Loss", default="neither"),
+        Option("Also learn how alike the teachers find frames (iusp) or clips (sp), each at its own weight; needs a "
+               "store built with --relations. Short for --term.", group="Loss", default="neither"),
     ] = None  # fmt: skip
-    similarity_weight: Annotated[
-        float, Option("How much --similarity counts beside the targets.", group="Loss", metavar="W", least=0)
-    ] = 1.0
     label_weight: Annotated[
         float,
         Option("How much the labels of the store's clips, in --label-column, count beside the targets.", group="Loss",
@@ -157,6 +154,23 @@ class StudentOptions(LoopOptions):
     ] = None
     eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
 
+    @classmethod
+    def today(cls, recorded: dict[str, Any]) -> dict[str, Any]:
+        """``similarity_weight``, one for all that ``similarity`` names, is a weight of each term."""
+        there = dict(recorded)
+        weights = [there.pop(key) for key in ("similarity-weight", "similarity_weight") if key in there]
+        kinds = SIMILARITIES.get(str(there.get("similarity")), ())
+        if not weights or (not kinds and weights[0] == 1):  # which earlier releases recorded without --similarity too
+            return there
+        if not kinds or not isinstance(weights[0], int | float):
+            raise cls.error(
+                "--similarity-weight is no option any more; give each term its own: --term iusp=W --term sp=W"
+            )
+        key = next((each for each in ("term", "terms") if each in there), "terms")
+        further = there.get(key) or []
+        asked = [further] if isinstance(further, str) else list(further)
+        return there | {"similarity": None, key: [*asked, *(f"{name}={weights[0]:.12g}" for name in kinds)]}
+
     @property
     def stores(self) -> list[str]:
         """The stores to learn from, also where there is one."""
@@ -173,7 +187,6 @@ class StudentOptions(LoopOptions):
         return selected(
             self.terms,
             similarity=self.similarity,
-            similarity_weight=self.similarity_weight,
             label_weight=self.label_weight,
         )
 
@@ -186,11 +199,6 @@ def check_student(options: StudentOptions) -> None:
     check_loop(options)
     if options.new_head and options.init is None:
         raise RunError("--new-head makes the head of a checkpoint anew, and there is no --init SPEC")
-    if options.similarity is None and options.similarity_weight != 1:
-        raise RunError(
-            f"--similarity-weight {options.similarity_weight:g} is given without --similarity; say which: "
-            f"{', '.join(SIMILARITIES)}"
-        )
     if options.accumulate > 1 and options.similarity in ("sp", "both"):
         raise RunError(
             f"--accumulate {options.accumulate} with --similarity {options.similarity}: SP compares all clips of a "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from logitstore.arrays import F64, I64
 from logitstore.audio.source import Source
@@ -19,6 +20,7 @@ from logitstore.errors import AudioError, MismatchError, QueryError, RunError
 from logitstore.evaluation.labelled import read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.models.registry import build, initialised
+from logitstore.models.tagger import Tagger
 from logitstore.notes import note
 from logitstore.store.audio import clip_tables, open_sources
 from logitstore.store.reader import Store, open_store
@@ -73,12 +75,12 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     check_processes(options.batch_size, processes())
     store = open_store(options.stores, weights=options.store_weights)
     manifest = store.manifest
-    setting, objective = _objective(options, store)
+    make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
+    model = initialised(make, options.seed)
+    setting, objective = _objective(options, store, model)
     labels = None
     if objective.needs_labels and options.label_column is not None:
         labels = clip_labels(store, options.label_column, options.label_separator, options.verdicts)
-    make = partial(build, options.student, len(manifest.classes), scores=_scores(manifest.scores), **options.model_args)
-    model = initialised(make, options.seed)
     init = None
     if options.init is not None:
         init = load_init(model, options.init, options.new_head, tuple(manifest.classes))
@@ -126,6 +128,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
             objective=objective,
             loop={
                 "mixup": options.mixup,
+                "by_frame": bool(objective.by_frame),
                 "patience": options.patience,
                 "average_best": resolved.average_best or 0,
                 "select_by": options.select_by,
@@ -139,15 +142,40 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
         return train(training, progress or FitProgress(), group)
 
 
-def _objective(options: StudentOptions, store: Store) -> tuple[Setting, Objective]:
-    """What is minimised; the store is asked whether it has what that needs."""
+def _objective(options: StudentOptions, store: Store, model: Tagger) -> tuple[Setting, Objective]:
+    """What is minimised; store and student are asked whether they have what that needs."""
     manifest = store.manifest
-    loss = loss_for(manifest.scores, options.loss, options.temperature)
-    setting = Setting(loss, options.temperature, None if manifest.relations is None else manifest.relations.pooled)
+    setting = Setting(
+        loss_for(manifest.scores, options.loss, options.temperature),
+        options.temperature,
+        None if manifest.relations is None else manifest.relations.pooled,
+        view_seconds=manifest.clip_seconds,
+        target_seconds=None if manifest.frames is None else manifest.frames.hop,
+        frame_seconds=getattr(model, "frame_seconds", None),
+    )
     objective = Objective(options.weights, setting, mixup=options.mixup, accumulate=options.accumulate)
     if objective.relations:
         store.require_relations(frames="frames" in objective.relations, clips="clips" in objective.relations)
+    if objective.by_frame:
+        store.require_frames()
+        _require_frame_outputs(options.student, model, objective.by_frame)
     return setting, objective
+
+
+def _require_frame_outputs(name: str, model: Tagger, terms: Sequence[str]) -> None:
+    """Refuse a student that says nothing of single frames.
+
+    :raises RunError: naming it, and what to do.
+    """
+    try:
+        with torch.no_grad():
+            model.eval().answers_by_frame(model.frame_features(torch.zeros(1, model.front_end.sample_rate)))
+    except (RunError, AttributeError) as error:
+        raise RunError(
+            f"--term {', '.join(terms)} needs a student that says something of every frame, and {name!r} does not: "
+            f"{error}; give it --pool mean (or max, attention, cnn14-attention)"
+        ) from error
+    model.train()
 
 
 def _average_best(options: StudentOptions) -> int | None:
@@ -221,6 +249,7 @@ def _epoch(
         fresh=(options.seed, epoch) if options.inconsistent else None,
         relations=objective.relations,
         labels=labels,
+        frame_targets=bool(objective.by_frame),
     )
     batches = plan(
         len(views),

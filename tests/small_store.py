@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from logitstore.store.format.codec import quantizer, top_k
 from logitstore.store.format.commits import object_name
+from logitstore.store.format.frames import BITS, FLOOR, FrameSpec, encode_frames, frame_count
 from logitstore.store.format.layout import Kept, Targets, columns_for
 from logitstore.store.format.manifest import Manifest, Member, written_version
 from logitstore.store.format.quality import REST, answers, choose
@@ -46,6 +47,7 @@ class Spec:
     path: str = "folder/clip {:06d}.wav"
     reason: str = "not audio"
     weights: tuple[float, float] = (0.5, 0.5)  # of the members
+    hop_ms: int | None = None  # of frames
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Made:
     names: tuple[str, ...]
     exact: npt.NDArray[np.float32]
     rests: npt.NDArray[np.float32]  # (N, V)
+    frames: npt.NDArray[np.float32]  # (N, V, T, C), as the ensemble said them; T is 0 of a store without
 
 
 def names_of(spec: Spec) -> tuple[str, ...]:
@@ -81,8 +84,13 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     members = tuple(
         Member("net", f"{i:032x}", spec.scores, RATE, each, {"fill": 0}) for i, each in enumerate(spec.weights)
     )
+    frames = None
+    if spec.hop_ms is not None:
+        count = frame_count(spec.hop_ms, place.clip_samples, RATE)
+        frames = FrameSpec(hop_ms=spec.hop_ms, count=count, bits=BITS, floor=FLOOR)
     manifest = Manifest(
-        format_version=spec.version or written_version(quality=spec.quality),
+        format_version=spec.version or written_version(frames, spec.quality),
+        frames=frames,
         classes=names,
         scores=spec.scores,
         teachers=members,
@@ -125,6 +133,8 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     readable = np.ones(spec.clips, bool)
     readable[list(spec.failed)] = False
     drawn = {name: np.zeros((spec.clips, views), np.int64) for name in spec.recipe.columns}
+    when = made_frames(spec.seed, (spec.clips, views, 0 if frames is None else frames.count, spec.classes))
+    when[~readable] = 0
     for shard in range(writer.shards):
         rows = np.array(writer.clips_of(shard))
         level = rng.normal(-3, spec.spread, (len(rows), 1, spec.classes)) - spec.skew * np.arange(spec.classes)
@@ -165,6 +175,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
                 Draws({column: values_of[rows][:, within] for column, values_of in drawn.items()}),
                 {int(row - rows[0]): spec.reason for row in hidden},
                 (),
+                frames=None if frames is None else encode_frames(_flat(when[rows][:, within]), frames),
             )
             writer.write_block(shard, start, stop, content, f"blocks/{name}")
     decoded = quantize.table()
@@ -173,7 +184,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     probabilities[classes == spec.classes] = 0
     member_values[:, classes == spec.classes] = np.nan
     member_values[:, ~readable] = 0
-    return Made(path, classes, probabilities, member_values, drawn, readable, names, exact, rests)
+    return Made(path, classes, probabilities, member_values, drawn, readable, names, exact, rests, when)
 
 
 def _kept(
@@ -192,6 +203,21 @@ def _kept(
         into[here] = np.take_along_axis(values, order, axis=1).reshape(rows, views, -1)
     counts, rests = (np.where(of_views, each, 0).reshape(rows, views) for each in (chosen.counts, chosen.rests))
     return Kept(counts.astype(np.uint16), rests.astype(np.uint8), chosen.bits, chosen.loss)
+
+
+def made_frames(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Probabilities float32 (…, T, C) of events: most classes silent, some on for a while, with soft ends."""
+    random = np.random.default_rng((seed, 1))
+    *views, frames, classes = shape
+    center, half = random.uniform(0, frames, (*views, 1, classes)), random.exponential(frames / 6, (*views, 1, classes))
+    away = np.abs(np.arange(frames)[:, None] - center) - half
+    loud = random.normal(1, 1, (*views, 1, classes)) - 8 * (random.random((*views, 1, classes)) > 0.3)
+    logits = loud - np.maximum(away, 0) + random.normal(0, 0.2, shape)
+    return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+
+
+def _flat(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return frames.reshape(-1, *frames.shape[2:])
 
 
 def damage(path: Path, block: str) -> Path:

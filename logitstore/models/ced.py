@@ -84,8 +84,8 @@ class Ced(Tagger):
         self.heads = heads
         self.init_bn = nn.Sequential(nn.Identity(), nn.BatchNorm1d(bands, momentum=0.01))
         self.patch_embed = _Patches(dim)
-        self.time_pos_embed = nn.Parameter(torch.randn(1, dim, 1, frames // PATCH) * 0.02)
-        self.freq_pos_embed = nn.Parameter(torch.randn(1, dim, bands // PATCH, 1) * 0.02)
+        self.time_pos_embed = nn.Parameter(torch.randn(1, dim, 1, frames // PATCH).mul_(0.02))
+        self.freq_pos_embed = nn.Parameter(torch.randn(1, dim, bands // PATCH, 1).mul_(0.02))
         rates = torch.linspace(0.0, drop_path, depth, device="cpu").tolist()
         self.blocks = nn.Sequential(*(Block(dim, heads, mlp, qkv_bias, rate) for rate in rates))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -96,8 +96,8 @@ class Ced(Tagger):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if pooling == "token":
-            self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 1e-6)
-            self.token_pos_embed = nn.Parameter(torch.randn(1, dim) * 0.02)
+            self.cls_token = nn.Parameter(torch.randn(1, 1, dim).mul_(1e-6))
+            self.token_pos_embed = nn.Parameter(torch.randn(1, dim).mul_(0.02))
 
     def outputs(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None

@@ -20,6 +20,8 @@ class Cnn4(Tagger):
     """Four blocks of 3x3 convolution, BatchNorm, ReLU, 2x2 maximum pooling; mean plus maximum over time; one layer.
 
     :param width: channels of the first block; every block doubles them.
+    :param time_halvings: how many of the four blocks, the first ones, halve time too; the others halve bands alone. So
+        there is a frame for 2 ** ``time_halvings`` frames of the log-mel.
     :param mels: mel bands; ``hop_ms``, ``window_ms``: ms; ``f_min``, ``f_max``: Hz (``f_max`` half of the rate unless
         given); ``sample_rate``: Hz.
     """
@@ -33,6 +35,7 @@ class Cnn4(Tagger):
         *,
         scores: Scores = "sigmoid",
         width: int = 16,
+        time_halvings: int = _BLOCKS,
         mels: int = 64,
         hop_ms: float = 20.0,
         window_ms: float = 32.0,
@@ -42,12 +45,14 @@ class Cnn4(Tagger):
         dropout: float = 0.2,
     ) -> None:
         at_least("width", width, 1)
+        in_range("time_halvings", at_least("time_halvings", time_halvings, 0), 0, _BLOCKS)
         in_range("dropout", dropout, 0.0, 1.0)
         front_end = stated_front_end(
             sample_rate=sample_rate, mels=mels, hop_ms=hop_ms, window_ms=window_ms, f_min=f_min, f_max=f_max,
             least_mels=1 << _BLOCKS,
         )  # fmt: skip
         super().__init__(front_end, classes, scores)
+        self.frame_hops = 1 << time_halvings
         self.bn0 = nn.BatchNorm1d(mels)
         channels = [1, *(width << block for block in range(_BLOCKS))]
         self.blocks = nn.Sequential(
@@ -56,9 +61,9 @@ class Cnn4(Tagger):
                     nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
                     nn.BatchNorm2d(outputs),
                     nn.ReLU(inplace=True),
-                    nn.MaxPool2d(2),
+                    nn.MaxPool2d((2, 2 if block < time_halvings else 1)),
                 )
-                for inputs, outputs in pairwise(channels)
+                for block, (inputs, outputs) in enumerate(pairwise(channels))
             )
         )
         self.dropout = nn.Dropout(dropout)
@@ -68,7 +73,7 @@ class Cnn4(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        maps: torch.Tensor = self.blocks(pad_frames(features, 1 << _BLOCKS)[:, None])  # (B, D, F / 16, T / 16)
+        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])  # (B, D, F / 16, T')
         return maps.mean(dim=2).transpose(1, 2)
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:

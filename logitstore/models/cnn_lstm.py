@@ -57,6 +57,7 @@ class CnnLstm(Tagger):
     fill_stage = "log(mel + 0.01)"
     fill_value = math.log(0.01)
     head_name = "output"
+    frame_hops = _STRIDE
 
     def __init__(
         self,

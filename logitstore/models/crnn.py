@@ -26,7 +26,6 @@ _FRONT_END = FrontEnd(n_fft=2048, win_length=2048, hop_length=256, n_mels=128)
 #: Of each block: channels, and how many frames and bands are averaged.
 _BLOCKS = ((16, (2, 2)), (32, (2, 2)), (64, (1, 2)), *4 * ((128, (1, 2)),))
 _HIDDEN, _LAYERS = 128, 2
-_LEAST_FRAMES = 4
 
 
 class Crnn(Tagger):
@@ -37,6 +36,7 @@ class Crnn(Tagger):
 
     fill_stage = AFTER_NORM
     head_name = "attention"
+    frame_hops = 4
 
     def __init__(self, classes: int, *, scores: Scores = "sigmoid", dropout: float = 0.5) -> None:
         super().__init__(_FRONT_END, classes, scores)
@@ -61,15 +61,14 @@ class Crnn(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        maps = self.blocks(pad_frames(features, _LEAST_FRAMES).transpose(1, 2)[:, None])  # (B, D, T / 4, 1)
+        maps = self.blocks(pad_frames(features, self.frame_hops).transpose(1, 2)[:, None])  # (B, D, T / 4, 1)
         return recurrent(self.gru, maps.squeeze(3).transpose(1, 2))
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.attention(self.dropout(frames))
-        return logits
+        return self.head_by_frame(frames)[0]
 
-    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.attention.frame_logits(frames)
+    def head_by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.attention.by_frame(self.dropout(frames))
 
 
 class _Gate(nn.Module):

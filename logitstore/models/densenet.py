@@ -69,7 +69,7 @@ class DenseNet(Tagger):
             least_mels=(4 if strides else 1) << transitions,
         )  # fmt: skip
         super().__init__(front_end, classes, scores)
-        self.least_frames = (4 if strides else 1) << time_poolings
+        self.frame_hops = (4 if strides else 1) << time_poolings
         self.bn0 = nn.BatchNorm1d(mels, affine=False)
         layers: list[nn.Module] = [
             _convolution(1, channels, 7 if strides else 3, stride=2 if strides else 1),
@@ -92,17 +92,16 @@ class DenseNet(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        maps: torch.Tensor = self.blocks(pad_frames(features, self.least_frames)[:, None])  # (B, D, F', T')
+        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])  # (B, D, F', T')
         return maps.mean(dim=2).transpose(1, 2)
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.output(frames.mean(dim=1))
         return logits
 
-    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
-        """Class activations (B, T, C), whose mean over time is the clip's logit."""
-        activations: torch.Tensor = self.output(frames)
-        return activations
+    def head_by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """And class activations (B, T, C), whose mean over time is the clip's logit."""
+        return self.head(frames), self.output(frames)
 
 
 class _Dense(nn.Module):

@@ -80,6 +80,7 @@ class Panns(Tagger):
         channels = (1, *_CHANNELS[name])
         self.bn0 = nn.BatchNorm2d(mels)
         self.pooled_blocks = _POOLED_BLOCKS[name]
+        self.frame_hops = 1 << self.pooled_blocks
         self.n_blocks = len(channels) - 1
         for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
             self.add_module(f"conv_block{number}", _Block(inputs, outputs, kernels=(5,) if name == "cnn6" else (3, 3)))
@@ -93,7 +94,7 @@ class Panns(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.bn0(self.log_mel(waveforms)[..., None])[..., 0]  # (B, F, T)
-        features = pad_frames(self.masked(features, masks, mix), 1 << self.pooled_blocks)
+        features = pad_frames(self.masked(features, masks, mix), self.frame_hops)
         maps = features.transpose(1, 2)[:, None]  # (B, 1, T, F)
         for number in range(1, self.n_blocks + 1):
             maps = self.get_submodule(f"conv_block{number}")(maps)
@@ -129,13 +130,12 @@ class PannsDecisionLevel(Panns):
         del self.fc_audioset
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.head_by_frame(frames)[0]
+
+    def head_by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = panns_frames(frames, self.fc1).transpose(1, 2)  # (B, D, T)
         weights, logits = (layer(hidden).transpose(1, 2) for layer in (self.att_block.att, self.att_block.cla))
-        return weighted(panns_range(weights), logits, self.scores)
-
-    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.att_block.cla(panns_frames(frames, self.fc1).transpose(1, 2))
-        return logits.transpose(1, 2)
+        return weighted(panns_range(weights), logits, self.scores), logits
 
 
 class _AttentionBlock(nn.Module):

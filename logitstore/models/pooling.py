@@ -49,12 +49,13 @@ class Pool(nn.Module):
         super().__init__()
         self.size, self.classes, self.scores = size, classes, scores
 
-    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
-        """Logits (B, T, C) of every frame.
+    def by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C), and the (B, T, C) of frames that they are made of.
 
         :raises RunError: this head classifies no frames.
         """
-        raise RunError("a net with this head says nothing of single frames")
+        name = next((name for name, kind in POOLS.items() if type(self) is kind), type(self).__name__)
+        raise RunError(f"a net with the head {name} says nothing of single frames; use pool=mean, max or attention")
 
 
 class MeanPool(Pool):
@@ -64,19 +65,23 @@ class MeanPool(Pool):
         super().__init__(size, classes, scores)
         self.output = nn.Linear(size, classes)
 
-    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.output(frames)
-        return logits
+    def over_time(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) of those of frames, (B, T, C)."""
+        return average(logits, self.scores)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        return average(self.frame_logits(frames), self.scores)
+        return self.by_frame(frames)[0]
+
+    def by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits: torch.Tensor = self.output(frames)
+        return self.over_time(logits), logits
 
 
 class MaxPool(MeanPool):
     """The largest over time of the frames' probabilities, class by class."""
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        logits = self.frame_logits(frames).float()
+    def over_time(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.float()
         return (F.log_softmax(logits, dim=-1) if self.scores == "softmax" else logits).amax(dim=1)
 
 
@@ -98,13 +103,13 @@ class _Attention(Pool):
         """Logarithms of the weights (B, T, C), of any sum over T."""
         raise NotImplementedError
 
-    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.output(self.hidden_frames(frames))
-        return logits
-
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.by_frame(frames)[0]
+
+    def by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = self.hidden_frames(frames)
-        return weighted(self.log_weights(hidden), self.output(hidden), self.scores)
+        logits: torch.Tensor = self.output(hidden)
+        return weighted(self.log_weights(hidden), logits, self.scores), logits
 
 
 class AttentionPool(_Attention):

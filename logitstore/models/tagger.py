@@ -27,14 +27,16 @@ class Tagger(nn.Module):
     Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
     and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
     layer in it has a row for each); ``head_modules``, all that only :meth:`head` uses, in its order, where that is
-    more; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None. A subclass defines
-    :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
+    more; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None; ``frame_hops``, how many
+    hops of the front end a frame of its features is long, or None where its frames share the clip evenly. A subclass
+    defines :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
     """
 
     fill_stage: str
     fill_value: float = 0.0
     head_name: str
     head_modules: tuple[str, ...] = ()
+    frame_hops: int | None = None
     pool: Any
 
     def __init__(
@@ -87,17 +89,38 @@ class Tagger(nn.Module):
         """Logits (B, C) of frame features (B, T, D)."""
         raise NotImplementedError(f"{type(self).__name__} is an abstract model")
 
-    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
-        """Logits (B, T, C) of every frame, of frame features (B, T, D), where the model's head has such.
+    def head_by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C) of :meth:`head`, and those of every frame (B, T, C) that it makes them of, where it does.
 
-        :raises RunError: it has none.
+        :raises RunError: it does not.
+        """
+        raise RunError(f"a {type(self).__name__} says nothing of single frames; give it a head that does, as pool=mean")
+
+    def answers_by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C), and those of every frame (B, T, C), of frame features (B, T, D), under one dropout.
+
+        :raises RunError: its head says nothing of single frames.
         """
         if self.pool is None:
-            raise RunError(
-                f"a {type(self).__name__} says nothing of single frames; give it a head that does, as pool=mean"
-            )
-        logits: torch.Tensor = self.pool.frame_logits(frames)
-        return logits
+            return self.head_by_frame(frames)
+        both: tuple[torch.Tensor, torch.Tensor] = self.pool.by_frame(frames)
+        return both
+
+    def frame_logits(self, frames: torch.Tensor) -> torch.Tensor:
+        """Logits (B, T, C) of every frame, of frame features (B, T, D).
+
+        :raises RunError: as :meth:`answers_by_frame`.
+        """
+        return self.answers_by_frame(frames)[1]
+
+    def frame_seconds(self, count: int, seconds: float) -> float:
+        """The length in seconds of a frame of its features, of which a clip of ``seconds`` has ``count``.
+
+        Frame i is of [i, i + 1) times that, to half a hop of the front end.
+        """
+        if self.frame_hops is None:
+            return seconds / count
+        return float(self.frame_hops * self.front_end.hop_length / self.front_end.sample_rate)
 
     def masked(self, features: torch.Tensor, masks: Masks | None, mix: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, F, T) at the contract's stage, with the masked frames and bands filled, and then mixed."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from logitstore.errors import RunError, TeacherError, UsageError
 from logitstore.plugins import OWN_ERRORS
@@ -106,6 +108,23 @@ def check_shapes(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], *,
         )
 
 
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Nets that are made within have shapes and no memory, to hold them against a file first."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Draws no normal numbers: of tensors without memory torch would import its compiler for it, which takes 1.4 s."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if function in (torch.Tensor.normal_, torch.nn.init.normal_):
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
+
+
 def loaded(make: Callable[[], Net], tensors: Mapping[str, torch.Tensor], *, whose: str, what: str) -> Net:
     """A net with the weights of a file, whose shapes are held against it before it takes memory.
 
@@ -113,7 +132,7 @@ def loaded(make: Callable[[], Net], tensors: Mapping[str, torch.Tensor], *, whos
     :raises TeacherError: no net has these sizes; a tensor is missing, too many, or of another shape.
     """
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             check_shapes(make(), tensors, whose="the file")
         model = make()
         model.load_state_dict(tensors)

@@ -19,7 +19,7 @@ CLAIMS = "claims"
 LISTING = "listing.json"
 #: The arrays that a block can have.
 ARRAYS = ("packed", "classes", "views", "firsts", "residuals", "members", "draws",
-          "frame_norms", "frame_angles", "clip_scales", "clip_vectors")  # fmt: skip
+          "frame_norms", "frame_angles", "clip_scales", "clip_vectors", "frames")  # fmt: skip
 
 _COMMIT = re.compile(rf"{COMMITS}/([0-9]{{6,}})-([0-9]+)-([0-9]+)\.json")
 _PART = re.compile(rf"{CLIPS}/([0-9]{{5}})\.parquet")

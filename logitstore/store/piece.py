@@ -21,10 +21,11 @@ from logitstore.digests import digest, file_digest
 from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
 from logitstore.store import claims
 from logitstore.store.decoded import DecodedTargets, content_key, pack, unpack
-from logitstore.store.format import commits, layout, relations
+from logitstore.store.format import commits, frames, layout, relations
 from logitstore.store.format.basis import BASIS, Basis, decode_basis
 from logitstore.store.format.blocks import decode_arrays, held_in
 from logitstore.store.format.commits import REPAIR, Commit
+from logitstore.store.format.frames import FrameSpec, Runs
 from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
 from logitstore.store.format.quality import REST
 from logitstore.store.format.relations import Relations, RelationSpec
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Bytes of draws to keep, as they are stored, the most recently used blocks.
 DRAWS_BYTES = 1 << 28
+#: Bytes of runs to keep, decoded, of the most recently used blocks.
+RUNS_BYTES = 1 << 30
 
 
 def open_piece(path: str | Any) -> Piece:
@@ -72,6 +75,7 @@ class Piece:
         self.root_digest = root_digest
         self.decoded_bytes = decoded_bytes
         self._draws: OrderedDict[str, U8] = OrderedDict()
+        self._runs: OrderedDict[str, Runs] = OrderedDict()
         self._part_contents: dict[str, bytes] = {}  # of the clip table, where it was read from a URL
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -264,6 +268,18 @@ class Piece:
         blocks = self._places.blocks_of(view, clips)
         return self._relations(self._decoded_relations.take(view, clips, blocks, self._relation_codes))
 
+    def frames(self, view: int, clips: I64) -> Runs:
+        """The runs of one view of some clips, in their order.
+
+        :raises UsageError, CorruptStoreError: as :meth:`targets`.
+        """
+        self._places.blocks_of(view, clips)  # refuses those that failed
+        found, order = [], []
+        for commit, where, rows in self._places.by_block(view, clips):
+            found.append(self.block_frames(commit).take(rows * commit.views + (view - commit.view_start)))
+            order.append(where)
+        return Runs.joined(found).take(np.argsort(np.concatenate(order or [np.zeros(0, np.int64)])))
+
     def draws(self, view: int, clips: I64) -> dict[str, I64]:
         """The draw columns of one view of some clips, each int64 (n,)."""
         columns = {column.name: np.zeros(len(clips), np.int64) for column in self.manifest.columns}
@@ -358,6 +374,16 @@ class Piece:
         """The relations of a block, by row and then by view: (R * V, …); those of rows that failed mean nothing."""
         return self._relations(self._relation_codes(commit).reshape(-1, self._relation_spec.width))
 
+    def block_frames(self, commit: Commit) -> Runs:
+        """The runs of a block, by row and then by view; none of rows that failed."""
+        if commit.name in self._runs:
+            self._runs.move_to_end(commit.name)
+            return self._runs[commit.name]
+        runs = self._runs[commit.name] = self._decoded_frames(commit)
+        while len(self._runs) > 1 and sum(kept.nbytes for kept in self._runs.values()) > RUNS_BYTES:
+            self._runs.popitem(last=False)
+        return runs
+
     def sizes(self) -> dict[str, int]:
         """Bytes of every object, by name, scratch and claims aside."""
         aside = (SCRATCH, claims.FOLDER)
@@ -417,6 +443,25 @@ class Piece:
         if self.manifest.relations is None:
             raise MismatchError(f"{self.location} has no relations; build a store with --relations")
         return self.manifest.relations
+
+    @functools.cached_property
+    def _frame_spec(self) -> FrameSpec:
+        if self.manifest.frames is None:
+            raise MismatchError(f"{self.location} does not say when; build a store with --frames")
+        return self.manifest.frames
+
+    def _decoded_frames(self, commit: Commit) -> Runs:
+        spec = self._frame_spec
+        try:
+            runs = frames.from_arrays(
+                spec, self._arrays(commit, *frames.ARRAYS), commit.clips * commit.views, len(self.manifest.classes)
+            )
+        except ValueError as error:
+            raise self._damaged(commit, error) from error
+        failed = [row for row, _ in commit.failed]
+        if failed and runs.counts.reshape(commit.clips, commit.views)[failed].any():
+            raise self._damaged(commit, "a clip that failed has frames")
+        return runs
 
     def _relation_codes(self, commit: Commit) -> U8:
         spec = self._relation_spec

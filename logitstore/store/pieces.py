@@ -21,6 +21,7 @@ from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
 from logitstore.store.format import layout
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.frames import Frames, FrameSpec, decode_frames, joined_frames
 from logitstore.store.format.manifest import Manifest, Member
 from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.piece import Piece
@@ -366,7 +367,63 @@ class Pieces:
             )
         return spec
 
+    # when
+
+    def frames(self, view: int, clips: Any) -> Frames:
+        """What the store says of when, of one view of some clips: its runs, and ``.dense()``, float32 (n, T, C).
+
+        :param view: in [0, V). :param clips: integers (n,), in any order, repeats allowed.
+        :raises MismatchError: a store that does not say when.
+        :raises UsageError, CorruptStoreError: as :meth:`targets`.
+        """
+        spec = self.require_frames()
+        self._require_view(view)
+        wanted = np.asarray(clips, dtype=np.int64)
+        classes = len(self.manifest.classes)
+        if len(self.pieces) == 1 or not len(wanted):
+            return decode_frames(self.pieces[0].frames(view, wanted), spec, classes)
+        found = []
+        for piece, _, where, own in self._split(wanted):
+            own_spec = piece.manifest.frames or spec
+            found.append((where, decode_frames(piece.frames(view, own), own_spec, classes)))
+        return joined_frames(found, len(wanted))
+
+    def require_frames(self) -> FrameSpec:
+        """How the store says when: ``hop`` in seconds, ``count`` frames a view.
+
+        :raises MismatchError: it does not, or its pieces do so with another hop each.
+        """
+        specs = [piece.manifest.frames for piece in self.pieces]
+        for piece, own in zip(self.pieces, specs, strict=True):
+            if own is None:
+                raise MismatchError(
+                    f"{piece.location} does not say when its classes sound; build a store with: logitstore build … "
+                    "--frames 40"
+                )
+        spec = self.manifest.frames
+        if spec is None:
+            said = " and ".join(
+                f"{own.hop_ms} ms in {p.location}" for p, own in zip(self.pieces, specs, strict=True) if own
+            )
+            raise MismatchError(
+                f"the frames of {self.location} are not of one hop ({said}); give stores that agree on it"
+            )
+        return spec
+
     # block by block
+
+    def block_frames(self, commit: Commit) -> Frames:
+        """The runs of a block, by row and then by view: its R * V views; none of rows that failed.
+
+        :raises MismatchError: a store that does not say when.
+        """
+        spec = self.require_frames()
+        number, own = self._origin(commit)
+        piece = self.pieces[number]
+        runs = piece.block_frames(own)
+        if own.views != commit.views:
+            runs = runs.take(np.flatnonzero(np.arange(own.clips * own.views) % own.views < commit.views))
+        return decode_frames(runs, piece.manifest.frames or spec, len(self.manifest.classes))
 
     def block_targets(self, commit: Commit) -> tuple[U16, F32]:
         """Classes uint16 and probabilities float32, each (R, V, k), of a block; zero in the rows that failed."""
@@ -545,6 +602,18 @@ def _common_manifest(pieces: Sequence[Piece]) -> Manifest:
         teachers=tuple(teachers.values()),
         keep_members=all(piece.manifest.keep_members for piece in pieces),
         relations=_common_relations(pieces),
+        frames=_common_frames(pieces),
+    )
+
+
+def _common_frames(pieces: Sequence[Piece]) -> FrameSpec | None:
+    """How pieces say when that can be asked as one: with one hop; in the most bits, and above the highest floor."""
+    specs = [piece.manifest.frames for piece in pieces]
+    kept = [spec for spec in specs if spec is not None]
+    if len(kept) < len(specs) or len({spec.hop_ms for spec in kept}) > 1:
+        return None
+    return msgspec.structs.replace(
+        kept[0], bits=max(spec.bits for spec in kept), floor=max(spec.floor for spec in kept)
     )
 
 

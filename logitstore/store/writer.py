@@ -17,9 +17,11 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS, Basis, decode_basis, encode_basis
 from logitstore.store.format.commits import Commit, KeptSpec
+from logitstore.store.format.frames import Runs
+from logitstore.store.format.frames import to_arrays as frame_arrays
 from logitstore.store.format.layout import BY_CLASS, Targets, encode_draws, encode_targets
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root, encode_root, problems, require_same
-from logitstore.store.format.objects import encode_group
+from logitstore.store.format.objects import FRAMES, PACKED, encode_group
 from logitstore.store.format.parts import (
     Part,
     encode_clips,
@@ -44,7 +46,7 @@ class BlockContent:
 
     ``targets`` in codes; ``members`` uint16 codes (M, R, V, k) or None; ``draws`` int64 columns (R, V); ``failed`` the
     reasons by row; ``fingerprints`` of a sample of views; ``relations`` uint8 codes (R, V, width) or None, zero in the
-    rows that failed.
+    rows that failed; ``frames`` the runs of every view, by row and then by view, or None, none in the rows that failed.
     """
 
     targets: Targets
@@ -53,6 +55,7 @@ class BlockContent:
     failed: dict[int, str]
     fingerprints: Sequence[Fingerprint]
     relations: npt.NDArray[np.uint8] | None = None
+    frames: Runs | None = None
 
 
 class StoreWriter:
@@ -275,7 +278,9 @@ class StoreWriter:
         relations: dict[str, npt.NDArray[np.uint8]] = {}
         if manifest.relations is not None and content.relations is not None:
             relations = to_arrays(manifest.relations, content.relations)
-        alone, packed = (relations, arrays) if version >= BY_CLASS else (arrays | relations, None)
+        alone, packed = (relations, {PACKED: arrays}) if version >= BY_CLASS else (arrays | relations, {})
+        if manifest.frames is not None and content.frames is not None:
+            packed[FRAMES] = frame_arrays(content.frames)
         objects = encode_group(alone, {}, packed)
         rows, part = self.clips_of(shard), self.part_of(shard)
         kept = content.targets.kept

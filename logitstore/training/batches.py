@@ -25,7 +25,8 @@ class Views:
     ``clips`` int64 (n,), their numbers; ``draws`` their n draws; ``partners`` int64 (n,), the clip that each
     is mixed with and -1 for none, or None under a recipe without mixup. The others give arrays for positions int64 (B,)
     in [0, n): ``targets`` float32 (B, C); ``relations`` the frame grams float32 (B, T, T) and the clip vectors float32
-    (B, N), each perhaps None; ``labels`` float32 (B, C) and bool (B,), which of the clips have any.
+    (B, N), each perhaps None; ``labels`` float32 (B, C) and bool (B,), which of the clips have any; ``frame_targets``
+    float32 (B, T, C), probabilities over the time of the view.
     """
 
     clips: I64
@@ -34,6 +35,7 @@ class Views:
     targets: Callable[[I64], F32]
     relations: Callable[[I64], tuple[F32 | None, F32 | None]] | None = None
     labels: Callable[[I64], tuple[F32, Bool]] | None = None
+    frame_targets: Callable[[I64], F32] | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -45,7 +47,8 @@ class Batch:
     int64 (B,).
 
     Where they were asked for: ``frame_grams`` float32 (B, T, T) and ``clip_vectors`` float32 (B, N), the teachers'
-    relations; ``labels`` float32 (B, C), and ``labelled`` bool (B,), which clips have labels at all.
+    relations; ``labels`` float32 (B, C), and ``labelled`` bool (B,), which clips have labels at all;
+    ``frame_targets`` float32 (B, T, C), what the teachers said of every frame of the view.
     """
 
     waveforms: torch.Tensor
@@ -56,6 +59,7 @@ class Batch:
     clip_vectors: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     labelled: torch.Tensor | None = None
+    frame_targets: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -130,12 +134,14 @@ class Replayer:
             masks = None if masks is None else masks[kept]
         grams, vectors = (None, None) if views.relations is None else views.relations(positions)
         labels, labelled = (None, None) if views.labels is None else views.labels(positions)
+        by_frame = None if views.frame_targets is None else views.frame_targets(positions)
+        known = (grams, vectors, labels, labelled, by_frame)
         return Batch(
             resample(waveforms, self._renderer.place.sample_rate, self.heard_at),
             None if masks is None else masks.to("cpu"),
             torch.from_numpy(views.targets(positions)),
             clips,
-            *(None if values is None else torch.from_numpy(values) for values in (grams, vectors, labels, labelled)),
+            *(None if values is None else torch.from_numpy(values) for values in known),
         )
 
     def _note(self, errors: dict[int, AudioError]) -> None:

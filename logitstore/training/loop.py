@@ -34,6 +34,7 @@ from logitstore.training.runlog import LOG_NAME, RunLog
 from logitstore.training.sampling import mix_weights, share
 from logitstore.training.schedule import FLOOR, ema_decay, learning_rate, parameter_groups
 from logitstore.training.selection import Selection
+from logitstore.training.uncompiled import uncompiled
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -57,7 +58,8 @@ class Loss:
 
 
 #: (logits, frames, batch, mix=…, gather=…) to the loss of a batch, on the model's device: ``logits`` (B, C), ``frames``
-#: (B, T, D), ``mix`` float32 (B,) or None, ``gather`` of :meth:`logitstore.training.processes.Group.gatherer`.
+#: (B, T, D), ``mix`` float32 (B,) or None, ``gather`` of :meth:`logitstore.training.processes.Group.gatherer`; with
+#: ``by_frame`` of :class:`FitOptions` also ``frame_logits`` (B, T, C).
 Objective = Callable[..., Loss]
 #: (model in eval mode, epoch, whether it is the last) to metrics, empty where none are to be taken; epoch -1 for the
 #: weights kept at the end.
@@ -76,6 +78,7 @@ class FitOptions:
     :param ema: decay of the averaged weights, which then are what is measured and kept; None for none.
     :param freeze_bn: whether BatchNorm layers use and keep the statistics that they have.
     :param mixup: A of batch mixup, or None.
+    :param by_frame: whether the objective is given the model's logits of every frame.
     :param patience, average_best, select_by: see :class:`logitstore.training.selection.Selection`.
     :param checkpoint_every: steps; None for the ends of epochs alone.
     """
@@ -92,6 +95,7 @@ class FitOptions:
     ema: float | None = None
     freeze_bn: bool = False
     mixup: float | None = None
+    by_frame: bool = False
     patience: int | None = None
     average_best: int = 0
     select_by: str = "loss"
@@ -265,7 +269,9 @@ class _Loop:
         self.model: Tagger = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.options, self.objective, self.group, self.report = options, objective, group, report
         self.about, self.checkpoints = about, checkpoints
-        self.optimizer = torch.optim.AdamW(parameter_groups(model), lr=options.lr, fused=self.device.type == "cuda")
+        self.optimizer = uncompiled(torch.optim.AdamW)(
+            parameter_groups(model), lr=options.lr, fused=self.device.type == "cuda"
+        )
         self.dtype = pass_dtype(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.averaged: Tagger | None = None if options.ema is None else copy.deepcopy(self.model).eval()
@@ -283,6 +289,7 @@ class _Loop:
         place = None if found is None else self._restore(found)
         if group.first:
             self.lines = RunLog(run / LOG_NAME, place)
+        self.outputs = _Outputs(self.model, options.by_frame)
         self.parallel = None if group.size == 1 else self._parallel()
         self._train()
         self.began = self.epoch_began = self.saved = time.monotonic()
@@ -400,7 +407,7 @@ class _Loop:
         mix = self._mix(total)
         wanted = [share(own, self.options.accumulate, number) for number in range(self.options.accumulate)]
         wanted = [positions for positions in wanted if len(positions)]
-        passes = self.model.outputs if self.parallel is None else self.parallel
+        passes = self.outputs if self.parallel is None else self.parallel
         sums: dict[str, torch.Tensor] = {}
         for number, positions in enumerate(wanted):
             part = (batch if len(wanted) == 1 else batch.part(positions)).to(self.device)
@@ -408,8 +415,9 @@ class _Loop:
             weight = len(positions) / total
             with self._reduced(number == len(wanted) - 1):
                 with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-                    logits, frames = passes(part.waveforms, part.masks, own_mix)
-                found = self.objective(logits, frames, part, mix=own_mix, gather=self.group.gatherer(counts))
+                    logits, frames, *by_frame = passes(part.waveforms, part.masks, own_mix)
+                gather, further = self.group.gatherer(counts), dict(zip(["frame_logits"], by_frame, strict=False))
+                found = self.objective(logits, frames, part, mix=own_mix, gather=gather, **further)
                 value = found.total if weight == 1 else found.total * (weight * self.group.size)
                 torch.autograd.backward(self.scaler.scale(value))
             for name, term in {"loss": found.total.detach(), **found.terms}.items():
@@ -562,18 +570,22 @@ class _Loop:
         from torch.nn.parallel import DistributedDataParallel
 
         ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(_Outputs(self.model), device_ids=ids)
+        return DistributedDataParallel(self.outputs, device_ids=ids)
 
 
 class _Outputs(nn.Module):
-    """A model whose call gives logits and frame features, as DDP wants it."""
+    """A model whose call gives logits and frame features, and ``by_frame`` also the logits of frames; for DDP."""
 
-    def __init__(self, model: Tagger) -> None:
+    def __init__(self, model: Tagger, by_frame: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.by_frame = model, by_frame
 
-    def forward(self, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.model.outputs(*given)
+    def forward(self, *given: Any) -> tuple[torch.Tensor, ...]:
+        if not self.by_frame:
+            return self.model.outputs(*given)
+        frames = self.model.frame_features(*given)
+        logits, frame_logits = self.model.answers_by_frame(frames)
+        return logits, frames, frame_logits
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

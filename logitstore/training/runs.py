@@ -203,9 +203,8 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
     """
     import safetensors
     import safetensors.torch
-    import torch
 
-    from logitstore.models.torchfile import check_shapes
+    from logitstore.models.torchfile import check_shapes, shapes_alone
 
     place, named = named_run(folder)
     path, student = Path(place), named or student
@@ -242,7 +241,7 @@ def load_run(folder: str | os.PathLike[str], *, student: str | None = None) -> R
             raise RunError(f"run {str(path)!r}: no model has the model_args of run.json: {reason}") from error
 
     if is_own(config["model"]):
-        with torch.device("meta"):  # its size is what run.json says, so it is held against the file first
+        with shapes_alone():  # its size is what run.json says, so it is held against the file first
             check_shapes(made(), tensors, whose=whose)
     model = made()
     check_shapes(model, tensors, whose=whose)

@@ -187,7 +187,7 @@ def train(training: Training, progress: FitProgress, group: Group) -> Trained:
             training.objective,
             run,
             about=training.about,
-            accept=lambda there: _require_same_checkpoint(out, there, training.about),
+            accept=lambda there: _require_same_checkpoint(training, there),
             evaluate=evaluate,
             progress=watched,
             group=group,
@@ -207,7 +207,7 @@ def _begin(training: Training) -> dict[str, Any] | None:
     folder = Path(training.out)
     try:
         if folder.is_dir() and any(not is_partial(path) for path in folder.iterdir()):
-            _require_same(folder, training.about)
+            _require_same(folder, training)
             if is_run(folder):
                 finished: dict[str, Any] = load_run(folder, student=training.model_name).config
                 Checkpoints(folder).remove()
@@ -236,15 +236,15 @@ def _finish(training: Training, result: FitResult) -> dict[str, Any] | None:
     return agreement
 
 
-def _require_same_checkpoint(out: str, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    if changed := _differences(there, asked):
+def _require_same_checkpoint(training: Training, there: dict[str, Any]) -> None:
+    if changed := _differences(there, training):
         raise RunError(
-            f"{str(Path(out) / FOLDER)!r} holds a checkpoint of another training ({changed}); remove it, or give "
-            "another --out"
+            f"{str(Path(training.out) / FOLDER)!r} holds a checkpoint of another training ({changed}); remove it, or "
+            "give another --out"
         )
 
 
-def _require_same(folder: Path, asked: dict[str, Any]) -> None:
+def _require_same(folder: Path, training: Training) -> None:
     if not (folder / OPTIONS_NAME).is_file():
         found = sorted(path.name for path in folder.iterdir())[0]
         raise RunError(f"{str(folder)!r} is not empty (it holds {found!r}) and not a training's; {_REMEDY}")
@@ -252,13 +252,15 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         there = load_json(folder / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
     except (ValueError, OSError) as error:
         raise RunError(f"{str(folder / OPTIONS_NAME)!r} is damaged ({error}); {_REMEDY}") from error
-    if changed := _differences(there, asked):
+    if changed := _differences(there, training):
         raise RunError(f"{str(folder)!r} holds another training ({changed}); {_REMEDY}")
 
 
-def _differences(there: Any, asked: dict[str, Any]) -> str:
-    """What differs, both values shown; empty where nothing does that matters."""
-    old, new = _flat(there), _flat(asked)
+def _differences(there: Any, training: Training) -> str:
+    """What differs from what is asked, both values shown; empty where nothing does that matters."""
+    if isinstance(there, dict) and isinstance(there.get("options"), dict):
+        there = there | {"options": training.options.today(there["options"])}
+    old, new = _flat(there), _flat(training.about)
     changed = [
         f"{name}: there {old.get(name)!r}, asked {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

@@ -161,7 +161,7 @@ class LogMel(torch.nn.Module):
     def __init__(self, front_end: FrontEnd = CED) -> None:
         super().__init__()
         self.front_end = front_end
-        self.register_buffer("window", torch.hann_window(front_end.win_length), persistent=False)
+        self.register_buffer("window", torch.hann_window(front_end.win_length, device="cpu"), persistent=False)
         bank = torch.from_numpy(front_end.filter_bank().astype(np.float32))
         self.register_buffer("bank", bank, persistent=False)
 

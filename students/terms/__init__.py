@@ -5,8 +5,9 @@ A file here is a term by the name of the file: it defines a subclass of :class:`
     TERM = ("MyTerm", "What it holds the student to, in a sentence.")
 
 which is all that makes it known. Other packages add terms by entry points of the group ``logitstore.terms``, each the
-name of a term and its class. ``--term NAME=W`` takes one into a training; ``--similarity`` and ``--label-weight`` are
-short for those of ``iusp``, ``sp`` and ``labels``, and ``target`` is there unless it is given another weight.
+name of a term and its class. ``--term NAME=W`` takes one into a training, ``--term NAME`` at its own weight;
+``--similarity`` is short for ``iusp`` and ``sp`` at theirs, ``--label-weight`` for ``labels``, and ``target`` is there
+unless it is given another weight.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "logitstore.terms"
 TARGET = "target"
-#: What ``--similarity`` is short for.
+#: What ``--similarity`` is short for, each term at its own weight.
 SIMILARITIES = {"iusp": ("iusp",), "sp": ("sp",), "both": ("iusp", "sp")}
 
 
@@ -39,11 +40,17 @@ class Setting:
     :param loss: "bce" or "kl", which fits the score kind; see :func:`students.targets.loss_for`.
     :param temperature: of "kl".
     :param frames: T, the frames that the store's teachers were pooled to; None of a store without relations.
+    :param view_seconds: the length of a view. :param target_seconds: of a frame of the store's frame targets; None of a
+        store without them.
+    :param frame_seconds: :meth:`logitstore.models.tagger.Tagger.frame_seconds` of the student.
     """
 
     loss: str
     temperature: float = 1.0
     frames: int | None = None
+    view_seconds: float | None = None
+    target_seconds: float | None = None
+    frame_seconds: Callable[[int, float], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Pass:
     :param mix: float32 (B,), each clip's own share of the mix with clip B - 1 - i that the student heard; or None.
     :param gather: in one of several processes, for terms that compare the clips of a batch: from a tensor (b, …) of
         this process to that of all, (B, …), differentiable.
+    :param frame_logits: the student's logits of every frame, (B, Ts, C), or None where no term needs them.
     """
 
     logits: torch.Tensor
@@ -61,13 +69,14 @@ class Pass:
     batch: Batch
     mix: torch.Tensor | None = None
     gather: Callable[[torch.Tensor], torch.Tensor] | None = None
+    frame_logits: torch.Tensor | None = None
 
     def given(self, name: str) -> torch.Tensor:
-        """The student's ``frames``, or a tensor of the batch.
+        """The student's ``frames`` or ``frame_logits``, or a tensor of the batch.
 
         :raises ValueError: it was made without.
         """
-        value: torch.Tensor | None = self.frames if name == "frames" else getattr(self.batch, name)
+        value: torch.Tensor | None = getattr(self if name in ("frames", "frame_logits") else self.batch, name)
         if value is None:
             raise ValueError(f"the objective needs {name}, and the batch was made without them")
         return value
@@ -84,14 +93,16 @@ class Term(ABC):
     """One term of the loss.
 
     Class attributes say what it needs: ``relations`` of the store, "frames" (``batch.frame_grams``) or "clips"
-    (``batch.clip_vectors``); ``labels`` (``batch.labels``, ``batch.labelled``); ``mixes``, whether it can be taken of
-    the mixes of ``--mixup``; ``whole_batch``, whether it compares a batch's clips, so that parts do not add up to it.
+    (``batch.clip_vectors``); ``labels`` (``batch.labels``, ``batch.labelled``); ``by_frame``, what is said of frames
+    (``batch.frame_targets``, ``frame_logits``); ``mixes``, whether it can be taken of the mixes of ``--mixup``;
+    ``whole_batch``, whether it compares a batch's clips, so that parts do not add up to it.
     ``weight`` is its weight unless another is asked for.
     """
 
     weight: ClassVar[float] = 1.0
     relations: ClassVar[tuple[str, ...]] = ()
     labels: ClassVar[bool] = False
+    by_frame: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
 
@@ -130,20 +141,19 @@ def selected(
     terms: Sequence[str] = (),
     *,
     similarity: str | None = None,
-    similarity_weight: float = 1.0,
     label_weight: float = 0.0,
 ) -> dict[str, float]:
     """The weight of every term of a training, in the order in which they are added.
 
-    :param terms: as ``NAME=W``, or ``NAME`` for its own weight. :param similarity: a key of :data:`SIMILARITIES`.
+    :param terms: as ``NAME=W``, or ``NAME`` for its own weight.
+    :param similarity: a key of :data:`SIMILARITIES`: those terms, each at its own weight.
     :param label_weight: of ``labels``; 0 for none.
     :raises RunError: an unknown name, a weight that is no number of at least 0, or a term that is asked for twice.
     """
     if similarity is not None and similarity not in SIMILARITIES:
         raise RunError(f"no similarity {similarity!r}; allowed are {', '.join(SIMILARITIES)}")
-    for flag, weight in (("similarity", similarity_weight), ("label", label_weight)):
-        _check_weight(f"--{flag}-weight", weight)
-    weights = dict.fromkeys(SIMILARITIES.get(similarity or "", ()), similarity_weight)
+    _check_weight("--label-weight", label_weight)
+    weights = {name: find(name).weight for name in SIMILARITIES.get(similarity or "", ())}
     if label_weight:
         weights["labels"] = label_weight
     asked: dict[str, float] = {}

@@ -15,8 +15,9 @@ TERM = ("Iusp", "Relate the frames of a clip to each other as the teachers do (a
 
 
 class Iusp(Term):
-    """:func:`iusp` of every clip, their mean."""
+    """:func:`iusp` of every clip, their mean; its weight is measured by ``benchmarks/iusp.py``."""
 
+    weight = 3.0
     relations = ("frames",)
 
     def __call__(self, said: Pass) -> torch.Tensor:

@@ -11,14 +11,16 @@ import soundfile
 import torch
 from scipy import stats
 
-from benchmarks import ablation, scenes
+from benchmarks import ablation, runs, scenes
 from benchmarks.arms import ARMS, EXPERIMENTS, REFERENCE, Arm
-from benchmarks.cached import batches, score, train, trapezoid
+from benchmarks.cached import batches, official, score, train
 from benchmarks.folds import FRONT_END, MODEL, RATE, Data, Fold, coded, prepare
 from benchmarks.intervals import paired, t_interval
 from logitstore.audio.clips import ClipAudio
+from logitstore.audio.sonyc import COARSE, COARSE_OF, TAGS
 from logitstore.audio.sources import open_audio
 from logitstore.errors import LogitstoreError, RunError
+from logitstore.evaluation.sonyc import Truth, evaluate, predictions_of
 from logitstore.models import losses
 from logitstore.models.registry import build, initialised
 from logitstore.training.batches import Replayer
@@ -26,7 +28,7 @@ from logitstore.training.sampling import order_generator, plan
 from students.data import fresh_draws, stored_views
 
 FOLDS, CLASSES, SECONDS = 3, 5, 1.0
-SIZES = ablation.Sizes(pool=8, test=10, views=3, steps=3, teacher_steps=3, seeds=2, folds=1, tuning_seeds=1)
+SIZES = ablation.Sizes(pool=8, test=10, views=3, steps=3, teacher_steps=3, seeds=2, folds=1)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -125,12 +127,13 @@ def test_arms_share_initialisation_order_and_steps(prepared: tuple[Data, Fold]) 
     assert np.allclose(one, other, atol=0.02)
 
 
-def test_the_similarity_of_an_arm_counts(prepared: tuple[Data, Fold]) -> None:
+def test_the_terms_of_an_arm_count(prepared: tuple[Data, Fold]) -> None:
     _, fold = prepared
     found = {}
-    for name, similarity in (("none", None), ("iusp", "iusp"), ("sp", "sp"), ("both", "both")):
+    terms = {"iusp": 2.0, "sp": 3.0}
+    for name, asked in (("none", {}), ("iusp", {"iusp": 2.0}), ("sp", {"sp": 3.0}), ("both", terms)):
         kept: list[float] = []
-        train(fold, Arm(similarity=similarity, weight=2.0 if similarity else None), 4, 0, 1, losses=kept)
+        train(fold, Arm(terms=tuple(asked.items())), 4, 0, 1, losses=kept)
         found[name] = kept[0]
     assert found["iusp"] > found["none"]
     assert found["sp"] > found["none"]
@@ -153,12 +156,16 @@ def test_intervals_are_students() -> None:
         t_interval([])
 
 
-def test_the_trapezoidal_area_has_a_floor() -> None:
-    labels = np.array([[True, False], [False, True]])
-    perfect = np.array([[0.9, 0.1], [0.1, 0.8]], np.float32)
-    assert trapezoid(labels, perfect) == pytest.approx(1.0)
-    lost = np.array([[0.9, 0.1], [0.1, 0.005]], np.float32)  # a positive below the floor
-    assert trapezoid(labels, lost) == pytest.approx(0.5, abs=0.01)
+def test_the_official_area_is_that_of_coarse_classes() -> None:
+    random = np.random.default_rng(0)
+    true, scores = random.random((40, len(COARSE))) < 0.3, random.random((40, len(COARSE))).astype(np.float32)
+    files = [str(each) for each in range(40)]
+    tags = np.zeros((40, len(TAGS)), dtype=np.bool_)
+    tags[:, [COARSE_OF.tolist().index(each) for each in range(len(COARSE))]] = true
+    found = evaluate(
+        "s", Truth(tuple(files), tags, "validate"), predictions_of(files, COARSE, scores.astype(np.float64))
+    )
+    assert official(true, scores) == pytest.approx(found.levels[0].micro.auprc, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["scenes", "sequences"])
@@ -193,22 +200,21 @@ def test_every_table_comes_out_and_a_finished_ablation_is_not_run_again(
     shown = [arm for arm in ARMS if ARMS[arm].views is None or ARMS[arm].views < SIZES.views]
     for arm in shown:
         assert arm in printed, arm
-    assert "On the validation split" in printed
     assert "Students of the store (8 bits, default K) less students of exact float32 targets" in printed
-    lines = ablation.read_lines(tmp_path)
+    lines = runs.read_lines(tmp_path)
     assert len({json.dumps(line) for line in lines}) == len(lines)
-    content = (tmp_path / ablation.RUNS).read_text()
+    content = (tmp_path / runs.RUNS).read_text()
     ablation.main(given)
-    assert (tmp_path / ablation.RUNS).read_text() == content
+    assert (tmp_path / runs.RUNS).read_text() == content
     again = capsys.readouterr().out
     assert again == printed
     ablation.main(["--out", str(tmp_path), "--report"])
     assert capsys.readouterr().out == printed
-    (tmp_path / ablation.RUNS).write_text("".join(content.splitlines(keepends=True)[:-3]) + '{"stage": "ru')
-    assert len(ablation.read_lines(tmp_path)) == len(lines) - 3
+    (tmp_path / runs.RUNS).write_text("".join(content.splitlines(keepends=True)[:-3]) + '{"stage": "ru')
+    assert len(runs.read_lines(tmp_path)) == len(lines) - 3
     ablation.main([*given[:-1], "1"])  # it goes on
     capsys.readouterr()
-    assert sorted(map(result, ablation.read_lines(tmp_path))) == sorted(map(result, lines))
+    assert sorted(map(result, runs.read_lines(tmp_path))) == sorted(map(result, lines))
     with pytest.raises(SystemExit):
         ablation.main([*given, "--steps", "4"])
     assert "of other sizes" in capsys.readouterr().err
@@ -230,7 +236,7 @@ def test_a_score_is_of_the_rows(prepared: tuple[Data, Fold]) -> None:
     _, fold = prepared
     model = train(fold, ARMS[REFERENCE], 2, 0, 1)
     found = score(model, fold.array("test"), fold.test_labels, fold.test_row_of)
-    assert set(found) == {"mAP", "micro", "micro_trapezoid"}
+    assert set(found) == {"mAP", "micro", "official"}
     assert all(0 < value <= 100 for value in found.values())
 
 

@@ -189,7 +189,8 @@ _encode_clips = parts.encode_clips
 
 
 def _group(arrays: Any, attributes: Any, packed: Any = None) -> dict[str, bytes]:
-    key = tuple((name, array.shape, array.tobytes()) for name, array in (arrays | (packed or {})).items())
+    parts = {f"{name}/{part}": array for name, held in (packed or {}).items() for part, array in held.items()}
+    key = tuple((name, array.shape, array.tobytes()) for name, array in (arrays | parts).items())
     if key not in _encoded:
         _encoded[key] = _encode_group(arrays, attributes, packed)
     return _encoded[key]

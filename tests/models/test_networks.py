@@ -227,7 +227,45 @@ def test_the_mean_of_a_densenets_class_activations_is_the_clips_logit() -> None:
         logits, frames = model.outputs(_noise(2, 16_000))
         activations = model.frame_logits(frames)
     assert activations.shape == (2, frames.shape[1], 3)
+    assert model.frame_seconds(frames.shape[1], 1.0) == pytest.approx(8 * 0.02)
     torch.testing.assert_close(activations.mean(dim=1), logits)
+
+
+@pytest.mark.parametrize(
+    "which", ["crnn", *(name for name in HEADS if "-attention" not in name), "cnn4, cnn14-attention"]
+)
+def test_clips_and_frames_are_answered_at_once_under_one_dropout(which: str) -> None:
+    model = _build(which)
+    frames = model.eval().frame_features(_noise(2, 16_000)).detach()
+    logits, by_frame = model.answers_by_frame(frames)
+    torch.testing.assert_close(logits, model.answers(frames))
+    assert by_frame.shape == (2, frames.shape[1], 3)
+    head = model.train().pool or model.attention
+    outputs = []
+    with head.output.register_forward_hook(lambda layer, given, out: outputs.append(out)):
+        _, by_frame = model.answers_by_frame(frames)
+    assert len(outputs) == 1
+    assert torch.equal(outputs[0], by_frame)
+
+
+@pytest.mark.parametrize("pool", ["multi-attention", "feature-attention"])
+def test_a_head_that_classifies_no_frames_says_so(pool: str) -> None:
+    model = _build(f"cnn4, {pool}")
+    with pytest.raises(
+        RunError, match=f"the head {pool} says nothing of single frames; use pool=mean, max or attention"
+    ):
+        model.frame_logits(torch.zeros(1, 4, 16))
+
+
+def test_a_cnn4_that_halves_time_less_often_has_shorter_frames() -> None:
+    sizes = {}
+    for poolings in (0, 1, 4):
+        model = build("cnn4", 3, **CNN4, time_halvings=poolings).eval()
+        sizes[poolings] = model.frame_features(torch.zeros(1, 16_000)).shape[1]
+        assert model.frame_seconds(sizes[poolings], 1.0) == pytest.approx(0.04 * 2**poolings)
+    assert sizes == {0: 26, 1: 13, 4: 1}
+    with pytest.raises(RunError, match="time_halvings is 5; it must be a number from 0 to 4"):
+        build("cnn4", 3, time_halvings=5)
 
 
 def test_classes_in_another_order_need_a_new_head_where_several_layers_know_them(tmp_path: Path) -> None:

@@ -1,15 +1,22 @@
 """Stores that say when: frames."""
 
+import dataclasses
 import json
+import shutil
 
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from logitstore.errors import CorruptStoreError
-from logitstore.store.format.frames import FrameSpec
+from logitstore.errors import CorruptStoreError, MismatchError, UsageError
+from logitstore.jobs.verify.audit import audit
+from logitstore.store.format.frames import FrameSpec, decode_frames, encode_frames, from_arrays, to_arrays
 from logitstore.store.format.manifest import decode_root, encode_root, written_version
 from logitstore.store.reader import open_store
-from tests.small_store import make_store
+from logitstore.store.storage import LocalStorage
+from tests.small_store import Spec, made_frames, make_store
 
 FRAMES = FrameSpec(hop_ms=40, count=50, bits=4, floor=0.05)
 
@@ -46,3 +53,150 @@ def test_frames_that_no_store_has_are_refused(manifest, change):
     document["attributes"]["logitstore"]["frames"] |= change
     with pytest.raises(CorruptStoreError, match="frames"):
         decode_root(json.dumps(document).encode(), "it")
+
+
+# runs
+
+
+def spec_of(count: int, bits: int = 5, floor: float = 0.05) -> FrameSpec:
+    return FrameSpec(hop_ms=40, count=count, bits=bits, floor=floor)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 30), st.integers(3, 8), st.floats(0.01, 0.9))
+def test_runs_are_read_as_they_were_written_and_say_what_was_said(seed, frames, classes, bits, floor):
+    random = np.random.default_rng(seed)
+    views = int(random.integers(0, 5))
+    said = (random.random((views, frames, classes)) ** random.integers(1, 8)).astype(np.float32)
+    said = np.repeat(said, random.integers(1, 4), axis=1)
+    spec = spec_of(said.shape[1], bits, floor)
+    runs = encode_frames(said, spec)
+    again = from_arrays(spec, to_arrays(runs), views, classes)
+    for name, values in vars(runs).items():
+        np.testing.assert_array_equal(values, vars(again)[name], err_msg=name)
+        assert values.dtype == vars(again)[name].dtype
+    dense = decode_frames(runs, spec, classes).dense()
+    assert dense.shape == said.shape
+    np.testing.assert_array_equal(dense > 0, said >= np.float32(floor))
+    step = np.pi / 2 / (1 << bits)
+    off = np.abs(np.arcsin(np.sqrt(dense)) - np.arcsin(np.sqrt(said.astype(np.float64))))
+    assert not views or off[dense > 0].max(initial=0) <= 1.01 * step
+
+
+def test_a_class_that_goes_on_is_one_run_and_runs_of_a_view_rise():
+    said = np.zeros((2, 50, 4), np.float32)
+    said[0, 10:30, 2] = 0.5
+    said[0, 30:40, 2] = 0.95
+    said[1, :, 0] = np.linspace(0.6, 0.61, 50)
+    said[1, 49, 3] = 1.0
+    runs = encode_frames(said, spec_of(50))
+    assert runs.counts.tolist() == [2, 2]
+    assert runs.classes.tolist() == [2, 2, 0, 3]
+    assert runs.starts.tolist() == [10, 30, 0, 49]
+    assert runs.stops.tolist() == [30, 40, 50, 50]
+    assert runs.take(np.array([1, 0, 1])).classes.tolist() == [0, 3, 2, 2, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("array", "change", "line"),
+    [
+        ("frame_tracks", lambda a: a[:, :-1], "frame_tracks has"),
+        ("frame_tracks", lambda a: a + np.uint8(1), "tracks"),
+        ("frame_classes", lambda a: a[:, :-1], "classes and"),
+        ("frame_classes", lambda a: a + np.uint8(9), "have the class"),
+        ("frame_runs", lambda a: a + np.uint8(1), "gaps"),
+        ("frame_gaps", lambda a: a[:, :-1], "gaps"),
+        ("frame_lengths", lambda a: a + np.uint8(50), "have the frame"),
+        ("frame_codes", lambda a: a + np.uint8(100), "have the code"),
+        ("frame_codes", lambda a: np.concatenate([a, a], axis=1), "codes"),
+    ],
+)
+def test_arrays_that_no_view_has_are_refused(array, change, line):
+    said = made_frames(3, (6, 50, 9))
+    arrays = to_arrays(encode_frames(said, spec_of(50)))
+    with pytest.raises(ValueError, match=line):
+        from_arrays(spec_of(50), arrays | {array: change(arrays[array])}, 6, 9)
+
+
+# the reader
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("frames") / "store", Spec(hop_ms=40, view_ranges=((0, 2), (2, 3))))
+
+
+def test_a_reader_gives_runs_and_dense_frames_of_any_clips_in_any_order(made):
+    store = open_store(made.path)
+    spec = store.require_frames()
+    assert (spec.hop, spec.count, store.manifest.format_version) == (0.04, 50, 4)
+    clips = np.array([31, 3, 3, 17, 0])
+    for view in range(3):
+        frames = store.frames(view, clips)
+        assert frames.hop == 0.04
+        assert frames.shape == (5, 50, 12)
+        assert (np.diff(frames.clips) >= 0).all()
+        dense = frames.dense()
+        said = made.frames[clips, view]
+        np.testing.assert_array_equal(dense > 0, said >= np.float32(0.05))
+        assert np.abs(dense - said)[dense > 0].max() < 0.05
+        for at, clip in enumerate(clips):
+            np.testing.assert_array_equal(store.frames(view, [clip]).dense()[0], dense[at])
+    assert store.frames(0, []).dense().shape == (0, 50, 12)
+    with pytest.raises(UsageError, match="clip 10 has no targets"):
+        store.frames(0, [10])
+    with pytest.raises(UsageError, match="no view 3"):
+        store.frames(3, [0])
+
+
+def test_blocks_give_the_same_frames(made):
+    store = open_store(made.path)
+    for commit in store.commits:
+        block = store.block_frames(commit).dense().reshape(commit.clips, commit.views, 50, 12)
+        assert not block[[row for row, _ in commit.failed]].any()
+        for view in range(commit.view_start, commit.view_stop):
+            here = store.frames(view, commit.first_clip + commit.readable).dense()
+            np.testing.assert_array_equal(block[commit.readable, view - commit.view_start], here)
+
+
+def test_several_pieces_are_asked_as_one(made, tmp_path):
+    other = make_store(tmp_path / "other", Spec(hop_ms=40, seed=5, clips=9, failed=(), path="other {}.wav"))
+    store = open_store([made.path, other.path])
+    assert store.manifest.frames == store.require_frames()
+    clips = np.array([40, 3, 38, 0])
+    dense = store.frames(1, clips).dense()
+    np.testing.assert_array_equal(dense[[1, 3]], open_store(made.path).frames(1, [3, 0]).dense())
+    np.testing.assert_array_equal(dense[[0, 2]], open_store(other.path).frames(1, [3, 1]).dense())
+
+
+def test_a_store_that_does_not_say_when_is_refused(made, tmp_path):
+    plain = make_store(tmp_path / "plain", Spec(path="plain {}.wav"))
+    with pytest.raises(MismatchError, match=r"does not say when.*--frames 40"):
+        open_store(plain.path).frames(0, [0])
+    with pytest.raises(MismatchError, match="plain does not say when"):
+        open_store([made.path, plain.path]).frames(0, [0])
+    coarse = make_store(tmp_path / "coarse", Spec(hop_ms=100, path="coarse {}.wav"))
+    with pytest.raises(MismatchError, match=r"not of one hop \(40 ms in .*100 ms in"):
+        open_store([made.path, coarse.path]).require_frames()
+
+
+def test_frames_that_would_not_fit_into_memory_are_refused(made):
+    frames = open_store(made.path).frames(0, [0])
+    with pytest.raises(UsageError, match=r"would take .* GiB"):
+        dataclasses.replace(frames, shape=(1, 65_535, 65_536)).dense()
+
+
+def test_damaged_frames_are_found_when_they_are_used_and_by_verify(made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made.path, copy)
+    file = next(copy.glob("blocks/000001-0-2/frames/c/0/0"))
+    file.write_bytes(file.read_bytes()[:-7])
+    store = open_store(copy)
+    store.targets(0, [9])
+    with pytest.raises(CorruptStoreError, match="frames/c/0/0 is not the object that was committed"):
+        store.frames(0, [9])
+    assert any("frames/c/0/0" in line for line in audit(LocalStorage(copy)).problems)
+    file.unlink()
+    with pytest.raises(CorruptStoreError, match="frames/c/0/0 is missing"):
+        open_store(copy).frames(0, [9])
+    assert not audit(LocalStorage(made.path)).problems

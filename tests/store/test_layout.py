@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore.store.format import layout
+from logitstore.store.format.gaps import decode_gaps, encode_gaps
 from logitstore.store.format.layout import Column, Targets
 
 
@@ -48,9 +49,9 @@ def test_targets_survive(seed, rows, views, classes, k, bits, version):
 
 def test_gaps_of_255_and_more_are_escaped():
     numbers = np.array([0, 254, 255 + 254, 255 + 254 + 255, 5000, 5001])
-    encoded = layout._encode_gaps(np.diff(numbers, prepend=-1))
+    encoded = encode_gaps(np.diff(numbers, prepend=-1))
     assert encoded.tolist() == [1, 254, 255, 0, 255, 0] + [255] * 16 + [(5000 - 764) - 255 * 16, 1]
-    np.testing.assert_array_equal(np.cumsum(layout._decode_gaps(encoded)) - 1, numbers)
+    np.testing.assert_array_equal(np.cumsum(decode_gaps(encoded)) - 1, numbers)
 
 
 def test_views_that_say_the_same_cost_no_residual():

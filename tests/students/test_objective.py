@@ -11,7 +11,7 @@ from logitstore.models.registry import build
 from logitstore.training.batches import Batch
 from logitstore.training.sampling import mix_weights, share
 from students.objective import Objective
-from students.terms import Setting, selected
+from students.terms import Setting, find, selected
 from students.terms.iusp import iusp
 from students.terms.sp import sp
 
@@ -60,7 +60,7 @@ def test_alone_it_is_the_mean_loss_against_the_targets(name, temperature, loss):
 @pytest.mark.parametrize("frames", [T, 2, 9])
 def test_similarity_adds_its_terms_and_reaches_the_students_frames(kind, frames):
     batch, (logits, features) = random_batch(), random_outputs(frames=frames)
-    objective = made("bce", similarity=kind, similarity_weight=3.0, frames=T)
+    objective = made("bce", similarity=kind, frames=T)
     found = objective(logits, features, batch)
     expected = {
         "iusp": iusp(features, batch.frame_grams).mean(),
@@ -72,7 +72,7 @@ def test_similarity_adds_its_terms_and_reaches_the_students_frames(kind, frames)
     for name in wanted:
         assert float(found.terms[name]) == pytest.approx(expected[name].item(), rel=1e-6)
         assert float(found.terms[name]) > 0
-    total = found.terms["target"] + 3 * sum(found.terms[name] for name in wanted)
+    total = found.terms["target"] + sum(find(name).weight * found.terms[name] for name in wanted)
     assert found.total.item() == pytest.approx(float(total), rel=1e-6)
     found.total.backward()
     assert (features.grad.abs().sum(dim=(1, 2)) > 0).all()
@@ -203,10 +203,6 @@ def test_the_shares_depend_on_seed_and_step_alone_and_are_beta_distributed():
     ("options", "message"),
     [
         ({"similarity": "cosine"}, "no similarity 'cosine'; allowed are iusp, sp, both"),
-        (
-            {"similarity": "iusp", "similarity_weight": -1.0},
-            "--similarity-weight is -1; it must be a number of at least",
-        ),
         ({"label_weight": float("nan")}, "--label-weight is nan"),
         ({"mixup": 0.0}, "--mixup is 0; it must be more than 0"),
         (

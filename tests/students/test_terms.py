@@ -13,6 +13,8 @@ from logitstore.training.batches import Batch
 from students.objective import Objective
 from students.options import StudentOptions, check_student
 from students.terms import Setting, Term, find, names, selected
+from students.terms.iusp import Iusp
+from students.terms.sp import Sp
 from students.train import train_student
 from tests.heard import make_heard, student_values
 
@@ -44,7 +46,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_every_file_is_a_term_by_its_name_and_none_is_run_for_that():
-    assert list(names()) == ["iusp", "labels", "sp", "target"]
+    assert list(names()) == ["frames", "iusp", "labels", "sp", "target"]
     assert all(about.endswith(".") for about in names().values())
     for name in names():
         assert issubclass(find(name), Term)
@@ -57,10 +59,10 @@ def test_every_file_is_a_term_by_its_name_and_none_is_run_for_that():
     ("asked", "weights"),
     [
         ({}, {"target": 1}),
-        ({"similarity": "both", "similarity_weight": 3}, {"target": 1, "iusp": 3, "sp": 3}),
-        ({"terms": ["iusp=3", "sp"]}, {"target": 1, "iusp": 3, "sp": 1}),
+        ({"similarity": "both"}, {"target": 1, "iusp": Iusp.weight, "sp": Sp.weight}),
+        ({"terms": ["iusp=3", "sp"]}, {"target": 1, "iusp": 3, "sp": Sp.weight}),
         ({"terms": ["target=0.5"], "label_weight": 2}, {"target": 0.5, "labels": 2}),
-        ({"terms": ["labels=2"], "similarity": "sp"}, {"target": 1, "sp": 1, "labels": 2}),
+        ({"terms": ["labels=2"], "similarity": "sp"}, {"target": 1, "sp": Sp.weight, "labels": 2}),
     ],
 )
 def test_options_are_short_for_terms_and_weights(asked, weights):
@@ -71,7 +73,7 @@ def test_options_are_short_for_terms_and_weights(asked, weights):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"terms": ["cosine=1"]}, "no term 'cosine'; allowed are iusp, labels, sp, target, as NAME or NAME=W"),
+        ({"terms": ["cosine=1"]}, "no term 'cosine'; allowed are frames, iusp, labels, sp, target, as NAME or NAME=W"),
         ({"terms": ["sp=1", "sp=2"]}, "the term 'sp' has a weight already; give one for each"),
         ({"terms": ["sp=1"], "similarity": "both"}, "the term 'sp' has a weight already"),
         ({"terms": ["sp=much"]}, "the weight 'much' is no number; give it as sp=0.5"),
@@ -93,7 +95,7 @@ def test_what_a_term_cannot_do_is_refused(tmp_path):
 
 
 def test_a_term_of_another_package_is_one_like_the_others(own):
-    assert list(names()) == ["iusp", "labels", "sp", "target", "quiet"]
+    assert list(names()) == ["frames", "iusp", "labels", "sp", "target", "quiet"]
     assert selected(["quiet"]) == {"target": 1, "quiet": 0.25}
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     batch = Batch(torch.zeros(3, 8), None, torch.full((3, 4), 0.5), np.arange(3))
@@ -107,11 +109,11 @@ def test_a_term_of_another_package_is_one_like_the_others(own):
 def test_a_run_with_terms_is_the_one_of_the_options_that_are_short_for_them(tmp_path):
     root = make_heard(tmp_path, clips=18)
     steps = {"steps": 3, "epochs": None, "batch_size": 6}
-    short = student_values(root, tmp_path / "short", similarity="both", similarity_weight=2.0, **steps)
-    long = student_values(root, tmp_path / "long", terms=["iusp=2", "sp=2"], **steps)
+    short = student_values(root, tmp_path / "short", similarity="both", **steps)
+    long = student_values(root, tmp_path / "long", terms=["iusp", f"sp={Sp.weight}"], **steps)
     for values in (short, long):
         train_student(StudentOptions(**values))
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("short", "long")]
     assert logs[0] == logs[1]
     with pytest.raises(RunError, match="holds another training"):
-        train_student(StudentOptions(**long | {"terms": ["iusp=2"]}))
+        train_student(StudentOptions(**long | {"terms": ["iusp"]}))

@@ -14,6 +14,7 @@ from logitstore.options import dump, read_config
 from logitstore.training.runs import load_run
 from logitstore.training.train import identity
 from students.options import StudentOptions
+from students.terms import find
 from students.train import train_student
 from teachers.options import TeacherOptions
 from tests.heard import make_heard, student_values
@@ -106,8 +107,46 @@ eval: l.csv
 def test_the_config_of_a_run_of_an_earlier_release_is_still_read(tmp_path):
     (tmp_path / "config.yaml").write_text(EARLIER)
     options = StudentOptions(**read_config(str(tmp_path / "config.yaml"), StudentOptions))
-    assert yaml.safe_load(EARLIER).items() <= yaml.safe_load(dump(options)).items()
+    there = yaml.safe_load(EARLIER)
+    assert there.pop("similarity-weight") == 1
+    assert there.items() <= yaml.safe_load(dump(options)).items()
     assert (options.cache_bytes, options.audio_root, options.eval_manifest) == (1 << 20, ("a", "b"), "l.csv")
+
+
+@pytest.mark.parametrize(
+    ("written", "weights"),
+    [
+        ("similarity: both\nsimilarity-weight: 3.5\n", {"target": 1, "iusp": 3.5, "sp": 3.5}),
+        ("similarity: sp\nsimilarity_weight: 2\nterm: target=0.5\n", {"target": 0.5, "sp": 2}),
+        ("similarity: sp\n", {"target": 1, "sp": find("sp").weight}),
+        ("similarity: both\nsimilarity-weight: much\n", None),
+        ("similarity-weight: 2\n", None),
+    ],
+)
+def test_the_one_weight_that_similarities_had_is_read_as_a_weight_of_each_term(tmp_path, written, weights):
+    config = tmp_path / "config.yaml"
+    config.write_text("store: s\naudio-root: a\nstudent: cnn4\nout: r\n" + written)
+    if weights is None:
+        with pytest.raises(RunError, match="is no option any more; give each term its own: --term iusp=W --term sp=W"):
+            read_config(str(config), StudentOptions)
+    else:
+        assert StudentOptions(**read_config(str(config), StudentOptions)).weights == weights
+
+
+def test_a_run_of_an_earlier_release_goes_on_with_the_terms_that_its_one_weight_stands_for(root, tmp_path):
+    values = student_values(root, tmp_path / "run", steps=2, epochs=None, terms=["iusp=3", "sp=3"])
+    done = train_student(StudentOptions(**values))
+    run = tmp_path / "run"
+    for change, message in (({}, None), ({"similarity_weight": 4.0}, "terms: there .*iusp=4.*, asked .*iusp=3")):
+        about = json.loads((run / "training.json").read_text())
+        about["options"] |= {"similarity": "both", "similarity_weight": 3.0, "terms": []} | change
+        (run / "training.json").write_text(json.dumps(about))
+        if message is None:
+            again = train_student(StudentOptions(**values))
+            assert (again.before, again.result.loss) == (True, done.result.loss)
+        else:
+            with pytest.raises(RunError, match=message):
+                train_student(StudentOptions(**values))
 
 
 def test_a_flag_wins_over_the_option_that_says_the_same_in_another_way(root, tmp_path):
@@ -215,8 +254,6 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
         ({"label_weight": 1.0, "label_column": "labels"}, SourceError, "have no column 'labels' to take labels from"),
         ({"mixup": -1.0}, RunError, "--mixup is -1"),
         ({"mixup": 0.5, "similarity": "iusp"}, RunError, "--mixup and --similarity iusp are both given"),
-        ({"similarity_weight": -1.0, "similarity": "iusp"}, RunError, "--similarity-weight is -1"),
-        ({"similarity_weight": 2.0}, RunError, "--similarity-weight 2 is given without --similarity; say which: iusp"),
         ({"cache_mib": -1}, RunError, "--cache-mib is -1; it must be at least 0"),
         ({"device": "meta"}, UsageError, "--device meta cannot be used here; give auto, cpu or cuda"),
     ],

@@ -124,7 +124,7 @@ def test_two_processes_step_as_one_does(root, tmp_path):
     shared = {"model_args": ALIKE, "batch_size": 9, "epochs": 3, "freeze_bn": True, "lr": 1e-3}
     settings = {
         "plain": {"hold_out": 0.2, "ema": 0.5, "eval_every": 1, "average_best": 2, "clip_norm": 0.01},
-        "similar": {"similarity": "both", "similarity_weight": 3.0, "batch_size": 7},
+        "similar": {"terms": ["iusp=3", "sp=30"], "batch_size": 7},
         "recurrent": {"student": "cnn-lstm-tiny", "model_args": {"pool": "attention"}},
         "mixed": {"mixup": 0.5, "accumulate": 2, "label_weight": 0.5, "label_column": "label", "balance": True},
     }

@@ -25,8 +25,9 @@ from logitstore.store.format import commits, layout
 from logitstore.store.format.basis import BASIS, decode_basis
 from logitstore.store.format.blocks import array_planes, decode_arrays, held_in
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.frames import from_arrays as frames_from_arrays
 from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
-from logitstore.store.format.objects import GROUP, PACKED, is_group
+from logitstore.store.format.objects import FRAMES, GROUP, PACKED, is_group
 from logitstore.store.format.parts import COLUMNS, KEY, Part, check_clips, open_part
 from logitstore.store.format.relations import from_arrays
 from logitstore.store.format.room import require_room
@@ -471,6 +472,7 @@ def _block_problems(manifest: Manifest, commit: Commit, contents: Mapping[str, b
             *_target_problems(manifest, commit, arrays),
             *_draw_problems(manifest, commit, arrays, clips),
             *_relation_problems(manifest, commit, arrays),
+            *_frame_problems(manifest, commit, arrays),
         ]
     except (ValueError, IndexError) as error:
         return [f"it cannot be decoded: {error}"]
@@ -490,8 +492,7 @@ def _arrays(manifest: Manifest, commit: Commit, contents: Mapping[str, bytes]) -
         if array.size and name in holders
         for plane in range(len(array))
     }
-    if PACKED in holders:
-        named.add(f"{PACKED}/c/0/0")
+    named |= {f"{holder}/c/0/0" for holder in (PACKED, FRAMES) if holder in holders}
     extra = sorted(contents.keys() - named)
     if extra:
         raise ValueError(f"{extra[0]} belongs to none of its arrays")
@@ -614,6 +615,21 @@ def _relation_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]
         vectors = kept[:, :, spec.width - spec.clips - 1 :]
         if not vectors.all():
             yield "the vector of a clip has a code 0, which is none"
+
+
+def _frame_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -> Iterator[str]:
+    """Runs that no encoder gives; those that no view can have are refused as they are decoded."""
+    if manifest.frames is None:
+        return
+    runs = frames_from_arrays(manifest.frames, arrays, commit.clips * commit.views, len(manifest.classes))
+    failed = np.zeros(commit.clips, dtype=bool)
+    failed[[row for row, _ in commit.failed]] = True
+    if runs.counts.reshape(commit.clips, commit.views)[failed].any():
+        yield "a clip that failed has frames"
+    if len(runs.codes) and int(runs.codes.min()) < (
+        lowest := int(manifest.frames.quantizer.encode(manifest.frames.floor))
+    ):
+        yield f"a frame has the code {int(runs.codes.min())}, and the floor {manifest.frames.floor:g} is code {lowest}"
 
 
 def _first(commit: Commit, where: npt.NDArray[np.bool_]) -> str:

@@ -12,10 +12,19 @@ from typing import Any
 import numpy as np
 
 from logitstore.arrays import U8
+from logitstore.store.format import frames
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.layout import BY_CLASS, SEQUENCES
 from logitstore.store.format.manifest import Manifest
-from logitstore.store.format.objects import GROUP, PACKED, array_shape, decode_array, decode_packed, packed_parts
+from logitstore.store.format.objects import (
+    FRAMES,
+    GROUP,
+    PACKED,
+    array_shape,
+    decode_array,
+    decode_packed,
+    packed_parts,
+)
 
 #: Bytes that an array may have unpacked, whatever its objects have; and for each byte of those.
 LEAST_ROOM = 1 << 25
@@ -37,15 +46,18 @@ def array_planes(manifest: Manifest, views: int) -> dict[str, int]:
         planes["draws"] = sum(column.planes for column in manifest.columns)
     if manifest.relations is not None:
         planes |= dict.fromkeys(manifest.relations.lengths, 1)
+    if manifest.frames is not None:
+        planes |= frames.ARRAYS
     return planes
 
 
 def held_in(manifest: Manifest, names: Collection[str]) -> set[str]:
-    """The Zarr arrays that hold some arrays of a block: from version 3 on all but relations are packed into one."""
+    """The Zarr arrays that hold some arrays of a block: from version 3 on those that say when are packed into one, and
+    all others but relations into another."""
     if manifest.format_version < BY_CLASS:
         return set(names)
     relations = set() if manifest.relations is None else set(manifest.relations.lengths)
-    return {name if name in relations else PACKED for name in names}
+    return {name if name in relations else FRAMES if name in frames.ARRAYS else PACKED for name in names}
 
 
 def decode_arrays(
@@ -71,15 +83,15 @@ def decode_arrays(
         if name not in planes:
             raise ValueError(f"it has no array {name}")
     arrays: dict[str, Any] = {}
-    if PACKED in held_in(manifest, names):
-        parts = packed_parts(get(f"{PACKED}/{GROUP}"))
-        expected = [name for name in planes if held_in(manifest, [name]) == {PACKED}]
+    for holder in sorted({PACKED, FRAMES} & held_in(manifest, names)):
+        parts = packed_parts(get(f"{holder}/{GROUP}"), holder)
+        expected = [name for name in planes if held_in(manifest, [name]) == {holder}]
         if list(parts) != expected:
-            raise ValueError(f"{PACKED} holds {', '.join(parts)}, not {', '.join(expected)}")
+            raise ValueError(f"{holder} holds {', '.join(parts)}, not {', '.join(expected)}")
         width = max(part.length for part in parts.values())
         for name, part in parts.items():
             check(name, part.planes, part.length, width)
-        arrays |= decode_packed(parts, [name for name in names if name in parts], get)
+        arrays |= decode_packed(holder, parts, [name for name in names if name in parts], get)
     for name in names:
         if name not in arrays:
             found, columns = array_shape(get(f"{name}/{GROUP}"), name)
@@ -111,4 +123,10 @@ def _most_columns(manifest: Manifest, commit: Commit) -> dict[str, int]:
     }
     if manifest.relations is not None:
         most |= {name: length * views for name, length in manifest.relations.lengths.items()}
+    if manifest.frames is not None:
+        tracks = views * len(manifest.classes)
+        runs = tracks * manifest.frames.count
+        most |= dict.fromkeys(("frame_gaps", "frame_lengths"), runs + runs // 255 + 1)
+        most |= {"frame_tracks": views, "frame_classes": tracks + tracks // 255 + 1, "frame_codes": runs}
+        most["frame_runs"] = tracks + runs // 255 + 1
     return most

@@ -42,11 +42,11 @@ import numpy as np
 import numpy.typing as npt
 
 from logitstore.arrays import I64, U8, U16, Bool
+from logitstore.store.format.gaps import decode_gaps, encode_gaps
 from logitstore.store.format.quality import REST, VALUE_BITS, coarse, fine
 
 #: The version from which on entries stand class by class, and codes are relative to the lowest of their view.
 BY_CLASS = 3
-_ESCAPE = 255
 #: Predictions from which on a residual is in the second, third and fourth sequence: of codes of one byte, or of the
 #: higher of two.
 RESIDUAL_STEPS = (4, 10, 22)
@@ -168,7 +168,7 @@ def encode_targets(
     codes = np.zeros((len(entries), views), dtype=np.uint16)
     codes[places, view_numbers] = values[rows][used]
     arrays = {
-        "classes": _encode_gaps(np.diff(entries, prepend=-1))[None],
+        "classes": encode_gaps(np.diff(entries, prepend=-1))[None],
         "views": np.stack([_pack_views(present[:, low : low + 8]) for low in range(0, views, 8)]),
     }
     if by_class:
@@ -292,7 +292,7 @@ def decode_entries(
     :raises ValueError: the entries do not rise, are of other rows and classes than there are, or are others in number
         than ``views`` has.
     """
-    gaps = _decode_gaps(arrays["classes"][0])
+    gaps = decode_gaps(arrays["classes"][0])
     if len(gaps) != arrays["views"].shape[1] or (gaps < 1).any():
         raise ValueError(f"classes are not {arrays['views'].shape[1]} rising entries")
     numbers = np.cumsum(gaps) - 1
@@ -600,16 +600,3 @@ def _entries_of(numbers: I64, limit: int) -> tuple[I64, I64]:
 
 def _pack_views(present: Bool) -> U8:
     return np.packbits(present, axis=1, bitorder="little")[:, 0] if len(present) else np.zeros(0, np.uint8)
-
-
-def _encode_gaps(gaps: I64) -> U8:
-    escapes, last = np.divmod(gaps, _ESCAPE)
-    encoded = np.full(int(len(gaps) + escapes.sum()), _ESCAPE, dtype=np.uint8)
-    encoded[np.cumsum(escapes + 1) - 1] = last
-    return encoded
-
-
-def _decode_gaps(encoded: U8) -> I64:
-    total = np.cumsum(encoded.astype(np.int64))
-    positions = total[encoded < _ESCAPE]
-    return np.diff(positions, prepend=0)

@@ -19,9 +19,9 @@ from logitstore.store.names import shown
 
 ZSTD_LEVEL = 19
 GROUP = "zarr.json"
-#: The array that holds others, and the attribute of it that says which: [name, planes, n] of each, in their order.
-PACKED, PARTS = "packed", "parts"
-_SHARD = f"{PACKED}/c/0/0"
+#: The arrays that hold others, those of targets and those that say when; and the attribute of them that says which:
+#: [name, planes, n] of each, in their order.
+PACKED, FRAMES, PARTS = "packed", "frames", "parts"
 _INDEX = np.dtype("<u8")  # of a shard: offset and length of each inner chunk, then a CRC-32C
 _CHECKSUM_BYTES = 4
 _MOST_DESCRIPTION = 1 << 16
@@ -36,11 +36,11 @@ class Part(NamedTuple):
 
 
 def encode_group(
-    arrays: dict[str, U8], attributes: Mapping[str, Any], packed: Mapping[str, U8] | None = None
+    arrays: dict[str, U8], attributes: Mapping[str, Any], packed: Mapping[str, Mapping[str, U8]] | None = None
 ) -> dict[str, bytes]:
     """A Zarr v3 group of uint8 arrays (planes, n) as objects, by their names relative to the group.
 
-    :param packed: more arrays, which are packed into one.
+    :param packed: more arrays, by the name of the one that they are packed into.
     """
     import zarr
     from zarr.codecs import ZstdCodec
@@ -50,9 +50,9 @@ def encode_group(
     store = MemoryStore(contents)
     with zarr.config.set({"json_indent": None, "array.write_empty_chunks": True}):
         group = zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
-        for name, array in (arrays | ({} if packed is None else {PACKED: _pack(packed)})).items():
+        for name, array in (arrays | {name: _pack(parts) for name, parts in (packed or {}).items()}).items():
             chunk = (1, max(1, array.shape[1]))
-            parts = packed if name == PACKED else None
+            parts = (packed or {}).get(name)
             target = group.create_array(
                 name,
                 shape=array.shape,
@@ -66,7 +66,7 @@ def encode_group(
             if array.size:
                 target[:] = array
     objects = {name: contents[name].to_bytes() for name in sorted(contents)}
-    if packed is not None:  # zarr-python writes spaces
+    if packed:  # zarr-python writes spaces
         described = {name: json.loads(data) for name, data in objects.items() if name.endswith(GROUP)}
         objects |= {name: json.dumps(found, separators=(",", ":")).encode() for name, found in described.items()}
     return objects
@@ -93,21 +93,25 @@ def decode_array(name: str, planes: int, length: int, get: Callable[[str], bytes
     return array
 
 
-def decode_packed(parts: Mapping[str, Part], names: Sequence[str], get: Callable[[str], bytes]) -> dict[str, U8]:
+def decode_packed(
+    holder: str, parts: Mapping[str, Part], names: Sequence[str], get: Callable[[str], bytes]
+) -> dict[str, U8]:
     """Some of the arrays that are packed into one, each uint8 (planes, length).
 
-    :param parts: of all that are, see :func:`packed_parts`. :param get: as of :func:`decode_array`.
+    :param holder: the name of that one. :param parts: of all that are, see :func:`packed_parts`.
+    :param get: as of :func:`decode_array`.
     :raises ValueError: the shard is not of that many planes, or what lies behind an array in its rows is not zero.
     """
     planes = sum(part.planes for part in parts.values())
     width = max((part.length for part in parts.values()), default=0)
     if not width:
         return {name: np.zeros((parts[name].planes, 0), dtype=np.uint8) for name in names}
-    shard = get(_SHARD)
+    where = f"{holder}/c/0/0"
+    shard = get(where)
     index_bytes = planes * 2 * _INDEX.itemsize
     end = len(shard) - index_bytes - _CHECKSUM_BYTES
     if end < 0:
-        raise ValueError(f"{_SHARD} has {len(shard)} bytes, too few for the index of {planes} planes")
+        raise ValueError(f"{where} has {len(shard)} bytes, too few for the index of {planes} planes")
     index = np.frombuffer(shard, dtype=_INDEX, count=2 * planes, offset=end).reshape(planes, 2).tolist()
     view, arrays = memoryview(shard), {}
     for name in names:
@@ -116,10 +120,10 @@ def decode_packed(parts: Mapping[str, Part], names: Sequence[str], get: Callable
         for plane in range(count):
             offset, size = index[row + plane]
             if offset + size > end:
-                raise ValueError(f"{_SHARD}: plane {row + plane} lies at {offset} to {offset + size}, beyond {end}")
-            array[plane] = _unpacked(view[offset : offset + size], width, f"{_SHARD}: plane {row + plane}")
+                raise ValueError(f"{where}: plane {row + plane} lies at {offset} to {offset + size}, beyond {end}")
+            array[plane] = _unpacked(view[offset : offset + size], width, f"{where}: plane {row + plane}")
         if array[:, length:].any():
-            raise ValueError(f"{_SHARD}: {name} has other than zeros behind its {length} columns")
+            raise ValueError(f"{where}: {name} has other than zeros behind its {length} columns")
         arrays[name] = array[:, :length]
     return arrays
 
@@ -148,16 +152,16 @@ def array_shape(metadata: bytes, name: str) -> tuple[int, int]:
     return planes, length
 
 
-def packed_parts(metadata: bytes) -> dict[str, Part]:
+def packed_parts(metadata: bytes, holder: str) -> dict[str, Part]:
     """The arrays that are packed into one, by name, from the ``zarr.json`` of that; as strict as :func:`array_shape`.
 
     :raises ValueError: it describes something else.
     """
-    found, (planes, width) = _description(metadata, PACKED)
-    _require_described(found, PACKED, [max(1, planes), max(1, width)])
+    found, (planes, width) = _description(metadata, holder)
+    _require_described(found, holder, [max(1, planes), max(1, width)])
     if not _is_shard(found.get("codecs"), max(1, width)):
         raise ValueError(
-            f"{PACKED}: codecs are {shown(found.get('codecs'))}; allowed is a shard of planes, as bytes and zstd"
+            f"{holder}: codecs are {shown(found.get('codecs'))}; allowed is a shard of planes, as bytes and zstd"
         )
     attributes = found.get("attributes")
     listed = attributes.get(PARTS) if isinstance(attributes, dict) else None
@@ -167,11 +171,11 @@ def packed_parts(metadata: bytes) -> dict[str, Part]:
     for each in listed if isinstance(listed, list) else [None]:
         fine = isinstance(each, list) and len(each) == 3 and isinstance(each[0], str) and each[0] not in parts
         if not fine or any(type(n) is not int or not 0 <= n < 1 << 48 for n in each[1:]):
-            raise ValueError(f"{PACKED}: {PARTS} are {shown(listed)}, not [name, planes, n] of each array")
+            raise ValueError(f"{holder}: {PARTS} are {shown(listed)}, not [name, planes, n] of each array")
         parts[each[0]] = Part(row, each[1], each[2])
         row += each[1]
     if (row, max((part.length for part in parts.values()), default=0)) != (planes, width):
-        raise ValueError(f"{PACKED} is of shape ({planes}, {width}), which its {PARTS} {shown(listed)} are not")
+        raise ValueError(f"{holder} is of shape ({planes}, {width}), which its {PARTS} {shown(listed)} are not")
     return parts
 
 
