@@ -78,8 +78,8 @@ def coded_as_grid(said: F32, bits: int, k: int) -> Coded:
     scale = quantizer("sigmoid", bits)
     codes, shape = scale.encode(found.probabilities), (clips, views, k)
     order = np.lexsort((found.classes, -codes.astype(np.int64)), axis=1)
-    stored = (np.take_along_axis(values, order, axis=1).reshape(shape) for values in (found.classes, codes))
-    size = _size(layout.Targets(*stored, np.ones(clips, bool)), classes, 3) / (clips * views)
+    stored, ordered = (np.take_along_axis(each, order, axis=1).reshape(shape) for each in (found.classes, codes))
+    size = _size(layout.Targets(stored, ordered, np.ones(clips, bool)), classes, 3) / (clips * views)
     counts = np.full(clips * views, k)
     read = _read(found.classes, codes, counts, quality.REST.table()[found.rests[:, -1]], classes, scale.table())
     loss = float(quality.loss(said.reshape(-1, classes), read, "sigmoid").mean())
@@ -166,7 +166,8 @@ def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int
 
         def targets(self, arm: Arm, epoch: int) -> F32:
             of_view: F32 = self.array("exact")[0] if self.read is None else self.read
-            return of_view[self.view(arm, epoch)]
+            targets: F32 = of_view[self.view(arm, epoch)]
+            return targets
 
     told = [each for each in _lines(out) if each["kind"] == "student"]
     done = {(each["data"], each["fold"], each["arm"], each["seed"]) for each in told}

@@ -83,7 +83,10 @@ ClassNames = Annotated[
 class StoredOptions(Options):
     """How a store keeps what it is given."""
 
-    value_bits: Annotated[int, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored")] = 8
+    value_bits: Annotated[
+        int | None,
+        Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored", default="8"),
+    ] = None  # fmt: skip
     shard_clips: Annotated[
         int | None,
         Option(

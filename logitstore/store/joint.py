@@ -182,7 +182,7 @@ class Joint(Piece):
         return Joint, (self.pieces, self.weights, manifest.topk, manifest.value_bits, self.decoded_bytes)
 
     @property
-    def k(self) -> int:  # type: ignore[override]
+    def k(self) -> int:
         """Classes that a view has places for; how many of them a view uses is told when it is read."""
         return self.manifest.topk
 
@@ -316,7 +316,7 @@ class Joint(Piece):
         counts[rows], rests[rows] = (each.reshape(len(rows), commit.views) for each in (chosen.counts, chosen.rests))
         readable = np.zeros(commit.clips, bool)
         readable[rows] = True
-        return layout.Targets(*whole, readable, layout.Kept(counts, rests, chosen.bits, chosen.loss))
+        return layout.Targets(whole[0], whole[1], readable, layout.Kept(counts, rests, chosen.bits, chosen.loss))
 
     def _require_drawn_alike(self, commit: Commit) -> None:
         own = self._sources(commit)

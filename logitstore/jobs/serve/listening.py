@@ -162,7 +162,7 @@ class Listening:
 
     def _view_document(self, clip: StoredClip, view: StoredView) -> dict[str, Any]:
         targets, members, manifest = view.targets, self._said_by_members(clip, view.number), self.store.manifest
-        rest = None if view.rest is None else np.float32(view.rest)
+        rest = None if view.rest is None else np.array(view.rest, np.float32)
         classes = []
         for rank, (name, share) in enumerate(zip(targets.names, targets.probabilities.tolist(), strict=True)):
             of = {member: _number(values[rank]) for member, values in members.items()}

@@ -375,9 +375,9 @@ def decode_block(
     # one integer a target, so that sorting the k of a view puts them in falling order of code, ties by rising class
     keys = (0xFFFF - named.astype(np.uint32)) << np.uint32(16)
     keys |= label.astype(np.uint32).take(entry)
-    packed = np.full(views * len(kept) * k, 0xFFFFFFFF, dtype=np.uint32)  # which no target is, and sorts last
-    packed[slots] = keys
-    packed = packed.reshape(views, len(kept), k)
+    flat_packed = np.full(views * len(kept) * k, 0xFFFFFFFF, dtype=np.uint32)  # which no target is, and sorts last
+    flat_packed[slots] = keys
+    packed = flat_packed.reshape(views, len(kept), k)
     members = None
     if "members" in arrays:
         wide = (packed.astype(np.uint64) << np.uint64(16)) | np.arange(k, dtype=np.uint64)
