@@ -9,6 +9,7 @@ replaying reader.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -26,9 +27,23 @@ from logitstore.models.registry import build, default_lr, initialised
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.training.batches import Batch
 from logitstore.training.sampling import mix_weights, order_generator, plan
-from logitstore.training.schedule import learning_rate, parameter_groups
+from logitstore.training.schedule import FLOOR, WARM_UP_SHARE, WEIGHT_DECAY, learning_rate, parameter_groups
 from students.objective import Objective
 from students.terms import TARGET, Setting, Term
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the optimiser goes, beside the highest rate; see :mod:`logitstore.training.schedule`.
+
+    ``warm_up`` is a share of the steps here.
+    """
+
+    weight_decay: float = WEIGHT_DECAY
+    spared: bool = True
+    floor: float = FLOOR
+    warm_up: float = WARM_UP_SHARE
+    cosine: str = "rest"
 
 
 def train(
@@ -40,22 +55,29 @@ def train(
     rows: I64 | None = None,
     losses: list[float] | None = None,
     *,
+    rule: Rule | None = None,
     make: Callable[[], Tagger] | None = None,
+    highest: float = default_lr(MODEL),
+    after: Callable[[int, Tagger], None] = lambda done, model: None,
     also: tuple[float, Term] | None = None,
 ) -> Tagger:
     """A student of some arm, in eval mode; it takes log-mels.
 
     :param rows: the clips of the pool to learn from, int64 (n,); all of them by default.
     :param losses: gets the loss of every step.
+    :param rule: the trainer's own by default. :param highest: the highest learning rate.
     :param make: a net in the place of the ablation's own, which hears the same log-mels.
     :param also: a term that is none of the product's, and its weight.
+    :param after: is called after each step with the number of those done, and leaves the model in train mode.
     """
     chosen = fold.clips if rows is None else rows
     make = make or partial(build, MODEL, len(fold.classes), width=width, **fold.model_args)
     model = hearing_log_mels(initialised(make, seed)).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    highest = default_lr(MODEL)
-    optimizer = torch.optim.AdamW(parameter_groups(model), lr=highest, fused=True)
+    rule = rule or Rule()
+    groups = parameter_groups(model, rule.weight_decay, spared=rule.spared)
+    optimizer = torch.optim.AdamW(groups, lr=highest, fused=True)
+    rising = round(rule.warm_up * steps)
     relations = fold.store(arm.store).manifest.relations
     setting = Setting("bce", frames=None if relations is None else relations.pooled)
     objective = Objective({TARGET: 1.0} | dict(arm.terms), setting, mixup=arm.mixup or None)
@@ -66,13 +88,14 @@ def train(
         torch.manual_seed(derived_seed("dropout", seed))
         for step, batch in enumerate(batches(fold, arm, chosen, seed, steps, objective.relations)):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, highest)
+                group["lr"] = learning_rate(step, steps, highest, warm_up=rising, floor=rule.floor, cosine=rule.cosine)
             mix = mix_weights(arm.mixup, seed, step, len(batch)) if arm.mixup else None
             logits, frames = model.outputs(batch.waveforms, batch.masks, mix)
             loss = objective(logits, frames, batch, mix).total
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            after(step + 1, model)
             if losses is not None:
                 losses.append(float(loss.detach()))
     if not torch.isfinite(loss.detach()):

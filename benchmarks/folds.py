@@ -151,27 +151,27 @@ def prepare(
     audio = ClipAudio(pool.source, pool.table, RATE, _CACHE_BYTES)
     ear = _ear(classes)
     clip_samples = first.manifest.clip_samples
-    keep = functools.partial(_keep, folder)
-    keep("labels", lambda: label_matrix(pool.labels, classes, whose=data.name)[pool.row_of].astype(np.float32))
-    keep("test_labels", lambda: label_matrix(test.labels, classes, whose=data.name))
-    keep("test_row_of", lambda: test.row_of)
-    keep("test", lambda: _plain(ear, test, clip_samples))
-    keep("still", lambda: _plain(ear, pool, clip_samples))
+    made = functools.partial(keep, folder)
+    made("labels", lambda: label_matrix(pool.labels, classes, whose=data.name)[pool.row_of].astype(np.float32))
+    made("test_labels", lambda: label_matrix(test.labels, classes, whose=data.name))
+    made("test_row_of", lambda: test.row_of)
+    made("test", lambda: _plain(ear, test, clip_samples))
+    made("still", lambda: _plain(ear, pool, clip_samples))
     ensemble = _hearing_log_mels(load_ensemble(teachers, classes=classes, sample_rate=RATE))
-    keep("teachers_test", lambda: _teachers_test(ensemble, folder))
-    keep("stored", functools.partial(_stored_views, ear, audio, first, views))
+    made("teachers_test", lambda: _teachers_test(ensemble, folder))
+    made("stored", functools.partial(_stored_views, ear, audio, first, views))
     if set(used) == {"masks"}:
         return
     _same_rolls(first, opened["strong"])
-    keep("mixup", functools.partial(_stored_views, ear, audio, opened["mixup"], views))
+    made("mixup", functools.partial(_stored_views, ear, audio, opened["mixup"], views))
     fresh = -(-steps // epoch_steps(len(audio), BATCH))
-    keep(
+    made(
         "fresh",
         lambda: np.stack(
             [_heard(ear, audio, first, stored_views(first, 0, fresh=(FRESH_SEED, e))) for e in range(fresh)]
         ),
     )
-    keep("exact", lambda: _said(ensemble, first, np.load(folder / "stored.npy", mmap_mode="r")))
+    made("exact", lambda: _said(ensemble, first, np.load(folder / "stored.npy", mmap_mode="r")))
 
 
 class Fold:
@@ -377,7 +377,8 @@ def _same_rolls(one: Store, other: Store) -> None:
             raise RunError(f"{one.location} and {other.location} have other rolls, so they do not share their sounds")
 
 
-def _keep(folder: Path, name: str, make: Callable[[], npt.NDArray[Any]]) -> None:
+def keep(folder: Path, name: str, make: Callable[[], npt.NDArray[Any]]) -> None:
+    """Write an array that is not there yet."""
     path = folder / f"{name}.npy"
     if not path.is_file():
         partial = path.with_suffix(".partial")

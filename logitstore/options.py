@@ -61,6 +61,7 @@ class Option:
         "file"): a command looks at that before it imports anything heavy.
     :param old: former spellings that still work and are not shown; a mapping also says which value a flag stands for.
     :param instead: the field that says the same in another way: only one of the two may be given.
+    :param short_for: it is short for values of other fields, which have them as soon as the options are made.
     """
 
     help: str
@@ -81,6 +82,7 @@ class Option:
     names: str | None = None
     old: Mapping[str, Any] = field(default_factory=dict)
     instead: str | None = None
+    short_for: bool = False
 
     def but(self, **changes: Any) -> Self:
         """The same option, otherwise for a few things: for a command that says or allows something else."""
@@ -95,6 +97,14 @@ class Options:
     """
 
     error: ClassVar[type[UsageError]] = UsageError
+
+    @classmethod
+    def filled(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that are given, by field, and for fields that are not given what others are short for.
+
+        A class that has such fields is made :func:`filling`.
+        """
+        return dict(values)
 
     @classmethod
     def today(cls, recorded: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +126,18 @@ class Options:
                 other = next(one for one in fields_of(type(self)) if one.name == each.option.instead)
                 first, second = sorted((each.shown, other.shown))
                 raise self.error(f"{first} and {second} are both given; give one of them")
+
+
+def filling(options: type[Asked]) -> type[Asked]:
+    """Makes a dataclass of options take what some of the values given are short for; see :meth:`Options.filled`."""
+    plain: Callable[..., None] = options.__init__
+
+    @functools.wraps(plain)
+    def filled(self: Asked, **values: Any) -> None:
+        plain(self, **options.filled(values))
+
+    options.__init__ = filled  # type: ignore[method-assign, assignment]
+    return options
 
 
 @dataclass(frozen=True)
@@ -386,11 +408,18 @@ def key_values(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def dump(options: Options) -> str:
-    """Options as the YAML that ``--config`` takes; those that are None are left out."""
+    """Options as the YAML that ``--config`` takes; those that are None are left out.
+
+    What is short for others is a comment: those have their values.
+    """
     import yaml
 
-    values = {each.key: _plain(getattr(options, each.name)) for each in fields_of(type(options))}
-    return yaml.safe_dump({key: value for key, value in values.items() if value is not None}, sort_keys=False)
+    values = [(each, _plain(getattr(options, each.name))) for each in fields_of(type(options))]
+    said = [(each, value) for each, value in values if value is not None]
+    short = "".join(f"# {each.key} {value}\n" for each, value in said if each.option.short_for)
+    return short + yaml.safe_dump(
+        {each.key: value for each, value in said if not each.option.short_for}, sort_keys=False
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -407,8 +436,9 @@ def _number(value: float) -> str:
 
 # what several commands have: aliases where the defaults differ, dataclasses where they do not
 
-#: The number format that a training computes in.
+#: The number format that a training computes in, and its optimizer.
 Precision = Literal["float32", "bf16", "fp16"]
+Optimizer = Literal["adamw", "adam", "adam8bit"]
 
 AudioRoot = Annotated[
     str | None,

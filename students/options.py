@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from logitstore.errors import RunError
 from logitstore.options import (
@@ -17,8 +17,10 @@ from logitstore.options import (
     Option,
     Stores,
     StoreWeights,
+    filling,
 )
-from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run, check_loop
+from logitstore.training.options import EPOCHS, EVAL_EVERY, NET, LoopOptions, ModelArgs, Net, Run, check_loop
+from students import presets
 from students.terms import SIMILARITIES, names, selected
 
 #: The share of files that is held out where --hold-out is not given.
@@ -26,14 +28,17 @@ DEFAULT_HOLD_OUT = 0.05
 NOTHING_TO_EVALUATE = "--eval-every says how often to evaluate, and there is no --eval MANIFEST and nothing is held out"
 
 
+@filling
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions(LoopOptions):
     """What ``train-student`` is asked; None means the default that the store or the model suggests.
 
     Several ``store``, and ``also``, are read as one: those of the same clips, seed and recipe as an ensemble.
     ``audio_root`` is one for all, or one for each in their order.
-    ``terms`` are further ones of the loss, as ``NAME=W``.
+    ``terms`` are further ones of the loss, as ``NAME=W``. ``preset`` gives those that are not given, ``student`` too.
     """
+
+    unset_by_0: ClassVar[tuple[str, ...]] = ("epoch_steps", "mixup", "patience", "average_best")
 
     store: Stores
     audio_root: Annotated[
@@ -41,8 +46,13 @@ class StudentOptions(LoopOptions):
         Option("The audio that the store was built from; of several stores one for all, or one for each in their "
                "order.", group="Audio", metavar="DIR", names="audio", many=True),
     ]  # fmt: skip
-    student: Net
+    student: Annotated[Net, NET.but(help=f"{NET.help} A preset names its own.")]
     out: Run
+    preset: Annotated[
+        str | None,
+        Option(f"Train as was published: {', '.join(presets.names())}. Short for values of other options, which win "
+               "where they are given.", group="Training", metavar="NAME", short_for=True, default="none"),
+    ] = None  # fmt: skip
     also: Annotated[
         Sequence[str],
         Option("Another store to learn from, as if both were one. Repeatable.", group="Audio", metavar="STORE",
@@ -104,8 +114,8 @@ class StudentOptions(LoopOptions):
     label_separator: Annotated[str | None, LABEL_SEPARATOR.but(group="Evaluation")] = None
     mixup: Annotated[
         float | None,
-        Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix.",
-               group="Loss", metavar="A", above=0, default="no mixing"),
+        Option("Mix the log-mels of a batch in pairs, with shares from Beta(A, A); no teacher has heard the mix. 0 for "
+               "no mixing.", group="Loss", metavar="A", least=0, default="no mixing"),
     ] = None  # fmt: skip
     balance: Annotated[
         bool,
@@ -125,13 +135,13 @@ class StudentOptions(LoopOptions):
     ] = None  # fmt: skip
     patience: Annotated[
         int | None,
-        Option("Stop after so many measurements without a better one.", group="Evaluation", metavar="N", least=1,
-               default="train to the end"),
+        Option("Stop after so many measurements without a better one; 0 for never.", group="Evaluation", metavar="N",
+               least=0, default="train to the end"),
     ] = None  # fmt: skip
     average_best: Annotated[
         int | None,
-        Option("Keep the average of the weights at the best so many measurements.", group="Evaluation", metavar="N",
-               least=1, default="the last weights, or the best with --patience"),
+        Option("Keep the average of the weights at the best so many measurements; 0 for the last.", group="Evaluation",
+               metavar="N", least=0, default="the last weights, or the best with --patience"),
     ] = None  # fmt: skip
     select_by: Annotated[
         Literal["loss", "mAP"],
@@ -153,6 +163,10 @@ class StudentOptions(LoopOptions):
         ),
     ] = None
     eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
+
+    @classmethod
+    def filled(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        return presets.filled(values)
 
     @classmethod
     def today(cls, recorded: dict[str, Any]) -> dict[str, Any]:
@@ -217,13 +231,21 @@ def _check_evaluation(options: StudentOptions) -> None:
     if options.label_separator is not None and options.label_column is None:
         raise RunError("--label-separator says how to read --label-column NAME, and there is none")
     if needs_held_out(options) and options.hold_out == 0:
+        remedy = (
+            "leave it out" if options.preset is None else f"it is preset {options.preset}'s, so give --hold-out SHARE"
+        )
         raise RunError(
-            "--patience and --average-best go by the loss of held-out files, and --hold-out 0 leaves none; leave it "
-            "out, or use --select-by mAP"
+            "--patience and --average-best go by the loss of held-out files, and --hold-out 0 leaves none; "
+            f"{remedy}, or use --select-by mAP"
         )
     if options.select_by == "mAP" and not selecting:
         raise RunError("--select-by mAP says what --patience and --average-best go by, and neither is given")
     if options.eval_manifest is None:
+        if options.select_by == "mAP" and options.preset is not None:
+            raise RunError(
+                f"--preset {options.preset} keeps weights by the mAP of labelled audio; give --eval MANIFEST and "
+                "--label-column NAME, or --select-by loss --hold-out 0.05 to go by the loss of held-out files"
+            )
         if options.select_by == "mAP":
             raise RunError("--select-by mAP needs labelled audio; give --eval MANIFEST, or use --select-by loss")
         for flag, value in (("--eval-where", options.eval_where), ("--eval-audio-root", options.eval_audio_root)):

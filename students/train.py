@@ -47,6 +47,8 @@ from students.init import InitReport, load_init
 from students.labels import ClipLabels, clip_labels
 from students.objective import Objective
 from students.options import DEFAULT_HOLD_OUT, NOTHING_TO_EVALUATE, StudentOptions, check_student, needs_held_out
+from students.presets import find as find_preset
+from students.presets import replaced
 from students.sampling import balanced, weighted_by
 from students.targets import loss_for
 from students.terms import TARGET, Setting
@@ -72,6 +74,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
         lacks the relations that a term needs.
     """
     check_student(options)
+    _say_preset(options)
     check_processes(options.batch_size, processes())
     store = open_store(options.stores, weights=options.store_weights)
     manifest = store.manifest
@@ -140,6 +143,20 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
             notes=lambda: (*(() if init is None else init.lines()), *_notes(store, total, len(by_view))),
         )
         return train(training, progress or FitProgress(), group)
+
+
+def _say_preset(options: StudentOptions) -> None:
+    """Say in what a training is another one than its preset."""
+    if options.preset is None:
+        return
+    preset = find_preset(options.preset)
+    if preset.start is not None and options.init is None:
+        note(
+            f"preset {options.preset}: its students start from {preset.start}, and this one from random weights, from "
+            f"which they come out worse; give {preset.init}"
+        )
+    if others := replaced(options):
+        note(f"preset {options.preset}, but for {', '.join(others)}")
 
 
 def _objective(options: StudentOptions, store: Store, model: Tagger) -> tuple[Setting, Objective]:
@@ -433,7 +450,8 @@ def _identity(
     )
     if not options.terms:  # runs that were begun before there was this option go on
         del about["options"]["terms"]
-    return about
+    preset = about["options"].pop("preset")  # whose values the options have
+    return about if preset is None else about | {"preset": preset}
 
 
 def _notes(store: Store, epochs: int, views: int) -> tuple[str, ...]:

@@ -203,6 +203,9 @@ class OptionsCommand(click.Command):
         LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)
         _talk.json = bool(getattr(asked, "json", False))
+        if ctx.params["print_config"]:
+            echo(dump(asked).rstrip())
+            return
         if _talk.verbose:
             stderr.print(dump(asked), end="", soft_wrap=True)
         from logitstore.cli.glance import glance
@@ -226,6 +229,7 @@ class OptionsCommand(click.Command):
             for each in self.fields
             if each.name in written and each.name not in said and each.option.instead not in said
         }
+        values = self.options.filled(values)
         missing = [each.shown for each in self.fields if each.required and each.name not in values]
         if missing:
             names = " and ".join([", ".join(missing[:-1]), missing[-1]] if len(missing) > 1 else missing)
@@ -356,6 +360,10 @@ def _general() -> list[click.Option]:
 
     return [
         click.Option(["--config"], metavar="FILE", help="Read options from a YAML file; those given here win."),
+        click.Option(
+            ["--print-config"], is_flag=True,
+            help="Show all options as they are used, in a form that --config takes, and exit.",
+        ),
         click.Option(["-q", "--quiet"], is_flag=True, help="Show no progress and no notes."),
         click.Option(
             ["-v", "--verbose"], is_flag=True,

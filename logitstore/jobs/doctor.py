@@ -46,6 +46,7 @@ EXTRAS = {
     "serve": "the listening page",
     "shell": "inspect --shell with history and completion",
     "tensorboard": "curves of a training in TensorBoard",
+    "adam8bit": "train-student --optimizer adam8bit, and the presets of CED",
 }
 #: What a package is imported as, where that is not what it is installed as.
 _MODULES = {"PyYAML": "yaml", "scikit-learn": "sklearn"}

@@ -52,6 +52,7 @@ class Ced(Tagger):
 
     fill_stage = BEFORE_NORM
     head_name = "outputlayer"
+    no_weight_decay = ("time_pos_embed", "freq_pos_embed", "cls_token", "token_pos_embed")
 
     def __init__(
         self,

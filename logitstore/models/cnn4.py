@@ -72,9 +72,15 @@ class Cnn4(Tagger):
     def frame_features(
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
+        return self.maps(waveforms, masks, mix).mean(dim=2).transpose(1, 2)
+
+    def maps(
+        self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the last block gives, (B, D, bands, T): the features before their mean over bands."""
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])  # (B, D, F / 16, T')
-        return maps.mean(dim=2).transpose(1, 2)
+        found: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])
+        return found
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.output(self.dropout(frames.mean(dim=1) + frames.amax(dim=1)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from logitstore.models.tagger import AFTER_NORM, Scores, Tagger, in_range, stated_front_end
 from logitstore.views.recipe import Masks
@@ -107,10 +108,14 @@ class _InvertedResidual(nn.Module):
 
 
 class _Clamp(nn.Module):
-    """ReLU6: bounded, so that 8 bits hold it well; as one operator, which exports faster than torch's own of two."""
+    """ReLU6: bounded, so that 8 bits hold it well.
+
+    As one operator, which exports faster than torch's own of two; but that is a third faster to train with, step for
+    step, for the gradient of ``clamp`` goes over the maps three times.
+    """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps.clamp(0.0, 6.0)
+        return F.relu6(maps, inplace=True) if self.training else maps.clamp(0.0, 6.0)
 
 
 def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:

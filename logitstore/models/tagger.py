@@ -27,15 +27,17 @@ class Tagger(nn.Module):
     Attributes: ``front_end``; ``scores``, how its logits become probabilities; ``fill_stage`` and ``fill_value``, where
     and with what masked frames and bands are filled; ``head_name``, the module that knows the classes (the last linear
     layer in it has a row for each); ``head_modules``, all that only :meth:`head` uses, in its order, where that is
-    more; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None; ``frame_hops``, how many
-    hops of the front end a frame of its features is long, or None where its frames share the clip evenly. A subclass
-    defines :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
+    more; ``no_weight_decay``, names of parameters that have axes as a matrix has and are none, as position embeddings:
+    they never decay; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None; ``frame_hops``,
+    how many hops of the front end a frame of its features is long, or None where its frames share the clip evenly. A
+    subclass defines :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
     """
 
     fill_stage: str
     fill_value: float = 0.0
     head_name: str
     head_modules: tuple[str, ...] = ()
+    no_weight_decay: tuple[str, ...] = ()
     frame_hops: int | None = None
     pool: Any
 

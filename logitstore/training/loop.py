@@ -1,4 +1,4 @@
-"""The loop of every training: AdamW, warm-up and cosine, a log, checkpoints, and one seed.
+"""The loop of every training: an optimizer, warm-up and cosine, a log, checkpoints, and one seed.
 
 :func:`fit` takes epochs of batches and an objective, whatever they come from; :class:`_Loop` is the state of a
 training, step by step, all of which goes into a checkpoint and comes out of one again. On the CPU the same seed, data,
@@ -28,13 +28,13 @@ from logitstore.errors import ModelOutputError, RunError
 from logitstore.models.tagger import Tagger
 from logitstore.training.batches import Batch
 from logitstore.training.checkpoints import Checkpoint, Checkpoints, decode, mean_weights
+from logitstore.training.optimizers import IN_ORDER, make_optimizer
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group
 from logitstore.training.runlog import LOG_NAME, RunLog
 from logitstore.training.sampling import mix_weights, share
-from logitstore.training.schedule import FLOOR, ema_decay, learning_rate, parameter_groups
+from logitstore.training.schedule import FLOOR, WEIGHT_DECAY, ema_decay, learning_rate, parameter_groups
 from logitstore.training.selection import Selection
-from logitstore.training.uncompiled import uncompiled
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -71,7 +71,9 @@ class FitOptions:
     """How to train.
 
     :param steps: of the optimiser. :param lr: the highest learning rate. :param warm_up: steps, None for the default;
-        ``floor``: see :func:`logitstore.training.schedule.learning_rate`.
+        ``floor``, ``cosine``: see :func:`logitstore.training.schedule.learning_rate`.
+    :param optimizer: see :func:`logitstore.training.optimizers.make_optimizer`.
+    :param weight_decay, spared: see :func:`logitstore.training.schedule.parameter_groups`.
     :param precision: see :mod:`logitstore.training.precision`.
     :param accumulate: how many parts a batch goes through the model in, for less memory.
     :param clip_norm: gradients are scaled down to this norm where theirs is larger; None for never.
@@ -89,6 +91,10 @@ class FitOptions:
     device: str = "cpu"
     warm_up: int | None = None
     floor: float = FLOOR
+    cosine: str = "rest"
+    optimizer: str = "adamw"
+    weight_decay: float = WEIGHT_DECAY
+    spared: bool = True
     precision: str = "float32"
     accumulate: int = 1
     clip_norm: float | None = None
@@ -266,12 +272,12 @@ class _Loop:
         found: Checkpoint | None,
     ) -> None:
         self.device = torch.device(options.device)
-        self.model: Tagger = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        memory = torch.contiguous_format if options.optimizer in IN_ORDER else torch.channels_last
+        self.model: Tagger = model.to(self.device, memory_format=memory)  # type: ignore[call-overload]
         self.options, self.objective, self.group, self.report = options, objective, group, report
         self.about, self.checkpoints = about, checkpoints
-        self.optimizer = uncompiled(torch.optim.AdamW)(
-            parameter_groups(model), lr=options.lr, fused=self.device.type == "cuda"
-        )
+        groups = parameter_groups(model, options.weight_decay, spared=options.spared)
+        self.optimizer = make_optimizer(options.optimizer, groups, options.lr, self.device)
         self.dtype = pass_dtype(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.averaged: Tagger | None = None if options.ema is None else copy.deepcopy(self.model).eval()
@@ -310,7 +316,9 @@ class _Loop:
 
     def _step(self, item: _Item, batch: Batch) -> None:
         options, total = self.options, sum(item.counts)
-        rate = learning_rate(self.done, options.steps, options.lr, warm_up=options.warm_up, floor=options.floor)
+        rate = learning_rate(
+            self.done, options.steps, options.lr, warm_up=options.warm_up, floor=options.floor, cosine=options.cosine
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from logitstore.errors import RunError
 from logitstore.models.registry import POOL, names
-from logitstore.options import BATCH_SIZE, OUT, Device, Option, Options, Precision, Workers, key_values
-from logitstore.training.schedule import FLOOR, default_warm_up
+from logitstore.options import BATCH_SIZE, OUT, Device, Optimizer, Option, Options, Precision, Workers, key_values
+from logitstore.training.schedule import FLOOR, WARM_UP_SHARE, WEIGHT_DECAY, default_warm_up
 
 if TYPE_CHECKING:
     from logitstore.training.loop import FitOptions
@@ -19,12 +19,10 @@ _MOST_LR = 1e30  # beyond any use; much above it float32 overflows within AdamW
 #: Options that change nothing in what is learned.
 INDIFFERENT = ("workers", "cache_mib", "checkpoint_every", "tensorboard")
 
-Net = Annotated[
-    str,
-    Option(
-        f"The net to train: {', '.join(names())}, or python:MODULE:FACTORY.", group="Model", metavar="NAME", names="net"
-    ),
-]
+NET = Option(
+    f"The net to train: {', '.join(names())}, or python:MODULE:FACTORY.", group="Model", metavar="NAME", names="net"
+)
+Net = Annotated[str, NET]
 ModelArgs = Annotated[
     Mapping[str, Any],
     Option(
@@ -42,6 +40,7 @@ class LoopOptions(Options):
     """How a training goes, whatever it learns from; None means the default that data or model suggest."""
 
     error: ClassVar[type[RunError]] = RunError
+    unset_by_0: ClassVar[tuple[str, ...]] = ("epoch_steps",)
 
     pool: Annotated[
         Literal["mean", "max", "attention", "multi-attention", "feature-attention", "cnn14-attention"] | None,
@@ -56,7 +55,13 @@ class LoopOptions(Options):
     ] = None  # fmt: skip
     epoch_steps: Annotated[
         int | None,
-        Option("How many steps make an epoch.", group="Training", metavar="N", least=1, default="each view once"),
+        Option(
+            "How many steps make an epoch; 0 for each view once.",
+            group="Training",
+            metavar="N",
+            least=0,
+            default="each view once",
+        ),
     ] = None
     batch_size: Annotated[int, BATCH_SIZE.but(help="How many clips make a step.", group="Training")] = 32
     accumulate: Annotated[
@@ -72,13 +77,30 @@ class LoopOptions(Options):
     warm_up: Annotated[
         int | None,
         Option("Over so many steps the learning rate rises from 0 to its highest.", group="Training", metavar="N",
-               least=0, default="a tenth of all steps, at most 5,000"),
+               least=0, default=f"{WARM_UP_SHARE:.0%} of all steps, at most 5,000"),
     ] = None  # fmt: skip
     floor: Annotated[
-        float,
-        Option("The learning rate of the last step, as a share of the highest.", group="Training", metavar="SHARE",
-               least=0, most=1),
-    ] = FLOOR  # fmt: skip
+        float | None,
+        Option("The learning rate at the end of the cosine, as a share of the highest.", group="Training",
+               metavar="SHARE", least=0, most=1, default=f"{FLOOR:g}"),
+    ] = None  # fmt: skip
+    cosine: Annotated[
+        Literal["rest", "all"],
+        Option("How many steps the cosine takes: the rest after the warm-up, or as many as there are in all, so that "
+               "the training ends a little before it, as CED's does.", group="Training"),
+    ] = "rest"  # fmt: skip
+    optimizer: Annotated[
+        Optimizer,
+        Option("The optimizer: adamw, whose decay is apart from the gradients; adam, whose decay is added to them; "
+               "adam8bit, adamw with moments of 8 bits, which need a quarter of their memory (extra `adam8bit`).",
+               group="Training"),
+    ] = "adamw"  # fmt: skip
+    weight_decay: Annotated[
+        float | None,
+        Option("How much weights shrink in a step, as a share of the learning rate; biases, norms and position "
+               "embeddings never do.", group="Training", metavar="X", least=0, most=1,
+               default=f"{WEIGHT_DECAY:g} with adamw, 0 with the others"),
+    ] = None  # fmt: skip
     precision: Annotated[
         Precision,
         Option("The number format that the net computes in; bf16 and fp16 are faster on a GPU, and keep the weights "
@@ -122,12 +144,20 @@ class LoopOptions(Options):
         if self.pool is not None:  # kept as what it stands for, so that a run folder knows one word for it
             object.__setattr__(self, "model_args", {**self.net_args, POOL: self.pool})
             object.__setattr__(self, "pool", None)
+        for name in self.unset_by_0:  # which says no to a preset, and otherwise nothing
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, None)
 
     @property
     def net_args(self) -> Mapping[str, Any]:
         """The arguments of the net, which each kind of training declares."""
         args: Mapping[str, Any] = getattr(self, "model_args", {})
         return args
+
+    @property
+    def run_folder(self) -> str:
+        """The folder that the run is written to, which each kind of training declares."""
+        return str(getattr(self, "out", ""))
 
     @property
     def cache_bytes(self) -> int:
@@ -139,8 +169,8 @@ class LoopOptions(Options):
         from logitstore.training.loop import FitOptions
 
         names = (
-            "steps", "lr", "seed", "device", "warm_up", "floor", "precision", "accumulate", "clip_norm", "ema",
-            "freeze_bn", "checkpoint_every",
+            "steps", "lr", "seed", "device", "warm_up", "floor", "cosine", "optimizer", "weight_decay", "precision",
+            "accumulate", "clip_norm", "ema", "freeze_bn", "checkpoint_every",
         )  # fmt: skip
         return FitOptions(**{name: getattr(self, name) for name in names}, **more)
 
@@ -152,13 +182,14 @@ def steps_of(views: int, options: LoopOptions) -> int:
     return options.epoch_steps or epoch_steps(views, options.batch_size)
 
 
-def warm_up_of(options: LoopOptions, steps: int) -> int:
+def warm_up_of(options: LoopOptions, steps: int, share: float) -> int:
     """Steps of warm-up of a training of so many steps.
 
+    :param share: of the steps, where the options say nothing.
     :raises RunError: they are more, so that the highest rate would never be reached.
     """
     if options.warm_up is None:
-        return default_warm_up(steps)
+        return default_warm_up(steps, share)
     if options.warm_up > steps:
         raise RunError(f"--warm-up is {options.warm_up} steps and the training has {steps}; give at most as many")
     return options.warm_up

@@ -30,10 +30,12 @@ from logitstore.options import dump
 from logitstore.training import board
 from logitstore.training.checkpoints import FOLDER, Checkpoints
 from logitstore.training.loop import Epoch, FitProgress, FitResult, Objective, fit
+from logitstore.training.optimizers import require_optimizer
 from logitstore.training.options import INDIFFERENT, LoopOptions, warm_up_of
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group, joined, own_device
 from logitstore.training.runs import MOST_BYTES, MOST_VALUES, is_run, learning_curves, load_run, save_run
+from logitstore.training.schedule import DEFAULTS
 
 OPTIONS_NAME = "training.json"
 CONFIG_NAME = "config.yaml"
@@ -42,7 +44,9 @@ CONFIG_NAME = "config.yaml"
 Measure = Callable[[Tagger], dict[str, Any]]
 Options = TypeVar("Options", bound=LoopOptions)
 
-_MAY_DIFFER = ("versions.", "places.")
+_MAY_DIFFER = ("versions.", "places.", "preset")
+#: What runs did that were begun before there were these options and numbers.
+_BEFORE = {"defaults": 1, "options.cosine": "rest", "options.optimizer": "adamw", "options.weight_decay": 0.01}
 _MOST_NAMED = 4
 _REMEDY = "give another --out, or remove that folder"
 
@@ -115,10 +119,32 @@ def resolve(options: Options, model_name: str, steps: int, **data: Any) -> Optio
     :raises RunError: a warm-up or a precision that cannot be. :raises UsageError: a device that is not there.
     """
     device = pick_device(options.device)
-    pass_dtype(options.precision, torch.device(own_device(device)))
-    lr = default_lr(model_name) if options.lr is None else options.lr
-    warm_up = warm_up_of(options, steps)
-    return replace(options, lr=lr, warm_up=warm_up, epochs=None, steps=steps, device=device, **data)
+    own = torch.device(own_device(device))
+    pass_dtype(options.precision, own)
+    require_optimizer(options.optimizer, own)
+    defaults = DEFAULTS[_begun_with(options) - 1]
+    decay = defaults.weight_decay if options.optimizer == "adamw" else 0.0
+    return replace(
+        options,
+        lr=default_lr(model_name) if options.lr is None else options.lr,
+        warm_up=warm_up_of(options, steps, defaults.warm_up),
+        floor=defaults.floor if options.floor is None else options.floor,
+        weight_decay=decay if options.weight_decay is None else options.weight_decay,
+        epochs=None,
+        steps=steps,
+        device=device,
+        **data,
+    )
+
+
+def _begun_with(options: LoopOptions) -> int:
+    """The number of the defaults that the run in the folder was begun with; of the newest where there is none."""
+    try:
+        there = load_json(Path(options.run_folder) / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
+        number = there.get("defaults", 1)
+        return number if type(number) is int and 0 < number <= len(DEFAULTS) else len(DEFAULTS)
+    except (OSError, ValueError, AttributeError):
+        return len(DEFAULTS)  # none, or one that is refused later
 
 
 @contextmanager
@@ -152,7 +178,10 @@ def identity(
         if resolved.get(name, "") is None:
             del resolved[name]
     together = {} if processes is None else {"processes": processes}
-    about = {"command": command, "options": resolved, **together, "places": moved, **data, "versions": versions()}
+    about = {
+        "command": command, "options": resolved, "defaults": _begun_with(options), **together, "places": moved, **data,
+        "versions": versions(),
+    }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(about))
     return plain
 
@@ -182,7 +211,11 @@ def train(training: Training, progress: FitProgress, group: Group) -> Trained:
         keep_freed_memory()
         result = fit(
             model,
-            replace(options.fitting(**training.loop), device=own_device(options.device)),
+            replace(
+                options.fitting(**training.loop),
+                device=own_device(options.device),
+                spared=DEFAULTS[training.about["defaults"] - 1].spared,
+            ),
             training.epochs,
             training.objective,
             run,
@@ -260,7 +293,7 @@ def _differences(there: Any, training: Training) -> str:
     """What differs from what is asked, both values shown; empty where nothing does that matters."""
     if isinstance(there, dict) and isinstance(there.get("options"), dict):
         there = there | {"options": training.options.today(there["options"])}
-    old, new = _flat(there), _flat(training.about)
+    old, new = _BEFORE | _flat(there), _flat(training.about)
     changed = [
         f"{name}: there {old.get(name)!r}, asked {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

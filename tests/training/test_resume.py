@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from logitstore.training import precision
 from logitstore.training.checkpoints import Checkpoints, DamagedCheckpoint, decode, encode, mean_weights
 from logitstore.training.runlog import RunLog
 from logitstore.training.runs import load_run
+from logitstore.training.schedule import DEFAULTS, Defaults
 from students.options import StudentOptions
 from students.train import train_student
 from teachers.train import TeacherOptions, train_teacher
@@ -203,6 +205,59 @@ def test_options_that_change_nothing_may_change_on_the_way(root, tmp_path):
     interrupted(root, tmp_path / "run", 5, checkpoint_every=2)
     learn(root, tmp_path / "run", workers=2, checkpoint_every=5, cache_mib=0)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_moments_of_8_bits_go_on_as_they_were(root, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    changes = {"optimizer": "adam8bit", "model_args": SMALL | {"width": 8}, "checkpoint_every": 2, "epochs": 2}
+    learn(root, tmp_path / "whole", **changes)
+    interrupted(root, tmp_path / "run", 5, **changes)
+    learn(root, tmp_path / "run", **changes)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+#: What no release recorded before there were these options and the number of the defaults.
+UNRECORDED = ("cosine", "optimizer", "weight_decay")
+
+
+def as_before(about):
+    """What an earlier release recorded of a training."""
+    kept = {name: value for name, value in about["options"].items() if name not in UNRECORDED}
+    return {name: value for name, value in about.items() if name != "defaults"} | {"options": kept}
+
+
+def test_a_run_goes_on_with_the_defaults_that_it_was_begun_with(root, tmp_path, monkeypatch):
+    small = {"student": "ced-tiny", "model_args": {"dim": 16, "depth": 1, "heads": 2}, "lr": 0.1}
+    # the first defaults as if they were today's, which is what an earlier release had
+    with monkeypatch.context() as before:
+        before.setattr("logitstore.training.train.DEFAULTS", DEFAULTS[:1])
+        learn(root, tmp_path / "whole", **small)
+        interrupted(root, tmp_path / "run", 5, checkpoint_every=2, **small)
+    for run in ("whole", "run"):
+        for path in (tmp_path / run).glob("*.json"):
+            there = json.loads(path.read_text())
+            changed = (
+                there | {"training": as_before(there["training"])} if path.name == "run.json" else as_before(there)
+            )
+            path.write_text(json.dumps(changed))
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        found = decode(path.read_bytes())
+        path.write_bytes(encode(found.values | {"about": as_before(found.values["about"])}, found.tensors))
+    monkeypatch.setattr("logitstore.training.train.DEFAULTS", (*DEFAULTS, Defaults(floor=0.5, weight_decay=0.2)))
+    assert learn(root, tmp_path / "whole", **small).before
+    learn(root, tmp_path / "run", **small)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    begun = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert (begun["defaults"], begun["options"]["floor"], begun["options"]["weight_decay"]) == (1, 0.01, 0.01)
+    with pytest.raises(RunError, match=r"\(options.floor: there 0.01, asked 0.5\)"):
+        learn(root, tmp_path / "run", floor=0.5, **small)
+    learn(root, tmp_path / "new", **small)
+    new = json.loads((tmp_path / "new" / "training.json").read_text())
+    assert (new["defaults"], new["options"]["floor"]) == (len(DEFAULTS) + 1, 0.5)
+    # and position embeddings, which decayed then, do not any more
+    monkeypatch.setattr("logitstore.training.train.DEFAULTS", DEFAULTS[:1] * 2 + (replace(DEFAULTS[0], spared=True),))
+    learn(root, tmp_path / "spared", **small)
+    assert load_run(tmp_path / "spared").digest != load_run(tmp_path / "whole").digest
 
 
 def test_a_log_that_is_not_the_checkpoints_is_refused(root, tmp_path):
