@@ -86,9 +86,10 @@ class StudentOptions(LoopOptions):
     ] = None  # fmt: skip
     temperature: Annotated[float, Option("The temperature of the loss kl.", group="Loss", metavar="T", above=0)] = 1.0
     tail: Annotated[
-        Literal["zero", "mean", "half", "random", "uniform"],
-        Option("What to take for the probabilities of classes that the store does not hold for a view.", group="Loss"),
-    ] = "zero"
+        Literal["stored", "zero", "mean", "half", "random", "uniform"] | None,
+        Option("What to take for the probabilities of classes that the store does not hold for a view.", group="Loss",
+               default="stored where the store was built with --quality, zero otherwise"),
+    ] = None  # fmt: skip
     inconsistent: Annotated[
         bool,
         Option("Hear other augmentations than the teachers did: the comparison that shows what consistency is worth.",

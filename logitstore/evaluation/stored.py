@@ -17,6 +17,7 @@ from logitstore.evaluation.cells import read_cells
 from logitstore.evaluation.labelled import label_matrix, read_listing
 from logitstore.evaluation.metrics import Metrics, Scores, areas, measure
 from logitstore.notes import note
+from logitstore.store.format.quality import dense
 from logitstore.store.verdicts import corrected_cells, judged
 
 if TYPE_CHECKING:
@@ -166,16 +167,17 @@ class StoredRows:
         pairs = np.isin(self.clip, self.store.clips_of(view))
         row, clip = self.row[pairs], self.clip[pairs]
         sums = np.zeros((len(self.labels), width))
-        chunk = _CHUNK if mapped is None else _MAPPED_CHUNK
+        quality = self.store.manifest.quality is not None
+        chunk = _CHUNK if mapped is None and not quality else _MAPPED_CHUNK
         for start in range(0, len(row), chunk):
             some = slice(start, start + chunk)
             classes, probabilities = self.store.targets(view, clip[some])
-            if mapped is None:
+            if mapped is None and not quality:
                 np.add.at(sums, (row[some][:, None], classes.astype(np.int64)), probabilities.astype(np.float64))
-            else:
-                dense = np.zeros((len(classes), len(self.store.manifest.classes)))
-                np.put_along_axis(dense, classes.astype(np.int64), probabilities.astype(np.float64), axis=1)
-                np.add.at(sums, row[some], mapped(dense))
+                continue
+            rests = self.store.rests(view, clip[some]) if quality else None
+            said = dense(classes, probabilities, len(self.store.manifest.classes), rests).astype(np.float64)
+            np.add.at(sums, row[some], said if mapped is None else mapped(said))
         return sums, np.bincount(row, minlength=len(self.labels))
 
 
