@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
-from torch.utils.data._utils.collate import default_collate_fn_map
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.clips import ClipAudio, joined_clips
@@ -26,7 +26,7 @@ from logitstore.views.mel import FrontEnd, LogMel, apply_masks
 from logitstore.views.recipe import Draws, Masks, draw
 from logitstore.views.render import Renderer
 from students.labels import ClipLabels
-from students.targets import TAILS, dense_targets
+from students.targets import dense_targets, tail_of
 
 #: Views that are replayed and compared with their fingerprints before any training.
 CHECKED_VIEWS = 4
@@ -80,7 +80,8 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     :param inconsistent: the ablation: fresh draws, of the stream ``seed`` and the epoch (or the view given), against
         the stored targets.
     :param seed: of the fresh draws.
-    :param tail: fill of the classes that a target does not hold; see :mod:`students.targets`.
+    :param tail: fill of the classes that a target does not hold, see :mod:`students.targets`; by default what the store
+        says of them, zero where it does not.
     :param relations: whether items hold the teachers' relations; always the stored ones, ``inconsistent`` or not.
     :param frame_targets: whether items hold what the teachers said of frames; the stored ones too.
     :param cache_bytes: decoded audio to keep in memory, in every process that reads.
@@ -101,7 +102,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         rows: Any = None,
         inconsistent: bool = False,
         seed: int = 0,
-        tail: str = "zero",
+        tail: str | None = None,
         relations: bool = False,
         frame_targets: bool = False,
         cache_bytes: int = 0,
@@ -150,29 +151,43 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         views = self._current()
         if not -len(views) <= index < len(views):
             raise IndexError(f"item {index} of a dataset of {len(views)} views")
-        batch = self._replayer.batch(views, np.array([index % len(views)]))
-        item: dict[str, Any] = {}
+        return self._batch(views, np.array([index % len(views)]))[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+        """Some views at once, as a ``DataLoader`` asks for them; its own collate takes them as the batch that they are.
+
+        :raises MismatchError: the audio of one cannot be decoded.
+        """
+        views, positions = self._current(), np.asarray(indices, dtype=np.int64)
+        wrong = positions[(positions < -len(views)) | (positions >= len(views))]
+        if len(wrong):
+            raise IndexError(f"item {wrong[0]} of a dataset of {len(views)} views")
+        return self._batch(views, positions % len(views))
+
+    def _batch(self, views: Views, positions: I64) -> _Items:
+        batch = self._replayer.batch(views, positions)
+        given: dict[str, Any] = {}
         if self._log_mel is None or self._front_end is None:
-            item["waveform"] = batch.waveforms[0]
-            spans = (0.0,) * 4 if batch.masks is None else (float(getattr(batch.masks, name)[0]) for name in _SPANS)
-            item["masks"] = Masks(*spans)
+            given["waveform"] = batch.waveforms
+            unmasked = torch.zeros(len(batch), dtype=torch.float64)
+            given["masks"] = Masks(*[unmasked] * 4) if batch.masks is None else batch.masks
         else:
             with torch.no_grad():
                 log_mel = self._log_mel(batch.waveforms)
-            item["log_mel"] = apply_masks(log_mel, self._front_end, batch.masks, self._fill)[0]
-        item |= {"target": batch.targets[0], "clip": int(batch.clips[0])}
+            given["log_mel"] = apply_masks(log_mel, self._front_end, batch.masks, self._fill)
+        given |= {"target": batch.targets, "clip": torch.from_numpy(batch.clips)}
         if batch.frame_grams is not None:
-            item["frame_gram"] = batch.frame_grams[0]
+            given["frame_gram"] = batch.frame_grams
         if batch.clip_vectors is not None:
-            item["clip_vector"] = batch.clip_vectors[0]
+            given["clip_vector"] = batch.clip_vectors
         if batch.frame_targets is not None:
-            item["frame_target"] = batch.frame_targets[0]
-        return item
+            given["frame_target"] = batch.frame_targets
+        return _Items(given, len(batch))
 
     @staticmethod
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A batch of items, ``masks`` as models take them; what a ``DataLoader`` does unless told otherwise."""
-        batch: dict[str, Any] = default_collate(list(items))  # which takes masks too, once this module is imported
+        batch: dict[str, Any] = default_collate(items)  # which takes items too, once this module is imported
         return batch
 
     def _current(self) -> Views:
@@ -205,12 +220,45 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 _SPANS = tuple(each.name for each in fields(Masks))
 
 
+class _Item(dict[str, Any]):
+    """One view; a class of its own, so that the default collate knows it."""
+
+
+class _Items(Sequence[_Item]):
+    """The items of a batch, each made when it is asked for.
+
+    :param batch: what the default collate gives of them. :param count: how many they are.
+    """
+
+    def __init__(self, batch: dict[str, Any], count: int) -> None:
+        self.batch, self.count = batch, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(self.count)[index]]
+        position = range(self.count)[index]
+        item = _Item((name, values[position]) for name, values in self.batch.items())
+        item["clip"] = int(item["clip"])
+        if "masks" in item:
+            item["masks"] = Masks(*(float(getattr(item["masks"], name)) for name in _SPANS))
+        return item
+
+
+def _collated(items: Sequence[_Item], **more: Any) -> dict[str, Any]:
+    if isinstance(items, _Items):
+        return items.batch
+    return {name: collate([item[name] for item in items], **more) for name in items[0]}
+
+
 def _collated_masks(masks: Sequence[Masks], **_: Any) -> Masks:
     spans = ([getattr(each, name) for each in masks] for name in _SPANS)
     return Masks(*(torch.tensor(values, dtype=torch.float64) for values in spans))
 
 
-default_collate_fn_map[Masks] = _collated_masks
+default_collate_fn_map |= {_Item: _collated, Masks: _collated_masks}
 
 
 class _StoredTargets:
@@ -227,9 +275,11 @@ class _StoredTargets:
     def __call__(self, positions: I64) -> F32:
         manifest, clips = self.store.manifest, self.clips[positions]
         classes, probabilities = self.store.targets(self.view, clips)
+        rests = self.store.rests(self.view, clips) if self.tail == "stored" else None
         return dense_targets(
-            classes, probabilities, len(manifest.classes), self.tail, clips=clips, view=self.view, seed=manifest.seed
-        )
+            classes, probabilities, len(manifest.classes), self.tail, rests, clips=clips, view=self.view,
+            seed=manifest.seed,
+        )  # fmt: skip
 
 
 class _StoredRelations:
@@ -275,7 +325,8 @@ class _HeardLabels:
             return own, labelled
         partners, weight = self.partners[positions], self.shares[positions, None]
         theirs, known = self.labels(np.where(partners < 0, clips, partners))  # of an unmixed view its own, at weight 0
-        return (1 - weight) * own + weight * theirs, labelled & known
+        unknown = (own < 0) | ((theirs < 0) & (weight > 0))
+        return np.where(unknown, np.float32(-1), (1 - weight) * own + weight * theirs), labelled & known
 
 
 def open_replayer(
@@ -309,7 +360,7 @@ def stored_views(
     view: int,
     rows: Any = None,
     *,
-    tail: str = "zero",
+    tail: str | None = None,
     fresh: tuple[int, int] | None = None,
     relations: Collection[str] = (),
     labels: ClipLabels | None = None,
@@ -327,8 +378,7 @@ def stored_views(
     :raises UsageError: no such view, no clips, a clip without targets, an unknown tail.
     :raises MismatchError: the store was built without one of the relations, or without frames.
     """
-    if tail not in TAILS:
-        raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
+    tail = tail_of(store, tail)
     clips = store.clips_of(view) if rows is None else np.asarray(rows, dtype=np.int64)
     if clips.ndim != 1 or not len(clips):
         raise UsageError(f"{store.location} has no clips to replay in view {view} among those asked for")

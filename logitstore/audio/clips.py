@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.arrays import F32
-from logitstore.audio.decode import decode
+from logitstore.audio.decode import decode_audio, write_samples
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,19 +49,38 @@ class ClipAudio:
 
         :raises AudioError: it cannot be decoded; the message is the reason.
         """
+        kept = self._kept(clip)
+        if kept is not None:
+            return kept
+        path, *cut = self._cut(clip)
+        return self._keep(clip, decode_audio(self._source.read(path), *cut, self._sample_rate))
+
+    def write(self, clip: int, row: F32, turn: int = 0) -> int:
+        """Write a clip into a row of a batch, as :func:`put` does; what needs no decoder goes there at once.
+
+        :raises AudioError: it cannot be decoded; the message is the reason.
+        """
+        kept = self._kept(clip)
+        if kept is None:
+            path, *cut = self._cut(clip)
+            audio = self._source.read(path)
+            count = write_samples(audio, *cut, row, turn) if cut[-1] == self._sample_rate else 0
+            if count:
+                row[count:] = 0
+                return count
+            kept = self._keep(clip, decode_audio(audio, *cut, self._sample_rate))
+        return put(kept, row, turn)
+
+    def _kept(self, clip: int) -> F32 | None:
+        if not self._limit:
+            return None
         with self._lock:
             kept = self._cache.get(clip)
             if kept is not None:
                 self._cache.move_to_end(clip)
-                return kept
-        samples = decode(
-            self._source,
-            self._paths[clip].as_py(),
-            int(self._starts[clip]),
-            int(self._lengths[clip]),
-            int(self._rates[clip]),
-            self._sample_rate,
-        )
+            return kept
+
+    def _keep(self, clip: int, samples: F32) -> F32:
         if samples.nbytes <= self._limit:
             with self._lock:
                 if clip not in self._cache:
@@ -70,6 +89,11 @@ class ClipAudio:
                 while self._cached > self._limit:
                     self._cached -= self._cache.popitem(last=False)[1].nbytes
         return samples
+
+    def _cut(self, clip: int) -> tuple[str, int, int, int]:
+        """Path, start, length and rate of a clip."""
+        path: str = self._paths[clip].as_py()
+        return path, int(self._starts[clip]), int(self._lengths[clip]), int(self._rates[clip])
 
 
 class JoinedClips(ClipAudio):
@@ -92,6 +116,25 @@ class JoinedClips(ClipAudio):
     def __getitem__(self, clip: int) -> F32:
         number = int(np.searchsorted(self._firsts, clip, side="right")) - 1
         return self._clips[number][clip - int(self._firsts[number])]
+
+    def write(self, clip: int, row: F32, turn: int = 0) -> int:
+        number = int(np.searchsorted(self._firsts, clip, side="right")) - 1
+        return self._clips[number].write(clip - int(self._firsts[number]), row, turn)
+
+
+def put(samples: F32, row: F32, turn: int = 0) -> int:
+    """Write samples at the start of a row and zeros after them; what does not fit is cut off first.
+
+    :param samples: float32 (m,). :param row: float32 (S,).
+    :param turn: ``row[(i + turn) mod n]`` is the i-th of the n samples that are written.
+    :returns: n, the smaller of m and S.
+    """
+    count = min(len(samples), len(row))
+    turn = turn % count if count else 0
+    row[turn:count] = samples[: count - turn]
+    row[:turn] = samples[count - turn : count]
+    row[count:] = 0
+    return count
 
 
 def clip_place(path: str, start: int, rate: int) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from logitstore.arrays import F32
-from logitstore.audio.audiofile import Opened, mono, opened
+from logitstore.audio.audiofile import Audio, Opened, mono, opened
 from logitstore.audio.lengths import samples_at
+from logitstore.audio.pcm import Samples, open_samples
 from logitstore.audio.source import Source
 from logitstore.errors import AudioError
 
@@ -15,13 +16,21 @@ MAX_SAMPLE = 1e6
 
 
 def decode(source: Source, path: str, start: int, length: int, rate: int, sample_rate: int) -> F32:
+    """The waveform of one clip of a source; see :func:`decode_audio`.
+
+    :param path: the clip's key in the source.
+    """
+    return decode_audio(source.read(path), start, length, rate, sample_rate)
+
+
+def decode_audio(audio: Audio, start: int, length: int, rate: int, sample_rate: int) -> F32:
     """The waveform of one clip.
 
     Read as float32 in [-1, 1] (a float file may exceed it), averaged over channels, resampled by soxr's HQ filter on
     these frames alone, then cut or zero-padded to the exact number of samples. The same bits from any
     thread or process.
 
-    :param path: the clip's key in the source.
+    :param audio: what a source reads, open for this one reader.
     :param start: first frame, in the file's own rate.
     :param length: frames; the clip is [start, start + length).
     :param rate: the file's own rate in Hz, as the clip table has it.
@@ -31,8 +40,11 @@ def decode(source: Source, path: str, start: int, length: int, rate: int, sample
         reason that may be stored: it holds no path of the machine. Reading is strict: one frame short is truncated,
         whatever the format.
     """
-    with opened(source.read(path)) as sound:
-        clip = mono(_checked(sound, start, length, rate))
+    frames = _undecoded(audio, start, length, rate)
+    if frames is None:
+        with opened(audio) as sound:
+            frames = _checked(sound, start, length, rate)
+    clip = mono(frames)
     try:
         waveform = resample_clip(clip, rate, sample_rate)
     except (RuntimeError, ValueError) as error:
@@ -58,6 +70,45 @@ def resample_clip(clip: F32, rate: int, new_rate: int) -> F32:
     resampled = (clip if rate == new_rate else soxr.resample(clip, rate, new_rate, quality="HQ"))[:samples]
     out[: len(resampled)] = resampled
     return out
+
+
+def write_samples(audio: Audio, start: int, length: int, rate: int, row: F32, turn: int = 0) -> int:
+    """Write a clip that needs neither decoder, mixing nor resampling where it is wanted, at the start of a row.
+
+    :param start, length, rate: as of :func:`decode`. :param row: float32 (S,), of which a longer clip is cut to S.
+    :param turn: samples by which the clip is turned in a circle: ``row[(i + turn) mod n]`` is its i-th of n.
+    :returns: n, the samples that were written, the bits of :func:`decode`; 0 where the clip needs one of these, or is
+        not whole, and nothing in the row can be relied upon.
+    """
+    samples = open_samples(audio)
+    if samples is None:
+        return 0
+    try:
+        count = min(length, len(row))
+        if not _holds(samples, start, length, rate) or samples.channels != 1:
+            return 0
+        return count if samples.read(start, row[:count], turn) else 0
+    finally:
+        samples.close()
+
+
+def _undecoded(audio: Audio, start: int, length: int, rate: int) -> F32 | None:
+    """The frames of a clip that needs no decoder, float32 (length, channels); None of every other."""
+    samples = open_samples(audio)
+    if samples is None:
+        return None
+    try:
+        if not _holds(samples, start, length, rate):
+            return None
+        frames = np.empty(length * samples.channels, np.float32)
+        return frames.reshape(length, samples.channels) if samples.read(start, frames) else None
+    finally:
+        samples.close()
+
+
+def _holds(samples: Samples, start: int, length: int, rate: int) -> bool:
+    """Whether all of a clip is there, at the rate that it was listed with."""
+    return samples.rate == rate and length > 0 and start >= 0 and start + length <= samples.frames
 
 
 def _checked(sound: Opened, start: int, length: int, rate: int) -> F32:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from logitstore.arrays import F32
-from logitstore.audio.clips import ClipAudio
+from logitstore.audio.clips import ClipAudio, put
 from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import scan
@@ -169,6 +169,9 @@ class _Made(ClipAudio):
         swell = 0.5 + 0.5 * np.sin(2 * np.pi * (0.3 + 0.1 * step) * time)
         made: F32 = (0.4 * swell * sound).astype(np.float32)
         return made
+
+    def write(self, clip: int, row: F32, turn: int = 0) -> int:
+        return put(self[clip], row, turn)
 
 
 def _longest(table: pa.Table) -> float:

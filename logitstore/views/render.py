@@ -7,36 +7,39 @@ clip alone. Spectrogram ops are not applied here: each front end applies the :cl
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import weakref
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.ahead import decoded_ahead
-from logitstore.audio.clips import ClipAudio
+from logitstore.audio.clips import ClipAudio, put
 from logitstore.audio.decode import resample_clip
 from logitstore.errors import AudioError
-from logitstore.views.ops import Place, WaveformOp
+from logitstore.views.ops import Op, Place, WaveformOp
 from logitstore.views.recipe import Draws, Masks, Recipe, masks
 
 if TYPE_CHECKING:
     import torch
 
-_SILENCE: F32 = np.zeros(0, np.float32)
+_TASK = 4  # clips that a thread of a pool puts into their rows at a time
+_MOST_KEPT = 8  # buffers of batches
 
 
 def pad(clips: Sequence[F32], clip_samples: int) -> tuple[torch.Tensor, I64]:
     """Clips of any lengths as one batch: float32 (B, clip_samples), zeros at the end, and their int64 (B,) lengths."""
     import torch
 
-    batch = np.zeros((len(clips), clip_samples), dtype=np.float32)
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = clip[:clip_samples]
-    return torch.from_numpy(batch), np.array([min(len(clip), clip_samples) for clip in clips], dtype=np.int64)
+    batch = np.empty((len(clips), clip_samples), dtype=np.float32)
+    lengths = [put(clip, row) for row, clip in zip(batch, clips, strict=True)]
+    return torch.from_numpy(batch), np.array(lengths, dtype=np.int64)
 
 
 def render(
@@ -63,10 +66,21 @@ def render(
     """
     padded, lengths = pad(clips, clip_samples)
     waveforms = padded.to(device)
-    for op in recipe.ops:
+    _augment(waveforms, lengths, recipe.ops, draws, partners, sample_rate)
+    return waveforms, masks(recipe, draws)
+
+
+def _augment(
+    waveforms: torch.Tensor,
+    lengths: I64,
+    ops: Sequence[Op],
+    draws: Draws,
+    partners: Sequence[F32 | None] | None,
+    sample_rate: int,
+) -> None:
+    for op in ops:
         if isinstance(op, WaveformOp):
             op.apply(waveforms, lengths, draws.columns, partners, sample_rate)
-    return waveforms, masks(recipe, draws)
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,7 @@ class Renderer:
         self.place = place
         self.pool = pool
         self.mix_without = mix_without
+        self._buffers = _Buffers()
 
     def view(self, clip: int, draws: Draws, partner: int = -1) -> tuple[torch.Tensor, Masks | None]:
         """One view: its waveform, float32 (S,), and its masks, of one row.
@@ -140,28 +155,69 @@ class Renderer:
         """
         others = np.full(len(clips), -1) if partners is None else partners
         heard = dict(known or {})
-        missing = [clip for clip in np.unique(np.append(clips, others[others >= 0])).tolist() if clip not in heard]
+        counts = Counter(clips.tolist())
+        often = {clip for clip, count in counts.items() if count > 1} | set(others[others >= 0].tolist())
+        missing = sorted(often - heard.keys())
         heard |= decoded_ahead(self.audio, missing, self.pool, len(missing))
+        turns, ops = self._turns(draws, len(clips))
+        waveforms, lengths, broken = self._placed(clips, turns, heard)
+        errors = broken | {clip: sound for clip, sound in heard.items() if isinstance(sound, AudioError)}
         sounds = {clip: sound for clip, sound in heard.items() if not isinstance(sound, AudioError)}
         mixed = [None if other < 0 else sounds.get(other) for other in others.tolist()]
         failures: dict[int, int] = {}
-        if len(sounds) < len(heard):
+        if errors:
             for position, (clip, other) in enumerate(zip(clips.tolist(), others.tolist(), strict=True)):
-                if clip not in sounds:
+                if clip in errors:
                     failures[position] = clip
-                elif other >= 0 and other not in sounds and not self.mix_without:
+                elif other in errors and not self.mix_without:
                     failures[position] = other
             alone = [partner is None or position in failures for position, partner in enumerate(mixed)]
             draws = self.recipe.without_partner(draws, np.array(alone, dtype=bool))
-        own = [_SILENCE if position in failures else sounds[clip] for position, clip in enumerate(clips.tolist())]
-        waveforms, hidden = render(
-            own, draws, self.recipe, self.place.clip_samples, partners=mixed,
-            sample_rate=self.place.sample_rate,
-        )  # fmt: skip
-        errors = {
-            clip: error for clip in sorted(set(failures.values())) if isinstance(error := heard[clip], AudioError)
-        }
-        return Rendered(waveforms, hidden, draws, failures, errors)
+            lengths[list(failures)] = 0
+            waveforms[list(failures)] = 0
+        _augment(waveforms, lengths, ops, draws, mixed, self.place.sample_rate)
+        blamed = {clip: errors[clip] for clip in sorted(set(failures.values()))}
+        return Rendered(waveforms, masks(self.recipe, draws), draws, failures, blamed)
+
+    def _turns(self, draws: Draws, count: int) -> tuple[list[int], Sequence[Op]]:
+        """By how many samples to turn each clip as it is put into its row, and the ops that are left to do then."""
+        ops = self.recipe.ops
+        turns = ops[0].turns(draws.columns) if ops and isinstance(ops[0], WaveformOp) else None
+        return ([0] * count, ops) if turns is None else (turns.tolist(), ops[1:])
+
+    def _placed(
+        self, clips: I64, turns: Sequence[int], heard: Mapping[int, F32 | AudioError]
+    ) -> tuple[torch.Tensor, I64, dict[int, AudioError]]:
+        """The clips in a batch, float32 (B, S), their lengths, int64 (B,), and why some are not there.
+
+        What is not among the clips that are decoded already is written where it belongs.
+        """
+        import torch
+
+        rows = self._buffers.take(len(clips), self.place.clip_samples)
+        lengths = np.zeros(len(clips), dtype=np.int64)
+        broken: dict[int, AudioError] = {}
+
+        def write(positions: Sequence[int]) -> None:
+            for position in positions:
+                clip, row, turn = numbers[position], rows[position], turns[position]
+                sound = heard.get(clip)
+                if isinstance(sound, AudioError):
+                    row[:] = 0
+                elif sound is not None:
+                    lengths[position] = put(sound, row, turn)
+                else:
+                    try:
+                        lengths[position] = self.audio.write(clip, row, turn)
+                    except AudioError as error:
+                        row[:] = 0
+                        broken[clip] = error
+
+        numbers = clips.tolist()
+        parts = [range(start, min(start + _TASK, len(numbers))) for start in range(0, len(numbers), _TASK)]
+        for _ in map(write, parts) if self.pool is None else self.pool.map(write, parts):
+            pass
+        return torch.from_numpy(rows), lengths, broken
 
     def batches(
         self, clips: I64, draws: Draws, partners: I64 | None, size: int, ahead: int
@@ -179,6 +235,34 @@ class Renderer:
                 now = dict.fromkeys(clips[here].tolist())
                 held = {clip: held[clip] if clip in held else next(decoding)[1] for clip in now}
                 yield self.batch(clips[here], draws[here], None if partners is None else partners[here], held)
+
+
+class _Buffers:
+    """Memory of batches that is used again once nobody has any part of them: fresh memory costs more than reading PCM.
+
+    Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[F32, weakref.ref[F32]]] = []
+        self._lock = Lock()
+
+    def take(self, count: int, samples: int) -> F32:
+        """Float32 (count, samples), of any values; a tensor made of it keeps it, as all that is made of that does."""
+        size = count * samples
+        with self._lock:
+            free = [number for number, (_, used) in enumerate(self._kept) if used() is None]
+            fitting = [number for number in free if size <= len(self._kept[number][0])]
+            if fitting:
+                memory = self._kept.pop(min(fitting, key=lambda number: len(self._kept[number][0])))[0]
+            else:
+                for number in free[:1]:  # too small, and what grows goes on growing
+                    del self._kept[number]
+                memory = np.empty(size, np.float32)
+            taken: F32 = memory[:size].reshape(count, samples)
+            if len(self._kept) < _MOST_KEPT:
+                self._kept.append((memory, weakref.ref(taken)))
+            return taken
 
 
 def resample(waveforms: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import students
 from logitstore import open_store
@@ -149,6 +149,47 @@ def test_the_default_loader_collates_them_in_any_process(root, workers, start):
             assert float(masks.time_end[row]) == item["masks"].time_end
             seen.append(clip)
     assert seen == [clip for clip in range(12) if clip != 2]
+
+
+def test_items_that_are_asked_for_at_once_are_the_items_and_the_batch(root):
+    dataset = ReplayDataset(root / "mixed", root / "audio", 0)
+    indices = [4, 0, -1, 4]
+    together = dataset.__getitems__(indices)
+    batch, alone = dataset.collate(together), [dataset[index] for index in indices]
+    assert same(batch, dataset.collate(alone))
+    assert same(batch, dataset.collate(list(together)))
+    assert len(together) == 4
+    for item, other in zip(together, alone, strict=True):
+        assert torch.equal(item["waveform"], other["waveform"])
+        assert item["clip"] == other["clip"]
+        assert item["masks"] == other["masks"]
+    assert [item["clip"] for item in together[1:3]] == [item["clip"] for item in alone[1:3]]
+    with pytest.raises(IndexError, match="item 11 of a dataset of 11 views"):
+        dataset.__getitems__([0, 11])
+
+
+def test_loaders_of_parts_of_a_dataset_and_with_a_collate_of_their_own(root):
+    dataset = ReplayDataset(root / "ced", root / "audio", 1)
+    expected = dataset.collate([dataset[index] for index in (7, 2)])
+    for data in (Subset(dataset, [7, 2]), ConcatDataset([Subset(dataset, [7]), Subset(dataset, [2])])):
+        (batch,) = DataLoader(data, batch_size=2)
+        assert same(batch, expected)
+    (own,) = DataLoader(
+        Subset(dataset, [7, 2]),
+        batch_size=2,
+        collate_fn=lambda items: torch.stack([each["waveform"] for each in items]),
+    )
+    assert torch.equal(own, expected["waveform"])
+
+
+def same(one, other):
+    """Whether two batches are the same to the bit."""
+    masks = [torch.stack([getattr(batch["masks"], name) for name in vars(batch["masks"])]) for batch in (one, other)]
+    tensors = [batch | {"masks": mask} for batch, mask in zip((one, other), masks, strict=True)]
+    return tensors[0].keys() == tensors[1].keys() and all(
+        torch.equal(tensors[0][name], tensors[1][name]) and tensors[0][name].dtype == tensors[1][name].dtype
+        for name in tensors[0]
+    )
 
 
 @pytest.mark.forks

@@ -1,4 +1,5 @@
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logitstore.audio.clips import put
 from logitstore.errors import AudioError
 from logitstore.views.fingerprint import difference, fingerprint
 from logitstore.views.ops import Place, mel_step_hz
@@ -142,6 +144,9 @@ class Sounds:
             raise AudioError(f"no clip {clip}")
         return CLIPS[clip]
 
+    def write(self, clip, row, turn=0):
+        return put(self[clip], row, turn)
+
 
 PARTNERS = ALL.partners(DRAWS)
 
@@ -156,6 +161,27 @@ def test_a_renderer_decodes_clips_and_partners(size):
     waveform, masks = renderer.view(5, DRAWS[[5]], int(PARTNERS[5]))
     assert torch.equal(waveform, views([5])[0])
     assert masks is None
+
+
+def test_a_clip_that_is_there_twice_and_threads_change_nothing():
+    positions = np.array([3, 7, 3, 0, 11, 7, 20, 5, 1])
+    with ThreadPoolExecutor(3) as pool:
+        made = Renderer(Sounds(2), ALL, PLACE, pool=pool).batch(positions, DRAWS[positions], PARTNERS[positions])
+    assert torch.equal(made.waveforms, views(positions.tolist()))
+
+
+def test_memory_of_a_batch_is_used_again_once_nobody_has_it():
+    renderer = Renderer(Sounds(), ALL, PLACE)
+    held, seen = [], set()
+    for number in range(12):
+        positions = (np.arange(4) + number) % 24
+        made = renderer.batch(positions, DRAWS[positions], PARTNERS[positions]).waveforms
+        seen.add(made.data_ptr())
+        held.append((positions, made[1:3]))  # a part keeps the whole
+        held = held[-3:]
+        for kept, part in held:
+            assert torch.equal(part, views(kept[1:3].tolist()))
+    assert len(seen) <= 4
 
 
 def test_a_view_that_cannot_be_rendered_is_silence_with_a_reason():

@@ -270,6 +270,12 @@ class WaveformOp(Op):
         :param sample_rate: of the views, in Hz.
         """
 
+    def turns(self, draws: Columns) -> I64 | None:
+        """Of an op that only turns each clip's own n samples in a circle: by how many, int64 (B,), signed and any size;
+        the i-th goes to (i + turn) mod n. So the first op of a recipe is done while samples are put where they belong.
+        """
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrogramOp(Op):

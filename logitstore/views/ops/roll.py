@@ -57,6 +57,9 @@ class Roll(WaveformOp):
             if length and shift % length:
                 waveforms[position, :length] = waveforms[position, :length].roll(shift)
 
+    def turns(self, draws: Columns) -> I64 | None:
+        return draws["roll"]
+
     def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
         return np.abs(draws["roll"]) / place.sample_rate, "s"
 
