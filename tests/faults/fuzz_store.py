@@ -251,6 +251,8 @@ def operations() -> dict[str, Callable[[Path], object]]:
                 store.relations(view, clips)
             if store.manifest.frames is not None:
                 store.frames(view, clips[:4]).dense()
+            if store.manifest.quality is not None:
+                store.rests(view, clips)
         for commit in store.commits[:2]:
             store.block_members(commit)
         _ = store.clips

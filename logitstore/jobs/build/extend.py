@@ -62,6 +62,7 @@ def prepare_extend(options: ExtendOptions) -> Job:
             classes=manifest.classes,
             views=_views(store) if options.views is None else options.views,
             topk=manifest.topk,
+            quality=manifest.quality,
             recipe=manifest.recipe,
             seed=manifest.seed,
             clip_seconds=manifest.clip_seconds,

@@ -19,6 +19,7 @@ from logitstore.jobs.verify.sample import Sample
 from logitstore.store.format.codec import top_k
 from logitstore.store.format.frames import decode_frames, encode_frames
 from logitstore.store.format.manifest import IMPORTED, MERGED, ROOT, Manifest, differences
+from logitstore.store.format.quality import nearest
 from logitstore.store.joint import as_built
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import open_storage
@@ -179,7 +180,7 @@ def recompute(
     manifest = store.manifest
     ensemble = store_ensemble(store.location, manifest, specs, device)
     problems: list[str] = []
-    largest, changed, asked = 0.0, 0, 0
+    largest, changed, compared, asked = 0.0, 0, 0, 0
     of_first: list[float] = []  # differences at each view's first class
     compare_relations = relation_comparer(store, ensemble) if manifest.relations is not None else None
     apart: list[float] = []
@@ -210,14 +211,20 @@ def recompute(
         table, encode = manifest.quantizer.table(), manifest.quantizer.encode
         for (clip, view), now, among in zip(batch, said, best, strict=True):
             classes, probabilities = store.targets(view, [clip])
-            again = table[encode(now[classes[0]])]
-            apart_here = np.abs(again - probabilities[0])
+            used = probabilities[0] > 0
+            again = encode(now[classes[0, used]])
+            stored = nearest(again, encode(probabilities[0, used]), _bits(store, clip, view))
+            apart_here = np.abs(table[again] - table[stored])
             largest = max(largest, float(apart_here.max()))
             of_first.append(float(apart_here[0]))
-            changed += len(set(classes[0].tolist()) - set(among.tolist()))
+            among = among[: np.count_nonzero(used)]
+            changed, compared = (
+                changed + len(set(classes[0, used].tolist()) - set(among.tolist())),
+                compared + len(among),
+            )
         asked += len(batch)
     found = Recomputed(
-        asked, largest, changed / (asked * manifest.topk) if asked else 0.0, max(apart) if apart else None,
+        asked, largest, changed / compared if compared else 0.0, max(apart) if apart else None,
         manifest.device_kind == MERGED, max(frames_apart) if frames_apart else None,
     )  # fmt: skip
     if found.relation_error is not None and found.relation_error > MOST_RELATION_ERROR:
@@ -336,3 +343,12 @@ def _check(options: VerifyOptions) -> None:
     if options.audio_root is None and (options.replay is not None or options.teachers):
         what = "--replay" if options.replay is not None else "--teacher"
         raise UsageError(f"{what} needs the clips; give --audio-root, the audio that the store was built from")
+
+
+def _bits(store: Store, clip: int, view: int) -> int | None:
+    """Bits of the codes of a view, of a store with a quality."""
+    for commit in store.commits:
+        inside = commit.first_clip <= clip < commit.first_clip + commit.clips
+        if inside and commit.view_start <= view < commit.view_stop:
+            return commit.bits
+    return None
