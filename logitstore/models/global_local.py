@@ -65,8 +65,8 @@ class GlobalLocal(Tagger):
         self.whole.requires_grad_(False).eval()
         if self.local.pool is not None and type(self.local.pool).by_frame is Pool.by_frame:
             raise RunError(
-                f"global-local asks a head what it says of single frames, and that of pool={(net_args or {})[POOL]} does not; "
-                "give a net with its own, or with pool=mean, max or attention"
+                f"global-local asks a head what it says of single frames, and pool={(net_args or {})[POOL]} says "
+                "nothing; give a net with its own head, or with pool=mean, max or attention"
             )
 
     def begin(self, weights: Mapping[str, torch.Tensor]) -> None:

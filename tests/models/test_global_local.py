@@ -139,7 +139,7 @@ def test_two_cnn10_have_the_parameters_that_were_published() -> None:
         ({"net": "python:os:system"}, "its is 'python:os:system'"),
         (
             {"net": "cnn4", "net_args": SMALL | {"pool": "feature-attention"}},
-            "what it says of single frames, and that of pool=feature-attention does not",
+            "what it says of single frames, and pool=feature-attention says",
         ),
         ({"net": "cnn4", "pieces": 0}, "pieces is 0"),
         ({"net": "cnn4", "seconds": 0}, "seconds is 0"),
