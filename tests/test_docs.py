@@ -50,6 +50,7 @@ ELSEWHERE = {
     "docs/reading.md": "tests/test_docs.py",
     "docs/sql.md": "tests/queries/test_answers.py",
     "docs/sonyc.md": "tests/jobs/test_sonyc.py",
+    "docs/speedrun.md": "tests/benchmarks/test_speedrun.py",
     "docs/troubleshooting.md": "tests/test_docs.py",
     "docs/tutorial.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",
