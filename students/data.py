@@ -325,7 +325,8 @@ class _HeardLabels:
             return own, labelled
         partners, weight = self.partners[positions], self.shares[positions, None]
         theirs, known = self.labels(np.where(partners < 0, clips, partners))  # of an unmixed view its own, at weight 0
-        return (1 - weight) * own + weight * theirs, labelled & known
+        unknown = (own < 0) | ((theirs < 0) & (weight > 0))
+        return np.where(unknown, np.float32(-1), (1 - weight) * own + weight * theirs), labelled & known
 
 
 def open_replayer(

@@ -36,6 +36,7 @@ from logitstore.options import (
     Where,
     WorkerOptions,
 )
+from logitstore.store.format.frames import LEAST_HOP_MS, MOST_HOP_MS
 from logitstore.store.format.quality import LEAST, MOST, MOST_CLASSES_KEPT
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
 from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
@@ -183,6 +184,14 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
         Option("How many frames the teachers' features are pooled to for --relations.", group="What is stored",
                least=LEAST_FRAMES, most=MOST_FRAMES),
     ] = DEFAULT_FRAMES  # fmt: skip
+    frames: Annotated[
+        int | None,
+        Option(
+            "Keep when the teachers hear what: the ensemble's probabilities of every so many milliseconds, for frame "
+            "targets. The teachers must be some that say when.",
+            group="What is stored", metavar="MS", least=LEAST_HOP_MS, most=MOST_HOP_MS, default="nothing of when",
+        ),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 32
 
 
@@ -298,6 +307,16 @@ class RepairOptions(DeviceOptions, WorkerOptions, ColumnOptions):
     ] = False  # fmt: skip
 
 
+MedianFilter = Annotated[
+    float,
+    Option("Smooth frame probabilities by a median over so many seconds before events are found in them; 0 for none.",
+           group="Events", metavar="S", least=0, most=60),
+]  # fmt: skip
+Shortest = Annotated[
+    float, Option("Leave out events shorter than so many seconds.", group="Events", metavar="S", least=0, most=3600)
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(EnsembleOptions, ColumnOptions):
     """What ``logitstore evaluate`` is asked; None means the default that the data or the teachers suggest.
@@ -337,6 +356,18 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions):
         Option("Write what the teachers say of the split in the task's submission format; for --measure sonyc.",
                group="Evaluation", metavar="FILE.csv"),
     ] = None  # fmt: skip
+    events: Annotated[
+        bool,
+        Option("MANIFEST has strong labels, a row an event (filename, onset, offset, event_label): measure event F1 "
+               "and PSDS of teachers that say when.", group="Events"),
+    ] = False  # fmt: skip
+    threshold: Annotated[
+        float,
+        Option("The least probability of an event, for event F1; PSDS takes all.", group="Events", metavar="P", above=0,
+               most=1),
+    ] = 0.5  # fmt: skip
+    median_filter: MedianFilter = 0.45
+    shortest: Shortest = 0.0
     audio_root: AudioRoot = None
     where: Where = None
     clip_seconds: ClipSeconds = None
@@ -504,14 +535,16 @@ class TagOptions(EnsembleOptions):
     ] = None  # fmt: skip
     frames: Annotated[
         bool,
-        Option("Windows as a teacher itself cuts them, where it does: YAMNet's are of 0.975 s, every 0.48 s.",
-               group="Windows"),
+        Option("Say when: events in the place of windows, from what teachers say of every 40 ms. They must be some "
+               "that say when, such as a run with --pool mean, max or attention.", group="Events"),
     ] = False  # fmt: skip
+    median_filter: MedianFilter = 0.45
+    shortest: Shortest = 0.0
     top: Annotated[int, Option("How many classes to name for a window.", group="Windows", least=1)] = 5
     threshold: Annotated[
         float | None,
         Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1,
-               default="0, and 0.5 for labels, which have to begin and end"),
+               default="0, and 0.5 for events and labels, which have to begin and end"),
     ] = None  # fmt: skip
     batch_size: BatchSize = 8
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -35,6 +35,7 @@ from logitstore.store.decoded import DecodedTargets, content_key
 from logitstore.store.format import layout
 from logitstore.store.format.codec import quantizer, top_k
 from logitstore.store.format.commits import Commit, KeptSpec
+from logitstore.store.format.frames import Runs, common_spec, decode_frames, encode_frames
 from logitstore.store.format.manifest import (
     CLASSES,
     KNOWS,
@@ -150,7 +151,8 @@ class Joint(Piece):
     """Pieces that heard the same views, as one piece whose targets are the joint ones.
 
     Clips, draws and fingerprints are the first's; views and blocks those that all have; a clip that failed in one has
-    no targets. What members said, and relations, are left out.
+    no targets. What members said, and relations, are left out; frames of one hop are averaged like targets, where any
+    store kept something.
 
     :param pieces: at least two that :func:`difference` finds alike.
     :param weights: one positive number a piece; by default the number of its teachers, so that all count alike.
@@ -180,6 +182,11 @@ class Joint(Piece):
             self._decoded.share()
         manifest = self.manifest
         return Joint, (self.pieces, self.weights, manifest.topk, manifest.value_bits, self.decoded_bytes)
+
+    @property
+    def parts(self) -> Sequence[Piece]:
+        """The stores."""
+        return self.pieces
 
     @property
     def k(self) -> int:
@@ -297,6 +304,36 @@ class Joint(Piece):
             values[rows] = np.take_along_axis(found, order, axis=1).reshape(len(rows), *shape[1:])
         targets.readable[rows] = True
         return targets, None
+
+    def _decoded_frames(self, commit: Commit) -> Runs:
+        """The runs of a block: of every frame the mean over the stores, where one of them kept anything."""
+        spec, classes = self._frame_spec, len(self.manifest.classes)
+        self._require_drawn_alike(commit)
+        kept = np.zeros((commit.clips, commit.views), dtype=bool)
+        kept[commit.readable] = True
+        said = []
+        for piece, own in zip(self.pieces, self._sources(commit), strict=True):
+            views = np.arange(own.clips * own.views).reshape(own.clips, own.views)[:, _views_of(own, commit)]
+            runs = piece.block_frames(own).take(views.reshape(-1))
+            said.append((runs, piece._frame_spec, len(piece.manifest.classes)))
+        step = max(1, _CELLS // (spec.count * classes))
+        found = []
+        for low in range(0, kept.size, step):
+            some = np.arange(low, min(low + step, kept.size))
+            total, named = np.zeros((len(some), spec.count, classes)), np.zeros((len(some), spec.count, classes), bool)
+            for (runs, own_spec, own_classes), voice in zip(said, self.voices, strict=True):
+                own_said = decode_frames(runs.take(some), own_spec, own_classes).dense()
+                dense = np.full(total.shape, FILL * own_spec.floor)
+                dense[:, :, voice.at] = np.where(own_said > 0, own_said, FILL * own_spec.floor)
+                named[:, :, voice.at] |= own_said > 0
+                total += voice.share * (
+                    _stretched(dense, self.manifest.scores) if self.manifest.average == "logit" else dense
+                )
+            if self.manifest.average == "logit":
+                total = 1 / (1 + np.exp(-total)) if self.manifest.scores == "sigmoid" else np.exp(total)
+            total[~named | ~kept.reshape(-1)[some, None, None]] = 0
+            found.append(encode_frames(total, spec))
+        return Runs.joined(found)
 
     def _kept(self, said: Sequence[tuple[U16, F32, F32 | None]], commit: Commit) -> layout.Targets:
         """What a block of an ensemble with a quality keeps."""
@@ -422,7 +459,12 @@ def joint_notes(joint: Joint) -> list[str]:
             f"the classes join to {len(manifest.classes)} ({counts}), by MID and name; a class is averaged over the "
             "teachers that know it"
         )
-    for what, has in (("relations", lambda m: m.relations is not None), ("members", lambda m: m.keep_members)):
+    left: dict[str, Callable[[Manifest], bool]] = {
+        "relations": lambda m: m.relations is not None,
+        "members": lambda m: m.keep_members,
+        "frames": lambda m: m.frames is not None and joint.manifest.frames is None,
+    }
+    for what, has in left.items():
         holding = [piece.location for piece in joint.pieces if has(piece.manifest)]
         if holding:
             lines.append(f"the {what} that {', '.join(holding)} keep{'s' * (len(holding) == 1)} are left out")
@@ -564,9 +606,10 @@ def _joint_manifest(
     bits = bits if quality is None else VALUE_BITS
     quantizer(first.scores, bits)
     precisions = {each.precision for each in manifests}
+    frames = common_spec([each.frames for each in manifests])
     return msgspec.structs.replace(
         first,
-        format_version=written_version(quality=quality),
+        format_version=written_version(frames, quality),
         classes=classes,
         teachers=tuple(members),
         average=next(iter(averages)),
@@ -576,7 +619,7 @@ def _joint_manifest(
         precision=precisions.pop() if len(precisions) == 1 else "float32",
         keep_members=False,
         relations=None,
-        frames=None,
+        frames=frames,
         quality=quality,
     ), tuple(Voice(own, share / norm) for own, share in zip(at, shares, strict=True))
 

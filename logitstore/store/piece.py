@@ -87,6 +87,11 @@ class Piece:
         return Piece, (self.storage, self.manifest, self.root_digest, self.decoded_bytes)
 
     @property
+    def parts(self) -> Sequence[Piece]:
+        """What it is read from: itself, or several that are one ensemble."""
+        return (self,)
+
+    @property
     def location(self) -> str:
         """What a user calls the piece."""
         return self.storage.location

@@ -21,7 +21,7 @@ from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
 from logitstore.store.format import layout
 from logitstore.store.format.commits import Commit
-from logitstore.store.format.frames import Frames, FrameSpec, decode_frames, joined_frames
+from logitstore.store.format.frames import Frames, FrameSpec, common_spec, decode_frames, joined_frames
 from logitstore.store.format.manifest import Manifest, Member
 from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.piece import Piece
@@ -393,17 +393,17 @@ class Pieces:
 
         :raises MismatchError: it does not, or its pieces do so with another hop each.
         """
-        specs = [piece.manifest.frames for piece in self.pieces]
-        for piece, own in zip(self.pieces, specs, strict=True):
-            if own is None:
+        parts = [part for piece in self.pieces for part in piece.parts]
+        for part in parts:
+            if part.manifest.frames is None:
                 raise MismatchError(
-                    f"{piece.location} does not say when its classes sound; build a store with: logitstore build … "
+                    f"{part.location} does not say when its classes sound; build a store with: logitstore build … "
                     "--frames 40"
                 )
         spec = self.manifest.frames
         if spec is None:
             said = " and ".join(
-                f"{own.hop_ms} ms in {p.location}" for p, own in zip(self.pieces, specs, strict=True) if own
+                f"{own.hop_ms} ms in {part.location}" for part in parts if (own := part.manifest.frames) is not None
             )
             raise MismatchError(
                 f"the frames of {self.location} are not of one hop ({said}); give stores that agree on it"
@@ -602,18 +602,7 @@ def _common_manifest(pieces: Sequence[Piece]) -> Manifest:
         teachers=tuple(teachers.values()),
         keep_members=all(piece.manifest.keep_members for piece in pieces),
         relations=_common_relations(pieces),
-        frames=_common_frames(pieces),
-    )
-
-
-def _common_frames(pieces: Sequence[Piece]) -> FrameSpec | None:
-    """How pieces say when that can be asked as one: with one hop; in the most bits, and above the highest floor."""
-    specs = [piece.manifest.frames for piece in pieces]
-    kept = [spec for spec in specs if spec is not None]
-    if len(kept) < len(specs) or len({spec.hop_ms for spec in kept}) > 1:
-        return None
-    return msgspec.structs.replace(
-        kept[0], bits=max(spec.bits for spec in kept), floor=max(spec.floor for spec in kept)
+        frames=common_spec([piece.manifest.frames for piece in pieces]),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import UNSET
 
 from logitstore.audio.lengths import samples_at
+from logitstore.store.format.frames import frame_bytes
 from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.relations import relation_bytes, relation_sizes
 from logitstore.store.pieces import Failure, Pieces, failed_clips
@@ -74,6 +75,7 @@ class Summary:
     store_bytes: int
     pcm_bytes: int
     relation_bytes: dict[str, int]
+    frame_bytes: int
 
     @property
     def bytes_a_view(self) -> float | None:
@@ -105,6 +107,7 @@ class Summary:
             "quality": None if self.kept is None else asdict(self.kept),
             "members_kept": manifest.keep_members,
             "relations": self._relations(),
+            "frames": self._frames(),
             "recipe": manifest.recipe.to_dict(),
             "seed": self.seed,
             "clip_seconds": manifest.clip_seconds,
@@ -131,6 +134,27 @@ class Summary:
             "bytes_a_view": {name: size / views for name, size in self.relation_bytes.items() if size} if views else {},
         }
 
+    def _frames(self) -> dict[str, Any] | None:
+        """How the store says when, and its bytes a view; None of one that does not."""
+        spec, views = self.manifest.frames, self.stored_views
+        if spec is None:
+            return None
+        return {
+            "hop_seconds": spec.hop,
+            "count": spec.count,
+            "bits": spec.bits,
+            "floor": spec.floor,
+            "bytes_a_view": self.frame_bytes / views if views else None,
+        }
+
+    def frame_sizes(self) -> str:
+        """How the store says when, in words: the hop, and bytes a view where they were measured."""
+        spec, views = self.manifest.frames, self.stored_views
+        if spec is None:
+            return "none"
+        size = f", {self.frame_bytes / views:.1f} bytes a view" if views and self.frame_bytes else ""
+        return f"every {spec.hop_ms} ms, {spec.count:,} of a view, {spec.bits} bits from {spec.floor:g} on{size}"
+
     def lines(self) -> list[tuple[str, str]]:
         """What there is to say for people: (what, text) of every line."""
         manifest = self.manifest
@@ -153,7 +177,7 @@ class Summary:
         state = "finished"
         if missing:
             state = f"{missing:,} shard{'s' * (missing > 1)} not finished: run the same build again"
-        members = ["members"] if manifest.keep_members else []
+        members = (["members"] if manifest.keep_members else []) + (["frames"] if manifest.frames else [])
         lines = [
             ("store", f"{self.location}, format {manifest.format_version}"),
             ("clips", f"{self.clips:,} of {manifest.clip_seconds:g} s at {manifest.sample_rate:,} Hz"
@@ -177,6 +201,8 @@ class Summary:
             shown += [f"vectors of {spec.clips} components"] if spec.clips else []
             each = relation_sizes(self.relation_bytes, self.stored_views)
             lines.insert(-3, ("relations", f"{' and '.join(shown)}; {each}"))
+        if manifest.frames is not None:
+            lines.insert(-3, ("frames", self.frame_sizes()))
         return lines
 
     def render(self) -> str:
@@ -221,6 +247,7 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
         shards_finished=shards - len(unfinished_shards(committed, shards, store.views)) if store.views else 0,
         store_bytes=sum(sum(own.values()) for own in sizes),
         pcm_bytes=pcm,
+        frame_bytes=sum(map(frame_bytes, sizes)),
         relation_bytes={name: sum(own[name] for own in relations) for name in (relations or [{}])[0]},
     )
 

@@ -20,6 +20,7 @@ from logitstore.audio.ahead import prefetched
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import samples_at
 from logitstore.errors import AudioError, ModelOutputError
+from logitstore.store.format.frames import Runs, encode_frames
 from logitstore.store.format.layout import Kept, Targets
 from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.parts import Part
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Said:
     """What an ensemble says of B views: ``probabilities`` (B, C); ``members`` (M, B, C) and ``relations``, uint8 codes
-    (B, width), where the store keeps them."""
+    (B, width), and ``frames`` (B, T, C), where the store keeps them."""
 
     probabilities: torch.Tensor
     members: torch.Tensor | None = None
     relations: U8 | None = None
+    frames: torch.Tensor | None = None
 
 
 #: What is said of waveforms (B, S) and their masks; the third, bool (B,), says which of them hold a clip.
@@ -108,6 +110,7 @@ def make_block(
     members = np.zeros((len(manifest.teachers), clips * views, k), np.uint16) if manifest.keep_members else None
     kept = manifest.relations
     relations = None if kept is None else np.zeros((clips * views, kept.width), np.uint8)
+    runs: list[Runs] = []
     draws = Draws({name: values.reshape(-1) for name, values in block_draws(manifest, part, plan).items()})
     failed: dict[int, str] = {}
     fingerprints: list[Fingerprint] = []
@@ -125,6 +128,10 @@ def make_block(
                 members[:, here] = manifest.quantizer.encode(picked)
             if relations is not None and said.relations is not None:
                 relations[here] = said.relations
+            if manifest.frames is not None and said.frames is not None:
+                when = said.frames.cpu().numpy()
+                when[~batch.readable] = 0
+                runs.append(encode_frames(when, manifest.frames))
             for name, drawn in batch.draws.columns.items():
                 draws.columns[name][here] = drawn
             failed |= {clip - plan.clips.start: str(error) for clip, error in batch.errors.items()}
@@ -156,6 +163,7 @@ def make_block(
         failed,
         fingerprints,
         relations,
+        None if manifest.frames is None else Runs.joined(runs),
     )
 
 

@@ -76,6 +76,7 @@ def prepare_extend(options: ExtendOptions) -> Job:
             keep_members=manifest.keep_members,
             relations=None if relations is None else relations.names,
             similarity_frames=DEFAULT_FRAMES if relations is None else relations.pooled,
+            frames=None if manifest.frames is None else manifest.frames.hop_ms,
             strict=options.strict,
             retry_failed=options.retry_failed,
             shards=options.shards,

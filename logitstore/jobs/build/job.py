@@ -34,6 +34,7 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.frames import BITS, FLOOR, MOST_FRAMES, FrameSpec, frame_count
 from logitstore.store.format.layout import columns_for
 from logitstore.store.format.manifest import ROOT, Manifest, decode_root, written_version
 from logitstore.store.format.parts import Part
@@ -125,11 +126,14 @@ class Job:
         said = None if self.tried is None else self.tried.of(waveforms, masks)
         self.tried = None
         if said is None:
-            said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None, heard=heard)
+            said = self.ensemble.outputs(
+                waveforms, masks, features=self.relator is not None, frames=self.manifest.frames, heard=heard
+            )
         return Said(
             said.probabilities,
             said.members if self.manifest.keep_members else None,
             self.relator.codes(said.features) if self.relator is not None else None,
+            said.frames,
         )
 
 
@@ -195,6 +199,10 @@ def prepare(options: BuildOptions) -> Job:
     ensemble.check(recipe, seconds)
     if relations is not None:
         ensemble.require_features()
+    frames = None
+    if options.frames is not None:
+        frames = _frames(options.frames, samples, sample_rate, stored)
+        ensemble.require_frames(seconds)
     topk, quality, value_bits = _kept(options, ensemble, stored or (None if like is None else like.manifest))
     if topk > len(ensemble.classes):
         raise UsageError(
@@ -207,7 +215,7 @@ def prepare(options: BuildOptions) -> Job:
     teachers, earlier = members_as_stored(ensemble, () if stored is None else stored.teachers)
     notes += earlier
     manifest = Manifest(
-        format_version=written_version(quality=quality),
+        format_version=written_version(frames, quality),
         classes=tuple(ensemble.classes),
         scores=ensemble.scores,
         teachers=teachers,
@@ -227,6 +235,7 @@ def prepare(options: BuildOptions) -> Job:
         precision=stored_precision(options.precision, torch.device(device).type),
         keep_members=options.keep_members,
         relations=relations,
+        frames=frames,
         quality=quality,
         made_by=versions(),
     )
@@ -242,6 +251,22 @@ def prepare(options: BuildOptions) -> Job:
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
     return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes, like=like)
+
+
+def _frames(hop_ms: int, samples: int, sample_rate: int, stored: Manifest | None) -> FrameSpec:
+    """How a store says when: as the one that was begun does, where it has that hop.
+
+    :raises UsageError: a view has less than two such frames, or too many.
+    """
+    if stored is not None and stored.frames is not None and stored.frames.hop_ms == hop_ms:
+        return stored.frames
+    count = frame_count(hop_ms, samples, sample_rate)
+    if not 2 <= count <= MOST_FRAMES:
+        raise UsageError(
+            f"--frames {hop_ms} makes {count:,} frames of a view of {samples / sample_rate:g} s; allowed are 2 to "
+            f"{MOST_FRAMES:,}"
+        )
+    return FrameSpec(hop_ms=hop_ms, count=count, bits=BITS, floor=FLOOR)
 
 
 def _kept(options: BuildOptions, ensemble: Ensemble, before: Manifest | None) -> tuple[int, float | None, int]:

@@ -10,6 +10,8 @@ topk       one of the k classes of a view: clip, view, rank (from 1), class_inde
            were kept, disagreement
 answers    a class that is stored for some view of a clip: clip, rank (from 1, falling by the mean), class_index, class,
            probability (the mean over the clip's views, where what is not stored counts 0), views (how many it has)
+frames     a stretch of time in which a class has one probability, of a store that says when: clip, view, class_index,
+           class, start_s and end_s (seconds of the view, as it was drawn), probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
@@ -58,6 +60,7 @@ from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_RUNS_A_VIEW = 100  # about so many stretches a view
 _MOST_CELLS = 1 << 22  # of clips x classes that are averaged at a time
 
 
@@ -68,6 +71,7 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
         "views": lambda: _views_table(store),
         "topk": lambda: _topk_table(store),
         "answers": lambda: _answers_table(store),
+        "frames": lambda: _frames_table(store),
         "members": lambda: _members_table(store),
         "teachers": lambda: teachers_table(store),
         "recipe": lambda: recipe_table(store),
@@ -77,6 +81,8 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     }
     if not store.manifest.keep_members:
         del makers["members"]
+    if store.manifest.frames is None:
+        del makers["frames"]
     verdicts = verdicts_of(store)
     if verdicts is not None:
         makers["verdicts"] = lambda: verdicts_table(judged(store.clips, verdicts))
@@ -385,6 +391,27 @@ def _members_table(store: Pieces) -> LazyTable:
         return made
 
     return _by_block(store, pa.schema(keys + _TOPK), store.k * len(names), decode)
+
+
+def _frames_table(store: Pieces) -> LazyTable:
+    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("class_index", pa.int32()), ("class", _CLASS),
+                        ("start_s", pa.float64()), ("end_s", pa.float64()), ("probability", pa.float32())])  # fmt: skip
+    manifest = store.manifest
+
+    def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
+        frames = store.block_frames(commit)
+        row, view = np.divmod(frames.clips, commit.views)
+        return {
+            "clip": commit.first_clip + row,
+            "view": (commit.view_start + view).astype(np.int32),
+            "class_index": frames.classes.astype(np.int32) if "class_index" in columns else None,
+            "class": _class_names(store, frames.classes),
+            "start_s": np.round(frames.starts * frames.hop, 3),
+            "end_s": np.minimum(np.round(frames.stops * frames.hop, 3), manifest.clip_seconds),
+            "probability": frames.probabilities,
+        }
+
+    return _by_block(store, schema, _RUNS_A_VIEW, decode)
 
 
 def teachers_table(store: Pieces) -> pa.Table:
