@@ -36,6 +36,8 @@ from logitstore.options import (
     Where,
     WorkerOptions,
 )
+from logitstore.store.format.frames import LEAST_HOP_MS, MOST_HOP_MS
+from logitstore.store.format.quality import LEAST, MOST, MOST_CLASSES_KEPT
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
 from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
 from teachers.registry import forms
@@ -82,7 +84,10 @@ ClassNames = Annotated[
 class StoredOptions(Options):
     """How a store keeps what it is given."""
 
-    value_bits: Annotated[int, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored")] = 8
+    value_bits: Annotated[
+        int | None,
+        Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored", default="8"),
+    ] = None  # fmt: skip
     shard_clips: Annotated[
         int | None,
         Option(
@@ -142,7 +147,27 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
         Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
                default="the highest of the teachers"),
     ] = None  # fmt: skip
-    topk: TopK = None
+    topk: Annotated[
+        int | None,
+        Option("How many of the most probable classes of every view are kept; with --quality, at most.",
+               group="What is stored", least=1,
+               default=f"20, {MOST_CLASSES_KEPT} with --quality, or all where there are fewer"),
+    ] = None  # fmt: skip
+    quality: Annotated[
+        float | None,
+        Option(
+            "How much of what the teachers say may be lost of a view, in nats, in the mean: the KL divergence of their "
+            "answers to what is read back, over all classes, a class that is not kept being read as the mean of those. "
+            "It chooses the bits, and for every view how many classes are kept: at least 1, at most --topk.",
+            group="What is stored", metavar="NATS", least=LEAST, most=MOST,
+            default="none: --topk classes of --value-bits of every view",
+        ),
+    ] = None  # fmt: skip
+    value_bits: Annotated[
+        int | None,
+        Option("Bits for a probability: 4 to 8, or 16 for float16. --quality chooses them itself.",
+               group="What is stored", default="8"),
+    ] = None  # fmt: skip
     keep_members: Annotated[
         bool, Option("Keep what each teacher says of the stored classes, beside their average.", group="What is stored")
     ] = False
@@ -159,6 +184,14 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
         Option("How many frames the teachers' features are pooled to for --relations.", group="What is stored",
                least=LEAST_FRAMES, most=MOST_FRAMES),
     ] = DEFAULT_FRAMES  # fmt: skip
+    frames: Annotated[
+        int | None,
+        Option(
+            "Keep when the teachers hear what: the ensemble's probabilities of every so many milliseconds, for frame "
+            "targets. The teachers must be some that say when.",
+            group="What is stored", metavar="MS", least=LEAST_HOP_MS, most=MOST_HOP_MS, default="nothing of when",
+        ),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 32
 
 

@@ -219,6 +219,8 @@ def operations() -> dict[str, Callable[[Path], object]]:
             store.lengths(clips)
             if store.manifest.relations is not None:
                 store.relations(view, clips)
+            if store.manifest.quality is not None:
+                store.rests(view, clips)
         for commit in store.commits[:2]:
             store.block_members(commit)
         _ = store.clips

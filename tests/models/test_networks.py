@@ -15,17 +15,13 @@ from logitstore.errors import RunError
 from logitstore.models.densenet import DenseNet
 from logitstore.models.pooling import POOLS, ClassAttention, FeatureAttention, MeanPool, MultiAttention, Pool, weighted
 from logitstore.models.registry import build, initialised
-from logitstore.models.tagger import probabilities
-from logitstore.training.loop import FitProgress
 from logitstore.training.runs import load_run, save_run
 from logitstore.views.recipe import Masks
 from students import export
 from students.init import load_init
 from students.options import StudentOptions
-from students.train import train_student
 from tests.heard import SMALL as CNN4
 from tests.heard import make_heard, student_values
-from tests.training.test_resume import assert_same_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -311,30 +307,3 @@ def test_the_option_pool_is_the_argument_pool(tmp_path: Path) -> None:
 
     named = get_args(get_args(get_type_hints(StudentOptions)["pool"])[0])
     assert named == tuple(POOLS)
-
-
-class _KilledError(Exception):
-    """A training ends here."""
-
-
-@pytest.mark.parametrize("which", [*SMALL, "cnn4, attention"])
-def test_a_student_in_16_bits_goes_on_where_it_was_killed(root: Path, tmp_path: Path, which: str) -> None:
-    def learn(out: str, progress: FitProgress | None = None) -> None:
-        values = student_values(
-            root, tmp_path / out, student=which.partition(",")[0], model_args=SMALL.get(which) or HEADS.get(which, {}),
-            epochs=None, steps=4, batch_size=5, precision="bf16", checkpoint_every=2, similarity="iusp", hold_out=0.0,
-        )  # fmt: skip
-        train_student(StudentOptions(**values), progress)
-
-    def stop(number: int, clips: int, loss: float | None) -> None:
-        if number == 3:
-            raise _KilledError
-
-    learn("whole")
-    with pytest.raises(_KilledError):
-        learn("run", FitProgress(step=stop))
-    learn("run")
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
-    model = load_run(tmp_path / "run").model
-    with torch.inference_mode():
-        assert bool(probabilities(model(_noise(2, 9_600)), "sigmoid").isfinite().all())
