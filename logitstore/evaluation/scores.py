@@ -16,6 +16,7 @@ import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.ahead import decoded_ahead
+from logitstore.audio.cache import AudioCache
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, SourceError
@@ -70,7 +71,7 @@ class Evaluator:
 
     :param classes: of the model; labels are matched to them. :param whose: what they are of, for messages.
     :param sample_rate: Hz that clips are decoded at. :param heard_at: Hz that the model takes.
-    :param cache_bytes: decoded audio to keep.
+    :param cache_bytes: decoded audio to keep in memory. :param disk: keeps what is dear to decode.
     :raises TeacherError: a label that is none of the classes.
     """
 
@@ -85,10 +86,11 @@ class Evaluator:
         batch_size: int,
         pool: ThreadPoolExecutor,
         cache_bytes: int,
+        disk: AudioCache | None = None,
     ) -> None:
         self.labelled = labelled
         self.labels = label_matrix(labelled.labels, classes, whose=whose, source=labelled.manifest)
-        self.audio = ClipAudio(labelled.source, labelled.table, sample_rate, cache_bytes)
+        self.audio = ClipAudio(labelled.source, labelled.table, sample_rate, cache_bytes, disk)
         self.sample_rate, self.heard_at = sample_rate, heard_at
         self.batch_size, self.pool = batch_size, pool
 
