@@ -6,7 +6,7 @@
 
 Every line is the loop of `train-student` on the same 64 clips of 10 s, in one process on one core, with another way to
 come by its batches. Ready-made: made before, so no teacher, no audio and no store. Store: replayed and read. Online:
-the batch is replayed from PCM, and the ensemble is asked for its targets. Nets have random weights, which takes as long.
+the batch is replayed from PCM, and the ensemble is asked for its targets. Nets have random weights, as fast as others.
 Rates are of processor time, which other processes of the machine do not change, the best of some rounds through all
 lines in turn; the last column is of wall time.
 """

@@ -164,9 +164,7 @@ class AudioCache:
                     file.write(_HEADER.pack(_MAGIC, kept.dtype.itemsize, len(kept), _digest(key, content)))
                     file.write(content)
                 target.parent.mkdir(exist_ok=True)
-                there = target.stat().st_size if target.exists() else 0
-                partial.replace(target)
-                self._add(-there)
+                self._add(0, move=(partial, target))
                 self.made += 1
             except OSError:
                 partial.unlink(missing_ok=True)
@@ -199,13 +197,19 @@ class AudioCache:
         """Whether so many bytes more have room; they are counted then."""
         return self._add(size, self.most_bytes) >= 0
 
-    def _add(self, size: int, most: int | None = None) -> int:
-        """Change the number of bytes that all files take: what it is then, or -1 where it would exceed ``most``."""
+    def _add(self, size: int, most: int | None = None, move: tuple[Path, Path] | None = None) -> int:
+        """Change the number of bytes that all files take: what it is then, or -1 where it would exceed ``most``.
+
+        :param move: a finished file, and its name; what has that name already goes, and counts no more.
+        """
         file = os.open(self.folder / "size", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:  # a lock of the open file, so that it holds between threads too
             fcntl.flock(file, fcntl.LOCK_EX)
             content = os.pread(file, 8, 0)
             used = int.from_bytes(content, "little") if len(content) == 8 else _taken(self.folder)
+            if move is not None:
+                size -= move[1].stat().st_size if move[1].exists() else 0
+                move[0].replace(move[1])
             now = max(0, used + size)
             if most is not None and now > most:
                 return -1
