@@ -249,10 +249,10 @@ def operations() -> dict[str, Callable[[Path], object]]:
             store.lengths(clips)
             if store.manifest.relations is not None:
                 store.relations(view, clips)
-            if store.manifest.frames is not None:
-                store.frames(view, clips[:4]).dense()
             if store.manifest.quality is not None:
                 store.rests(view, clips)
+            if store.manifest.frames is not None:
+                store.frames(view, clips[:4]).dense()
         for commit in store.commits[:2]:
             store.block_members(commit)
         _ = store.clips
