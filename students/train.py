@@ -177,7 +177,7 @@ def _objective(options: StudentOptions, store: Store, model: Tagger) -> tuple[Se
         None if manifest.relations is None else manifest.relations.pooled,
         view_seconds=manifest.clip_seconds,
         target_seconds=None if manifest.frames is None else manifest.frames.hop,
-        frame_seconds=getattr(model, "frame_seconds", None),
+        frame_centers=getattr(model, "frame_centers", None),
     )
     objective = Objective(options.weights, setting, mixup=options.mixup, accumulate=options.accumulate)
     if objective.relations:
