@@ -40,15 +40,18 @@ STAGES = ("teachers", "store", "student", "export")
 MOST_SECONDS, LEAST_MAP = 180, 0.90
 
 
+_HEARS = ("--model-arg", "mels=32", "--model-arg", "hop_ms=40")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is run: how many teachers, and the options of each command that are not its defaults."""
 
     teachers: int = 2
-    teacher: tuple[str, ...] = ("--model", "cnn4", "--model-arg", "hop_ms=40", "--steps", "400")
+    teacher: tuple[str, ...] = ("--model", "cnn4", *_HEARS, "--steps", "400")
     build: tuple[str, ...] = ("--views", "10")
     student: tuple[str, ...] = (
-        "--student", "cnn4", "--model-arg", "width=8", "--model-arg", "hop_ms=40", "--steps", "800", "--hold-out", "0",
+        "--student", "cnn4", "--model-arg", "width=8", *_HEARS, "--steps", "1000", "--hold-out", "0",
     )  # fmt: skip
 
 
@@ -143,21 +146,26 @@ def _read(record: Path, plan: Plan) -> Finished:
 
 
 def _spend(commands: Sequence[Sequence[str]], log: Path, cores: int) -> Spent:
-    """Run commands side by side, the cores shared out among them, and wait for all."""
-    began = time.monotonic()
+    """Run commands side by side, no more at once than there are cores, which they share, and wait for all."""
+    began, processor = time.monotonic(), 0.0
     with log.open("wb") as said:
-        started = [_start(command, max(1, cores // len(commands)), said) for command in commands]
-        processor, failed = 0.0, []
-        for command, process in zip(commands, started, strict=True):
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            processor += usage.ru_utime + usage.ru_stime
-            if process.returncode:
-                failed.append(command)
-    if failed:
-        end = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
-        raise RunError(f"{shlex.join(failed[0])} failed: {end}; all that it said is in {log}")
+        for first in range(0, len(commands), cores):
+            together = commands[first : first + cores]
+            started = [_start(command, max(1, cores // len(together)), said) for command in together]
+            ended = [_ended(process) for process in started]
+            processor += sum(seconds for _, seconds in ended)
+            for command, (status, _) in zip(together, ended, strict=True):
+                if status:
+                    end = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
+                    raise RunError(f"{shlex.join(command)} failed: {end}; all that it said is in {log}")
     return Spent(time.monotonic() - began, processor)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> tuple[int, float]:
+    """Wait for a process: its exit code, and the processor time of it and all that it waited for, in seconds."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_utime + usage.ru_stime
 
 
 def _start(command: Sequence[str], threads: int, said: Any) -> subprocess.Popen[bytes]:

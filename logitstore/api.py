@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from logitstore.evaluation.sonyc import SonycEvaluation
     from logitstore.jobs.build.job import BuildSummary
     from logitstore.jobs.compare import Comparison
+    from logitstore.jobs.events import EventEvaluation
     from logitstore.jobs.export_student import Export
     from logitstore.jobs.repair import Repaired
     from logitstore.jobs.report.job import Reported
@@ -146,7 +147,7 @@ def report(options: ReportOptions) -> Reported:
 
 
 @with_keywords(EvaluateOptions)
-def evaluate(options: EvaluateOptions) -> Evaluation | SonycEvaluation:
+def evaluate(options: EvaluateOptions) -> Evaluation | SonycEvaluation | EventEvaluation:
     """Score teachers, students and their ensemble, or a store's targets, on labelled audio.
 
         >>> found = logitstore.evaluate(manifest="labels.csv", audio_root="audio", label_column="label",
@@ -155,11 +156,15 @@ def evaluate(options: EvaluateOptions) -> Evaluation | SonycEvaluation:
         True
 
     :returns: metrics of each teacher, of the ensemble where there are several, of the store where one was given; the
-        official measure alone for a file of ``predictions``.
+        official measure alone for a file of ``predictions``, how well events were found alone with ``events``.
     :raises UsageError: nothing to score, or labels that are no class.
     """
     from logitstore.jobs.evaluate import evaluate, evaluate_predictions
 
+    if options.events:
+        from logitstore.jobs.events import evaluate_events
+
+        return evaluate_events(options)
     if options.predictions is not None:
         return evaluate_predictions(options)
     return evaluate(options)
@@ -183,7 +188,7 @@ def compare(options: CompareOptions) -> Comparison:
 
 @with_keywords(TagOptions)
 def tag(options: TagOptions) -> Iterator[Tagged]:
-    """Say what is heard when in audio files: the most probable classes of every window.
+    """Say what is heard when in audio files: the most probable classes of every window, or events with ``frames``.
 
         >>> for found in logitstore.tag(files=["audio/a/000.wav"], teachers=["runs/teacher"], top=1):
         ...     len(found.windows[0].tags)

@@ -27,7 +27,7 @@ from logitstore.views.mel import FrontEnd, LogMel, apply_masks
 from logitstore.views.recipe import Draws, Masks, draw
 from logitstore.views.render import Renderer
 from students.labels import ClipLabels
-from students.targets import TAILS, dense_targets
+from students.targets import dense_targets, tail_of
 
 #: Views that are replayed and compared with their fingerprints before any training.
 CHECKED_VIEWS = 4
@@ -81,7 +81,8 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     :param inconsistent: the ablation: fresh draws, of the stream ``seed`` and the epoch (or the view given), against
         the stored targets.
     :param seed: of the fresh draws.
-    :param tail: fill of the classes that a target does not hold; see :mod:`students.targets`.
+    :param tail: fill of the classes that a target does not hold, see :mod:`students.targets`; by default what the store
+        says of them, zero where it does not.
     :param relations: whether items hold the teachers' relations; always the stored ones, ``inconsistent`` or not.
     :param frame_targets: whether items hold what the teachers said of frames; the stored ones too.
     :param cache_bytes: decoded audio to keep in memory, in every process that reads.
@@ -104,7 +105,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         rows: Any = None,
         inconsistent: bool = False,
         seed: int = 0,
-        tail: str = "zero",
+        tail: str | None = None,
         relations: bool = False,
         frame_targets: bool = False,
         cache_bytes: int = 0,
@@ -283,9 +284,11 @@ class _StoredTargets:
     def __call__(self, positions: I64) -> F32:
         manifest, clips = self.store.manifest, self.clips[positions]
         classes, probabilities = self.store.targets(self.view, clips)
+        rests = self.store.rests(self.view, clips) if self.tail == "stored" else None
         return dense_targets(
-            classes, probabilities, len(manifest.classes), self.tail, clips=clips, view=self.view, seed=manifest.seed
-        )
+            classes, probabilities, len(manifest.classes), self.tail, rests, clips=clips, view=self.view,
+            seed=manifest.seed,
+        )  # fmt: skip
 
 
 class _StoredRelations:
@@ -331,7 +334,8 @@ class _HeardLabels:
             return own, labelled
         partners, weight = self.partners[positions], self.shares[positions, None]
         theirs, known = self.labels(np.where(partners < 0, clips, partners))  # of an unmixed view its own, at weight 0
-        return (1 - weight) * own + weight * theirs, labelled & known
+        unknown = (own < 0) | ((theirs < 0) & (weight > 0))
+        return np.where(unknown, np.float32(-1), (1 - weight) * own + weight * theirs), labelled & known
 
 
 def open_replayer(
@@ -367,7 +371,7 @@ def stored_views(
     view: int,
     rows: Any = None,
     *,
-    tail: str = "zero",
+    tail: str | None = None,
     fresh: tuple[int, int] | None = None,
     relations: Collection[str] = (),
     labels: ClipLabels | None = None,
@@ -385,8 +389,7 @@ def stored_views(
     :raises UsageError: no such view, no clips, a clip without targets, an unknown tail.
     :raises MismatchError: the store was built without one of the relations, or without frames.
     """
-    if tail not in TAILS:
-        raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
+    tail = tail_of(store, tail)
     clips = store.clips_of(view) if rows is None else np.asarray(rows, dtype=np.int64)
     if clips.ndim != 1 or not len(clips):
         raise UsageError(f"{store.location} has no clips to replay in view {view} among those asked for")

@@ -22,13 +22,13 @@ from logitstore.errors import MismatchError, ModelOutputError
 from logitstore.evaluation.agreement import Place, agree
 from logitstore.models.tagger import Tagger, probabilities
 from logitstore.notes import doing, note
+from logitstore.store.format.quality import dense
 from logitstore.store.reader import Store
 from logitstore.training.batches import Replayer
 from logitstore.views.recipe import Masks
 from students.data import stored_views
 from students.objective import Objective
 from students.options import DEFAULT_HOLD_OUT
-from students.targets import dense_targets
 
 #: Clips that are held out by default at most, and files that a store must have.
 MOST_CLIPS, LEAST_FILES = 500, 20
@@ -109,7 +109,13 @@ class HeldOutLoss:
     """
 
     def __init__(
-        self, store: Store, replayer: Replayer, by_view: list[I64], objective: Objective, tail: str, batch_size: int
+        self,
+        store: Store,
+        replayer: Replayer,
+        by_view: list[I64],
+        objective: Objective,
+        tail: str | None,
+        batch_size: int,
     ) -> None:
         self.replayer, self.objective = replayer, objective
         clips = np.unique(np.concatenate(by_view))
@@ -199,10 +205,9 @@ class HeldOutViews:
         table, classes, done = self.store.clips, len(self.store.manifest.classes), 0
         for view, clips in self.views:
             at, values = self.store.targets(view, clips)
-            targets.append(dense_targets(at, values, classes))
-            there = np.zeros((len(clips), classes), dtype=np.bool_)
-            np.put_along_axis(there, at.astype(np.int64), True, axis=1)
-            known.append(there)
+            rests = None if self.store.manifest.quality is None else self.store.rests(view, clips)
+            targets.append(dense(at, values, classes, rests))
+            known.append(dense(at, (values > 0).astype(np.float32), classes, None) > 0)
             rows = table.select(["path", "start", "rate"]).take(clips).to_pylist()
             places += [Place(row["path"], row["start"] / row["rate"] if row["rate"] else 0.0, view) for row in rows]
             if replayer is None:

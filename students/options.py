@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+from logitstore.audio.sonyc import column_for
 from logitstore.errors import RunError
 from logitstore.options import (
     CLIPS,
     EVAL,
     EVAL_WHERE,
     LABEL_SEPARATOR,
+    LABELS,
+    LEVEL,
     STORE_WEIGHT,
     VERDICTS,
+    Level,
     Option,
     Stores,
     StoreWeights,
@@ -82,9 +86,10 @@ class StudentOptions(LoopOptions):
     ] = None  # fmt: skip
     temperature: Annotated[float, Option("The temperature of the loss kl.", group="Loss", metavar="T", above=0)] = 1.0
     tail: Annotated[
-        Literal["zero", "mean", "half", "random", "uniform"],
-        Option("What to take for the probabilities of classes that the store does not hold for a view.", group="Loss"),
-    ] = "zero"
+        Literal["stored", "zero", "mean", "half", "random", "uniform"] | None,
+        Option("What to take for the probabilities of classes that the store does not hold for a view.", group="Loss",
+               default="stored where the store was built with --quality, zero otherwise"),
+    ] = None  # fmt: skip
     inconsistent: Annotated[
         bool,
         Option("Hear other augmentations than the teachers did: the comparison that shows what consistency is worth.",
@@ -110,6 +115,14 @@ class StudentOptions(LoopOptions):
         Option("The column of labels, in the table of --eval and in the store's table `clips`.", group="Evaluation",
                metavar="NAME"),
     ] = None  # fmt: skip
+    labels: Annotated[
+        Literal["sonyc"] | None,
+        LABELS.but(
+            help="The labels of a data set as it was released, in place of --label-column: sonyc, of SONYC-UST's "
+            "annotations.csv; of the classes of an X nothing is learnt.",
+            group="Evaluation",
+        ),
+    ] = None
     label_separator: Annotated[str | None, LABEL_SEPARATOR.but(group="Evaluation")] = None
     mixup: Annotated[
         float | None,
@@ -143,9 +156,9 @@ class StudentOptions(LoopOptions):
                metavar="N", least=0, default="the last weights, or the best with --patience"),
     ] = None  # fmt: skip
     select_by: Annotated[
-        Literal["loss", "mAP"],
-        Option("What makes a measurement better: a lower loss of held-out files, or a higher mAP of --eval.",
-               group="Evaluation"),
+        Literal["loss", "mAP", "sonyc"],
+        Option("What makes a measurement better: a lower loss of held-out files, a higher mAP of --eval, or a higher "
+               "official micro AUPRC (sonyc, with --eval-measure).", group="Evaluation"),
     ] = "loss"  # fmt: skip
     eval_manifest: Annotated[str | None, EVAL] = None
     eval_audio_root: Annotated[
@@ -154,6 +167,19 @@ class StudentOptions(LoopOptions):
                default="--audio-root"),
     ] = None  # fmt: skip
     eval_where: Annotated[str | None, EVAL_WHERE] = None
+    eval_measure: Annotated[
+        Literal["sonyc"] | None,
+        Option("Give the official measure of a challenge too: sonyc, of the agreed labels of one split of --eval, "
+               "SONYC-UST's annotations.csv.", group="Evaluation", metavar="sonyc"),
+    ] = None  # fmt: skip
+    eval_split: Annotated[
+        Literal["train", "validate", "test"] | None,
+        Option("The split that --eval-measure is of.", group="Evaluation", default="validate"),
+    ] = None  # fmt: skip
+    level: Annotated[
+        Level, LEVEL.but(help="The level that --eval-measure sonyc is at, of 8 coarse or 23 fine classes.",
+                         group="Evaluation")
+    ] = None  # fmt: skip
     epochs: Annotated[
         int | None,
         EPOCHS.but(
@@ -162,6 +188,10 @@ class StudentOptions(LoopOptions):
         ),
     ] = None
     eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
+
+    def column(self, classes: Sequence[str]) -> str | None:
+        """The column of labels, of a store's clips and of what is measured on; None where there is none."""
+        return column_for(classes) if self.labels or self.eval_measure else self.label_column
 
     @classmethod
     def filled(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +247,7 @@ def check_student(options: StudentOptions) -> None:
             f"--accumulate {options.accumulate} with --similarity {options.similarity}: SP compares all clips of a "
             "batch with each other, so its parts are not the whole; leave --accumulate out, or use iusp"
         )
-    if "labels" in options.weights and options.label_column is None:
+    if "labels" in options.weights and options.label_column is None and options.labels is None:
         asked = "--label-weight" if options.label_weight else "--term labels"
         raise RunError(f"{asked} is given without --label-column; name the column of the store's clip table")
     if options.verdicts is not None and "labels" not in options.weights:
@@ -227,6 +257,7 @@ def check_student(options: StudentOptions) -> None:
 
 def _check_evaluation(options: StudentOptions) -> None:
     selecting = options.patience is not None or options.average_best is not None
+    _check_official(options)
     if options.label_separator is not None and options.label_column is None:
         raise RunError("--label-separator says how to read --label-column NAME, and there is none")
     if needs_held_out(options) and options.hold_out == 0:
@@ -237,27 +268,49 @@ def _check_evaluation(options: StudentOptions) -> None:
             "--patience and --average-best go by the loss of held-out files, and --hold-out 0 leaves none; "
             f"{remedy}, or use --select-by mAP"
         )
-    if options.select_by == "mAP" and not selecting:
-        raise RunError("--select-by mAP says what --patience and --average-best go by, and neither is given")
+    if options.select_by != "loss" and not selecting:
+        raise RunError(
+            f"--select-by {options.select_by} says what --patience and --average-best go by, and neither is given"
+        )
     if options.eval_manifest is None:
         if options.select_by == "mAP" and options.preset is not None:
             raise RunError(
                 f"--preset {options.preset} keeps weights by the mAP of labelled audio; give --eval MANIFEST and "
                 "--label-column NAME, or --select-by loss --hold-out 0.05 to go by the loss of held-out files"
             )
-        if options.select_by == "mAP":
-            raise RunError("--select-by mAP needs labelled audio; give --eval MANIFEST, or use --select-by loss")
+        if options.select_by != "loss":
+            raise RunError(
+                f"--select-by {options.select_by} needs labelled audio; give --eval MANIFEST, or use --select-by loss"
+            )
         for flag, value in (("--eval-where", options.eval_where), ("--eval-audio-root", options.eval_audio_root)):
             if value is not None:
                 raise RunError(f"{flag} says how to evaluate, and there is no --eval MANIFEST")
         if options.eval_every is not None and options.hold_out == 0:
             raise RunError(NOTHING_TO_EVALUATE)
-        if options.label_column is not None and "labels" not in options.weights:
-            raise RunError("--label-column is for --eval MANIFEST and --label-weight, and neither is given")
+        if (options.label_column or options.labels) and "labels" not in options.weights:
+            flag = "--labels" if options.label_column is None else "--label-column"
+            raise RunError(f"{flag} is for --eval MANIFEST and --label-weight, and neither is given")
     elif options.eval_audio_root is None and len(options.audio_roots) > 1:
         raise RunError("--eval is given with several audio roots; say with --eval-audio-root which is its own")
-    elif options.label_column is None:
+    elif options.label_column is None and options.labels is None and options.eval_measure is None:
         raise RunError("--eval is given without --label-column; name the manifest's column of labels")
+
+
+def _check_official(options: StudentOptions) -> None:
+    if options.eval_measure is None:
+        if options.select_by == "sonyc":
+            raise RunError("--select-by sonyc goes by an official measure; give --eval-measure sonyc too")
+        for flag, value in (("--eval-split", options.eval_split), ("--level", options.level)):
+            if value is not None:
+                raise RunError(f"{flag} is of an official measure; give --eval-measure sonyc too")
+        return
+    if options.eval_manifest is None:
+        raise RunError("--eval-measure sonyc needs labels and audio; give SONYC-UST's annotations.csv as --eval")
+    for flag, value in (("--label-column", options.label_column), ("--eval-where", options.eval_where)):
+        if value is not None:
+            raise RunError(
+                f"--eval-measure sonyc takes the agreed labels of --eval-split, and {flag} others; leave it out"
+            )
 
 
 def needs_held_out(options: StudentOptions) -> bool:

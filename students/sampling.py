@@ -20,6 +20,7 @@ import numpy as np
 
 from logitstore.arrays import F64, I64
 from logitstore.errors import QueryError, RunError, UsageError
+from logitstore.store.format.quality import addable
 from logitstore.store.reader import Store
 
 _READ_CLIPS = 1 << 16
@@ -36,12 +37,14 @@ def balanced(store: Store, view: int, rows: Any) -> F64:
     for start in range(0, len(clips), _READ_CLIPS):
         classes, probabilities = store.targets(view, clips[start : start + _READ_CLIPS])
         squares = probabilities.astype(np.float64) ** 2
-        mass += np.bincount(classes.reshape(-1), squares.reshape(-1), minlength=len(mass))
+        mass += np.bincount(addable(classes, len(mass)).reshape(-1), squares.reshape(-1), minlength=len(mass))
     rarity = 1 / np.maximum(mass, 1)
     weights = np.zeros(len(clips))
     for start in range(0, len(clips), _READ_CLIPS):
         classes, probabilities = store.targets(view, clips[start : start + _READ_CLIPS])
-        weights[start : start + _READ_CLIPS] = (probabilities.astype(np.float64) ** 2 * rarity[classes]).sum(axis=1)
+        weights[start : start + _READ_CLIPS] = (
+            probabilities.astype(np.float64) ** 2 * rarity[addable(classes, len(mass))]
+        ).sum(axis=1)  # fmt: skip
     return weights
 
 

@@ -3,6 +3,7 @@
 Fills of the C - k classes that a target does not hold, m being the smallest stored probability of the view:
 
 =========  =====================================================================================================
+stored     what a store with a quality says of them: their mean, a number a view
 zero       0
 mean       m / (C - k); nothing where k = C. This is the original's "mean": m shared out over the tail
 half       m / 2
@@ -13,16 +14,19 @@ uniform    1 / C
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from logitstore.arrays import F32, I64
-from logitstore.errors import RunError
+from logitstore.errors import RunError, UsageError
 from logitstore.views.philox import philox4x32, split64
 
-TAILS = ("zero", "mean", "half", "random", "uniform")
+if TYPE_CHECKING:
+    from logitstore.store.reader import Store
+
+TAILS = ("stored", "zero", "mean", "half", "random", "uniform")
 LOSSES = {"bce": "sigmoid", "kl": "softmax"}  # loss -> the score kind that it fits
 
 _TAIL_STREAM = 0x7461696C  # "tail"
@@ -34,6 +38,7 @@ def dense_targets(
     probabilities: F32,
     class_count: int,
     tail: str = "zero",
+    rests: F32 | None = None,
     *,
     clips: I64 | None = None,
     view: int = 0,
@@ -41,31 +46,61 @@ def dense_targets(
 ) -> F32:
     """Stored targets as one probability a class.
 
-    :param classes: integers (B, k), distinct in each row, in [0, C).
-    :param probabilities: float32 (B, k) in (0, 1).
+    :param classes: integers (B, k), distinct in each row, in [0, C); C in places that a view does not use.
+    :param probabilities: float32 (B, k) in (0, 1); 0 in places that a view does not use.
     :param class_count: C.
     :param tail: one of :data:`TAILS`; see the module's table.
+    :param rests: the probability of each class that a target does not hold, float32 (B,); ``stored`` needs it.
     :param clips: int64 (B,), row numbers of the clips; ``random`` needs them, with ``view`` and ``seed``.
     :returns: float32 (B, C).
-    :raises RunError: an unknown tail.
+    :raises RunError: an unknown tail, or ``stored`` without ``rests``.
     """
     count, k = probabilities.shape
-    smallest = probabilities.min(axis=1, keepdims=True) if k else np.zeros((count, 1), np.float32)
+    smallest, left = np.zeros((count, 1), np.float32), np.full((count, 1), class_count - k)
+    if k:
+        smallest = probabilities.min(axis=1, keepdims=True)
+    gaps = bool((smallest == 0).any())
+    if k and gaps:
+        used = probabilities > 0
+        smallest = np.where(used, probabilities, np.inf).min(axis=1, keepdims=True).astype(np.float32)
+        left = class_count - np.count_nonzero(used, axis=1, keepdims=True)
+    whole = np.zeros((count, class_count + gaps), dtype=np.float32)  # places not used fall beside the classes
+    dense = whole[:, :class_count]
     if tail == "random":
-        dense = tail_uniforms(np.arange(count) if clips is None else clips, view, class_count, seed)
+        dense[:] = tail_uniforms(np.arange(count) if clips is None else clips, view, class_count, seed)
         dense *= smallest
     elif tail in TAILS:
-        dense = np.zeros((count, class_count), dtype=np.float32)
-        if tail == "mean":
-            dense += smallest / np.float32(class_count - k) if class_count > k else np.float32(0)
+        if tail == "stored":
+            if rests is None:
+                raise RunError("the tail 'stored' needs a store that knows it: one that was built with --quality")
+            dense += rests[:, None]
+        elif tail == "mean":
+            dense += np.where(left > 0, smallest / np.maximum(left, 1).astype(np.float32), np.float32(0))
         elif tail == "half":
             dense += smallest / np.float32(2)
         elif tail == "uniform":
             dense += np.float32(1 / class_count)
     else:
         raise RunError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
-    np.put_along_axis(dense, classes.astype(np.int64), probabilities, axis=1)
-    return dense
+    np.put_along_axis(whole, classes.astype(np.int64), probabilities, axis=1)
+    return np.ascontiguousarray(dense)
+
+
+def tail_of(store: Store, tail: str | None) -> str:
+    """The fill to use with a store: the one asked for, or what it says itself, or zero where it does not know.
+
+    :raises UsageError: an unknown one, or ``stored`` of a store that does not know it.
+    """
+    if tail is None:
+        return "zero" if store.manifest.quality is None else "stored"
+    if tail not in TAILS:
+        raise UsageError(f"no tail fill {tail!r}; allowed are {', '.join(TAILS)}")
+    if tail == "stored" and store.manifest.quality is None:
+        raise UsageError(
+            f"--tail stored: {store.location} keeps {store.manifest.topk} classes of every view and nothing of the "
+            "others; give another fill, or build a store with --quality"
+        )
+    return tail
 
 
 def tail_uniforms(clips: I64, view: int, class_count: int, seed: int) -> F32:

@@ -20,6 +20,7 @@ from logitstore.documents import load_json
 from logitstore.errors import AudioError, MismatchError, QueryError, RunError
 from logitstore.evaluation.labelled import read_labelled
 from logitstore.evaluation.scores import Evaluator
+from logitstore.evaluation.sonyc import WhileTraining, read_truth
 from logitstore.models.registry import build, initialised
 from logitstore.models.tagger import Tagger
 from logitstore.notes import note
@@ -83,8 +84,10 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     model = initialised(make, options.seed)
     setting, objective = _objective(options, store, model)
     labels = None
-    if objective.needs_labels and options.label_column is not None:
-        labels = clip_labels(store, options.label_column, options.label_separator, options.verdicts)
+    column = options.column(manifest.classes)
+    if objective.needs_labels and column is not None:
+        masked = options.labels == "sonyc" and column == "fine"
+        labels = clip_labels(store, column, options.label_separator, options.verdicts, masked=masked)
     init = None
     if options.init is not None:
         init = load_init(model, options.init, options.new_head, tuple(manifest.classes))
@@ -401,12 +404,18 @@ def _is_file(source: Source, path: str) -> bool:
 def _evaluator(
     options: StudentOptions, store: Store, heard_at: int, pool: ThreadPoolExecutor, disk: AudioCache | None
 ) -> Evaluator:
+    official = None
+    where, split = options.eval_where, options.eval_split or "validate"
+    if options.eval_measure is not None:
+        where = f"split = '{split}'"
+        truth = read_truth(str(options.eval_manifest), split, told=False)
+        official = WhileTraining(truth, tuple(store.manifest.classes), options.level or "coarse")
     labelled = read_labelled(
         str(options.eval_manifest),
         options.audio_roots[0] if options.eval_audio_root is None else options.eval_audio_root,
-        str(options.label_column),
-        where=options.eval_where,
-        where_option="--eval-where",
+        str(options.column(store.manifest.classes)),
+        where=where,
+        where_option="--eval-where" if official is None else "--eval-split",
         label_separator=options.label_separator,
         classes=store.manifest.classes,
         clip_seconds=store.manifest.clip_seconds,
@@ -421,6 +430,7 @@ def _evaluator(
         batch_size=options.batch_size,
         pool=pool,
         cache_bytes=options.cache_bytes,
+        official=official,
         disk=disk,
     )
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,9 +18,11 @@ import torch
 
 from logitstore.arrays import Bool
 from logitstore.errors import LogitstoreError, ModelOutputError, RunError
+from logitstore.store.format.frames import BITS, FLOOR, FrameSpec
 from logitstore.views.philox import philox4x32, uniform_integers
 from logitstore.views.recipe import Masks
-from teachers.ensemble import SLACK, SUM_SLACK, Ensemble, Outputs, load_ensemble
+from teachers.ensemble import SLACK, SUM_SLACK, Ensemble, Outputs, load_ensemble, says_whole
+from teachers.frames import Answer
 from teachers.teacher import Teacher
 
 #: How far apart the answers to the same sound may be for rounding, which depends on the device's kernels and on the
@@ -33,6 +36,7 @@ _HIDDEN_HZ = (500.0, 4000.0)
 _LAST = 0.1  # of a view, which is changed to see whether it is heard
 _SOFT = 0.1  # of full scale, what it is changed to
 _SINGLY = 2  # views that are asked about alone
+_FRAME_SECONDS = 0.04  # of the frames that what is said of when is looked at in
 _SLOW = 1.0  # views a second
 _MANY = 10_000  # views
 
@@ -60,6 +64,7 @@ def try_out(
     masks: Masks | None,
     *,
     features: bool = True,
+    frames: FrameSpec | None = None,
     heard: Bool | None = None,
 ) -> Outputs:
     """What an ensemble says of a first batch, with a look at what no single answer can be refused for.
@@ -70,7 +75,7 @@ def try_out(
     change, or that says the same of every sound. Arguments and errors are those of
     :meth:`~teachers.ensemble.Ensemble.outputs`.
     """
-    said = ensemble.outputs(waveforms, masks, features=features, heard=heard)
+    said = ensemble.outputs(waveforms, masks, features=features, frames=frames, heard=heard)
     rows = np.arange(len(waveforms)) if heard is None else np.flatnonzero(heard)
     if not len(rows):
         return said
@@ -116,6 +121,7 @@ def examine(teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, *, r
         ),
         lambda: _last(alone, waveforms[:1], None if masks is None else masks[:1]),
         lambda: _features(alone, waveforms[:2], None if masks is None else masks[:2]),
+        lambda: _frames(teacher, alone, waveforms[:2], None if masks is None else masks[:2]),
         lambda: [_half(watched, waveforms[:4], None if masks is None else masks[:4], first[:4], rate, device)],
     ]
     for check in checks:
@@ -337,6 +343,18 @@ def _features(alone: Ensemble, waveforms: torch.Tensor, masks: Masks | None) -> 
     return [Finding("features", "ok", f"{frames.shape[1]:,} frames of {frames.shape[2]:,} numbers a view")]
 
 
+def _frames(teacher: Teacher, alone: Ensemble, waveforms: torch.Tensor, masks: Masks | None) -> list[Finding]:
+    """Whether what it says of when is probabilities of moments within the view; nothing of one that does not."""
+    seconds = waveforms.shape[1] / alone.sample_rate
+    if says_whole(teacher, seconds) is not None:
+        return []
+    count = max(2, math.ceil(seconds / _FRAME_SECONDS))
+    spec = FrameSpec(hop_ms=round(1000 * _FRAME_SECONDS), count=count, bits=BITS, floor=FLOOR)
+    said = alone.outputs(waveforms, masks, features=False, frames=spec).frames
+    span = 0.0 if said is None else float((said.amax(dim=1) - said.amin(dim=1)).amax())
+    return [Finding("frames", "ok", f"says when: within a view a class differs by up to {span:.2g}")]
+
+
 def _half(
     teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, first: torch.Tensor, rate: int, device: str
 ) -> Finding:
@@ -385,6 +403,13 @@ class _Watched(Teacher):
 
     def outputs(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:
         said: tuple[torch.Tensor, torch.Tensor] = self._asked(self.teacher.outputs, waveforms, masks)
+        return said
+
+    def answers(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
+    ) -> Answer:
+        ask = partial(self.teacher.answers, features=features, frames=frames)
+        said: Answer = self._asked(ask, waveforms, masks)
         return said
 
     def to(self, device: str | torch.device) -> Self:

@@ -52,6 +52,7 @@ class Contract:
         max_seconds: the longest view that it hears whole; None for any. trained_seconds: length of the clips that it
             learnt from; None where that is not known.
         has_features: whether it gives activations over time, which relations need.
+        has_frames: whether it says when, by frame probabilities, which frame targets need.
         licence: SPDX name, or words; non_commercial: whether it forbids commercial use. origin: where it is from.
         digest: BLAKE2b-128, hex, of the weights and whatever else decides what it says. not_covered: what that cannot
             tell apart, in words.
@@ -73,6 +74,7 @@ class Contract:
     max_seconds: float | None = None
     trained_seconds: float | None = None
     has_features: bool = False
+    has_frames: bool = False
     licence: str | None = None
     non_commercial: bool = False
     origin: str | None = None

@@ -18,6 +18,7 @@ from logitstore.digests import digest
 from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
 from logitstore.models.machine import pick_device
 from logitstore.notes import doing
+from logitstore.store.format.frames import FrameSpec
 from logitstore.store.format.manifest import (
     ARGUMENTS,
     CLASSES,
@@ -37,6 +38,7 @@ from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
 from teachers import registry
+from teachers.frames import Answer, Frames, lay
 from teachers.teacher import Teacher
 
 #: Length of views in seconds where no teacher says what it learnt from.
@@ -55,11 +57,13 @@ SUM_SLACK, _SUM_SLACK_16 = 1e-3, 1e-2
 @dataclass(frozen=True)
 class Outputs:
     """What an ensemble says of B views: ``probabilities`` float32 (B, C), those of each member, ``members`` float32
-    (M, B, C), and each one's ``features`` over time, float32 (B, T, D), T and D its own; none where not asked for."""
+    (M, B, C), and each one's ``features`` over time, float32 (B, T, D), T and D its own; none where not asked for.
+    ``frames`` are the ensemble's probabilities of every frame of a store, float32 (B, T, C), where asked for."""
 
     probabilities: torch.Tensor
     members: torch.Tensor
     features: tuple[torch.Tensor, ...]
+    frames: torch.Tensor | None = None
 
 
 class Ensemble:
@@ -207,22 +211,34 @@ class Ensemble:
         :raises ModelOutputError: a member failed, or gave a wrong shape, NaN, or values outside [0, 1]; the message
             names it.
         """
-        said, _ = self._asked(waveforms, masks, features=False, heard=None)
+        said, *_ = self._asked(waveforms, masks)
         mean = self._mean(said)
         return (mean, torch.stack(said)) if members else mean
 
     @torch.inference_mode()
     def outputs(
-        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = True, heard: Bool | None = None
+        self,
+        waveforms: torch.Tensor,
+        masks: Masks | None,
+        *,
+        features: bool = True,
+        frames: FrameSpec | None = None,
+        heard: Bool | None = None,
     ) -> Outputs:
         """As :meth:`probabilities`, with each member's probabilities and, of the same pass, its features over time.
 
+        :param frames: how a store says when, of views of this length; then the members' frame probabilities are laid on
+            its frames (see :mod:`teachers.frames`) and averaged like those of views.
         :param heard: bool (B,), which views hold a clip, the others standing in for clips that cannot be decoded: what
             is said of those is not looked at, and comes back as zeros. All of them by default.
         :raises ModelOutputError: as there; or features that are not finite numbers of shape (B, T, D).
+        :raises TeacherError: frames are asked for, and a member does not say when.
         """
-        said, frames = self._asked(waveforms, masks, features=features, heard=heard)
-        return Outputs(self._mean(said), torch.stack(said), tuple(frames))
+        said, activations, when = self._asked(waveforms, masks, features=features, frames=frames, heard=heard)
+        laid = None
+        if frames is not None:
+            laid = self._mean([each.flatten(0, 1) for each in when]).reshape(len(waveforms), frames.count, -1)
+        return Outputs(self._mean(said), torch.stack(said), tuple(activations), laid)
 
     def _mean(self, said: list[torch.Tensor]) -> torch.Tensor:
         return _mean(said, self._shares, self.average, self.scores)
@@ -248,36 +264,63 @@ class Ensemble:
                 "method features(waveforms, masks)"
             )
 
+    def require_frames(self, seconds: float) -> None:
+        """Refuse members that do not say when.
+
+        :param seconds: length of the views.
+        :raises TeacherError: there are some; all of them are named, with the reason.
+        """
+        reasons = [says_whole(teacher, seconds) for teacher in self.members]
+        without = [f"{each.spec!r} {why}" for each, why in zip(self.members, reasons, strict=True) if why]
+        if without:
+            raise TeacherError(
+                f"--frames needs teachers that say when, and teacher {'; '.join(without)}. Those that do: nets that "
+                "answer by frames, such as crnn, densenet or a run with --pool mean, max or attention, "
+                "cnn14-decision-level-att, BEATs, YAMNet, models of shorter windows, and python: modules with a method "
+                "frame_probabilities(waveforms, masks)"
+            )
+
     def _asked(
         self,
         waveforms: torch.Tensor,
         masks: Masks | None,
         *,
-        features: bool,
-        heard: Bool | None,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        features: bool = False,
+        frames: FrameSpec | None = None,
+        heard: Bool | None = None,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """Of every member its probabilities (B, C) at the ensemble's classes, features, and frames (B, T, C)."""
         at_rate: dict[int, torch.Tensor] = {}
         said: list[torch.Tensor] = []
-        frames: list[torch.Tensor] = []
+        activations: list[torch.Tensor] = []
+        when: list[torch.Tensor] = []
         for teacher, at in zip(self.members, self._positions, strict=True):
             if teacher.sample_rate not in at_rate:
                 own = resample(waveforms, self.sample_rate, teacher.sample_rate)
                 at_rate[teacher.sample_rate] = own.to(self.device)
-            output, activations = self._ask(teacher, at_rate[teacher.sample_rate], masks, features)
-            checked = check_output(teacher, output, len(waveforms), heard, self._dtype is not None).to(self.device)
-            said.append(checked if at is None else _chosen(checked, at))
+            answer = self._ask(teacher, at_rate[teacher.sample_rate], masks, features, frames is not None)
+            checked = check_output(teacher, answer.probabilities, len(waveforms), heard, self._dtype is not None)
+            said.append(_chosen(checked.to(self.device), at))
             if features:
-                frames.append(check_features(teacher, activations, len(waveforms), heard).to(self.device))
-        return said, frames
+                activations.append(check_features(teacher, answer.features, len(waveforms), heard).to(self.device))
+            if frames is not None:
+                found = check_frames(teacher, answer.frames, len(waveforms), heard)
+                laid = lay(found, frames, waveforms.shape[1] / self.sample_rate).to(self.device)
+                when.append(_chosen(laid, at))
+        return said, activations, when
 
     def _ask(
-        self, teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, features: bool
-    ) -> tuple[object, object]:
+        self, teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, features: bool, frames: bool
+    ) -> Answer:
         """What a member gives, unchecked. It gets copies to work on, so that it changes nothing that others hear."""
         own, own_masks = waveforms.clone(), None if masks is None else masks.copy()
         try:
             with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-                return teacher.outputs(own, own_masks) if features else (teacher.probabilities(own, own_masks), None)
+                if frames:
+                    return teacher.answers(own, own_masks, features=features, frames=True)
+                if features:
+                    return Answer(*teacher.outputs(own, own_masks))
+                return Answer(teacher.probabilities(own, own_masks))
         except LogitstoreError:
             raise
         except (Exception, SystemExit) as error:
@@ -429,6 +472,56 @@ def check_features(teacher: Teacher, features: object, clips: int, heard: Bool |
     return values
 
 
+def check_frames(teacher: Teacher, frames: Frames | None, clips: int, heard: Bool | None = None) -> Frames:
+    """A teacher's frame probabilities as float32 (clips, T, C) in [0, 1].
+
+    :param heard: bool (clips,), the rows to look at; the others are given as zeros.
+    :raises ModelOutputError: not such a tensor; centres that fall, or are others in number; one frame alone.
+    """
+    whose = f"teacher {teacher.spec!r}"
+    wanted = f"(clips, frames, classes) = ({clips}, T, {len(teacher.classes)})"
+    said = None if frames is None else frames.probabilities
+    if frames is None or not isinstance(said, torch.Tensor) or not said.is_floating_point():
+        kind = said.dtype if isinstance(said, torch.Tensor) else type(said).__name__
+        raise ModelOutputError(f"{whose} gave frames of {kind}; it must give a float tensor of shape {wanted}")
+    if said.ndim != 3 or (said.shape[0], said.shape[2]) != (clips, len(teacher.classes)):
+        raise ModelOutputError(f"{whose} gave frames of the shape {tuple(said.shape)}; it must be {wanted}")
+    if said.shape[1] < 2:
+        raise ModelOutputError(f"{whose} gave {said.shape[1]} frames of a view, which do not say when")
+    centers = np.asarray(frames.centers, dtype=np.float64)
+    if centers.shape != (said.shape[1],) or not np.isfinite(centers).all() or (np.diff(centers) < 0).any():
+        raise ModelOutputError(
+            f"{whose} gave {said.shape[1]} frames and {centers.size} centres; a finite one of each frame is due, in "
+            "seconds, not falling"
+        )
+    values = said.float()
+    if heard is not None and not heard.all():
+        values = values.masked_fill(~torch.from_numpy(heard).to(values.device)[:, None, None], 0.0)
+    if values.numel():
+        low, high = (float(bound) for bound in values.aminmax())  # NaN where any value is
+        if not (low >= -SLACK and high <= 1 + SLACK):
+            inside = ((values >= -SLACK) & (values <= 1 + SLACK)).flatten(1).all(dim=1)
+            row = int((~inside).nonzero()[0])
+            raise ModelOutputError(
+                f"{whose} gave frames with values from {low:g} to {high:g} (clip {row} of a batch of {clips}); "
+                "probabilities lie in [0, 1]; are these logits?",
+                row,
+            )
+    return Frames(values.clamp(0.0, 1.0), centers)
+
+
+def says_whole(teacher: Teacher, seconds: float) -> str | None:
+    """Why a teacher does not say when of views of so many seconds; None where it does."""
+    says = teacher.contract
+    if not says.has_frames:
+        return "says one thing of a whole view"
+    if says.window is not None and says.pooling is None:
+        samples = math.floor(seconds * says.sample_rate + 0.5)
+        if len(says.window.starts(samples)) < 2:
+            return f"hears a view of {seconds:g} s as one window of {says.window.samples / says.sample_rate:g} s"
+    return None
+
+
 def _twins(members: Sequence[Teacher]) -> list[str]:
     """A line for each member that is another one over again: the same spec, or the same weights."""
     empty = weights_digest({})
@@ -516,9 +609,9 @@ def _found(teacher: Teacher, wanted: Sequence[str], called: Sequence[str], joint
     return np.array(found, dtype=np.int64)
 
 
-def _chosen(said: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """Scores (B, C) of the classes that stand at ``at``, 0 where that is -1."""
-    return said[:, at.clamp(min=0)].masked_fill(at < 0, 0.0)
+def _chosen(said: torch.Tensor, at: torch.Tensor | None) -> torch.Tensor:
+    """Scores (…, C) of the classes that stand at ``at``, 0 where that is -1; where it is None all, as they are."""
+    return said if at is None else said[..., at.clamp(min=0)].masked_fill(at < 0, 0.0)
 
 
 def _shares(weights: Sequence[float], known: Sequence[Bool]) -> list[float | torch.Tensor]:

@@ -26,6 +26,7 @@ from logitstore.models.tagger import probabilities
 from logitstore.notes import note, say
 from logitstore.views.recipe import Masks
 from teachers.contract import Contract, Window
+from teachers.frames import Answer, answered
 from teachers.teacher import Teacher
 from teachers.windows import in_windows, pool
 
@@ -59,6 +60,14 @@ class FileTeacher(Teacher):
             return self._said(waveforms, masks)
         return in_windows(waveforms, masks, window, self.sample_rate, self._said)
 
+    def answers(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
+    ) -> Answer:
+        if not frames or features:
+            return super().answers(waveforms, masks, features=features, frames=frames)
+        says = self.contract
+        return answered(waveforms, masks, says.window, says.pooling, self.sample_rate, self._by_frame)
+
     def to(self, device: str | torch.device) -> Self:
         return self
 
@@ -70,6 +79,11 @@ class FileTeacher(Teacher):
         """
 
     def _said(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        said = self._by_frame(waveforms, masks)
+        return said if said.ndim == 2 else pool(said, self.contract.pooling or "mean")
+
+    def _by_frame(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        """(B, C), or (B, T, C) of a model that answers frame by frame."""
         clips = waveforms.detach().to("cpu", torch.float32).contiguous().numpy()
         ends = _ends(masks, len(clips)) if self.takes_masks else None
         step = self.batch or max(1, len(clips))
@@ -77,8 +91,7 @@ class FileTeacher(Teacher):
             self._answers(clips[at : at + step], None if ends is None else ends[at : at + step])
             for at in range(0, len(clips), step)
         ]
-        said = self._as_probabilities(torch.from_numpy(np.concatenate(found)).to(waveforms.device))
-        return said if said.ndim == 2 else pool(said, self.contract.pooling or "mean")
+        return self._as_probabilities(torch.from_numpy(np.concatenate(found)).to(waveforms.device))
 
     def _as_probabilities(self, given: torch.Tensor) -> torch.Tensor:
         return probabilities(given, self.scores) if self.contract.output == "logits" else given
@@ -141,6 +154,7 @@ def contract_of(
         licence=said.licence,
         non_commercial=non_commercial(said.licence),
         origin=said.origin,
+        has_frames=window is not None or more.get("pooling") is not None,
         arguments={"output": output} | more.pop("arguments", {}),
         **more,
     )

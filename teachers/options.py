@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from logitstore.models.registry import names
 from logitstore.options import (
     CLASSES,
     EVAL_WHERE,
@@ -18,7 +19,7 @@ from logitstore.options import (
     Option,
     Where,
 )
-from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Net, Run
+from logitstore.training.options import EPOCHS, EVAL_EVERY, LoopOptions, ModelArgs, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,16 @@ class TeacherOptions(LoopOptions, ColumnOptions):
         str,
         Option("A table of labelled audio: CSV, TSV, JSON lines or Parquet.", argument=True, names="source"),
     ]
-    model: Net
+    model: Annotated[
+        str,
+        Option(
+            f"The net to train: {', '.join(names())}, or python:MODULE:FACTORY; and, around the one of a trained RUN "
+            f"(--model-arg of=RUN), {', '.join(names('TEACHERS'))}.",
+            group="Model",
+            metavar="NAME",
+            names="teacher net",
+        ),
+    ]
     out: Run
     label_column: LabelColumn = None
     labels: Labels = None

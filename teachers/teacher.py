@@ -11,6 +11,7 @@ import torch
 from logitstore.errors import TeacherError
 from logitstore.views.recipe import Masks
 from teachers.contract import Contract
+from teachers.frames import Answer, Frames
 
 
 class Teacher(ABC):
@@ -62,6 +63,11 @@ class Teacher(ABC):
         return self.contract.has_features
 
     @property
+    def has_frames(self) -> bool:
+        """Whether :meth:`frame_probabilities` can be called."""
+        return self.contract.has_frames
+
+    @property
     def digest(self) -> str:
         """Of the weights and whatever else decides what it says."""
         return self.contract.digest
@@ -93,6 +99,34 @@ class Teacher(ABC):
         """
         said = self.probabilities(waveforms.clone(), None if masks is None else masks.copy())
         return said, self.features(waveforms, masks)
+
+    def frame_probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> Frames:
+        """Probabilities (B, T, C) of T moments of the same views, and which moments these are.
+
+        :raises TeacherError: a teacher that does not say when.
+        """
+        answer = self.answers(waveforms, masks, frames=True) if self.has_frames else None
+        if answer is None or answer.frames is None:
+            raise TeacherError(f"teacher {self.spec!r} does not say when; frame targets need another teacher")
+        return answer.frames
+
+    def answers(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
+    ) -> Answer:
+        """Probabilities (B, C) of the same arguments, and of one pass, where a teacher can, what else is asked for.
+
+        A teacher that says when defines this, or :meth:`frame_probabilities`.
+
+        :raises TeacherError: it has not what is asked for.
+        """
+        own, own_masks = waveforms.clone(), None if masks is None else masks.copy()
+        if features:
+            said, activations = self.outputs(own, own_masks)
+        else:
+            said, activations = self.probabilities(own, own_masks), None
+        if frames and type(self).frame_probabilities is Teacher.frame_probabilities:
+            raise TeacherError(f"teacher {self.spec!r} does not say when; frame targets need another teacher")
+        return Answer(said, activations, self.frame_probabilities(waveforms, masks) if frames else None)
 
     def earlier_digests(self) -> tuple[str, ...]:
         """The digests by which earlier releases, whose rule covered less, knew this very teacher."""

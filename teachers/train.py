@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,14 @@ from logitstore.evaluation.scores import Evaluator
 from logitstore.evaluation.sonyc import unknown
 from logitstore.models.losses import bce, kl, known_bce
 from logitstore.models.registry import build, initialised
+from logitstore.models.registry import names as nets
 from logitstore.notes import note
 from logitstore.options import label_column_of
 from logitstore.training.batches import Batch, Replayer, Views
 from logitstore.training.loop import Epoch, FitProgress, Loss
 from logitstore.training.options import check_loop, steps_of
 from logitstore.training.processes import processes
+from logitstore.training.runs import Run, load_run
 from logitstore.training.sampling import order_generator, plan
 from logitstore.training.train import Trained, Training, identity, resolve, train, workplace
 from logitstore.views.ops import Place
@@ -44,6 +46,8 @@ from teachers.options import TeacherOptions
 DEFAULT_STEPS, DEFAULT_EPOCHS = 400, 10
 _EVALUATIONS = 5
 _MOST_NAMED = 3
+#: The argument of a net that is made of a trained one: the run folder of that.
+OF = "of"
 
 
 def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) -> Trained:
@@ -57,7 +61,10 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     _check(options)
     workers = options.workers or os.cpu_count() or 1
     column = label_column_of(options)
+    around = _around(options)
     named = None if options.classes is None else read_classes(options.classes)
+    if around is not None:
+        named = _classes_of(around, options, named)
     if options.labels == "sonyc" and named is None:
         named = FINE if column == "fine" else COARSE
     read = partial(
@@ -72,8 +79,10 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     labels = label_matrix(labelled.labels, classes, whose=options.classes or options.manifest, source=options.manifest)
     if options.scores == "softmax":
         _require_single(labelled, column)
-    make = partial(build, options.model, len(classes), scores=options.scores, **options.model_args)
-    model = initialised(make, options.seed)
+    model_args = options.model_args if around is None else _args_around(around, options.model_args)
+    model = initialised(partial(build, options.model, len(classes), scores=options.scores, **model_args), options.seed)
+    if around is not None:
+        model.begin(around.model.state_dict())
     rate = model.front_end.sample_rate
     place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
     recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe).fitted(place)
@@ -119,7 +128,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
             out=options.out,
             model=model,
             model_name=options.model,
-            model_args=options.model_args,
+            model_args=model_args,
             classes=classes,
             about=identity(
                 "train-teacher",
@@ -128,6 +137,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
                 classes=list(classes),
                 recipe=recipe.to_dict(),
                 clips={"count": labelled.table.num_rows, "digest": labelled.digest()},
+                **({} if around is None else {"around": around.digest}),
             ),
             epochs=epoch_of,
             objective=_supervised(known_bce if partly else bce if options.scores == "sigmoid" else kl),
@@ -224,6 +234,47 @@ def _say_shared(learnt: Labelled, measured: Labelled) -> None:
             f"{len(both)} of {len(paths[1])} files that are measured with --eval-where are learnt from too, as "
             f"{min(both)!r}; the mAP says nothing of new audio: leave them out with --where"
         )
+
+
+def _around(options: TeacherOptions) -> Run | None:
+    """The trained net that the asked one is made of, ``--model-arg of=RUN``; None of a net that starts anew.
+
+    :raises RunError: none is named, or one of somebody's own code, which no run folder may name.
+    """
+    if options.model not in nets("TEACHERS"):
+        return None
+    place = options.model_args.get(OF)
+    if not isinstance(place, str):
+        raise RunError(f"--model {options.model} is made of a trained net; give its run folder, --model-arg {OF}=RUN")
+    run = load_run(place)
+    if run.config["model"] in nets("TEACHERS") or run.scores != options.scores:
+        raise RunError(
+            f"--model {options.model} is made of one net of sigmoid scores; {place!r} is of the model "
+            f"{run.config['model']}, {run.scores}"
+        )
+    return run
+
+
+def _classes_of(around: Run, options: TeacherOptions, named: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The classes of the trained net.
+
+    :raises RunError: others were asked for.
+    """
+    if named not in (None, around.classes):
+        raise RunError(
+            f"{options.classes} names {len(named or ())} classes, and the net of {around.folder}, of which "
+            f"{options.model} is made, has {len(around.classes)} or others, or in another order; leave --classes out"
+        )
+    return around.classes
+
+
+def _args_around(around: Run, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a net that is made of a trained one, in which its architecture takes the place of its folder."""
+    return {
+        "net": around.config["model"],
+        "net_args": around.config["model_args"],
+        **{name: value for name, value in asked.items() if name != OF},
+    }
 
 
 def _check(options: TeacherOptions) -> None:

@@ -28,7 +28,9 @@ def in_windows(
     """
     starts = window.starts(waveforms.shape[1])
     padded = F.pad(waveforms, (0, max(0, starts[-1] + window.samples - waveforms.shape[1])))
-    said = [model(padded[:, start : start + window.samples].clone(), _from(masks, start / rate)) for start in starts]
+    said = [
+        model(padded[:, start : start + window.samples].clone(), masks_from(masks, start / rate)) for start in starts
+    ]
     if said[0].ndim == 3:
         return torch.cat(said, dim=1)
     return pool(torch.stack(said, dim=1), window.pooling)
@@ -41,7 +43,7 @@ def pool(said: torch.Tensor, pooling: str) -> torch.Tensor:
     return said.amax(dim=1) if pooling == "max" else said.mean(dim=1)
 
 
-def _from(masks: Masks | None, start: float) -> Masks | None:
+def masks_from(masks: Masks | None, start: float) -> Masks | None:
     """Masks as they are told from ``start`` (seconds) on; what ends before lies below 0, where no frame is."""
     if masks is None:
         return None

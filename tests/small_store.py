@@ -14,8 +14,9 @@ import pyarrow as pa
 from logitstore.store.format.codec import quantizer, top_k
 from logitstore.store.format.commits import object_name
 from logitstore.store.format.frames import BITS, FLOOR, FrameSpec, encode_frames, frame_count
-from logitstore.store.format.layout import Targets, columns_for
-from logitstore.store.format.manifest import FORMAT_VERSION, LATEST_VERSION, Manifest, Member
+from logitstore.store.format.layout import Kept, Targets, columns_for
+from logitstore.store.format.manifest import Manifest, Member, written_version
+from logitstore.store.format.quality import REST, answers, choose
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.ops import Place
@@ -30,7 +31,8 @@ class Spec:
 
     clips: int = 37
     shard_clips: int = 8
-    version: int = FORMAT_VERSION
+    version: int | None = None  # of the format: what the options need
+    quality: float | None = None  # nats
     view_ranges: tuple[tuple[int, int], ...] = ((0, 3),)
     classes: int = 12
     topk: int = 5
@@ -50,7 +52,11 @@ class Spec:
 
 @dataclass(frozen=True)
 class Made:
-    """A store and what was written into it: classes uint16, probabilities as decoded float32, both (N, V, k)."""
+    """A store and what was written into it: classes uint16, probabilities as decoded float32, both (N, V, k).
+
+    ``exact`` float32 (N, V, C) is what it was written from. With a quality every view keeps fewer classes: places that
+    are not used have the class C and the probability 0, and ``rests`` are what stands for the other classes.
+    """
 
     path: Path
     classes: npt.NDArray[np.uint16]
@@ -59,6 +65,8 @@ class Made:
     draws: dict[str, npt.NDArray[np.int64]]  # (N, V)
     readable: npt.NDArray[np.bool_]
     names: tuple[str, ...]
+    exact: npt.NDArray[np.float32]
+    rests: npt.NDArray[np.float32]  # (N, V)
     frames: npt.NDArray[np.float32]  # (N, V, T, C), as the ensemble said them; T is 0 of a store without
 
 
@@ -81,7 +89,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
         count = frame_count(spec.hop_ms, place.clip_samples, RATE)
         frames = FrameSpec(hop_ms=spec.hop_ms, count=count, bits=BITS, floor=FLOOR)
     manifest = Manifest(
-        format_version=spec.version if frames is None else LATEST_VERSION,
+        format_version=spec.version or written_version(frames, spec.quality),
         frames=frames,
         classes=names,
         scores=spec.scores,
@@ -99,6 +107,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
         device_kind="cpu",
         precision="float32",
         keep_members=spec.keep_members,
+        quality=spec.quality,
         made_by={"logitstore": "test"},
     )
     paths = [spec.path.format(number) for number in range(spec.clips)]
@@ -119,6 +128,8 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
     shape = (spec.clips, views, spec.topk)
     classes, codes = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
     member_codes = np.zeros((2, *shape), np.uint16)
+    exact, rests = np.zeros((spec.clips, views, spec.classes), np.float32), np.zeros(shape[:2], np.float32)
+    kept_of: dict[str, Kept] = {}
     readable = np.ones(spec.clips, bool)
     readable[list(spec.failed)] = False
     drawn = {name: np.zeros((spec.clips, views), np.int64) for name in spec.recipe.columns}
@@ -132,10 +143,17 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
             dense = (1 / (1 + np.exp(-scores))).astype(np.float32)
         else:
             dense = (np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)).astype(np.float32)
+        exact[rows] = dense
         best, values = top_k(dense.reshape(-1, spec.classes), spec.topk)
         order = np.lexsort((best, -quantize.encode(values).astype(np.int64)), axis=1)  # as the store gives them back
         classes[rows] = np.take_along_axis(best, order, 1).reshape(len(rows), views, -1)
         codes[rows] = quantize.encode(np.take_along_axis(values, order, 1)).reshape(len(rows), views, -1)
+        if spec.quality is not None:
+            for start, stop in spec.view_ranges:
+                here = rows, slice(start, stop)
+                kept = _kept(dense[:, start:stop], spec, readable[rows], classes, codes, here)
+                kept_of[f"{shard:06d}-{start}-{stop}"] = kept
+                rests[here] = REST.table()[kept.rests]
         member_codes[:, rows] = np.clip(codes[rows] + rng.integers(-3, 4, (2, *codes[rows].shape)), 0, 255)
         for view in range(views):
             own = draw(
@@ -152,7 +170,7 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
                 continue
             within = slice(start, stop)
             content = BlockContent(
-                Targets(classes[rows][:, within], codes[rows][:, within], readable[rows]),
+                Targets(classes[rows][:, within], codes[rows][:, within], readable[rows], kept_of.get(name)),
                 member_codes[:, rows][:, :, within] if spec.keep_members else None,
                 Draws({column: values_of[rows][:, within] for column, values_of in drawn.items()}),
                 {int(row - rows[0]): spec.reason for row in hidden},
@@ -162,9 +180,29 @@ def make_store(path: Path, spec: Spec | None = None, **columns: Any) -> Made:
             writer.write_block(shard, start, stop, content, f"blocks/{name}")
     decoded = quantize.table()
     probabilities, member_values = decoded[codes], decoded[member_codes]
-    probabilities[~readable] = 0
+    probabilities[~readable], rests[~readable] = 0, 0
+    probabilities[classes == spec.classes] = 0
+    member_values[:, classes == spec.classes] = np.nan
     member_values[:, ~readable] = 0
-    return Made(path, classes, probabilities, member_values, drawn, readable, names, when)
+    return Made(path, classes, probabilities, member_values, drawn, readable, names, exact, rests, when)
+
+
+def _kept(
+    dense: npt.NDArray[np.float32], spec: Spec, readable: npt.NDArray[np.bool_], classes: Any, codes: Any, here: Any
+) -> Kept:
+    """What a block keeps, with its classes and codes put where they are written."""
+    assert spec.quality is not None
+    rows, views = dense.shape[:2]
+    said = answers(dense.reshape(-1, spec.classes), spec.topk, spec.scores)
+    of_views = np.repeat(readable, views)
+    chosen = choose(said, spec.quality, spec.scores, spec.classes, of_views)
+    used = np.arange(spec.topk) < chosen.counts[:, None]
+    labels, found = np.where(used, said.classes, spec.classes), np.where(used, chosen.codes, 0)
+    order = np.lexsort((labels, -found.astype(np.int64), ~used), axis=1)
+    for into, values in ((classes, labels), (codes, found)):
+        into[here] = np.take_along_axis(values, order, axis=1).reshape(rows, views, -1)
+    counts, rests = (np.where(of_views, each, 0).reshape(rows, views) for each in (chosen.counts, chosen.rests))
+    return Kept(counts.astype(np.uint16), rests.astype(np.uint8), chosen.bits, chosen.loss)
 
 
 def made_frames(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -15,10 +15,10 @@ import numpy as np
 from logitstore.arrays import F64, Bool
 from logitstore.audio import audioset, sonyc
 from logitstore.audio.audiofile import Audio
-from logitstore.audio.classlabel import with_names
 from logitstore.audio.delimited import Rows, read_rows, typed
 from logitstore.audio.jsonl import SUFFIXES as JSON_SUFFIXES
 from logitstore.audio.jsonl import read_json
+from logitstore.audio.parquet import rows_of
 from logitstore.audio.roles import Roles, has_path, roles
 from logitstore.audio.source import OWN, ColumnNames, Reading, Source, first_line, normal_path, user_columns
 from logitstore.audio.stems import Stems, has_ending
@@ -176,19 +176,11 @@ def build_listing(rows: Rows, found: Roles, path: Path, reading: Reading) -> pa.
 
 def _read(path: Path, asked: ColumnNames, reading: Reading) -> Rows:
     """The rows of a file: text columns as what they are, but those that times may be read from as they stand."""
-    import pyarrow as pa
-
-    from logitstore.audio.parquet import whole_table
-
     suffix = table_suffix(path)
     if path.suffix.lower() == ".parquet":
-        try:
-            table = with_names(whole_table(path), str(path))
-            table = table.rename_columns([name.strip() for name in table.column_names])
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = first_line(error).removesuffix(".")
-            raise SourceError(f"{path}: not readable as a parquet manifest: {reason}") from None
-        return Rows(table, lambda row: f"{path}, row {row + 1}")
+        rows = rows_of(path)
+        known = sonyc.is_annotations(rows.table.column_names)
+        return sonyc.one_row_a_clip(sonyc.in_text(rows), str(path), lambda clips: clips.table) if known else rows
     if suffix in JSON_SUFFIXES:
         return read_json(path, reading.ignored)
     rows = read_rows(path, lambda names: has_path(names, asked), "\t" if suffix == ".tsv" else None)

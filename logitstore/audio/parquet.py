@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from logitstore.audio import packed
 from logitstore.audio.audiofile import Audio, InMemory
 from logitstore.audio.classlabel import with_names
+from logitstore.audio.delimited import Rows
 from logitstore.audio.source import check_columns, first_line, user_columns
 from logitstore.errors import AudioError, SourceError
 
@@ -119,6 +120,22 @@ def whole_table(file: Path, columns: list[str] | None = None) -> pa.Table:
     if len({*table.column_names}) and table.num_rows != pq.read_metadata(file).num_rows:
         raise pa.ArrowInvalid(f"it says that it has {pq.read_metadata(file).num_rows} rows, and has {table.num_rows}")
     return table
+
+
+def rows_of(path: Path) -> Rows:
+    """The rows of a Parquet file that is a table, its columns of the types that they have.
+
+    :raises SourceError: it cannot be read.
+    """
+    import pyarrow as pa
+
+    try:
+        table = with_names(whole_table(path), str(path))
+        table = table.rename_columns([name.strip() for name in table.column_names])
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = first_line(error).removesuffix(".")
+        raise SourceError(f"{path}: not readable as a parquet manifest: {reason}") from None
+    return Rows(table, lambda row: f"{path}, row {row + 1}")
 
 
 def _inner_paths(file: Path, column: str) -> pa.ChunkedArray:

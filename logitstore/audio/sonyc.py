@@ -16,6 +16,7 @@ import numpy as np
 
 from logitstore.arrays import F64, I64, Bool
 from logitstore.audio.delimited import Rows, read_rows
+from logitstore.audio.parquet import rows_of
 from logitstore.errors import SourceError
 from logitstore.texts import shown
 
@@ -119,6 +120,11 @@ class Targets:
         )  # fmt: skip
 
 
+def column_for(classes: Sequence[str]) -> Literal["coarse", "fine"]:
+    """Which of the columns of :func:`one_row_a_clip` has the labels that classes are of."""
+    return "coarse" if set(classes) & set(COARSE) else "fine"
+
+
 def coarse_of(tags: Bool) -> Bool:
     """The coarse classes (n, 8) of fine tags bool (n, 29): any of its own, X included."""
     return np.stack([tags[:, each == COARSE_OF].any(axis=1) for each in range(len(TAXONOMY))], axis=1)
@@ -138,13 +144,14 @@ def read_annotations(path: str) -> Annotations:
 
 
 def read_table(path: str, what: str) -> Rows:
-    """A text table of the data set; it has a column of audio files.
+    """A table of the data set, text or Parquet; it has a column of audio files.
 
     :raises SourceError: no such file, no such table.
     """
     if not Path(path).is_file():
-        raise SourceError(f"{path}: no such file; give the {what} as a CSV file")
-    rows = read_rows(Path(path), lambda names: FILE in names)
+        raise SourceError(f"{path}: no such file; give the {what} as a CSV or Parquet file")
+    packed = Path(path).suffix.lower() == ".parquet"
+    rows = in_text(rows_of(Path(path))) if packed else read_rows(Path(path), lambda names: FILE in names)
     names = rows.table.column_names
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -159,8 +166,26 @@ def read_table(path: str, what: str) -> Rows:
     return rows
 
 
+def in_text(rows: Rows) -> Rows:
+    """Rows of typed columns with those that are names as text; an empty cell of them is empty text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in (SPLIT, FILE):
+        at = rows.table.column_names.index(name) if rows.table.column_names.count(name) == 1 else None
+        if at is not None:
+            try:
+                texts = pc.fill_null(rows.table.column(at).cast(pa.string()), "")
+            except pa.ArrowException:
+                raise SourceError(
+                    f"{rows.where(0)}: the column {name!r} must be text; it is {rows.table.column(at).type}"
+                ) from None
+            rows.table = rows.table.set_column(at, name, texts)
+    return rows
+
+
 def annotations_of(rows: Rows, what: str) -> Annotations:
-    """The annotations that a text table holds. :param what: how messages call it.
+    """The annotations that a table holds. :param what: how messages call it.
 
     :raises SourceError: a column is missing, a cell is no number, an unknown split.
     """
@@ -222,12 +247,14 @@ def numbers(rows: Rows, column: str) -> F64:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = pc.utf8_trim_whitespace(rows.table.column(column).combine_chunks())
+    cells = rows.table.column(column).combine_chunks()
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        cells = pc.utf8_trim_whitespace(cells)
     try:
         values: F64 = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
         wrong = ~np.isfinite(values)
     except pa.ArrowException:
-        values, wrong = np.zeros(0), np.array([not _is_number(each) for each in cells.to_pylist()])
+        values, wrong = np.zeros(0), np.array([not _is_number(str(each)) for each in cells.to_pylist()])
         if not wrong.any():
             raise SourceError(f"{rows.where(0)}: {column} holds what cannot be read as numbers") from None
     if wrong.any():

@@ -38,8 +38,8 @@ GOES_ON = "interrupted; the same command goes on from the training's last checkp
 
 #: The headings of a help text in their order.
 GROUPS = (
-    "Audio", "Teachers", "Classes", "Model", "Views", "Windows", "Question", "Checks", "Training", "Loss", "Evaluation",
-    "What is stored", "8-bit weights", "Running", "Output", "Options",
+    "Audio", "Teachers", "Classes", "Model", "Views", "Windows", "Events", "Question", "Checks", "Training", "Loss",
+    "Evaluation", "What is stored", "8-bit weights", "Running", "Output", "Options",
 )  # fmt: skip
 _GENERAL = "Every command"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -224,6 +224,12 @@ def _nets(word: str) -> Iterator[CompletionItem]:
     return _starting(dict.fromkeys(names(), ""), word)
 
 
+def _teacher_nets(word: str) -> Iterator[CompletionItem]:
+    from logitstore.models.registry import names
+
+    return _starting(dict.fromkeys((*names(), *names("TEACHERS")), ""), word)
+
+
 def _recipes(word: str) -> Iterator[CompletionItem]:
     from logitstore.views.recipe import AUTO, BUILT_IN
 
@@ -244,5 +250,5 @@ def _terms(word: str) -> Iterator[CompletionItem]:
 
 
 _NAMED: dict[str | None, Callable[[str], Iterator[CompletionItem]]] = {
-    "teacher": _teachers, "net": _nets, "recipe": _recipes,
+    "teacher": _teachers, "net": _nets, "teacher net": _teacher_nets, "recipe": _recipes,
 }  # fmt: skip

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from logitstore.evaluation.metrics import Metrics
     from logitstore.evaluation.results import Evaluation
     from logitstore.evaluation.sonyc import SonycEvaluation
+    from logitstore.jobs.events import EventEvaluation
 
 _MOST_NAMED = 10
 _CLIPS = "labelled clips"
@@ -55,13 +56,19 @@ def evaluate_command(options: _Evaluate) -> None:
     --measure sonyc gives the official measure of SONYC-UST, which is no average precision, beside the others: of
     teachers heard on its audio, or of a file of predictions alone.
 
+    With --events MANIFEST has strong labels, and what is measured is how well teachers that say when find the events.
+
     \b
     Example:
       logitstore evaluate labels.csv --audio-root audio --label-column label --where "fold = 5" \\
           --teacher runs/t1 --teacher runs/t2 --per-class --png calibration.png
       logitstore evaluate --stored store --label-column label --csv scores
       logitstore evaluate --measure sonyc --annotations annotations.csv --predictions predictions.csv
+      logitstore evaluate strong.tsv --events --audio-root audio --teacher runs/crnn
     """
+    if options.events:
+        _of_events(options)
+        return
     if options.predictions is not None:
         _of_predictions(options)
         return
@@ -95,6 +102,60 @@ def evaluate_command(options: _Evaluate) -> None:
     answer(options, found.to_dict(), render(found, per_class=options.per_class, width=width))
     if not options.per_class:
         next_steps(f"{again()} --per-class")
+
+
+def _of_events(options: _Evaluate) -> None:
+    """How well events are found."""
+    from logitstore.cli.progress import of_total
+    from logitstore.jobs.events import evaluate_events
+
+    for name in ("csv", "png"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} is of clips; --events has --json")
+    with of_total("hearing", "windows") as told:
+        found = evaluate_events(options, told)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    answer(options, found.to_dict(), render_events(found, per_class=options.per_class, width=width))
+    if not options.per_class:
+        next_steps(f"{again()} --per-class")
+
+
+def render_events(found: EventEvaluation, *, per_class: bool = False, width: int | None = None) -> str:
+    """A table of event F1 and PSDS, and what they were measured on; arguments as of :func:`render`."""
+    from logitstore.evaluation.events import COLLAR, OFFSET_SHARE
+
+    name = found.teachers[0] if len(found.teachers) == 1 else f"{len(found.teachers)} teachers together"
+    numbers = (found.f1.macro, found.f1.micro, found.psds["psds1"], found.psds["psds2"])
+    lines = [
+        *_table(("teacher", "event F1", "micro", "PSDS 1", "PSDS 2"), [(name, *map(_number, numbers))], width),
+        "",
+        f"{_counted(found.events, 'event')} in {_counted(found.files, 'file')} of {found.seconds:,.0f} s; "
+        f"{found.found:,} were found at a threshold of {found.threshold:g} and a median filter of "
+        f"{found.median_filter:g} s",
+        f"event F1 is the mean over classes, of onsets to {1000 * COLLAR:g} ms and offsets to that or "
+        f"{OFFSET_SHARE:.0%} of an event; PSDS is of all thresholds",
+    ]
+    if found.failures:
+        lines.append(f"left out: {len(found.failures)} file{'s' * (len(found.failures) > 1)} that could not be read:")
+        lines += [f"  {path}: {reason}" for path, reason in found.failures[:_MOST_NAMED]]
+        lines += ["  …"] if len(found.failures) > _MOST_NAMED else []
+    if per_class:
+        rows = [
+            (
+                each.name,
+                f"{each.events:,}",
+                f"{each.hits:,}",
+                f"{each.false:,}",
+                _number(each.f1 if each.events else None),
+            )
+            for each in sorted(found.f1.by_class, key=lambda each: (-each.f1, each.name))
+        ]
+        lines += ["", *_table(("class", "events", "found", "false", "event F1"), rows, width)]
+    return in_lines(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _of_predictions(options: _Evaluate) -> None:

@@ -89,11 +89,11 @@ def _run(folder: str, _: Field) -> None:
 def _net(name: str, _: Field) -> None:
     from logitstore.models import registry
 
-    if ":" not in name and name not in registry.names():
+    if ":" not in name and name not in (*registry.names(), *registry.names("TEACHERS")):
         registry.build(name, 1)
 
 
 _LOOKS: dict[str, Callable[[Any, Field], None]] = {
     "store": _store, "audio": _audio, "source": _source, "classes": _classes, "recipe": _recipe, "file": _file,
-    "teacher": _teacher, "run": _run, "net": _net,
+    "teacher": _teacher, "run": _run, "net": _net, "teacher net": _net,
 }  # fmt: skip

@@ -107,10 +107,10 @@ class _Inspect(JsonOptions, SpreadsheetOptions):
 def inspect_command(options: _Inspect) -> None:
     """Summarise STORE, or ask it a question in SQL; `-` reads the SQL from stdin, `@` lists questions that are ready.
 
-    Tables, joined by clip: clips, views, topk, answers, members (where kept), levels (with --audio-root), verdicts
-    (where given), teachers, recipe, ops, failures, blocks. DESCRIBE shows the columns of one. The SQL is one SELECT,
-    or EXPLAIN of one; it can change nothing, reads nothing but the store, and ends at its limits. The clips of stores
-    that are read as one are numbered through, STORE's first; stores of the same clips, seed and recipe are one
+    Tables, joined by clip: clips, views, topk, answers, members, frames (where kept), levels (with --audio-root),
+    verdicts (where given), teachers, recipe, ops, failures, blocks. DESCRIBE shows the columns of one. The SQL is one
+    SELECT, or EXPLAIN of one; it can change nothing, reads nothing but the store, and ends at its limits. The clips of
+    stores that are read as one are numbered through, STORE's first; stores of the same clips, seed and recipe are one
     ensemble, by class.
 
     \b

@@ -268,6 +268,8 @@ def render_build(summary: BuildSummary) -> str:
         from logitstore.store.format.relations import relation_sizes
 
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
+    if summary.manifest.frames is not None:
+        lines.insert(4, f"frames     {summary.frame_sizes()}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
     if summary.survival is not None:
@@ -423,6 +425,12 @@ def render_training(trained: Trained) -> str:
         )
         if metrics["eval_clips_failed"]:
             lines.append(f"           {metrics['eval_clips_failed']} clips could not be decoded and were left out")
+    if "sonyc_micro_auprc" in metrics:
+        lines.append(
+            f"SONYC-UST  {metrics['sonyc_level']} micro AUPRC {metrics['sonyc_micro_auprc']:.4f}, macro "
+            f"{metrics['sonyc_macro_auprc']:.4f}, micro F1 {metrics['sonyc_micro_f1']:.4f} (the official measure), on "
+            f"{metrics['sonyc_clips']:,} verified clips"
+        )
     lines += [f"note       {note}" for note in trained.notes[:_MOST_NOTES]]
     if len(trained.notes) > _MOST_NOTES:
         lines.append(f"note       … {len(trained.notes) - _MOST_NOTES} more")

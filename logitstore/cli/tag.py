@@ -54,6 +54,8 @@ def tag_command(options: _Tag) -> None:
     A folder stands for all audio in it. The last window ends with its file. A file that cannot be read is
     named on stderr, the others are tagged all the same, and the exit code is 1.
 
+    With --frames it is events: a class, from when to when, and its highest probability there.
+
     For Audacity and Raven a class that goes on from window to window is one label.
 
     \b
@@ -61,6 +63,7 @@ def tag_command(options: _Tag) -> None:
       logitstore tag --teacher ced:ced_tiny.pt street.wav
       logitstore tag --teacher runs/t1 --seconds 2 --hop 1 --threshold 0.2 *.flac
       logitstore tag --teacher runs/t1 recordings/ --format audacity --out labels
+      logitstore tag --teacher runs/crnn --frames --threshold 0.4 recordings/ --out events.csv
       logitstore tag --teacher runs/t1 --json street.wav | jq '.windows[].tags[0].class'
     """
     from logitstore.cli.afterwards import after_tag
@@ -75,8 +78,9 @@ def tag_command(options: _Tag) -> None:
     writer = _writer(options, kind, named)
     asked = replace(options, files=[path for path, _ in named], json=options.json or kind == "json")
     if kind in _LABELS:
-        labels = options.seconds is None
-        asked = replace(asked, threshold=writer.threshold, top=_ALL, frames=options.frames or labels)
+        asked = replace(asked, threshold=writer.threshold, top=_ALL)
+    if options.frames and (kind == "sonyc" or options.top != _Tag.top):
+        raise UsageError(f"--frames gives events, and --{'format sonyc' if kind == 'sonyc' else 'top'} is of windows")
     if kind == "sonyc":
         if options.threshold is not None:
             raise UsageError("--format sonyc has the score of every tag; leave --threshold out")
@@ -86,11 +90,11 @@ def tag_command(options: _Tag) -> None:
         meter = stack.enter_context(Meter("tagging", "windows"))
         meter.stage("loading the teachers")
         write = stack.enter_context(writer)
-        for found in tag(asked, meter.update):
+        for found in tag(asked, meter.update, own_windows=kind in _LABELS and not options.frames):
             meter.pause()  # results and the bar may share a terminal
             failed += found.error is not None
             coarse = max([coarse, *(window.end - window.start for window in found.windows)])
-            if asked.json or found.windows:
+            if asked.json or found.windows or (found.events is not None and found.error is None):
                 write(found)
             if found.error is not None:
                 fault(f"{found.path}: {found.error}")
@@ -102,7 +106,9 @@ def tag_command(options: _Tag) -> None:
     if failed:
         sys.exit(1)
     if kind != "json":
-        next_steps(*after_tag(options.files, options.teachers, kind == "table" and options.out is None))
+        next_steps(
+            *after_tag(options.files, options.teachers, kind == "table" and options.out is None and not options.frames)
+        )
 
 
 def _format(options: _Tag) -> str:
@@ -197,9 +203,9 @@ class _Writer:
         from logitstore.audio.raven import Recording
         from logitstore.jobs.tag import merged
 
-        labels = merged(found.windows, self.threshold)
+        labels = merged(found.windows, self.threshold) if found.events is None else found.events
         self.labels += len(labels)
-        return Recording(Path(found.path).name, found.seconds, found.sample_rate, tuple(labels))
+        return Recording(Path(found.path).name, found.seconds, found.sample_rate, tuple(map(tuple, labels)))
 
     def _put(self, text: str) -> None:
         if self._file is None:
@@ -281,6 +287,8 @@ def _say_of_labels(writer: _Writer, coarse: float) -> None:
 
 
 def _rows(found: Tagged) -> Iterator[tuple[str, ...]]:
+    for event in found.events or ():
+        yield found.path, _seconds(event.start), _seconds(event.end), event.label, f"{event.probability:.6g}"
     for window in found.windows:
         for name, probability in window.tags:
             yield found.path, _seconds(window.start), _seconds(window.end), name, f"{probability:.6g}"
@@ -301,6 +309,14 @@ def render(found: Tagged, width: int | None = None) -> str:
     """
     from rich.cells import cell_len, set_cell_size
 
+    if found.events is not None:
+        places = [f"{clock(each.start)} - {clock(each.end)}" for each in found.events]
+        margin = max(map(len, places), default=0) + 2
+        said = [f"{each.probability:.2f} {each.label}" for each in found.events]
+        events = [f"{place:>{margin}}{_GAP}{event}" for place, event in zip(places, said, strict=True)] or [
+            "  no event"
+        ]
+        return in_lines([f"{found.path}  {clock(found.seconds)}, {found.sample_rate} Hz", *events])
     if not found.windows:
         return ""
     spans = [f"{clock(window.start)} - {clock(window.end)}" for window in found.windows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,11 @@ class Labelled:
     def name(self, clip: int) -> str:
         """The path of a clip."""
         return str(self.table["path"][clip].as_py())
+
+    def files(self, rows: Bool) -> list[str]:
+        """The file names of some rows, bool (rows,), without folders."""
+        paths = dict(zip(self.row_of.tolist(), self.table["path"].to_pylist(), strict=True))
+        return [posixpath.basename(paths[row]) for row in np.flatnonzero(rows).tolist()]
 
     def digest(self) -> str:
         """BLAKE2b-128, hex, of the clips' keys and labels."""

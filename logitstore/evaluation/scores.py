@@ -72,6 +72,7 @@ class Evaluator:
     :param classes: of the model; labels are matched to them. :param whose: what they are of, for messages.
     :param sample_rate: Hz that clips are decoded at. :param heard_at: Hz that the model takes.
     :param cache_bytes: decoded audio to keep in memory. :param disk: keeps what is dear to decode.
+    :param official: what else is to be measured, of the file names of the rows that were heard and their scores.
     :raises TeacherError: a label that is none of the classes.
     """
 
@@ -86,9 +87,10 @@ class Evaluator:
         batch_size: int,
         pool: ThreadPoolExecutor,
         cache_bytes: int,
+        official: Callable[[list[str], F32], dict[str, Any]] | None = None,
         disk: AudioCache | None = None,
     ) -> None:
-        self.labelled = labelled
+        self.labelled, self.official = labelled, official
         self.labels = label_matrix(labelled.labels, classes, whose=whose, source=labelled.manifest)
         self.audio = ClipAudio(labelled.source, labelled.table, sample_rate, cache_bytes, disk)
         self.sample_rate, self.heard_at = sample_rate, heard_at
@@ -124,6 +126,7 @@ class Evaluator:
             "eval_classes": metrics.classes,
             "eval_classes_left_out": metrics.left_out,
             "eval_clips_failed": len(failures),
+            **({} if self.official is None else self.official(self.labelled.files(there), rows[0][there])),
         }
 
 

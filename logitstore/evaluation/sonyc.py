@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from logitstore.arrays import F64, I64, Bool
+from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.audio.sonyc import (
     COARSE,
     COARSE_OF,
@@ -203,6 +203,30 @@ def evaluate(scored: str, truth: Truth, predictions: Predictions, level: Level |
     return SonycEvaluation(scored, tuple(measure(truth, predictions, each) for each in levels))
 
 
+@dataclass(frozen=True)
+class WhileTraining:
+    """The official measure of a model at one level, in numbers with names of their own for the log of a training."""
+
+    truth: Truth
+    classes: tuple[str, ...]
+    level: Level
+
+    def __call__(self, files: Sequence[str], scores: F32) -> dict[str, Any]:
+        """Of the scores float32 (n, C) of clips.
+
+        :raises SourceError: a verified clip is not among them.
+        """
+        said = predictions_of(files, self.classes, scores.astype(np.float64), derive=True)
+        found = measure(self.truth, said.only(self.truth.files), self.level)
+        return {
+            "sonyc_micro_auprc": found.micro.auprc,
+            "sonyc_macro_auprc": found.macro.auprc,
+            "sonyc_micro_f1": found.micro_f1,
+            "sonyc_level": self.level,
+            "sonyc_clips": found.clips,
+        }
+
+
 def unknown(uncertain: Sequence[Sequence[str]], classes: Sequence[str]) -> Bool:
     """Which fine classes nobody could tell, bool (n, C): all of a coarse class whose X is among a clip's.
 
@@ -266,7 +290,7 @@ def read_predictions(path: str) -> Predictions:
         wrong = (values < 0) | (values > 1)
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise SourceError(f"{rows.where(row)}: {name} is {values[row]:g}; a score lies in [0, 1]")
+            raise SourceError(f"{rows.where(row)}: {name} is {values[row].item()!r}; a score lies in [0, 1]")
     return predictions_of(files, known, np.stack([scores[name] for name in known], axis=1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from logitstore.evaluation.cells import read_cells
 from logitstore.evaluation.labelled import label_matrix, read_listing
 from logitstore.evaluation.metrics import Metrics, Scores, areas, measure
 from logitstore.notes import note
+from logitstore.store.format.quality import dense
 from logitstore.store.verdicts import corrected_cells, judged
 
 if TYPE_CHECKING:
@@ -147,21 +149,35 @@ class StoredRows:
         """The store, for messages."""
         return f"the store {self.store.location}"
 
+    def means(self) -> F64:
+        """What the targets say of every row, float64 (R, C) of the store's classes: the mean over clips and views."""
+        width = len(self.store.manifest.classes)
+        found = [self._sums(view, width, None) for view in range(self.store.views)]
+        total, count = (sum(parts) for parts in zip(*found, strict=True))
+        means: F64 = total / count[:, None]
+        return means
+
+    def names(self) -> list[str]:
+        """The file name of every row, without folders."""
+        paths = self.store.clips["path"].take(self.clip[np.unique(self.row, return_index=True)[1]]).to_pylist()
+        return [posixpath.basename(path) for path in paths]
+
     def _sums(self, view: int, width: int, mapped: Callable[[Scores], Scores] | None) -> tuple[F64, I64]:
         """Sums over a row's clips of one view's scores, float64 (R, width), and the number of clips, int64 (R,)."""
         pairs = np.isin(self.clip, self.store.clips_of(view))
         row, clip = self.row[pairs], self.clip[pairs]
         sums = np.zeros((len(self.labels), width))
-        chunk = _CHUNK if mapped is None else _MAPPED_CHUNK
+        quality = self.store.manifest.quality is not None
+        chunk = _CHUNK if mapped is None and not quality else _MAPPED_CHUNK
         for start in range(0, len(row), chunk):
             some = slice(start, start + chunk)
             classes, probabilities = self.store.targets(view, clip[some])
-            if mapped is None:
+            if mapped is None and not quality:
                 np.add.at(sums, (row[some][:, None], classes.astype(np.int64)), probabilities.astype(np.float64))
-            else:
-                dense = np.zeros((len(classes), len(self.store.manifest.classes)))
-                np.put_along_axis(dense, classes.astype(np.int64), probabilities.astype(np.float64), axis=1)
-                np.add.at(sums, row[some], mapped(dense))
+                continue
+            rests = self.store.rests(view, clip[some]) if quality else None
+            said = dense(classes, probabilities, len(self.store.manifest.classes), rests).astype(np.float64)
+            np.add.at(sums, row[some], said if mapped is None else mapped(said))
         return sums, np.bincount(row, minlength=len(self.labels))
 
 
@@ -176,6 +192,7 @@ def join_manifest(
     classes: Sequence[str] | None = None,
     subset: Subset | None = None,
     verdicts: str | None = None,
+    by_name: bool = False,
 ) -> StoredRows:
     """The rows of a manifest and the clips of a store that lie in them.
 
@@ -187,6 +204,7 @@ def join_manifest(
     :param classes: the names that labels will be matched to; the store's by default.
     :param subset: the clips to take; all by default.
     :param verdicts: a file of verdicts that correct labels, of rows that are one clip each.
+    :param by_name: whether files are known by their names, in whatever folder they lie.
     :raises SourceError: no such manifest or column; or nothing of it is in the store, with a path of each.
     """
     import pyarrow as pa
@@ -196,7 +214,10 @@ def join_manifest(
         columns=columns,
     )  # fmt: skip
     targets, failed = _with_targets(store, subset)
-    row, clip = _pairs(listing, store.clips, targets, store.manifest.clip_seconds)
+    clips = store.clips
+    if by_name:
+        listing, clips = (_by_name(table) for table in (listing, clips))
+    row, clip = _pairs(listing, clips, targets, store.manifest.clip_seconds)
     if not len(row):
         both = sorted(set(listing["path"].to_pylist()) & set(store.clips["path"].take(pa.array(targets)).to_pylist()))
         if both:
@@ -215,6 +236,13 @@ def join_manifest(
     lonely = len(targets) - len(np.unique(clip))
     joined = StoredRows(store, manifest, labels, numbers, row, clip, lonely, int((~rows).sum()), failed).keep(rows)
     return joined if verdicts is None else _corrected_rows(joined, verdicts, separator, classes)
+
+
+def _by_name(table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    names = [posixpath.basename(path) for path in table["path"].to_pylist()]
+    return table.set_column(table.column_names.index("path"), "path", pa.array(names, pa.string()))
 
 
 def _corrected_rows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 from logitstore.arrays import F32, Bool
 from logitstore.audio.cache import open_cache
 from logitstore.audio.clips import ClipAudio
-from logitstore.audio.sonyc import COARSE
+from logitstore.audio.sonyc import column_for
 from logitstore.audio.source import ColumnNames
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation import sonyc
@@ -61,6 +60,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[int, int], None] | No
     return Evaluation(
         members=(), ensemble=None, stored=found, classes=classes or own, rows=found.rows, clips=found.clips,
         clip_seconds=found.clip_seconds, sample_rate=found.sample_rate, failures=(), map=what,
+        sonyc=() if options.measure is None else (_official_of_targets(options, stored),),
     )  # fmt: skip
 
 
@@ -76,20 +76,31 @@ def _stored_rows(options: EvaluateOptions, place: str, used: LabelMap | None) ->
         subset = read_subset(store, options.clips)
     if options.manifest is None:
         return join_own(
-            store, label_column_of(options), where=options.where, separator=options.label_separator, classes=names,
-            subset=subset, verdicts=options.verdicts,
+            store, _column(options, store.manifest.classes), where=options.where, separator=options.label_separator,
+            classes=names, subset=subset, verdicts=options.verdicts,
         )  # fmt: skip
     return join_manifest(
         store,
         options.manifest,
-        label_column_of(options),
+        _column(options, store.manifest.classes),
         where=options.where,
         separator=options.label_separator,
         columns=ColumnNames.of(options),
         classes=names,
         subset=subset,
         verdicts=options.verdicts,
+        by_name=options.measure is not None,
     )
+
+
+def _column(options: EvaluateOptions, classes: Sequence[str]) -> str:
+    """The column of labels: as asked, and of SONYC-UST's by default the one that fits the classes.
+
+    Under its official measure ``level`` is that of the measure, whatever the classes are.
+    """
+    if options.labels is None or (options.measure is None and options.level is not None):
+        return label_column_of(options)
+    return column_for(classes)
 
 
 def _heard_by_teachers(
@@ -125,9 +136,7 @@ def _heard_by_teachers(
         onto = [used.onto(classes, ensemble.classes, names) for names in own]
         known = [np.ones(len(classes), dtype=np.bool_)] * len(known)
     assert options.manifest is not None  # _check
-    column = label_column_of(options)
-    if options.labels == "sonyc" and options.level is None and not set(classes) & set(COARSE):
-        column = "fine"
+    column = _column(options, classes)
     says = any(teacher.contract.trained_seconds for teacher in ensemble.members)
     learnt = ensemble.learnt_seconds()[0] if says else None
     labelled = read_labelled(
@@ -169,7 +178,9 @@ def _heard_by_teachers(
     if disk is not None:
         note(disk.summary())
     names = [ENSEMBLE if len(options.teachers) > 1 else options.teachers[0], *options.teachers]
-    official = _official(options, labelled, classes, rows[:, heard], heard, names) if options.measure else ()
+    official = _official(options, labelled, classes, rows, heard, names) if options.measure else ()
+    if stored is not None and options.measure is not None:
+        official += (_official_of_targets(options, stored),)
     all_metrics = [
         measure(labels[heard], scores_of[heard], np.flatnonzero(of)) for of, scores_of in zip(known, rows, strict=True)
     ]
@@ -216,11 +227,9 @@ def _official(
     options: EvaluateOptions, labelled: Labelled, classes: Sequence[str], rows: F32, heard: Bool, names: Sequence[str]
 ) -> tuple[SonycEvaluation, ...]:
     """The official measure of SONYC-UST of what was heard, float32 (1 + M, rows, C), and the file of predictions."""
-    paths = dict(zip(labelled.row_of.tolist(), labelled.table["path"].to_pylist(), strict=True))
-    files = [posixpath.basename(paths[row]) for row in np.flatnonzero(heard).tolist()]
-    assert options.manifest is not None  # _check
-    truth = sonyc.read_truth(options.manifest, options.split or "validate", told=False)
-    given = [sonyc.predictions_of(files, classes, of.astype(np.float64), derive=True) for of in rows]
+    truth = _truth(options)
+    given = [sonyc.predictions_of(labelled.files(heard), classes, of[heard].astype(np.float64), derive=True)
+             for of in rows]  # fmt: skip
     if options.write_predictions is not None:
         sonyc.write_predictions(given[0], options.write_predictions)
     several = len(names) > 2
@@ -229,6 +238,20 @@ def _official(
         for name, of in zip(names, given, strict=True)
         if several or of is given[0]
     )
+
+
+def _official_of_targets(options: EvaluateOptions, stored: StoredRows) -> SonycEvaluation:
+    """The official measure of what a store says; classes that a target does not hold count as 0."""
+    truth = _truth(options)
+    said = sonyc.predictions_of(stored.names(), stored.store.manifest.classes, stored.means(), derive=True)
+    if options.write_predictions is not None and not options.teachers:
+        sonyc.write_predictions(said, options.write_predictions)
+    return sonyc.evaluate(f"targets of {stored.store.location}", truth, said.only(truth.files), options.level)
+
+
+def _truth(options: EvaluateOptions) -> sonyc.Truth:
+    assert options.manifest is not None  # _asked
+    return sonyc.read_truth(options.manifest, options.split or "validate", told=False)
 
 
 def _asked(options: EvaluateOptions) -> EvaluateOptions:
@@ -248,13 +271,13 @@ def _asked(options: EvaluateOptions) -> EvaluateOptions:
     manifest = options.annotations or options.manifest
     if manifest is None:
         raise UsageError("--measure sonyc needs labels; give SONYC-UST's annotations.csv as --annotations FILE")
-    if not options.teachers and options.predictions is None:
-        raise UsageError("--measure sonyc needs scores; give --predictions FILE, or a --teacher SPEC and audio")
+    if not options.teachers and options.predictions is None and options.stored is None:
+        raise UsageError(
+            "--measure sonyc needs scores; give --predictions FILE, --stored STORE, or a --teacher SPEC and audio"
+        )
     if options.label_column is not None or options.where is not None:
         flag = "label-column" if options.label_column is not None else "where"
         raise UsageError(f"--measure sonyc takes the agreed labels of --split, and --{flag} others; leave it out")
-    if options.stored is not None:
-        raise UsageError("--measure sonyc is of teachers, students and files of predictions; leave --stored out")
     split = options.split or "validate"
     return replace(
         options, manifest=manifest, annotations=None, labels="sonyc", where=f"split = '{split}'", split=split

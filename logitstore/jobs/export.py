@@ -43,7 +43,8 @@ def export_parquet(
 
     Columns: ``path``, ``start`` and ``length`` (frames), ``rate`` (Hz), the store's further columns of the clip table
     (named ``clip_…`` where a name is taken), ``clip``, ``view``, the draws as SQL's table ``views`` has them,
-    ``classes`` (list of strings, or of uint16), falling by ``probabilities`` (list of float32).
+    ``classes`` (list of strings, or of uint16), falling by ``probabilities`` (list of float32); of a store that says
+    when, ``frames``, a list of {class, start_s, end_s, probability}, by class and start, seconds of the view.
 
     :returns: what was written, in words.
     :raises UsageError: ``out`` exists, or the store has no blocks yet.
@@ -53,6 +54,8 @@ def export_parquet(
     clips = _ClipRows(store)
     drawn = [name for name in views.schema.names if name not in _NOT_DRAWN]
     taken = {*_CLIP_KEYS, *drawn, "classes", "probabilities"}
+    if store.manifest.frames is not None:
+        taken.add("frames")
     further = [name for name in clips.names if name not in _CLIP_KEYS]
     renamed = {name: f"clip_{name}" if name in taken else name for name in further}
     class_names = pa.array(store.manifest.classes, pa.string())
@@ -64,13 +67,16 @@ def export_parquet(
             table = part.decode(set(drawn)).select(drawn)
             keys = clips.take(np.repeat(commit.first_clip + kept, commit.views), commit)
             classes, probabilities = store.block_targets(commit)
-            numbers = pa.array(classes[kept].reshape(-1))
+            used = classes[kept] < len(store.manifest.classes)
+            numbers = pa.array(classes[kept][used])
             items = numbers if class_indices else class_names.take(numbers)
             columns = {name: keys[name] for name in _CLIP_KEYS}
             columns |= {renamed[name]: keys[name] for name in further}
             columns |= {name: table[name] for name in drawn}
-            columns["classes"] = _lists(items, store.manifest.topk)
-            columns["probabilities"] = _lists(pa.array(probabilities[kept].reshape(-1)), store.manifest.topk)
+            columns["classes"] = _lists(items, used)
+            columns["probabilities"] = _lists(pa.array(probabilities[kept][used]), used)
+            if store.manifest.frames is not None:
+                columns["frames"] = _when(store, commit, None if class_indices else class_names)
             flat = pa.table(columns)
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(file, flat.schema, compression="zstd"))
@@ -104,7 +110,7 @@ def export_ced(store: Store, out: str | Path, *, advance: Advance = lambda views
             start, length, rate = (keys[name].to_numpy().astype(np.float64) for name in ("start", "length", "rate"))
             names = pa.array([posixpath.basename(path) for path in keys["path"].to_pylist()], pa.string())
             span = (start / rate, (start + length) / rate)
-            classes, probabilities = store.block_targets(commit)
+            classes, probabilities = _k_of_each(store, commit)
             seeds = np.zeros((len(kept), store.views), np.int64)
             if store.manifest.recipe.ops:
                 seeds = _seeds(keys[SEEDS_COLUMN], len(kept), store)
@@ -112,14 +118,29 @@ def export_ced(store: Store, out: str | Path, *, advance: Advance = lambda views
                 at = view - commit.view_start
                 files[view].write(names, span, classes[kept, at], probabilities[kept, at], seeds[:, view])
                 advance(len(kept))
-    return f"{store.views} epochs of CED's files written to {out}"
+    when = "" if store.manifest.frames is None else " (they have no place for frames, which are left out)"
+    return f"{store.views} epochs of CED's files written to {out}{when}"
+
+
+def _k_of_each(store: Store, commit: Commit) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]:
+    """Classes and probabilities (R, V, k), every place used: where a view keeps fewer classes, those that it lacks take
+    the places that are left, the lowest first, with the probability that the store has for them."""
+    classes, probabilities = store.block_targets(commit)
+    if store.manifest.quality is None:
+        return classes, probabilities
+    count, rests = len(store.manifest.classes), store.block_rests(commit)
+    for row, view in np.argwhere((classes == count).any(axis=2)).tolist():
+        used = int(np.count_nonzero(classes[row, view] < count))
+        lacking = np.setdiff1d(np.arange(count), classes[row, view, :used])[: classes.shape[2] - used]
+        classes[row, view, used:], probabilities[row, view, used:] = lacking, rests[row, view]
+    return classes, probabilities
 
 
 class _CedWriter:
     """The two files of one epoch."""
 
     def __init__(self, h5py: Any, stem: Path, store: Store, stack: contextlib.ExitStack) -> None:
-        k = store.manifest.topk
+        k = min(store.k, len(store.manifest.classes))
         file = stack.enter_context(h5py.File(stem.with_name(stem.name + ".h5"), "w"))
         self._arrays = {
             name: file.create_dataset(name, (0, *rest), dtype, maxshape=(None, *rest), chunks=(_HDF5_ROWS, *rest))
@@ -215,8 +236,26 @@ def require_blocks(store: Store) -> None:
         raise UsageError(f"{store.location} has no finished block yet; run its build")
 
 
-def _lists(items: Any, each: int) -> pa.ListArray:
-    offsets = np.arange(0, len(items) + 1, each, dtype=np.int32)
+def _when(store: Store, commit: Commit, names: pa.Array | None) -> pa.ListArray:
+    """The stretches of time of every view of a block that has targets."""
+    frames = store.block_frames(commit)
+    views = (commit.readable[:, None] * commit.views + np.arange(commit.views)).reshape(-1)
+    counts = np.bincount(frames.clips, minlength=commit.clips * commit.views)[views]
+    labels = pa.array(frames.classes)
+    ends = np.minimum(np.round(frames.stops * frames.hop, 3), store.manifest.clip_seconds)
+    stretches = {
+        "class": labels if names is None else names.take(labels),
+        "start_s": pa.array(np.round(frames.starts * frames.hop, 3)),
+        "end_s": pa.array(ends),
+        "probability": pa.array(frames.probabilities),
+    }
+    offsets = pa.array(np.append(0, np.cumsum(counts)).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(stretches.values(), stretches.keys()))
+
+
+def _lists(items: Any, used: npt.NDArray[np.bool_]) -> pa.ListArray:
+    """A list a view of its items; ``used`` says how many each has, bool (n, V, k)."""
+    offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(used, axis=2).reshape(-1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), items)
 
 

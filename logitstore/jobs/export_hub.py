@@ -103,11 +103,14 @@ def card(about: Summary, *, title: str, licence: str | None) -> str:
             f" The weights of {_words(unfree)} are not for commercial use, and what was learnt from them may fall "
             "under the same terms: read their licences."
         )
+    kept = f"the {manifest.topk} most probable"
+    if about.kept is not None:
+        kept = f"1 to {about.kept.most}, the most probable,"
     paragraphs = [
         f"# {_plain(title)}",
         f"What {taggers} said of {about.views} "
         f"augmented views of each of {about.clips:,} clips of {manifest.clip_seconds:g} s, and exactly what was heard: "
-        f"the {manifest.topk} most probable of {len(manifest.classes):,} classes of each of {rows:,} views "
+        f"{kept} of {len(manifest.classes):,} classes of each of {rows:,} views "
         f"({manifest.scores} scores), under the recipe `{_plain(manifest.recipe.name)}` ({recipe}) at "
         f"{manifest.sample_rate:,} Hz. A small tagger can be trained on it without labels, and without running the "
         "teachers again, by anyone who has the audio.",

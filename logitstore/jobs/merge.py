@@ -116,7 +116,8 @@ def _put(writer: StoreWriter, joint: Joint, commit: Commit, keep: Callable[[], b
     """Write a block, unless it is there as it is to be: how many views it has, 0 where nothing was written."""
     shard, start, stop = commit.shard, commit.view_start, commit.view_stop
     draws = Draws(joint.block_draws(commit))
-    content = BlockContent(joint.joint(commit), None, draws, dict(commit.failed), commit.fingerprints)
+    when = None if joint.manifest.frames is None else joint.block_frames(commit)
+    content = BlockContent(joint.joint(commit), None, draws, dict(commit.failed), commit.fingerprints, frames=when)
     group, anew = f"blocks/{commit.name}", False
     stored = {each.name: each for each in commits.read_all(writer.storage, shard)}
     known = stored.pop(commit.name, None)

@@ -37,6 +37,8 @@ from logitstore.options import (
     Where,
     WorkerOptions,
 )
+from logitstore.store.format.frames import LEAST_HOP_MS, MOST_HOP_MS
+from logitstore.store.format.quality import LEAST, MOST, MOST_CLASSES_KEPT
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
 from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
 from teachers.registry import forms
@@ -83,7 +85,10 @@ ClassNames = Annotated[
 class StoredOptions(Options):
     """How a store keeps what it is given."""
 
-    value_bits: Annotated[int, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored")] = 8
+    value_bits: Annotated[
+        int | None,
+        Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored", default="8"),
+    ] = None  # fmt: skip
     shard_clips: Annotated[
         int | None,
         Option(
@@ -143,7 +148,27 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
         Option("The sample rate of every view in Hz.", group="Views", metavar="HZ", least=1000,
                default="the highest of the teachers"),
     ] = None  # fmt: skip
-    topk: TopK = None
+    topk: Annotated[
+        int | None,
+        Option("How many of the most probable classes of every view are kept; with --quality, at most.",
+               group="What is stored", least=1,
+               default=f"20, {MOST_CLASSES_KEPT} with --quality, or all where there are fewer"),
+    ] = None  # fmt: skip
+    quality: Annotated[
+        float | None,
+        Option(
+            "How much of what the teachers say may be lost of a view, in nats, in the mean: the KL divergence of their "
+            "answers to what is read back, over all classes, a class that is not kept being read as the mean of those. "
+            "It chooses the bits, and for every view how many classes are kept: at least 1, at most --topk.",
+            group="What is stored", metavar="NATS", least=LEAST, most=MOST,
+            default="none: --topk classes of --value-bits of every view",
+        ),
+    ] = None  # fmt: skip
+    value_bits: Annotated[
+        int | None,
+        Option("Bits for a probability: 4 to 8, or 16 for float16. --quality chooses them itself.",
+               group="What is stored", default="8"),
+    ] = None  # fmt: skip
     keep_members: Annotated[
         bool, Option("Keep what each teacher says of the stored classes, beside their average.", group="What is stored")
     ] = False
@@ -160,6 +185,14 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
         Option("How many frames the teachers' features are pooled to for --relations.", group="What is stored",
                least=LEAST_FRAMES, most=MOST_FRAMES),
     ] = DEFAULT_FRAMES  # fmt: skip
+    frames: Annotated[
+        int | None,
+        Option(
+            "Keep when the teachers hear what: the ensemble's probabilities of every so many milliseconds, for frame "
+            "targets. The teachers must be some that say when.",
+            group="What is stored", metavar="MS", least=LEAST_HOP_MS, most=MOST_HOP_MS, default="nothing of when",
+        ),
+    ] = None  # fmt: skip
     batch_size: BatchSize = 32
 
 
@@ -275,6 +308,16 @@ class RepairOptions(DeviceOptions, WorkerOptions, ColumnOptions):
     ] = False  # fmt: skip
 
 
+MedianFilter = Annotated[
+    float,
+    Option("Smooth frame probabilities by a median over so many seconds before events are found in them; 0 for none.",
+           group="Events", metavar="S", least=0, most=60),
+]  # fmt: skip
+Shortest = Annotated[
+    float, Option("Leave out events shorter than so many seconds.", group="Events", metavar="S", least=0, most=3600)
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(EnsembleOptions, ColumnOptions, AudioCacheOptions):
     """What ``logitstore evaluate`` is asked; None means the default that the data or the teachers suggest.
@@ -314,6 +357,18 @@ class EvaluateOptions(EnsembleOptions, ColumnOptions, AudioCacheOptions):
         Option("Write what the teachers say of the split in the task's submission format; for --measure sonyc.",
                group="Evaluation", metavar="FILE.csv"),
     ] = None  # fmt: skip
+    events: Annotated[
+        bool,
+        Option("MANIFEST has strong labels, a row an event (filename, onset, offset, event_label): measure event F1 "
+               "and PSDS of teachers that say when.", group="Events"),
+    ] = False  # fmt: skip
+    threshold: Annotated[
+        float,
+        Option("The least probability of an event, for event F1; PSDS takes all.", group="Events", metavar="P", above=0,
+               most=1),
+    ] = 0.5  # fmt: skip
+    median_filter: MedianFilter = 0.45
+    shortest: Shortest = 0.0
     audio_root: AudioRoot = None
     where: Where = None
     clip_seconds: ClipSeconds = None
@@ -481,14 +536,16 @@ class TagOptions(EnsembleOptions):
     ] = None  # fmt: skip
     frames: Annotated[
         bool,
-        Option("Windows as a teacher itself cuts them, where it does: YAMNet's are of 0.975 s, every 0.48 s.",
-               group="Windows"),
+        Option("Say when: events in the place of windows, from what teachers say of every 40 ms. They must be some "
+               "that say when, such as a run with --pool mean, max or attention.", group="Events"),
     ] = False  # fmt: skip
+    median_filter: MedianFilter = 0.45
+    shortest: Shortest = 0.0
     top: Annotated[int, Option("How many classes to name for a window.", group="Windows", least=1)] = 5
     threshold: Annotated[
         float | None,
         Option("Leave out classes of a lower probability.", group="Windows", metavar="P", least=0, most=1,
-               default="0, and 0.5 for labels, which have to begin and end"),
+               default="0, and 0.5 for events and labels, which have to begin and end"),
     ] = None  # fmt: skip
     batch_size: BatchSize = 8
 

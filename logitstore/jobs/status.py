@@ -61,6 +61,7 @@ class Status(Summary):
             f"clips      {self.clips:,} x {self.views} views",
             f"blocks     {self.shards_finished:,} of {self.shards:,} shards done, {len(self.claimed):,} claimed, "
             f"{self.missing:,} missing",
+            *([f"frames     {self.frame_sizes()}"] if self.manifest.frames is not None else []),
             *failure_lines(self.failures, self.location, 20),
         ]
         lines[3:3] = [

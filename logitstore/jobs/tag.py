@@ -3,11 +3,15 @@
 Files are cut into windows that start every ``hop`` seconds; the last one ends with the file (to 2 % of a window), so
 that only a file shorter than one window is padded. Windows are decoded as they are heard, a batch and the next at a
 time: memory does not grow with the length of a file.
+
+With ``--frames`` the ensemble says of every frame of a window what it hears, and a frame in several windows gets the
+mean. Events are the stretches in which a class then has a probability, found when all of a file was heard.
 """
 
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,18 +29,23 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.folder import FolderSource
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, UsageError
+from logitstore.evaluation.events import Event, filtered, found_events
 from logitstore.evaluation.scores import decoded
 from logitstore.jobs.options import TagOptions
 from logitstore.notes import note
+from logitstore.store.format.frames import FrameSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
     from teachers.ensemble import Ensemble
 
 
 #: Length of a window where neither the user nor a teacher says otherwise.
 DEFAULT_SECONDS = 10.0
+#: Milliseconds of a frame of ``--frames``, and the least probability of an event where none is asked for.
+FRAME_MS, THRESHOLD = 40, 0.5
 _SHOWN = 60  # windows, in a notebook
 #: A rest at the end of a file of at most this share of a window is not heard: encoders leave some milliseconds there.
 _REST = 0.02
@@ -51,18 +60,62 @@ class Window:
     tags: tuple[tuple[str, float], ...]
 
 
+class FrameScores:
+    """The mean probabilities of a file's frames, window by window.
+
+    :param seconds: of the file. :param hop: seconds of a frame. :param classes: C names.
+    """
+
+    def __init__(self, seconds: float, hop: float, classes: Sequence[str]) -> None:
+        self.hop, self.classes = hop, classes
+        self._sums = np.zeros((max(1, math.ceil(seconds / hop - 1e-6)), len(classes)), np.float32)
+        self._counts = np.zeros(len(self._sums), np.float32)
+
+    def add(self, start: float, said: F32) -> None:
+        """What was said of the frames (t, C) of a window that starts at so many seconds."""
+        at = ((start + (np.arange(len(said)) + 0.5) * self.hop) / self.hop + 1e-6).astype(np.int64)
+        inside = at < len(self._sums)  # a short file's window reaches beyond its end
+        np.add.at(self._sums, at[inside], said[inside])
+        np.add.at(self._counts, at[inside], 1.0)
+
+    @property
+    def probabilities(self) -> F32:
+        """float32 (T, C); 0 where no window was heard."""
+        means: F32 = self._sums / np.maximum(self._counts, 1.0)[:, None]
+        return means
+
+
 @dataclass
 class Tagged:
-    """A file's length in seconds, its rate in Hz, its windows in order; what was wrong with it, or None."""
+    """A file's length in seconds, its rate in Hz, its windows in order; what was wrong with it, or None.
+
+    With ``--frames`` it has ``events``, by start, in the place of windows, and the ``frames`` that they were found in,
+    through the median filter: float32 (T, C), of ``classes``.
+    """
 
     path: str
     seconds: float = 0.0
     sample_rate: int = 0
     windows: list[Window] = field(default_factory=list)
     error: str | None = None
+    events: list[Event] | None = None
+    frames: F32 | None = field(default=None, repr=False)
+    classes: Sequence[str] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
+        if self.events is not None:
+            events = [
+                {"class": each.label, "start": each.start, "end": each.end, "probability": each.probability}
+                for each in self.events
+            ]
+            return {
+                "path": self.path,
+                "seconds": self.seconds,
+                "sample_rate": self.sample_rate,
+                "events": events,
+                "error": self.error,
+            }
         windows = [
             {
                 "start": window.start,
@@ -80,6 +133,16 @@ class Tagged:
         }
 
     def _repr_html_(self) -> str:
+        if self.events is not None:
+            rows = [
+                (
+                    f"{_clock(each.start)} to {_clock(each.end)}  {each.label}",
+                    each.probability,
+                    [f"{each.probability:.2f}"],
+                )
+                for each in self.events[:_SHOWN]
+            ]
+            return notebook.card(self._told(), notebook.bars(rows) if rows else notebook.note("no event"))
         rows = [
             (f"{_clock(each.start)} to {_clock(each.end)}  {name}", share, [f"{share:.2f}", more])
             for each in self.windows[:_SHOWN]
@@ -88,24 +151,31 @@ class Tagged:
         ]
         left = len(self.windows) - _SHOWN
         return notebook.card(
-            f"{self.path}, {_clock(self.seconds)}, {self.sample_rate:,} Hz",
+            self._told(),
             notebook.bars(rows) if rows else "",
             notebook.note(f"{left:,} more windows") if left > 0 else "",
             notebook.note(f"could not be read: {self.error}") if self.error else "",
         )
+
+    def _told(self) -> str:
+        return f"{self.path}, {_clock(self.seconds)}, {self.sample_rate:,} Hz"
 
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds // 60)}:{seconds % 60:05.2f}"
 
 
-def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None) -> Iterator[Tagged]:
+def tag(
+    options: TagOptions, progress: Callable[[int, int], None] | None = None, *, own_windows: bool = False
+) -> Iterator[Tagged]:
     """What the ensemble hears in every file, in their order, each as soon as its last window was heard.
 
-    A file that cannot be read, or not to its end, has an ``error`` that says why and keeps the windows before that.
+    A file that cannot be read, or not to its end, has an ``error`` that says why and keeps what was heard before that.
 
     :param progress: told (windows done, windows).
-    :raises UsageError: no such window; also what :class:`teachers.ensemble.Ensemble` refuses.
+    :param own_windows: cut windows as a teacher itself does, where one does and no length is asked for.
+    :raises UsageError: no such window, options that do not go together; also what
+        :class:`teachers.ensemble.Ensemble` refuses, as teachers without frame outputs under ``frames``.
     """
     from logitstore.views.render import pad
     from teachers.ensemble import load_ensemble
@@ -122,7 +192,11 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
     )
     for line in ensemble.notes:
         note(line)
-    seconds, hop = _windows(ensemble, options)
+    seconds, hop = _windows(ensemble, options, own_windows)
+    spec = None
+    if options.frames:
+        ensemble.require_frames(seconds)
+        spec = FrameSpec(hop_ms=FRAME_MS, count=math.ceil(seconds * 1000 / FRAME_MS - 1e-6), bits=8, floor=0.0)
     paths = [path for path, _ in audio_files(options.files)]
     with ThreadPoolExecutor(workers, "open") as pool:
         files = list(pool.map(_opened, paths))
@@ -132,26 +206,59 @@ def tag(options: TagOptions, progress: Callable[[int, int], None] | None = None)
     ends = np.cumsum([len(starts) for starts, _ in cuts])
     samples = max(1, clip_samples(seconds, ensemble.sample_rate))
     failures: dict[int, str] = {}
+    scores: dict[int, FrameScores] = {}  # of files that are being heard
     current = 0  # the file whose windows are being heard
     done = 0
     with ThreadPoolExecutor(workers, "decode") as pool:
         for done, windows, waveforms in decoded(audio, options.batch_size, pool, failures):
             said = np.zeros((0, len(ensemble.classes)), np.float32)
             if len(windows):
-                said = ensemble.probabilities(pad(waveforms, samples)[0], None).cpu().numpy()
+                said = _said(ensemble, pad(waveforms, samples)[0], spec)
             owner = np.searchsorted(ends, windows, side="right")
-            for window, file, scores in zip(windows.tolist(), owner.tolist(), said, strict=True):
+            for window, file, values in zip(windows.tolist(), owner.tolist(), said, strict=True):
                 starts, lengths = cuts[file]
                 place, rate = window - (int(ends[file]) - len(starts)), files[file].sample_rate
                 start = int(starts[place])
                 span = (start / rate, (start + int(lengths[place])) / rate)
-                files[file].windows.append(Window(*span, _tags(scores, ensemble.classes, options)))
+                if spec is None:
+                    files[file].windows.append(Window(*span, _tags(values, ensemble.classes, options)))
+                    continue
+                if file not in scores:
+                    scores[file] = FrameScores(files[file].seconds, spec.hop, ensemble.classes)
+                scores[file].add(span[0], values)
             if progress is not None:
                 progress(done, len(audio))
             while current < len(files) and ends[current] <= done:
-                yield _finished(files[current], cuts[current], int(ends[current]), failures)
+                heard, until = _finished(files[current], cuts[current], int(ends[current]), failures)
+                if spec is not None:
+                    _find_events(heard, scores.pop(current, None), until, options)
+                yield heard
                 current += 1
     yield from files[current:]  # those after the last window: none could be opened
+
+
+def _said(ensemble: Ensemble, waveforms: torch.Tensor, spec: FrameSpec | None) -> F32:
+    """Probabilities of windows, float32 (B, C), or of their frames, (B, T, C)."""
+    if spec is None:
+        whole: F32 = ensemble.probabilities(waveforms, None).cpu().numpy()
+        return whole
+    by_frame = ensemble.outputs(waveforms, None, features=False, frames=spec).frames
+    assert by_frame is not None  # they were asked for
+    said: F32 = by_frame.cpu().numpy()
+    return said
+
+
+def _find_events(file: Tagged, heard: FrameScores | None, until: float, options: TagOptions) -> None:
+    """The events of a file that was heard up to so many seconds."""
+    file.events = []
+    if heard is None:
+        return
+    frames = heard.probabilities[: math.ceil(until / heard.hop - 1e-6)]
+    file.frames, file.classes = filtered(frames, heard.hop, options.median_filter), heard.classes
+    file.events = found_events(
+        file.frames, heard.classes, heard.hop, threshold=THRESHOLD if options.threshold is None else options.threshold,
+        shortest=options.shortest, end=until,
+    )  # fmt: skip
 
 
 def audio_files(given: Sequence[str]) -> list[tuple[str, str]]:
@@ -196,10 +303,10 @@ def _matching(pattern: str) -> list[tuple[str, str]]:
     return found
 
 
-def _windows(ensemble: Ensemble, options: TagOptions) -> tuple[float, float]:
+def _windows(ensemble: Ensemble, options: TagOptions, own_windows: bool) -> tuple[float, float]:
     """The length of a window and the time from one to the next, in seconds."""
     own = None
-    if options.frames and options.seconds is None:
+    if own_windows and options.seconds is None:
         windows = [(each.contract.window, each.contract.sample_rate) for each in ensemble.members]
         own = min(((w.samples / rate, w.hop / rate) for w, rate in windows if w is not None), default=None)
         if own is None:
@@ -302,8 +409,8 @@ def _tags(scores: F32, classes: Sequence[str], options: TagOptions) -> tuple[tup
     return tuple((classes[index], float(scores[index])) for index in best if scores[index] >= (options.threshold or 0))
 
 
-def _finished(file: Tagged, windows: tuple[I64, I64], end: int, failures: dict[int, str]) -> Tagged:
-    """The file, with the windows after the first that could not be decoded taken off."""
+def _finished(file: Tagged, windows: tuple[I64, I64], end: int, failures: dict[int, str]) -> tuple[Tagged, float]:
+    """The file, with the windows after the first that could not be decoded taken off, and the seconds before that."""
     starts, _ = windows
     first = end - len(starts)
     failed = [window - first for window in range(first, end) if window in failures]
@@ -311,7 +418,8 @@ def _finished(file: Tagged, windows: tuple[I64, I64], end: int, failures: dict[i
         at = starts[failed[0]] / file.sample_rate
         file.windows = [window for window in file.windows if window.start < at]
         file.error = f"from {at:g} s on: {failures[first + failed[0]]}" if at else failures[first]
-    return file
+        return file, float(at)
+    return file, file.seconds
 
 
 class _Files:
@@ -337,3 +445,7 @@ def _check(options: TagOptions) -> None:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
     if not options.files:
         raise UsageError("no audio was given; name at least one file or folder")
+    if not options.frames:
+        for name in ("median_filter", "shortest"):
+            if getattr(options, name) != getattr(TagOptions, name):
+                raise UsageError(f"--{name.replace('_', '-')} is for events, and --frames is not given")

@@ -51,6 +51,7 @@ class Beats(Tagger):
 
     def __init__(self, classes: int, *, scores: Scores = "sigmoid", size: BeatsSize | None = None) -> None:
         self.size = size = size or BeatsSize()
+        self.frame_hops = size.patch
         front_end = KaldiFrontEnd(window="povey", scale=32768.0)
         super().__init__(front_end, classes, scores, KaldiFbank(front_end))
         self.patch_embedding = nn.Conv2d(1, size.patch_dim, size.patch, size.patch, bias=size.patch_bias)
@@ -79,6 +80,10 @@ class Beats(Tagger):
     def head(self, frames: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.predictor(frames).mean(dim=1)
         return logits
+
+    def head_by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """And class activations (B, T, C) of patches averaged over frequency, whose mean is the clip's logit."""
+        return self.head(frames), self.predictor(frames)
 
     def contract(self) -> dict[str, Any]:
         return super().contract() | {"size": asdict(self.size)}

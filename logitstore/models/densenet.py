@@ -22,7 +22,7 @@ NETS = {
     "densenet-121": ("DenseNet", 1e-3),
     "densenet-63": ("DenseNet", 1e-3),
     "densenet-small": ("DenseNet", 5e-3),
-    "densenet-tiny": ("DenseNet", 5e-3),
+    "densenet-tiny": ("DenseNet", 1e-2),
 }
 
 #: Channels of the first convolution, whether it is of 7x7 and with strides, layers of each block, channels of a layer.

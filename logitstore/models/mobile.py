@@ -107,6 +107,19 @@ class _InvertedResidual(nn.Module):
         return maps + narrow if self.residual else narrow
 
 
+class _Strided(nn.Conv2d):
+    """A convolution of single channels with stride 2, in training never of one frame alone.
+
+    In bfloat16 on CPUs, channels last, oneDNN leaves the gradient of the weights beside such a frame as memory happens
+    to be (torch 2.13). A second frame of zeros is what the padding is anyway.
+    """
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        if self.training and maps.shape[3] == 1:
+            maps = F.pad(maps, (0, 1))
+        return super().forward(maps)
+
+
 class _Clamp(nn.Module):
     """ReLU6: bounded, so that 8 bits hold it well.
 
@@ -119,7 +132,8 @@ class _Clamp(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(
+    kind = _Strided if groups > 1 and stride > 1 else nn.Conv2d
+    convolution = kind(
         inputs, outputs, kernel_size=kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
     )
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), _Clamp())

@@ -49,6 +49,11 @@ class Pool(nn.Module):
         super().__init__()
         self.size, self.classes, self.scores = size, classes, scores
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether :meth:`by_frame` can be called."""
+        return type(self).by_frame is not Pool.by_frame
+
     def by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, C), and the (B, T, C) of frames that they are made of.
 

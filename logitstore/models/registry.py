@@ -5,7 +5,8 @@ literal
 
     NETS = {"my-net": ("MyNet", 1e-3)}  # name: (class, highest learning rate for a batch of 32)
 
-which is all that makes it known. The arguments of the class are what ``--model-arg`` takes; it is called as
+which is all that makes it known; a net that is made of a trained one, and so by ``train-teacher`` alone, is named in
+``TEACHERS`` in the same way. The arguments of the class are what ``--model-arg`` takes; it is called as
 ``MyNet(classes, scores=scores, **args)``, with ``name`` too where it has such a parameter. Other packages add nets by
 entry points of the group ``logitstore.nets``, each the name of a net and its class; and ``python:MODULE:FACTORY`` is a
 net that is called in the same way. Their learning rate is an attribute ``default_lr`` of the class or factory, where
@@ -35,9 +36,14 @@ POOL = "pool"
 _NEEDED = ("classes", "scores", "front_end", "head_name", "outputs", "frame_features", "contract")
 
 
-def names() -> tuple[str, ...]:
-    """Names that :func:`build` takes, beside ``python:MODULE:FACTORY``; torch is not imported."""
-    return (*_own(), *(name for name in offered(ENTRY_POINTS) if name not in _own()))
+def names(constant: str = "NETS") -> tuple[str, ...]:
+    """Names that :func:`build` takes, beside ``python:MODULE:FACTORY``; torch is not imported.
+
+    :param constant: "NETS" for those that can be anything, "TEACHERS" for those that only ``train-teacher`` makes.
+    """
+    if constant == "TEACHERS":
+        return tuple(_declared(constant))
+    return (*_declared(constant), *(name for name in offered(ENTRY_POINTS) if name not in _own()))
 
 
 def is_own(name: str) -> bool:
@@ -64,10 +70,10 @@ def build(name: str, classes: int, *, scores: Scores = "sigmoid", **args: Any) -
     factory = _factory(name)
     if classes < 1:
         raise RunError(f"a model of {classes} classes; it needs at least 1")
-    own = name in _own()
+    own, headed = name in _own(), name in _declared("NETS")
     parameters = inspect.signature(factory).parameters
-    pool = args.pop(POOL, None) if own else None
-    allowed = [key for key in parameters if key not in ("classes", "name", "scores")] + [POOL] * own
+    pool = args.pop(POOL, None) if headed else None
+    allowed = [key for key in parameters if key not in ("classes", "name", "scores")] + [POOL] * headed
     for key in args:
         if key not in allowed and not any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
             raise RunError(f"model {name!r} has no argument {key!r}; allowed are {', '.join(allowed)}")
@@ -97,7 +103,11 @@ def initialised(build: Callable[[], Tagger], seed: int) -> Tagger:
 
 def _own() -> dict[str, tuple[str, str, float]]:
     """Name -> (module, class, learning rate) of the nets of this package."""
-    nets = declared("logitstore.models", "NETS")
+    return _declared("NETS") | _declared("TEACHERS")
+
+
+def _declared(constant: str) -> dict[str, tuple[str, str, float]]:
+    nets = declared("logitstore.models", constant)
     found = [(name, (module, *net)) for module, of_file in nets.items() for name, net in of_file.items()]
     return dict(sorted(found, key=lambda each: each[0].rstrip("0123456789").partition("-")[0]))  # families together
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from logitstore import notebook
+from logitstore.arrays import F64
 from logitstore.errors import RunError
 from logitstore.views.mel import FrontEnd, LogMel, Spectral, apply_masks
 from logitstore.views.recipe import Masks
@@ -114,6 +116,17 @@ class Tagger(nn.Module):
         :raises RunError: as :meth:`answers_by_frame`.
         """
         return self.answers_by_frame(frames)[1]
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether :meth:`frame_logits` can be called."""
+        if self.pool is not None:
+            return bool(self.pool.has_frames)
+        return type(self).head_by_frame is not Tagger.head_by_frame
+
+    def frame_centers(self, count: int, seconds: float) -> F64:
+        """The seconds that ``count`` frames of its features of a clip of ``seconds`` are centred on, (count,)."""
+        return (np.arange(count, dtype=np.float64) + 0.5) * self.frame_seconds(count, seconds)
 
     def frame_seconds(self, count: int, seconds: float) -> float:
         """The length in seconds of a frame of its features, of which a clip of ``seconds`` has ``count``.

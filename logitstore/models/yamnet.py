@@ -118,7 +118,17 @@ class Yamnet(Tagger):
         return self.head(embeddings), embeddings
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:
-        return average(self.output(frames), self.scores)
+        return self.head_by_frame(frames)[0]
+
+    def head_by_frame(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits: torch.Tensor = self.output(frames)
+        return average(logits, self.scores), logits
+
+    def frame_seconds(self, count: int, seconds: float) -> float:
+        return HOP_SAMPLES / int(self.front_end.sample_rate)
+
+    def frame_centers(self, count: int, seconds: float) -> F64:
+        return np.asarray((np.arange(count) * HOP_SAMPLES + PATCH_SAMPLES / 2) / self.front_end.sample_rate)
 
 
 class _Layer(nn.Module):

@@ -11,6 +11,7 @@ PARTS = {
     "What is in the store": ("classes", "hours", "labels", "cooccurrence", "coverage", "failures"),
     "What the teachers are sure of": ("measures", "uncertain_clips", "topk_tail"),
     "What augmentation does": ("survival", "view_disagreement", "torn", "draws"),
+    "When it sounds": ("events", "longest_events"),
     "Where members disagree": ("member_disagreement", "disputed_clips", "member_measures"),
     "What is odd in the data": ("label_errors", "near_duplicates", "duplicates", "near_silent", "loudest"),
     "Subsets to train on": ("balanced", "balanced_labels"),
@@ -39,9 +40,13 @@ Every table but `recipe`, `teachers` and `blocks` has the column `clip`, the num
 - `clips`, a row a clip: `path`, `start` and `length` in frames of its file, `rate` in Hz, and the columns of your
   manifest, such as labels.
 - `views`, a row a view of a clip: what was drawn for it, in plain units, `entropy` in nats, and its first class
-  (`top1`, `top1_probability`).
-- `topk`, a row for each of the k classes of a view: `rank` from 1, `class`, `class_index`, `probability`. Where
-  members were kept it has `disagreement` too: how far the members are apart about this class, in nats.
+  (`top1`, `top1_probability`). Of a store that was built with `--quality` also how many classes the view has
+  (`kept_classes`), and the probability that stands for each of the others (`rest_probability`).
+- `topk`, a row for each of the k classes of a view, of a store that was built with `--quality` for each that the view
+  keeps: `rank` from 1, `class`, `class_index`, `probability`. Where members were kept it has `disagreement` too: how
+  far the members are apart about this class, in nats.
+- `frames`: when a class is how likely, `start_s` and `end_s` in seconds of the view, where the store was built with
+  `--frames`.
 - `members`: what each member said of these classes, where that was kept.
 - `levels`: how loud a clip is, where you gave `--audio-root`. Every row that is asked for is decoded, so narrow it by
   `clip`.

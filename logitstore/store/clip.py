@@ -123,7 +123,7 @@ class StoredClip:
         total = np.zeros(len(self._store.manifest.classes))
         for each in said:
             total[each.classes] += each.probabilities / len(said)
-        k = min(len(said[0].classes) if said else 0, np.count_nonzero(total))
+        k = min(max((len(each.classes) for each in said), default=0), np.count_nonzero(total))
         best = np.lexsort((np.arange(len(total)), -total))[:k].astype(np.uint16)
         names = tuple(self._store.manifest.classes[number] for number in best.tolist())
         return ViewTargets(best, names, total[best].astype(np.float32))
@@ -208,8 +208,17 @@ class StoredView:
     def targets(self) -> ViewTargets:
         """What the ensemble said of it."""
         classes, probabilities = self._store.targets(self.number, [self.clip.number])
-        names = tuple(self._store.manifest.classes[number] for number in classes[0].tolist())
-        return ViewTargets(classes[0], names, probabilities[0])
+        used = probabilities[0] > 0
+        names = tuple(self._store.manifest.classes[number] for number in classes[0, used].tolist())
+        return ViewTargets(classes[0, used], names, probabilities[0, used])
+
+    @functools.cached_property
+    def rest(self) -> float | None:
+        """The probability that stands for each class that is not among :attr:`targets`; None of a store without a
+        quality, which knows nothing of them."""
+        if self._store.manifest.quality is None:
+            return None
+        return float(self._store.rests(self.number, [self.clip.number])[0])
 
     @functools.cached_property
     def members(self) -> dict[str, F32] | None:
@@ -219,7 +228,8 @@ class StoredView:
         if said is None:
             return None
         names, row = member_names(self._store.manifest), self.clip.number - block.first_clip
-        return {names[i]: said[i, row, self.number - block.view_start] for i in self._store.block_teachers(block)}
+        here = said[:, row, self.number - block.view_start, : len(self.targets.classes)]
+        return {names[i]: here[i] for i in self._store.block_teachers(block)}
 
     @functools.cached_property
     def _draws(self) -> Draws:

@@ -1,10 +1,11 @@
 """Decoded targets, kept so that random access is one copy a view: once a machine, not once a process.
 
 A store's targets are decoded block by block, when first used, into a file of fixed-length rows by (view, clip): k
-classes as uint16, then k codes of one or two bytes. Every process that has the same store open maps the same file,
-read-only, whether it was forked, spawned or started on its own: the file's name is a digest of the store's content.
-What is mapped is page cache: the kernel keeps the views in use in memory and gives the rest up when it needs room. The
-rows of one view lie together, so an epoch that uses one view of every clip works on 1/V of the file.
+classes as uint16, then k codes of one or two bytes, then, of a store with a quality, the code of the rest. Every
+process that has the same store open maps the same file, read-only, whether it was forked, spawned or started on its
+own: the file's name is a digest of the store's content. What is mapped is page cache: the kernel keeps the views in use
+in memory and gives the rest up when it needs room. The rows of one view lie together, so an epoch that uses one view of
+every clip works on 1/V of the file.
 
 The file lies in ``logitstore-<user id>-<secret>`` in the temporary folder (``TMPDIR`` chooses another). The last
 process that has the store open removes it; what a killed one left is removed by the next that comes. Where the views do
@@ -47,17 +48,23 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 Decode = Callable[[Commit], U8]
 
 
-def pack(classes: U16, codes: U16, code_bytes: int) -> U8:
-    """Targets as rows of bytes: classes and codes, uint16 (..., k), to uint8 (..., k * (2 + code_bytes))."""
+def pack(classes: U16, codes: U16, code_bytes: int, rests: U8 | None = None) -> U8:
+    """Targets as rows of bytes: classes and codes, uint16 (..., k), to uint8 (..., k * (2 + code_bytes)).
+
+    :param rests: the codes of the rests, uint8 (...), which make up another byte.
+    """
     kept = codes.astype(np.uint8) if code_bytes == 1 else codes.view(np.uint8)
-    return np.concatenate([classes.view(np.uint8), kept], axis=-1)
+    return np.concatenate([classes.view(np.uint8), kept, *([] if rests is None else [rests[..., None]])], axis=-1)
 
 
-def unpack(rows: U8, k: int) -> tuple[U16, npt.NDArray[np.unsignedinteger]]:
-    """The inverse of :func:`pack`: classes uint16 (n, k), and codes (n, k) of one or two bytes, as they lie."""
+def unpack(rows: U8, k: int, code_bytes: int) -> tuple[U16, npt.NDArray[np.unsignedinteger]]:
+    """The inverse of :func:`pack`: classes uint16 (n, k), and codes (n, k) of one or two bytes, as they lie.
+
+    What lies behind them is left out.
+    """
     classes = np.ascontiguousarray(rows[:, : 2 * k]).view(np.uint16)
-    codes = rows[:, 2 * k :]
-    return classes, codes if codes.shape[1] == k else np.ascontiguousarray(codes).view(np.uint16)
+    codes = rows[:, 2 * k : (2 + code_bytes) * k]
+    return classes, codes if code_bytes == 1 else np.ascontiguousarray(codes).view(np.uint16)
 
 
 def content_key(storage: Storage, blocks: Sequence[Commit]) -> str:

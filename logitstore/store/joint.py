@@ -8,13 +8,17 @@ the k highest are its targets, in codes, exactly as ``logitstore merge`` writes 
 A store kept the top k of its own. What it said of a class that only another one kept is not known, but that it is at
 most its smallest kept probability m: m times :data:`FILL` is taken for it, of softmax scores its part of the
 probability that is left, where that is less. A class that no store kept is never among the targets.
+
+A store with a quality says what stands for the classes that a view does not keep, and that is taken for them. If one of
+the stores has a quality, the ensemble has the largest of theirs: its targets keep of the joint probabilities what a
+build with that quality would, and what is lost is counted against these.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,8 +34,18 @@ from logitstore.notes import note
 from logitstore.store.decoded import DecodedTargets, content_key
 from logitstore.store.format import layout
 from logitstore.store.format.codec import quantizer, top_k
-from logitstore.store.format.commits import Commit
-from logitstore.store.format.manifest import CLASSES, FORMAT_VERSION, KNOWS, MERGED, Manifest, Member, known_ranges
+from logitstore.store.format.commits import Commit, KeptSpec
+from logitstore.store.format.frames import Runs, common_spec, decode_frames, encode_frames
+from logitstore.store.format.manifest import (
+    CLASSES,
+    KNOWS,
+    MERGED,
+    Manifest,
+    Member,
+    known_ranges,
+    written_version,
+)
+from logitstore.store.format.quality import REST, VALUE_BITS, Answers, answers, choose
 from logitstore.store.piece import Piece
 from logitstore.views import fingerprint
 
@@ -65,27 +79,52 @@ def joint_targets(
     best, values = np.zeros((count, k), np.uint16), np.zeros((count, k), np.float32)
     rows = max(1, _CELLS // classes)
     for low in range(0, count, rows):
-        part = [(own[low : low + rows], p[low : low + rows]) for own, p in said]
-        best[low : low + rows], values[low : low + rows] = top_k(_joint(part, voices, scores, average), k)
+        part = [(own[low : low + rows], p[low : low + rows], None) for own, p in said]
+        joint, named = _joint(part, voices, scores, average)
+        best[low : low + rows], values[low : low + rows] = top_k(np.where(named, joint, np.float32(-1)), k)
     return best, values
 
 
-def _joint(said: Sequence[tuple[U16, F32]], voices: Sequence[Voice], scores: str, average: str) -> F32:
-    """Joint probabilities float32 (n, C); -1 of the classes that no store kept."""
-    shape = len(said[0][0]), len(voices[0].share)
-    total, named = np.zeros(shape), np.zeros(shape, dtype=bool)
-    for (own, probabilities), voice in zip(said, voices, strict=True):
-        at = voice.at[own.astype(np.int64)]
-        dense = np.repeat(_filled(probabilities.astype(np.float64), len(voice.at), scores), shape[1], axis=1)
+def joint_answers(
+    said: Sequence[tuple[U16, F32, F32 | None]], voices: Sequence[Voice], k: int, scores: str, average: str
+) -> Answers:
+    """What an ensemble with a quality says of n views: as :func:`joint_targets`, every class being one of its own.
+
+    :param said: likewise, with the rests float32 (n,) of a store that has a quality. Places not used have the class of
+        which that store has none.
+    """
+    rows = max(1, _CELLS // len(voices[0].share))
+    parts = []
+    for low in range(0, len(said[0][0]), rows):
+        here = slice(low, low + rows)
+        part = [(own[here], p[here], None if rests is None else rests[here]) for own, p, rests in said]
+        parts.append(answers(_joint(part, voices, scores, average)[0], k, scores))
+    names = ("classes", "probabilities", "rests", "lost")
+    return Answers(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _joint(
+    said: Sequence[tuple[U16, F32, F32 | None]], voices: Sequence[Voice], scores: str, average: str
+) -> tuple[F32, Bool]:
+    """Joint probabilities float32 (n, C), and which classes any store kept, bool (n, C)."""
+    count, classes = len(said[0][0]), len(voices[0].share)
+    total, named = np.zeros((count, classes)), np.zeros((count, classes + 1), dtype=bool)
+    for (own, probabilities, rests), voice in zip(said, voices, strict=True):
+        at = np.append(voice.at, classes)[own.astype(np.int64)]  # a place that is not used falls beside the classes
+        fill = _filled(probabilities.astype(np.float64), len(voice.at), scores) if rests is None else rests[:, None]
+        dense = np.repeat(fill.astype(np.float64), classes + 1, axis=1)
         np.put_along_axis(dense, at, probabilities, axis=1)
         np.put_along_axis(named, at, True, axis=1)
+        dense = dense[:, :classes]
+        if scores == "softmax" and rests is not None:
+            dense /= dense.sum(axis=1, keepdims=True)
         total += voice.share * (_stretched(dense, scores) if average == "logit" else dense)
     if average == "logit" and scores == "sigmoid":
         total = 1 / (1 + np.exp(-total))
     elif average == "logit":
         total = np.exp(total)
         total /= total.sum(axis=1, keepdims=True)
-    return np.where(named, total, -1).astype(np.float32)
+    return total.astype(np.float32), named[:, :classes]
 
 
 def _filled(probabilities: F64, classes: int, scores: str) -> F64:
@@ -112,7 +151,8 @@ class Joint(Piece):
     """Pieces that heard the same views, as one piece whose targets are the joint ones.
 
     Clips, draws and fingerprints are the first's; views and blocks those that all have; a clip that failed in one has
-    no targets. What members said, and relations, are left out.
+    no targets. What members said, and relations, are left out; frames of one hop are averaged like targets, where any
+    store kept something.
 
     :param pieces: at least two that :func:`difference` finds alike.
     :param weights: one positive number a piece; by default the number of its teachers, so that all count alike.
@@ -142,6 +182,16 @@ class Joint(Piece):
             self._decoded.share()
         manifest = self.manifest
         return Joint, (self.pieces, self.weights, manifest.topk, manifest.value_bits, self.decoded_bytes)
+
+    @property
+    def parts(self) -> Sequence[Piece]:
+        """The stores."""
+        return self.pieces
+
+    @property
+    def k(self) -> int:
+        """Classes that a view has places for; how many of them a view uses is told when it is read."""
+        return self.manifest.topk
 
     @property
     def location(self) -> str:
@@ -183,6 +233,7 @@ class Joint(Piece):
             failed=tuple(sorted(failed.items())),
             fingerprints=tuple(f for f in first.fingerprints if start <= f.view < stop and f.row not in failed),
             basis=msgspec.UNSET,
+            kept=msgspec.UNSET if self.manifest.quality is None else KeptSpec(bits=8, most=self.k, loss=math.nan),
             digest=digest(" ".join([f"{start} {stop}", *(each.digest for each in own)]).encode()),
         )
         self._own[commit.name] = own
@@ -218,7 +269,7 @@ class Joint(Piece):
     @functools.cached_property
     def _decoded(self) -> DecodedTargets:
         keys = [content_key(piece.storage, piece.commits) for piece in self.pieces]
-        width = self.manifest.topk * (2 + self.manifest.quantizer.code_bytes)
+        width = self.k * (2 + self.manifest.quantizer.code_bytes) + (self.manifest.quality is not None)
         key = digest(" ".join([self.root_digest, *keys]).encode())
         return DecodedTargets(key, self.commits, width, self.decoded_bytes)
 
@@ -239,8 +290,12 @@ class Joint(Piece):
             classes, codes = (
                 values[rows, views].reshape(-1, values.shape[2]) for values in (stored.classes, stored.codes)
             )
-            said.append((classes, piece.manifest.quantizer.table()[codes]))
-        classes, probabilities = joint_targets(said, self.voices, manifest.topk, manifest.scores, manifest.average)
+            rests = None if stored.kept is None else REST.table()[stored.kept.rests[rows, views].reshape(-1)]
+            said.append((classes, piece.manifest.quantizer.table()[codes], rests))
+        if manifest.quality is not None:
+            return self._kept(said, commit), None
+        plain = [(classes, probabilities) for classes, probabilities, _ in said]
+        classes, probabilities = joint_targets(plain, self.voices, manifest.topk, manifest.scores, manifest.average)
         codes = manifest.quantizer.encode(probabilities)
         order = np.lexsort((classes, -codes.astype(np.int64)), axis=1)  # as a block gives them back
         shape = (commit.clips, commit.views, manifest.topk)
@@ -249,6 +304,56 @@ class Joint(Piece):
             values[rows] = np.take_along_axis(found, order, axis=1).reshape(len(rows), *shape[1:])
         targets.readable[rows] = True
         return targets, None
+
+    def _decoded_frames(self, commit: Commit) -> Runs:
+        """The runs of a block: of every frame the mean over the stores, where one of them kept anything."""
+        spec, classes = self._frame_spec, len(self.manifest.classes)
+        self._require_drawn_alike(commit)
+        kept = np.zeros((commit.clips, commit.views), dtype=bool)
+        kept[commit.readable] = True
+        said = []
+        for piece, own in zip(self.pieces, self._sources(commit), strict=True):
+            views = np.arange(own.clips * own.views).reshape(own.clips, own.views)[:, _views_of(own, commit)]
+            runs = piece.block_frames(own).take(views.reshape(-1))
+            said.append((runs, piece._frame_spec, len(piece.manifest.classes)))
+        step = max(1, _CELLS // (spec.count * classes))
+        found = []
+        for low in range(0, kept.size, step):
+            some = np.arange(low, min(low + step, kept.size))
+            total, named = np.zeros((len(some), spec.count, classes)), np.zeros((len(some), spec.count, classes), bool)
+            for (runs, own_spec, own_classes), voice in zip(said, self.voices, strict=True):
+                own_said = decode_frames(runs.take(some), own_spec, own_classes).dense()
+                dense = np.full(total.shape, FILL * own_spec.floor)
+                dense[:, :, voice.at] = np.where(own_said > 0, own_said, FILL * own_spec.floor)
+                named[:, :, voice.at] |= own_said > 0
+                total += voice.share * (
+                    _stretched(dense, self.manifest.scores) if self.manifest.average == "logit" else dense
+                )
+            if self.manifest.average == "logit":
+                total = 1 / (1 + np.exp(-total)) if self.manifest.scores == "sigmoid" else np.exp(total)
+            total[~named | ~kept.reshape(-1)[some, None, None]] = 0
+            found.append(encode_frames(total, spec))
+        return Runs.joined(found)
+
+    def _kept(self, said: Sequence[tuple[U16, F32, F32 | None]], commit: Commit) -> layout.Targets:
+        """What a block of an ensemble with a quality keeps."""
+        manifest, rows, classes = self.manifest, commit.readable, len(self.manifest.classes)
+        assert manifest.quality is not None
+        found = joint_answers(said, self.voices, manifest.topk, manifest.scores, manifest.average)
+        chosen = choose(found, manifest.quality, manifest.scores, classes, np.ones(len(found.classes), bool))
+        used = np.arange(manifest.topk) < chosen.counts[:, None]
+        labels = np.where(used, found.classes, np.uint16(classes)).astype(np.uint16)
+        codes = np.where(used, chosen.codes, 0).astype(np.uint16)
+        order = np.lexsort((labels, -codes.astype(np.int64), ~used), axis=1)  # as a block gives them back
+        shape = (commit.clips, commit.views)
+        whole = [np.zeros((*shape, manifest.topk), np.uint16) for _ in range(2)]
+        counts, rests = np.zeros(shape, np.uint16), np.zeros(shape, np.uint8)
+        for values, kept in zip(whole, (labels, codes), strict=True):
+            values[rows] = np.take_along_axis(kept, order, axis=1).reshape(len(rows), commit.views, manifest.topk)
+        counts[rows], rests[rows] = (each.reshape(len(rows), commit.views) for each in (chosen.counts, chosen.rests))
+        readable = np.zeros(commit.clips, bool)
+        readable[rows] = True
+        return layout.Targets(whole[0], whole[1], readable, layout.Kept(counts, rests, chosen.bits, chosen.loss))
 
     def _require_drawn_alike(self, commit: Commit) -> None:
         own = self._sources(commit)
@@ -273,7 +378,10 @@ class Joint(Piece):
     def _arrays(self, commit: Commit, *names: str) -> dict[str, U8]:
         """Arrays of a block as they would be stored."""
         code_bytes = self.manifest.quantizer.code_bytes
-        arrays = layout.encode_targets(self._decode(commit)[0], len(self.manifest.classes), code_bytes)
+        version = self.manifest.format_version
+        arrays = layout.encode_targets(
+            self._decode(commit)[0], len(self.manifest.classes), code_bytes, version=version
+        )  # fmt: skip
         return {name: arrays[name] for name in names}
 
 
@@ -351,7 +459,12 @@ def joint_notes(joint: Joint) -> list[str]:
             f"the classes join to {len(manifest.classes)} ({counts}), by MID and name; a class is averaged over the "
             "teachers that know it"
         )
-    for what, has in (("relations", lambda m: m.relations is not None), ("members", lambda m: m.keep_members)):
+    left: dict[str, Callable[[Manifest], bool]] = {
+        "relations": lambda m: m.relations is not None,
+        "members": lambda m: m.keep_members,
+        "frames": lambda m: m.frames is not None and joint.manifest.frames is None,
+    }
+    for what, has in left.items():
         holding = [piece.location for piece in joint.pieces if has(piece.manifest)]
         if holding:
             lines.append(f"the {what} that {', '.join(holding)} keep{'s' * (len(holding) == 1)} are left out")
@@ -485,12 +598,18 @@ def _joint_manifest(
             members.append(_joint_member(member, manifest, classes, known, scaled))
         shares.append(share)
     norm = np.sum(shares, axis=0)
+    qualities = [each.quality for each in manifests if each.quality is not None]
+    quality = max(qualities, default=None)
+    if quality is not None and value_bits not in (None, VALUE_BITS):
+        raise UsageError(f"--value-bits {value_bits}: of stores with a quality that chooses the bits; leave it out")
     bits = max(each.value_bits for each in manifests) if value_bits is None else value_bits
+    bits = bits if quality is None else VALUE_BITS
     quantizer(first.scores, bits)
     precisions = {each.precision for each in manifests}
+    frames = common_spec([each.frames for each in manifests])
     return msgspec.structs.replace(
         first,
-        format_version=FORMAT_VERSION,
+        format_version=written_version(frames, quality),
         classes=classes,
         teachers=tuple(members),
         average=next(iter(averages)),
@@ -500,8 +619,8 @@ def _joint_manifest(
         precision=precisions.pop() if len(precisions) == 1 else "float32",
         keep_members=False,
         relations=None,
-        frames=None,
-        quality=None,
+        frames=frames,
+        quality=quality,
     ), tuple(Voice(own, share / norm) for own, share in zip(at, shares, strict=True))
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from logitstore import notebook
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.quality import addable
 from logitstore.store.measures import jensen_shannon
 from logitstore.store.pieces import Pieces
 from logitstore.store.summary import Summary, summarise
@@ -212,7 +213,7 @@ def _sum(one: _Shard, other: _Shard) -> _Shard:
 
 def _most_entropy(store: Pieces) -> float:
     """The highest entropy that a view can have, in nats."""
-    k = store.manifest.topk
+    k = store.manifest.topk if store.manifest.quality is None else len(store.manifest.classes)
     return float(k * np.log(2) if store.manifest.scores == "sigmoid" else np.log(k + 1))
 
 
@@ -223,11 +224,13 @@ def _of_shard(store: Pieces, commits: Sequence[Commit], amounts: Sequence[tuple[
     for commit in commits:
         kept = commit.readable
         labels, probabilities = store.block_targets(commit)
+        rests = None if store.manifest.quality is None else store.block_rests(commit)[kept]
+        labels = addable(labels, classes)
         said_all.append((kept, labels[kept], probabilities[kept]))
         clip.append(np.repeat(kept, commit.views))
         first.append(labels[kept, :, 0].reshape(-1))
         sure.append(probabilities[kept, :, 0].reshape(-1))
-        nats.append(_entropy(probabilities[kept], sigmoid).reshape(-1))
+        nats.append(_entropy(probabilities[kept], sigmoid, rests, classes).reshape(-1))
         if amounts:
             draws = {name: values[kept].reshape(-1) for name, values in store.block_draws(commit).items()}
             did.append(np.stack([_steps(op, most, draws, store) for op, most, _ in amounts]))
@@ -331,13 +334,23 @@ def _survival(amounts: Sequence[tuple[Op, float, str]], steps: I64) -> tuple[OpS
     )
 
 
-def _entropy(p: F32, sigmoid: bool) -> F32:
-    """Entropies in nats over the last axis, to about 1e-5 as SQL's (:mod:`logitstore.store.sql.tables`), but fast."""
-    terms = p * np.log(p)
+def _entropy(p: F32, sigmoid: bool, rests: F32 | None, classes: int) -> F32:
+    """Entropies in nats over the last axis, to about 1e-5 as SQL's (:mod:`logitstore.store.sql.tables`), but fast.
+
+    :param rests: the probability of each class that a view does not have, of a store with a quality.
+    """
+    found = np.asarray(-_negative_entropy(p, sigmoid).sum(axis=-1))
+    if rests is not None:
+        found -= (classes - np.count_nonzero(p, axis=-1)) * _negative_entropy(rests, sigmoid)
+    return found
+
+
+def _negative_entropy(p: F32, sigmoid: bool) -> F32:
+    terms = p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
     if sigmoid:
-        rest = 1 - p
-        terms += rest * np.log(rest)
-    return np.asarray(-terms.sum(axis=-1))
+        other = 1 - p
+        terms += other * np.log(other)
+    return np.asarray(terms)
 
 
 def _known(store: Pieces, labels: npt.NDArray[np.uint16]) -> Bool:

@@ -10,19 +10,26 @@ from logitstore.arrays import F32, F64
 
 
 def surprise(p: F64, scores: str) -> F64:
-    """What each of some probabilities in (0, 1) adds to an entropy in nats, in their shape; see :func:`entropy`."""
-    terms = -p * np.log(p)
+    """What each of some probabilities in [0, 1) adds to an entropy in nats, in their shape; see :func:`entropy`."""
+    terms = -p * np.log(np.maximum(p, np.finfo(np.float64).tiny))
     if scores == "sigmoid":
         terms -= (1.0 - p) * np.log1p(-p)
     return terms
 
 
-def entropy(probabilities: F32, scores: str) -> F64:
-    """Entropy in nats over the last axis, float64, of probabilities in (0, 1).
+def entropy(probabilities: F32, scores: str, rests: F32 | None = None, class_count: int = 0) -> F64:
+    """Entropy in nats over the last axis, float64, of probabilities in (0, 1); 0 in places that a view does not use.
 
     For "sigmoid" the sum of Bernoulli entropies, for "softmax" -sum(p ln p) of the classes there are.
+
+    :param rests: the probability of every other one of ``class_count`` classes, float32 (…), of views that know it:
+        these count too.
     """
-    return np.asarray(surprise(probabilities.astype(np.float64), scores).sum(axis=-1))
+    found = np.asarray(surprise(probabilities.astype(np.float64), scores).sum(axis=-1))
+    if rests is not None:
+        left = class_count - np.count_nonzero(probabilities, axis=-1)
+        found += left * surprise(rests.astype(np.float64), scores)
+    return found
 
 
 def jensen_shannon(members: F32, weights: Sequence[float], scores: str) -> F64:

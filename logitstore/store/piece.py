@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from logitstore.arrays import F32, I64, U8, U16
@@ -26,6 +27,7 @@ from logitstore.store.format.blocks import decode_arrays, held_in
 from logitstore.store.format.commits import REPAIR, Commit
 from logitstore.store.format.frames import FrameSpec, Runs
 from logitstore.store.format.manifest import IMPORTED, ROOT, Manifest, decode_root
+from logitstore.store.format.quality import REST
 from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.names import BLOCKS, part_name
 from logitstore.store.places import Places
@@ -83,6 +85,11 @@ class Piece:
             if self.manifest.relations is not None:
                 self._decoded_relations.share()
         return Piece, (self.storage, self.manifest, self.root_digest, self.decoded_bytes)
+
+    @property
+    def parts(self) -> Sequence[Piece]:
+        """What it is read from: itself, or several that are one ensemble."""
+        return (self,)
 
     @property
     def location(self) -> str:
@@ -231,12 +238,32 @@ class Piece:
     def targets(self, view: int, clips: I64) -> tuple[U16, F32]:
         """What the ensemble said of one view of some clips: classes uint16 (n, k), probabilities float32 (n, k).
 
+        Places that a view of a store with a quality does not use have the class C and the probability 0.
+
         :raises UsageError: a clip has no targets for this view.
         :raises CorruptStoreError: an object is not the one that was committed.
         """
         taken = self._decoded.take(view, clips, self._places.blocks_of(view, clips), self._packed)
-        classes, codes = unpack(taken, self.manifest.topk)
-        return classes, self._table.take(codes)
+        classes, codes = unpack(taken, self.k, self.manifest.quantizer.code_bytes)
+        return classes, self._probabilities(classes, self._table.take(codes))
+
+    def rests(self, view: int, clips: I64) -> F32:
+        """The probability of each class that a view does not keep, of one view of some clips: float32 (n,).
+
+        :raises MismatchError: a store without a quality, which does not know it.
+        :raises UsageError, CorruptStoreError: as :meth:`targets`.
+        """
+        self.require_rests()
+        taken = self._decoded.take(view, clips, self._places.blocks_of(view, clips), self._packed)
+        return REST.table().take(taken[:, -1])
+
+    def require_rests(self) -> None:
+        """:raises MismatchError: the store knows nothing of the classes that a view does not keep."""
+        if self.manifest.quality is None:
+            raise MismatchError(
+                f"{self.location} keeps {self.manifest.topk} classes of every view, and nothing of the others; build a "
+                "store with --quality for that"
+            )
 
     def relations(self, view: int, clips: I64) -> Relations:
         """The relations of one view of some clips.
@@ -294,18 +321,33 @@ class Piece:
     # block by block
 
     def block_targets(self, commit: Commit) -> tuple[U16, F32]:
-        """Classes uint16 and probabilities float32, each (R, V, k), of a block; zero in the rows that failed."""
+        """Classes uint16 and probabilities float32, each (R, V, k), of a block; zero in the rows that failed.
+
+        Unused places are as those of :meth:`targets`.
+        """
         targets, _ = self._decode(commit)
-        probabilities = self._table[targets.codes]
+        probabilities = self._probabilities(targets.classes, self._table[targets.codes])
         probabilities[~targets.readable] = 0
         return targets.classes, probabilities
+
+    def block_rests(self, commit: Commit) -> F32:
+        """The probability of each class that a view does not keep, float32 (R, V), of a block; 0 in rows that failed.
+
+        :raises MismatchError: a store without a quality, which does not know it.
+        """
+        self.require_rests()
+        targets, _ = self._decode(commit)
+        assert targets.kept is not None
+        rests = REST.table()[targets.kept.rests]
+        rests[~targets.readable] = 0
+        return rests
 
     def block_draws(self, commit: Commit) -> dict[str, I64]:
         """Draw columns of a block, each int64 (R, V)."""
         return layout.decode_draws(self.manifest.columns, self._draw_planes(commit), commit.views)
 
     def block_members(self, commit: Commit) -> F32:
-        """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k).
+        """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k); NaN in places not used.
 
         :raises CorruptStoreError: the block holds none.
         """
@@ -313,6 +355,7 @@ class Piece:
         if codes is None:
             raise CorruptStoreError(f"{self.location}: block {commit.name} holds no members; restore it")
         probabilities = self._table[codes]
+        probabilities[:, targets.classes == len(self.manifest.classes)] = np.nan
         probabilities[:, ~targets.readable] = 0
         return probabilities
 
@@ -320,11 +363,12 @@ class Piece:
         """The entries of a block (see ``layout``): enough to count classes, undecoded."""
         try:
             entries = layout.decode_entries(
-                self._arrays(commit, "classes", "views"),
+                self._arrays(commit, "classes", "views", *([] if commit.bits is None else ["firsts"])),
                 commit.clips,
                 commit.views,
                 len(self.manifest.classes),
                 self.manifest.format_version,
+                commit.bits,
             )
         except (ValueError, IndexError) as error:
             raise self._damaged(commit, error) from error
@@ -377,8 +421,21 @@ class Piece:
         return Places(self.commits, self.location)
 
     @functools.cached_property
+    def k(self) -> int:
+        """Classes that a view has places for: ``topk``, or the most that any view of a store with a quality keeps."""
+        if self.manifest.quality is None:
+            return self.manifest.topk
+        return max((each.kept.most for each in self.commits if each.kept is not msgspec.UNSET), default=1)
+
+    def _probabilities(self, classes: U16, of_codes: F32) -> F32:
+        """Probabilities, 0 in the places that a view does not use; those of codes are changed."""
+        if self.manifest.quality is not None:
+            of_codes[classes == len(self.manifest.classes)] = 0
+        return of_codes
+
+    @functools.cached_property
     def _decoded(self) -> DecodedTargets:
-        width = self.manifest.topk * (2 + self.manifest.quantizer.code_bytes)
+        width = self.k * (2 + self.manifest.quantizer.code_bytes) + (self.manifest.quality is not None)
         return DecodedTargets(content_key(self.storage, self.commits), self.commits, width, self.decoded_bytes)
 
     @functools.cached_property
@@ -424,16 +481,19 @@ class Piece:
 
     def _packed(self, commit: Commit) -> U8:
         targets, _ = self._decode(commit)
-        return pack(targets.classes, targets.codes, self.manifest.quantizer.code_bytes)
+        rests = None if targets.kept is None else targets.kept.rests
+        return pack(targets.classes, targets.codes, self.manifest.quantizer.code_bytes, rests)
 
     def _decode(self, commit: Commit, *more: str) -> tuple[layout.Targets, U16 | None]:
-        """The targets of a block, and with ``"members"`` its members' codes (M, R, V, k)."""
+        """The targets of a block, of k places a view, and with ``"members"`` its members' codes (M, R, V, k)."""
         version, class_count = self.manifest.format_version, len(self.manifest.classes)
         lowest = ["lowest"] if version >= layout.BY_CLASS else []
-        arrays = self._arrays(commit, "classes", "views", *lowest, "firsts", "residuals", *more)
+        rests = [] if commit.kept is msgspec.UNSET else ["rests"]
+        most = self.manifest.topk if commit.kept is msgspec.UNSET else commit.kept.most
+        arrays = self._arrays(commit, "classes", "views", *lowest, *rests, "firsts", "residuals", *more)
         try:
             targets, members = layout.decode_block(
-                arrays, commit.clips, commit.views, self.manifest.topk, class_count, version
+                arrays, commit.clips, commit.views, most, class_count, version, commit.bits
             )
         except (ValueError, IndexError) as error:
             raise self._damaged(commit, error) from error
@@ -443,11 +503,19 @@ class Piece:
         for codes in [targets.codes[targets.readable]] + ([] if members is None else [members[:, targets.readable]]):
             if codes.size and not low <= int(codes.min()) <= int(codes.max()) <= high:
                 raise self._damaged(commit, "a code is no probability in (0, 1)")
+        if most < self.k:
+            targets, members = layout.widened(targets, members, self.k, class_count)
         return targets, members
 
     def _check_entries(self, commit: Commit, entries: layout.Entries) -> None:
         """Refuse entries of more or less views than the block has."""
-        if int(np.count_nonzero(entries.present)) != commit.stored_views * self.manifest.topk:
+        if commit.kept is not msgspec.UNSET:
+            held = np.zeros((commit.clips, commit.views), dtype=np.int64)
+            np.add.at(held, entries.numbers // len(self.manifest.classes), entries.present)
+            held = held[commit.readable]
+            if held.size and not 1 <= int(held.min()) <= int(held.max()) <= commit.kept.most:
+                raise self._damaged(commit, f"it does not hold 1 to {commit.kept.most} classes of every view")
+        elif int(np.count_nonzero(entries.present)) != commit.stored_views * self.manifest.topk:
             raise self._damaged(commit, f"it does not hold {self.manifest.topk} classes of every view")
 
     def _draw_planes(self, commit: Commit) -> U8:

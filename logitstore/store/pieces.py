@@ -21,7 +21,7 @@ from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
 from logitstore.store.format import layout
 from logitstore.store.format.commits import Commit
-from logitstore.store.format.frames import Frames, FrameSpec, decode_frames, joined_frames
+from logitstore.store.format.frames import Frames, FrameSpec, common_spec, decode_frames, joined_frames
 from logitstore.store.format.manifest import Manifest, Member
 from logitstore.store.format.relations import Relations, RelationSpec
 from logitstore.store.piece import Piece
@@ -219,6 +219,10 @@ class Pieces:
     def targets(self, view: int, clips: Any) -> tuple[U16, F32]:
         """What the ensemble said of one view of some clips.
 
+        The views of a store with a quality keep different numbers of classes, k the most that any keeps. The places
+        that a view does not use are its last: they have the class C, which there is none of, and the probability 0.
+        What stands for the classes that it does not keep is :meth:`rests`.
+
         :param view: in [0, V).
         :param clips: integers (n,), in any order, repeats allowed.
         :returns: classes uint16 (n, k) and probabilities float32 (n, k) in (0, 1), falling; ties by rising class.
@@ -226,8 +230,32 @@ class Pieces:
         :raises CorruptStoreError: an object is not the one that was committed.
         """
         self._require_view(view)
-        classes, probabilities = self._gather(clips, lambda piece, own: piece.targets(view, own))
+        classes, probabilities = self._gather(clips, lambda piece, own: self._widened(*piece.targets(view, own)))
         return classes, probabilities
+
+    def rests(self, view: int, clips: Any) -> F32:
+        """What stands for each class that a view does not keep: its probability, float32 (n,), of some clips.
+
+        :param view, clips: as of :meth:`targets`.
+        :raises MismatchError: a store without a quality, which knows nothing of these classes.
+        :raises UsageError, CorruptStoreError: as :meth:`targets`.
+        """
+        self._require_view(view)
+        (rests,) = self._gather(clips, lambda piece, own: (piece.rests(view, own),))
+        return rests
+
+    @functools.cached_property
+    def k(self) -> int:
+        """Places for classes that a view has: ``topk``, or the most that any view of a store with a quality keeps."""
+        return max(piece.k for piece in self.pieces)
+
+    def _widened(self, classes: U16, probabilities: F32) -> tuple[U16, F32]:
+        """The same with unused places up to k."""
+        more = [(0, 0)] * (classes.ndim - 1) + [(0, self.k - classes.shape[-1])]
+        if not more[-1][1]:
+            return classes, probabilities
+        wide = np.pad(classes, more, constant_values=len(self.manifest.classes))
+        return wide, np.pad(probabilities, more)
 
     def draws(self, view: int, clips: Any = None) -> Draws:
         """The draws of one view of some clips, by default of all that have targets; int64 (n,) a column."""
@@ -365,17 +393,17 @@ class Pieces:
 
         :raises MismatchError: it does not, or its pieces do so with another hop each.
         """
-        specs = [piece.manifest.frames for piece in self.pieces]
-        for piece, own in zip(self.pieces, specs, strict=True):
-            if own is None:
+        parts = [part for piece in self.pieces for part in piece.parts]
+        for part in parts:
+            if part.manifest.frames is None:
                 raise MismatchError(
-                    f"{piece.location} does not say when its classes sound; build a store with: logitstore build … "
+                    f"{part.location} does not say when its classes sound; build a store with: logitstore build … "
                     "--frames 40"
                 )
         spec = self.manifest.frames
         if spec is None:
             said = " and ".join(
-                f"{own.hop_ms} ms in {p.location}" for p, own in zip(self.pieces, specs, strict=True) if own
+                f"{own.hop_ms} ms in {part.location}" for part in parts if (own := part.manifest.frames) is not None
             )
             raise MismatchError(
                 f"the frames of {self.location} are not of one hop ({said}); give stores that agree on it"
@@ -400,8 +428,17 @@ class Pieces:
     def block_targets(self, commit: Commit) -> tuple[U16, F32]:
         """Classes uint16 and probabilities float32, each (R, V, k), of a block; zero in the rows that failed."""
         number, own = self._origin(commit)
-        classes, probabilities = self.pieces[number].block_targets(own)
+        classes, probabilities = self._widened(*self.pieces[number].block_targets(own))
+        classes[[row for row, _ in commit.failed]] = 0
         return classes[:, : commit.views], probabilities[:, : commit.views]
+
+    def block_rests(self, commit: Commit) -> F32:
+        """What stands for each class that a view does not keep, float32 (R, V), of a block; 0 in rows that failed.
+
+        :raises MismatchError: as :meth:`rests`.
+        """
+        number, own = self._origin(commit)
+        return self.pieces[number].block_rests(own)[:, : commit.views]
 
     def block_draws(self, commit: Commit) -> dict[str, I64]:
         """Draw columns of a block, each int64 (R, V)."""
@@ -411,12 +448,15 @@ class Pieces:
     def block_members(self, commit: Commit) -> F32 | None:
         """Each member's probabilities at the ensemble's classes, float32 (M, R, V, k); None where none were kept.
 
-        NaN for a teacher that the block's piece lacks.
+        NaN for a teacher that the block's piece lacks, and in places that a view does not use.
         """
         if not self.manifest.keep_members:
             return None
         number, own = self._origin(commit)
         said = self.pieces[number].block_members(own)[:, :, : commit.views]
+        more = self.k - said.shape[3]
+        if more:
+            said = np.pad(said, [(0, 0)] * 3 + [(0, more)], constant_values=np.nan)
         if len(self.pieces) == 1:
             return said
         found = np.full((len(self.manifest.teachers), *said.shape[1:]), np.nan, np.float32)
@@ -562,18 +602,7 @@ def _common_manifest(pieces: Sequence[Piece]) -> Manifest:
         teachers=tuple(teachers.values()),
         keep_members=all(piece.manifest.keep_members for piece in pieces),
         relations=_common_relations(pieces),
-        frames=_common_frames(pieces),
-    )
-
-
-def _common_frames(pieces: Sequence[Piece]) -> FrameSpec | None:
-    """How pieces say when that can be asked as one: with one hop; in the most bits, and above the highest floor."""
-    specs = [piece.manifest.frames for piece in pieces]
-    kept = [spec for spec in specs if spec is not None]
-    if len(kept) < len(specs) or len({spec.hop_ms for spec in kept}) > 1:
-        return None
-    return msgspec.structs.replace(
-        kept[0], bits=max(spec.bits for spec in kept), floor=max(spec.floor for spec in kept)
+        frames=common_spec([piece.manifest.frames for piece in pieces]),
     )
 
 
@@ -598,10 +627,13 @@ def _require_fitting(first: Piece, other: Piece) -> None:
     reasons = []
     if old.classes != new.classes:
         reasons.append(f"classes: {_class_difference(old.classes, new.classes)}")
-    for name in ("scores", "topk", "sample_rate", "clip_seconds"):
+    fixed = () if old.quality is not None and new.quality is not None else ("topk",)
+    for name in ("scores", *fixed, "sample_rate", "clip_seconds"):
         here, there = getattr(old, name), getattr(new, name)
         if here != there:
             reasons.append(f"{name}: {here} and {there}")
+    if (old.quality is None) != (new.quality is None):
+        reasons.append(f"quality: {old.quality} and {new.quality}")
     ops = [manifest.recipe.to_dict()["ops"] for manifest in (old, new)]
     if ops[0] != ops[1]:
         shown = [msgspec.json.encode(manifest.recipe_document).decode() for manifest in (old, new)]

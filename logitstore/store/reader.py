@@ -65,9 +65,9 @@ class Store(Pieces):
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None, limits: Limits | None = None) -> pa.Table:
         """The answer to one SELECT over the store's tables; ``.to_pandas()`` and ``.to_pylist()`` make others of it.
 
-        :param query: over clips, views, topk, answers, members (where kept), levels (of a store opened with its audio),
-            teachers, recipe, ops, failures and blocks, joined by ``clip``; or ``@NAME``, a question that ships with the
-            tool.
+        :param query: over clips, views, topk, answers, members and frames (where kept), levels (of a store opened with
+            its audio), teachers, recipe, ops, failures and blocks, joined by ``clip``; or ``@NAME``, a question that
+            ships with the tool.
         :param parameters: values of ``$name`` in the query, by name.
         :param limits: what the query may take, a ``logitstore.sql.limits.Limits``; None for the defaults.
         :returns: a pyarrow table.

@@ -6,13 +6,16 @@ builds and imports.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from logitstore.audio.lengths import samples_at
+from logitstore.store.format.frames import frame_bytes
 from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.relations import relation_bytes, relation_sizes
 from logitstore.store.pieces import Failure, Pieces, failed_clips
@@ -24,6 +27,24 @@ _KEYS = ("path", "start", "length", "rate")
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptOf:
+    """What a store with a quality keeps: the nats a view that were ``asked``, a list where its pieces differ, and that
+    are ``lost``, the mean over its views, None where that was not counted; the ``bits`` of its blocks, and the ``most``
+    classes of any view."""
+
+    asked: Any
+    lost: float | None
+    bits: tuple[int, ...]
+    most: int
+
+    def __str__(self) -> str:
+        bits = " or ".join(map(str, self.bits)) or "no"
+        lost = "" if self.lost is None else f"{self.lost:.3g} nats a view lost, "
+        asked = " and ".join(f"{each:g}" for each in (self.asked if isinstance(self.asked, list) else [self.asked]))
+        return f"{bits} bits; {lost}{asked} asked"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """What a store is and holds.
 
@@ -32,13 +53,15 @@ class Summary:
     highest view of any block, ``stored_views`` those that have targets, summed over clips; ``shards_finished`` of the
     ``shards`` have all of the views. ``pcm_bytes`` is the audio of all clips as 16-bit PCM at the store's rate.
     ``relation_bytes`` are of the frames, the clips and their basis, where the store keeps them. ``seed``,
-    ``value_bits`` and ``average`` are lists where the pieces of a store differ.
+    ``value_bits`` and ``average`` are lists where the pieces of a store differ. ``kept`` is None of a store without a
+    quality.
     """
 
     location: str
     manifest: Manifest
     seed: Any
     value_bits: Any
+    kept: KeptOf | None
     average: Any
     clips: int
     columns: tuple[str, ...]
@@ -52,6 +75,7 @@ class Summary:
     store_bytes: int
     pcm_bytes: int
     relation_bytes: dict[str, int]
+    frame_bytes: int
 
     @property
     def bytes_a_view(self) -> float | None:
@@ -80,8 +104,10 @@ class Summary:
             "classes": len(manifest.classes),
             "scores": manifest.scores,
             "value_bits": self.value_bits,
+            "quality": None if self.kept is None else asdict(self.kept),
             "members_kept": manifest.keep_members,
             "relations": self._relations(),
+            "frames": self._frames(),
             "recipe": manifest.recipe.to_dict(),
             "seed": self.seed,
             "clip_seconds": manifest.clip_seconds,
@@ -108,12 +134,36 @@ class Summary:
             "bytes_a_view": {name: size / views for name, size in self.relation_bytes.items() if size} if views else {},
         }
 
+    def _frames(self) -> dict[str, Any] | None:
+        """How the store says when, and its bytes a view; None of one that does not."""
+        spec, views = self.manifest.frames, self.stored_views
+        if spec is None:
+            return None
+        return {
+            "hop_seconds": spec.hop,
+            "count": spec.count,
+            "bits": spec.bits,
+            "floor": spec.floor,
+            "bytes_a_view": self.frame_bytes / views if views else None,
+        }
+
+    def frame_sizes(self) -> str:
+        """How the store says when, in words: the hop, and bytes a view where they were measured."""
+        spec, views = self.manifest.frames, self.stored_views
+        if spec is None:
+            return "none"
+        size = f", {self.frame_bytes / views:.1f} bytes a view" if views and self.frame_bytes else ""
+        return f"every {spec.hop_ms} ms, {spec.count:,} of a view, {spec.bits} bits from {spec.floor:g} on{size}"
+
     def lines(self) -> list[tuple[str, str]]:
         """What there is to say for people: (what, text) of every line."""
         manifest = self.manifest
         missing = self.shards - self.shards_finished
         ops = ", ".join(op.name for op in manifest.recipe.ops) or "no augmentation"
         values = "float16" if self.value_bits == 16 else f"{self.value_bits} bits"
+        targets = f"top {manifest.topk:,} of {len(manifest.classes):,} classes, {manifest.scores}, {values}"
+        if self.kept is not None:
+            targets = f"up to {self.kept.most:,} of {len(manifest.classes):,} classes, {manifest.scores}, {self.kept}"
         size = f"{self.store_bytes:,} bytes"
         if self.bytes_a_view is not None:
             size += f", {self.bytes_a_view:.1f} a view"
@@ -127,14 +177,14 @@ class Summary:
         state = "finished"
         if missing:
             state = f"{missing:,} shard{'s' * (missing > 1)} not finished: run the same build again"
-        members = ["members"] if manifest.keep_members else []
+        members = (["members"] if manifest.keep_members else []) + (["frames"] if manifest.frames else [])
         lines = [
             ("store", f"{self.location}, format {manifest.format_version}"),
             ("clips", f"{self.clips:,} of {manifest.clip_seconds:g} s at {manifest.sample_rate:,} Hz"
                       + (f", {self.failed:,} failed" if self.failed else "")),
             ("views", f"{self.views:,} a clip, {self.stored_views:,} stored"),
             ("blocks", f"{self.blocks:,} in {self.shards_finished:,} of {self.shards:,} shards, {state}"),
-            ("targets", f"top {manifest.topk:,} of {len(manifest.classes):,} classes, {manifest.scores}, {values}"),
+            ("targets", targets),
             ("recipe", f"{manifest.recipe.name}: {ops}; seed {self.seed}"),
             ("teachers", f"{len(teachers)}, mean of {self.average}: {', '.join(teachers)}"),
             ("size", size),
@@ -151,6 +201,8 @@ class Summary:
             shown += [f"vectors of {spec.clips} components"] if spec.clips else []
             each = relation_sizes(self.relation_bytes, self.stored_views)
             lines.insert(-3, ("relations", f"{' and '.join(shown)}; {each}"))
+        if manifest.frames is not None:
+            lines.insert(-3, ("frames", self.frame_sizes()))
         return lines
 
     def render(self) -> str:
@@ -181,6 +233,7 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
         location=store.location,
         manifest=store.manifest,
         seed=_common([piece.manifest.seed for piece in pieces]),
+        kept=_kept(store),
         value_bits=_common([piece.manifest.value_bits for piece in pieces]),
         average=_common([piece.manifest.average for piece in pieces]),
         clips=sum(sum(piece.part_clips) for piece in pieces),
@@ -194,7 +247,24 @@ def summarise(store: Pieces, *, measured: bool = True) -> Summary:
         shards_finished=shards - len(unfinished_shards(committed, shards, store.views)) if store.views else 0,
         store_bytes=sum(sum(own.values()) for own in sizes),
         pcm_bytes=pcm,
+        frame_bytes=sum(map(frame_bytes, sizes)),
         relation_bytes={name: sum(own[name] for own in relations) for name in (relations or [{}])[0]},
+    )
+
+
+def _kept(store: Pieces) -> KeptOf | None:
+    """What a store with a quality keeps; None of another."""
+    asked = [piece.manifest.quality for piece in store.pieces]
+    found = [(each.kept, each.stored_views) for each in store.commits if each.kept is not UNSET]
+    if asked[0] is None:
+        return None
+    views = sum(count for _, count in found)
+    lost = sum(kept.loss * count for kept, count in found) / views if views else None
+    return KeptOf(
+        asked=_common(asked),
+        lost=lost if lost is not None and math.isfinite(lost) else None,  # nobody has counted it where stores are joint
+        bits=tuple(sorted({kept.bits for kept, _ in found})),
+        most=max((kept.most for kept, _ in found), default=0),
     )
 
 

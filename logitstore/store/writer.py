@@ -16,7 +16,7 @@ from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError, 
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS, Basis, decode_basis, encode_basis
-from logitstore.store.format.commits import Commit
+from logitstore.store.format.commits import Commit, KeptSpec
 from logitstore.store.format.frames import Runs
 from logitstore.store.format.frames import to_arrays as frame_arrays
 from logitstore.store.format.layout import BY_CLASS, Targets, encode_draws, encode_targets
@@ -283,6 +283,8 @@ class StoreWriter:
             packed[FRAMES] = frame_arrays(content.frames)
         objects = encode_group(alone, {}, packed)
         rows, part = self.clips_of(shard), self.part_of(shard)
+        kept = content.targets.kept
+        most = 0 if kept is None else max(1, int(kept.counts.max(initial=0)))
         commit = Commit(
             shard=shard,
             first_clip=rows.start,
@@ -297,6 +299,7 @@ class StoreWriter:
             failed=tuple(sorted(content.failed.items())),
             fingerprints=tuple(content.fingerprints),
             basis=self._basis_digest,
+            kept=msgspec.UNSET if kept is None else KeptSpec(bits=kept.bits, most=most, loss=kept.loss),
         )
         return {f"{group}/{name}": data for name, data in objects.items()}, commit
 

@@ -82,7 +82,7 @@ class LoopOptions(AudioCacheOptions):
     lr: Annotated[
         float | None,
         Option("The highest learning rate.", group="Training", metavar="X", above=0, most=_MOST_LR,
-               default="the net's own, between 3e-4 and 5e-3"),
+               default="the net's own, between 2e-4 and 1e-2"),
     ] = None  # fmt: skip
     warm_up: Annotated[
         int | None,

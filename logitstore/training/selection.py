@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: What evaluations can be compared by -> the metric, and whether more of it is better.
-MEASURES = {"loss": ("held_out_loss", False), "mAP": ("mAP", True)}
+MEASURES = {"loss": ("held_out_loss", False), "mAP": ("mAP", True), "sonyc": ("sonyc_micro_auprc", True)}
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ CONFIG_NAME = "config.yaml"
 Measure = Callable[[Tagger], dict[str, Any]]
 Options = TypeVar("Options", bound=LoopOptions)
 
+#: Options without which runs were begun: where one is None, such a run goes on.
+_LATER = ("label_separator", "labels", "level", "eval_measure", "eval_split")
 _MAY_DIFFER = ("versions.", "places.", "preset")
 #: What runs did that were begun before there were these options and numbers.
 _BEFORE = {"defaults": 1, "options.cosine": "rest", "options.optimizer": "adamw", "options.weight_decay": 0.01}
@@ -174,7 +176,7 @@ def identity(
     for name in INDIFFERENT:
         resolved.pop(name)
     del resolved["pool"]  # which is an argument of the net
-    for name in ("label_separator", "labels", "level"):  # runs that were begun before there was this option go on
+    for name in _LATER:
         if resolved.get(name, "") is None:
             del resolved[name]
     together = {} if processes is None else {"processes": processes}

@@ -38,6 +38,7 @@ from logitstore.training.runs import weights_digest
 from logitstore.views.mel import FrontEnd, LogMel, band_mask, time_mask
 from logitstore.views.recipe import Masks
 from teachers.contract import Contract, Window
+from teachers.frames import Answer, answered
 from teachers.hub import load_model, loading, open_repository, said_by
 from teachers.registry import split_options
 from teachers.teacher import Teacher
@@ -117,6 +118,7 @@ class ClapTeacher(Teacher):
             fill={"stage": "log-mel after the first BatchNorm", "value": 0.0},
             window=Window(samples=self.samples, hop=self.samples, least=max(1, self.samples // 2)),
             trained_seconds=self.samples / rate,
+            has_frames=True,
             arguments={
                 "prompt": texts.prompt,
                 "scale": round(self.scale, 3),
@@ -131,6 +133,14 @@ class ClapTeacher(Teacher):
         if window is None or waveforms.shape[1] <= window.samples:
             return self._said(waveforms, masks)
         return in_windows(waveforms, masks, window, self.sample_rate, self._said)
+
+    def answers(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
+    ) -> Answer:
+        if not frames or features:
+            return super().answers(waveforms, masks, features=features, frames=frames)
+        window = self.contract.window if waveforms.shape[1] > self.samples else None
+        return answered(waveforms, masks, window, None, self.sample_rate, self._said)
 
     @torch.inference_mode()
     def _said(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 import yaml
 
+from logitstore.arrays import F64
 from logitstore.classes import check_classes
 from logitstore.errors import TeacherError
 from logitstore.models.sidecar import check_rate, check_scores, check_seconds
@@ -15,6 +17,7 @@ from logitstore.plugins import PYTHON, calling, own_factory
 from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks
 from teachers.contract import POOLINGS, Contract, Window
+from teachers.frames import Answer, Frames, answered, even_centers
 from teachers.identity import python_identity
 from teachers.teacher import Teacher
 from teachers.windows import in_windows, pool
@@ -37,6 +40,10 @@ class ModuleTeacher(Teacher):
     unless said, or "max"). One that answers frame by frame, (B, T, C), says ``pooling`` too. ``max_seconds`` is the
     longest view that it hears whole, ``clip_seconds`` what it learnt from; these, and texts ``licence`` and ``origin``,
     are kept in the manifest.
+
+    A module says when, which frame targets need, where it answers frame by frame or window by window, or has a method
+    ``frame_probabilities(waveforms, masks)``, which gives (B, T, C) and is a call beside the module's own. Frames share
+    a view (or its window) evenly, unless a method ``frame_centers(frames)`` gives the seconds of their centres, (T,).
 
     It is put into eval mode before every batch; what it keeps out of its children, it must see to itself.
 
@@ -67,6 +74,7 @@ class ModuleTeacher(Teacher):
         self.module = module.eval()
         stated = _stated_digest(module, whose)
         digest, not_covered = (stated, ()) if stated is not None else python_identity(module, module_name, arguments)
+        further = _further(module, whose)
         takes_masks = "masks" in inspect.signature(module.forward).parameters
         self.contract = Contract(
             name=spec,
@@ -78,7 +86,10 @@ class ModuleTeacher(Teacher):
             fill="its own" if takes_masks else None,
             has_features=callable(getattr(module, "features", None)),
             not_covered=not_covered,
-            **_further(module, whose),
+            has_frames=callable(getattr(module, "frame_probabilities", None))
+            or further.get("window") is not None
+            or further["pooling"] is not None,
+            **further,
         )
 
     def earlier_digests(self) -> tuple[str, ...]:
@@ -92,13 +103,43 @@ class ModuleTeacher(Teacher):
             return self._said(waveforms, masks)
         return in_windows(waveforms, masks, window, self.sample_rate, self._said)
 
+    @torch.inference_mode()
+    def answers(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
+    ) -> Answer:
+        method: Any = getattr(self.module, "frame_probabilities", None)
+        if not frames or not self.has_frames:
+            return super().answers(waveforms, masks, features=features, frames=frames)
+        activations = self.features(waveforms.clone(), None if masks is None else masks.copy()) if features else None
+        if callable(method):
+            said = self.probabilities(waveforms.clone(), None if masks is None else masks.copy())
+            by_frame = method(waveforms, _masks(waveforms, masks))
+            when = Frames(by_frame, self._centers(by_frame.shape[1], waveforms.shape[1] / self.sample_rate))
+            return Answer(said, activations, when)
+        self.module.eval()
+        says = self.contract
+        answer = answered(waveforms, masks, says.window, says.pooling, self.sample_rate, self._by_frame, self._centers)
+        return replace(answer, features=activations)
+
+    def _centers(self, count: int, seconds: float) -> F64:
+        method: Any = getattr(self.module, "frame_centers", None)
+        if not callable(method):
+            return even_centers(count, seconds)
+        centers: F64 = torch.as_tensor(method(count), dtype=torch.float64).cpu().numpy()
+        return centers
+
     def _said(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        output = self._by_frame(waveforms, masks)
+        pooling = self.contract.pooling
+        return output if pooling is None or output.ndim != 3 else pool(output, pooling)
+
+    def _by_frame(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        """(B, C), or (B, T, C) of a module that answers frame by frame."""
         if self.takes_masks:
             output: torch.Tensor = self.module(waveforms, masks=_masks(waveforms, masks))
         else:
             output = self.module(waveforms)
-        pooling = self.contract.pooling
-        return output if pooling is None or output.ndim != 3 else pool(output, pooling)
+        return output
 
     @torch.inference_mode()
     def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:

@@ -12,6 +12,7 @@ from logitstore.store.format.manifest import ARGUMENTS, CODE
 from logitstore.training.runs import load_run
 from logitstore.views.recipe import Masks
 from teachers.contract import Contract
+from teachers.frames import Answer, Frames
 from teachers.identity import code_digest
 from teachers.teacher import Teacher
 
@@ -38,6 +39,7 @@ class TaggerTeacher(Teacher):
             output="logits",
             takes_masks=True,
             has_features=True,
+            has_frames=model.has_frames,
             front_end=says.pop("front_end"),
             fill=says.pop("fill"),
             **({"arguments": says} | stated),
@@ -56,8 +58,20 @@ class TaggerTeacher(Teacher):
         logits, frames = self.model.outputs(waveforms, masks)
         return probabilities(logits, self.scores), frames
 
+    @torch.inference_mode()
+    def answers(
+        self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
+    ) -> Answer:
+        logits, activations = self.model.outputs(waveforms, masks)
+        when = None
+        if frames:
+            said = probabilities(self.model.frame_logits(activations), self.scores)
+            when = Frames(said, self.model.frame_centers(said.shape[1], waveforms.shape[1] / self.sample_rate))
+        return Answer(probabilities(logits, self.scores), activations if features else None, when)
+
     def to(self, device: str | torch.device) -> Self:
-        self.model.to(device)
+        layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
+        self.model.to(device, memory_format=layout)  # type: ignore[call-overload]  # convolutions are faster so
         return self
 
 

@@ -4,6 +4,8 @@ import csv
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
+from pyarrow.csv import read_csv
 
 from logitstore.audio.sonyc import COARSE, FINE, TAGS, UNCERTAIN, read_annotations, targets
 from logitstore.audio.sources import open_source
@@ -93,6 +95,20 @@ def test_the_coarse_column_is_not_believed_and_the_trap_is_said(tmp_path):
     (said,) = [note for note in source.reading.notes if "contradicts" in note]
     assert said.startswith("the column 2_machinery-impact_presence contradicts the fine tags")
     assert "before 0.4" in said
+
+
+def test_a_table_of_parquet_is_the_same_source(tmp_path):
+    make_sonyc(tmp_path, seconds=0.02)
+    table = read_csv(tmp_path / "annotations.csv")
+    parquet.write_table(table, tmp_path / "annotations.parquet")
+    told, same = (open_source(str(tmp_path / f"annotations.{kind}")) for kind in ("csv", "parquet"))
+    assert same.listing().equals(told.listing())
+    assert same.reading.notes == told.reading.notes
+    name = "8_dog_presence"
+    at = table.column_names.index(name)
+    parquet.write_table(table.set_column(at, name, table.column("split")), tmp_path / "annotations.parquet")
+    with pytest.raises(SourceError, match="row 1: 8_dog_presence is 'train'; it must be a number"):
+        same.listing()
 
 
 def _drop(row: dict[str, str]) -> None:

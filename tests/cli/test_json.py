@@ -14,6 +14,9 @@ import pytest
 
 from logitstore.cli.command import OptionsCommand
 from logitstore.cli.main import cli
+from logitstore.models.registry import build as build_model
+from logitstore.training.runs import save_run
+from tests.heard import SMALL as SMALL_NET
 from tests.heard import make_heard
 from tests.sonyc import make_sonyc
 
@@ -68,6 +71,8 @@ LINES = [
     ("evaluate", "evaluate labels.csv --audio-root audio --teacher teacher-1 --label-column none", 2),
     ("evaluate --predictions", "evaluate --measure sonyc --annotations annotations.csv --predictions scores.csv", 0),
     ("evaluate --predictions", "evaluate --measure sonyc --predictions scores.csv", 2),
+    ("evaluate --events", "evaluate strong.csv --audio-root audio --events --teacher when", 0),
+    ("evaluate --events", "evaluate strong.csv --audio-root audio --events --teacher teacher-1", 2),
     ("report", "report store --out page.html", 0),
     ("report", "report store nowhere --out page.html", 2),
     ("report --listen", "report store --audio-root audio --listen listen.html --clips 2", 0),
@@ -76,6 +81,8 @@ LINES = [
     ("compare", "compare store teacher-1", 2),
     ("tag", "tag --teacher teacher-1 audio/00.wav", 0),
     ("tag", "tag --teacher teacher-1 labels.csv", 1),
+    ("tag --frames", "tag --frames --teacher when audio/00.wav", 0),
+    ("tag --frames", "tag --frames --teacher teacher-1 audio/00.wav", 2),
     ("teachers list", "teachers list", 0),
     ("teachers show", "teachers show teacher-1", 0),
     ("teachers show", "teachers show teacher-0", 2),
@@ -134,6 +141,9 @@ def test_json_of_every_command_has_the_keys_of_the_page(tmp_path, monkeypatch, c
     Path("names.txt").write_text("".join(f"{number:02d}.wav\n" for number in range(18)))
     Path("classes.txt").write_text("high\nlow\nmiddle\n")
     make_sonyc(tmp_path)
+    Path("strong.csv").write_text("filename,onset,offset,event_label\n00.wav,0.1,0.4,high\n")
+    when = SMALL_NET | {"pool": "mean", "time_halvings": 1}
+    save_run("when", "cnn4", when, ("high", "low", "middle"), "sigmoid", 16_000, build_model("cnn4", 3, **when))
     Path("more").mkdir()
     Path("more/another.wav").write_bytes(Path("audio/03.wav").read_bytes())
     wrong = []

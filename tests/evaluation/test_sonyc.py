@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
+from pyarrow.csv import read_csv
 
 from logitstore import evaluate as evaluate_job
 from logitstore.audio.sonyc import COARSE, COARSE_OF, IS_UNCERTAIN, TAGS, coarse_of, read_annotations, targets
@@ -217,6 +220,61 @@ def test_a_tag_that_is_not_predicted_counts_as_zero_and_is_said(tmp_path, caplog
 
 
 @pytest.mark.parametrize(
+    ("mark", "ends", "encoding"), [(",", "\r\n", "utf-8-sig"), (";", "\n", "utf-8"), ("\t", "\r\n", "utf-16")]
+)
+def test_a_file_is_read_alike_however_it_was_saved(tmp_path, mark, ends, encoding):
+    make_sonyc(tmp_path)
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.reader(file))
+    order = np.random.default_rng(1).permutation(len(rows[0])).tolist()
+    rows = [[row[at] for at in order] for row in (rows[0], *rows[:0:-1])]  # and whatever the order
+    with (tmp_path / "edited.csv").open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=mark, lineterminator=ends).writerows(rows)
+    found, expected = (
+        sonyc.evaluate(
+            "it", sonyc.read_truth(str(tmp_path / "annotations.csv"), "validate"), sonyc.read_predictions(name)
+        )
+        for name in (str(tmp_path / "edited.csv"), str(tmp_path / "scores.csv"))
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("text", ["5e-1", ".50", " +0.5 "])
+def test_a_number_is_read_however_it_is_written(tmp_path, text):
+    make_sonyc(tmp_path)
+    halves = _edited(tmp_path, lambda rows: [rows[0], *([row[0], "0.5", *row[2:]] for row in rows[1:])])
+    assert _edited(tmp_path, lambda rows: [rows[0], *([row[0], text, *row[2:]] for row in rows[1:])]) == halves
+
+
+@pytest.mark.parametrize("score", ["0", "1"])
+def test_one_score_for_everything_is_measured(tmp_path, score):
+    make_sonyc(tmp_path)
+    coarse, _ = _edited(tmp_path, lambda rows: [rows[0], *([row[0], *([score] * 37)] for row in rows[1:])]).levels
+    share = sum(each.positives for each in coarse.by_class) / (8 * coarse.clips)
+    area, f1 = ((1 + share) / 2, 2 * share / (1 + share)) if score == "1" else (0, 0)
+    assert coarse.micro.auprc == pytest.approx(area)
+    assert (coarse.micro_f1, coarse.micro_f1_threshold) == (pytest.approx(f1), 1.0)
+
+
+def test_tables_may_be_parquet(tmp_path):
+    make_sonyc(tmp_path)
+    for name in ("annotations", "scores"):
+        parquet.write_table(read_csv(tmp_path / f"{name}.csv"), tmp_path / f"{name}.parquet")
+    found, expected = (
+        evaluate_job(measure="sonyc", annotations=str(tmp_path / f"annotations.{kind}"),
+                     predictions=str(tmp_path / f"scores.{kind}")).levels
+        for kind in ("parquet", "csv")
+    )  # fmt: skip
+    assert found == expected
+    table = parquet.read_table(tmp_path / "scores.parquet")
+    name = table.column_names[3]
+    holed = pa.array([None, *table.column(name).to_pylist()[1:]])
+    parquet.write_table(table.set_column(3, name, holed), tmp_path / "scores.parquet")
+    with pytest.raises(SourceError, match="row 1: 1-3_large-sounding-engine is None; it must be a number"):
+        sonyc.read_predictions(str(tmp_path / "scores.parquet"))
+
+
+@pytest.mark.parametrize(
     ("change", "wrong"),
     [
         (lambda rows: rows[:-1], "1 have no prediction"),
@@ -225,6 +283,14 @@ def test_a_tag_that_is_not_predicted_counts_as_zero_and_is_said(tmp_path, caplog
         (lambda rows: [rows[0], *([row[0], "1.5", *row[2:]] for row in rows[1:])], r"lies in \[0, 1\]"),
         (lambda rows: [rows[0], *([row[0], "nan", *row[2:]] for row in rows[1:])], "must be a number"),
         (lambda rows: [rows[0], *([row[0], "much", *row[2:]] for row in rows[1:])], "is 'much'"),
+        (lambda rows: [rows[0], *([row[0], "1.0000001", *row[2:]] for row in rows[1:])], r"is 1\.0000001; a"),
+        (lambda rows: [rows[0], *([row[0], "-1e-9", *row[2:]] for row in rows[1:])], "is -1e-09; a score lies"),
+        (lambda rows: [rows[0], *([row[0], "inf", *row[2:]] for row in rows[1:])], "must be a number"),
+        (lambda rows: [rows[0], *([row[0], "", *row[2:]] for row in rows[1:])], "is ''; it must be a number"),
+        (lambda rows: [rows[0], *([row[0], "0,5", *row[2:]] for row in rows[1:])], "must be a number"),
+        (lambda rows: [rows[0], *(row[:-1] for row in rows[1:])], "37 cells where the header has 38"),
+        (lambda rows: [rows[0], *(["audio/" + row[0], *row[1:]] for row in rows[1:])], "8 have no prediction"),
+        (lambda rows: rows[:1], "no rows under the header"),
         (lambda rows: [row[:1] for row in rows], "none of the columns is a tag"),
         (lambda rows: [["file", *rows[0][1:]], *rows[1:]], "no column 'audio_filename'"),
     ],

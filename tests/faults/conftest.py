@@ -162,8 +162,8 @@ def make_world(root: Path, nursery: Nursery, clips: int, *more: str) -> World:
     write_audio(root / "audio", clips)
     (root / "audio" / "text.wav").write_text("no audio")
     arguments = ["build", "audio", "--out", "store", "--teacher", "python:tones:plain", "--teacher",
-                 "python:tones:steep", "--recipe", "mixed.yaml", "--views", "2", "--topk", "4", "--clip-seconds", "2",
-                 "--batch-size", "4", "--workers", "2", "--device", "cpu", "--keep-members", *more]  # fmt: skip
+                 "python:tones:steep", "--recipe", "mixed.yaml", "--views", "2", "--quality", "0.05", "--clip-seconds",
+                 "2", "--batch-size", "4", "--workers", "2", "--device", "cpu", "--keep-members", *more]  # fmt: skip
     left = nursery.run(root, arguments, Faults(count=str(root / "steps")))
     assert left.status == 0, left.out
     undisturbed = contents(root / "store")

@@ -1,6 +1,7 @@
 """SONYC-UST from its table to a student, as docs/sonyc.md has it, on a small set of the same layout."""
 
 import csv
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 
 import logitstore
 from logitstore.audio.sonyc import COARSE, FINE, TAGS
-from logitstore.errors import RunError
+from logitstore.errors import RunError, UsageError
 from logitstore.evaluation.sonyc import LEVELS, read_predictions, unknown
 from logitstore.models.losses import bce, known_bce
+from students.data import _HeardLabels
+from students.labels import clip_labels
 from tests.sonyc import CLIPS, UNVERIFIED, make_sonyc
 
 VERIFIED = CLIPS["validate"] - UNVERIFIED
@@ -86,3 +89,101 @@ def test_the_fine_classes_of_an_x_are_left_out_of_the_loss():
     found, whole = known_bce(logits, targets), bce(logits, labels)
     assert torch.allclose(found[[0, 2]], whole[[0, 2]])
     assert torch.allclose(found[1], bce(logits[1:2, 3:], labels[1:2, 3:])[0] * 4 / 7)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A fine store of all clips but the train ones' X, and of one view; its audio and annotations beside it."""
+    folder = tmp_path_factory.mktemp("stored")
+    make_sonyc(folder, seconds=0.3)
+    torch.set_num_threads(1)
+    logitstore.train_teacher(
+        manifest=str(folder / "annotations.csv"), labels="sonyc", level="fine", where="split = 'train'",
+        out=str(folder / "run"), **SMALL,
+    )  # fmt: skip
+    logitstore.build(
+        source=str(folder / "annotations.csv"), teachers=[str(folder / "run")], views=2, recipe="none", topk=23,
+        value_bits=16, out=str(folder / "store"), device="cpu",
+    )  # fmt: skip
+    return folder
+
+
+def test_what_a_store_says_is_measured_as_its_teachers_are(stored, tmp_path, monkeypatch):
+    asked = {"measure": "sonyc", "annotations": str(stored / "annotations.csv")}
+    written = str(tmp_path / "said.csv")
+    found = logitstore.evaluate(
+        **asked, teachers=[str(stored / "run")], stored=str(stored / "store"), audio_root=str(stored), device="cpu"
+    )
+    assert [each.scored for each in found.sonyc] == [str(stored / "run"), f"targets of {stored / 'store'}"]
+    for heard, kept in zip(*(each.levels for each in found.sonyc), strict=True):
+        assert heard.clips == kept.clips == VERIFIED
+        assert kept.average_precision_micro == pytest.approx(heard.average_precision_micro, abs=0.02)
+    (stored / "annotations.csv").rename(stored / "moved.csv")  # where no audio is beside it
+    try:
+        moved = tmp_path / "annotations.csv"
+        moved.write_bytes((stored / "moved.csv").read_bytes())
+        alone = logitstore.evaluate(
+            measure="sonyc", annotations=str(moved), stored=str(stored / "store"), write_predictions=written
+        )
+    finally:
+        (stored / "moved.csv").rename(stored / "annotations.csv")
+    assert alone.sonyc == found.sonyc[1:]
+    again = logitstore.evaluate(**asked, predictions=written)
+    for one, other in zip(again.levels, alone.sonyc[0].levels, strict=True):
+        assert one.micro.auprc == pytest.approx(other.micro.auprc, abs=1e-9)
+    (coarse,) = logitstore.evaluate(**asked, stored=str(stored / "store"), level="coarse").sonyc[0].levels
+    assert coarse == alone.sonyc[0].levels[0]
+    (tmp_path / "few.csv").write_text("clip\n0\n1\n13\n")
+    with pytest.raises(UsageError, match="7 have no prediction"):
+        logitstore.evaluate(**asked, stored=str(stored / "store"), clips=str(tmp_path / "few.csv"))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_official_measure_says_which_student_is_kept(stored, tmp_path):
+    values = {
+        "store": str(stored / "store"), "audio_root": str(stored), "student": "cnn4", "device": "cpu", "steps": 6,
+        "model_args": SMALL["model_args"], "batch_size": 13, "eval_manifest": str(stored / "annotations.csv"),
+        "eval_measure": "sonyc", "hold_out": 0.0, "workers": 1,
+    }  # fmt: skip
+    trained = logitstore.train_student(
+        **values, out=str(tmp_path / "run"), select_by="sonyc", average_best=1, eval_every=1, terms=["labels=0.5"],
+        labels="sonyc",
+    )  # fmt: skip
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    curve = {each["step"]: each["sonyc_micro_auprc"] for each in log if each["event"] == "epoch"}
+    (kept,) = trained.result.averaged
+    assert kept["sonyc"] == curve[kept["step"]] == max(curve.values())
+    asked = {"measure": "sonyc", "annotations": str(stored / "annotations.csv"), "audio_root": str(stored)}
+    measured = logitstore.evaluate(**asked, teachers=[trained.out], level="coarse", device="cpu").sonyc[0].levels[0]
+    said = trained.result.metrics
+    assert said["sonyc_micro_auprc"] == pytest.approx(measured.micro.auprc, abs=1e-6)
+    assert said["sonyc_macro_auprc"] == pytest.approx(measured.macro.auprc, abs=1e-6)
+    assert (said["sonyc_level"], said["sonyc_clips"]) == ("coarse", VERIFIED)
+    for changes, wrong in (
+        ({"label_column": "fine"}, "--label-column others; leave it out"),
+        ({"eval_where": "true"}, "--eval-where others; leave it out"),
+        ({"eval_measure": None, "label_column": "fine", "level": "fine"}, "--level is of an official measure"),
+        ({"eval_measure": None, "select_by": "sonyc", "patience": 1}, "give --eval-measure sonyc too"),
+        ({"eval_manifest": None}, "give SONYC-UST's annotations.csv as --eval"),
+        ({"select_by": "sonyc"}, "says what --patience and --average-best go by, and neither is given"),
+    ):
+        with pytest.raises(RunError, match=wrong):
+            logitstore.train_student(**values | changes, out=str(tmp_path / "none"))
+
+
+def test_a_student_learns_nothing_of_the_labels_of_an_x(stored):
+    store = logitstore.open_store(stored / "store")
+    labels, labelled = clip_labels(store, "fine", masked=True)(np.arange(store.clips.num_rows))
+    plain, _ = clip_labels(store, "fine")(np.arange(store.clips.num_rows))
+    hidden = unknown(store.clips["uncertain"].to_pylist(), store.manifest.classes)
+    assert labelled.all()
+    assert hidden.any()
+    assert np.array_equal(labels, np.where(hidden, -1, plain))
+    mixed = _HeardLabels(
+        clip_labels(store, "fine", masked=True),
+        np.arange(3),
+        np.array([3, -1, 5]),
+        np.array([0.25, 0, 0.5], np.float32),
+    )(np.arange(3))[0]
+    assert np.array_equal(mixed < 0, hidden[:3] | (hidden[[3, 1, 5]]))
+    assert np.allclose(mixed[2][mixed[2] >= 0], ((plain[2] + plain[5]) / 2)[mixed[2] >= 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,14 @@ from torch.nn import functional as F
 from logitstore.errors import RunError
 from logitstore.models.densenet import DenseNet
 from logitstore.models.pooling import POOLS, ClassAttention, FeatureAttention, MeanPool, MultiAttention, Pool, weighted
-from logitstore.models.registry import build, initialised
-from logitstore.models.tagger import probabilities
-from logitstore.training.loop import FitProgress
+from logitstore.models.registry import build, initialised, names
 from logitstore.training.runs import load_run, save_run
 from logitstore.views.recipe import Masks
 from students import export
 from students.init import load_init
 from students.options import StudentOptions
-from students.train import train_student
 from tests.heard import SMALL as CNN4
 from tests.heard import make_heard, student_values
-from tests.training.test_resume import assert_same_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,6 +69,19 @@ def test_parameters_are_those_of_the_tables(name: str, args: dict[str, Any], cou
             with torch.device("meta"):
                 model = build(name, classes, **args)
             assert sum(each.numel() for each in model.parameters()) == count
+
+
+def test_the_page_has_the_parameters_that_the_nets_have() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "students.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)`(?:, `mels=(\d+)`)? \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", page, re.MULTILINE)
+    assert {name for name, *_ in rows} == {
+        name for name in names() if name.startswith(("cnn-lstm", "crnn", "densenet", "cnn14-"))
+    }
+    for name, mels, *said in rows:
+        for classes, count in zip((8, 10, 527), said, strict=True):
+            with torch.device("meta"):
+                model = build(name, classes, **({"mels": int(mels)} if mels else {}))
+            assert f"{sum(each.numel() for each in model.parameters()):,}" == count, name
 
 
 def test_heads_have_the_parameters_of_the_published_ones() -> None:
@@ -311,30 +321,3 @@ def test_the_option_pool_is_the_argument_pool(tmp_path: Path) -> None:
 
     named = get_args(get_args(get_type_hints(StudentOptions)["pool"])[0])
     assert named == tuple(POOLS)
-
-
-class _KilledError(Exception):
-    """A training ends here."""
-
-
-@pytest.mark.parametrize("which", [*SMALL, "cnn4, attention"])
-def test_a_student_in_16_bits_goes_on_where_it_was_killed(root: Path, tmp_path: Path, which: str) -> None:
-    def learn(out: str, progress: FitProgress | None = None) -> None:
-        values = student_values(
-            root, tmp_path / out, student=which.partition(",")[0], model_args=SMALL.get(which) or HEADS.get(which, {}),
-            epochs=None, steps=4, batch_size=5, precision="bf16", checkpoint_every=2, similarity="iusp", hold_out=0.0,
-        )  # fmt: skip
-        train_student(StudentOptions(**values), progress)
-
-    def stop(number: int, clips: int, loss: float | None) -> None:
-        if number == 3:
-            raise _KilledError
-
-    learn("whole")
-    with pytest.raises(_KilledError):
-        learn("run", FitProgress(step=stop))
-    learn("run")
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
-    model = load_run(tmp_path / "run").model
-    with torch.inference_mode():
-        assert bool(probabilities(model(_noise(2, 9_600)), "sigmoid").isfinite().all())

@@ -17,7 +17,8 @@ from tests.small_store import Spec, make_store
 
 NAMES = (
     "balanced", "balanced_labels", "classes", "cooccurrence", "coverage", "disputed_clips", "draws", "duplicates",
-    "failures", "hours", "label_errors", "labels", "loudest", "measures", "member_disagreement", "member_measures",
+    "events", "failures", "hours", "label_errors", "labels", "longest_events", "loudest", "measures",
+    "member_disagreement", "member_measures",
     "near_duplicates", "near_silent", "survival", "topk_tail", "torn", "uncertain_clips", "view_disagreement",
 )  # fmt: skip
 
@@ -25,7 +26,7 @@ NAMES = (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return make_store(
-        tmp_path_factory.mktemp("queries") / "kept", Spec(keep_members=True, view_ranges=((0, 2), (2, 3)))
+        tmp_path_factory.mktemp("queries") / "kept", Spec(keep_members=True, view_ranges=((0, 2), (2, 3)), hop_ms=40)
     )
 
 
@@ -35,7 +36,7 @@ def stores(made, tmp_path_factory):
     root = tmp_path_factory.mktemp("others")
     plain = make_store(root / "plain", Spec(recipe=NONE, scores="softmax", failed=())).path
     begun = make_store(root / "begun", Spec(skip_blocks=tuple(f"00000{i}-0-3" for i in range(5)))).path
-    other = make_store(root / "other", Spec(keep_members=True, seed=3, clips=35)).path
+    other = make_store(root / "other", Spec(keep_members=True, seed=3, clips=35, hop_ms=40)).path
     return [open_store(place) for place in (made.path, plain, [made.path, other], begun)]
 
 
@@ -121,3 +122,30 @@ def test_inspect_lists_and_asks_them(made, stores):
     ]
     assert isinstance(inspect(made.path, "@nothing").exception, QueryError)
     assert "--keep-members" in str(inspect(stores[1].location, "@member_disagreement").exception)
+
+
+def test_events_are_the_stretches_that_are_loud(made, stores):
+    store = stores[0]
+    clip, view, least = 4, 1, 0.4
+    dense = store.frames(view, [clip]).dense()[0]
+    expected = []
+    for label in range(dense.shape[1]):
+        loud = np.flatnonzero(np.diff(np.concatenate([[0], dense[:, label] >= least, [0]]).astype(int)))
+        for start, stop in loud.reshape(-1, 2):
+            expected.append((made.names[label], round(start * 0.04, 3), min(2.0, round(stop * 0.04, 3))))
+    found = ask(store, "events", clip=clip, view=view, least=least, gap=0.0).to_pylist()
+    assert sorted((row["class"], row["start_s"], row["end_s"]) for row in found) == sorted(expected)
+    assert len(expected) > 3
+    assert len(ask(store, "events", clip=clip, view=view, least=least, gap=5.0)) == len({name for name, *_ in expected})
+    longest = ask(store, "longest_events", least=least, limit=100).to_pylist()
+    rows = store.sql("SELECT * FROM frames WHERE view = 0 AND probability >= 0.4").to_pylist()
+    assert {row["class"] for row in longest} == {row["class"] for row in rows}
+    assert all(row["longest_s"] >= row["end_s"] - row["start_s"] - 0.01 for row in longest for row in [row | next(
+        each for each in rows if each["class"] == row["class"])])  # fmt: skip
+
+
+def test_a_store_that_does_not_say_when_says_what_to_do(stores):
+    with pytest.raises(
+        MismatchError, match=r"@events needs the table frames, not in .*plain; build a store with --frame"
+    ):
+        ask(stores[1], "events")

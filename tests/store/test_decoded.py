@@ -101,7 +101,7 @@ def test_it_is_what_a_block_by_block_reader_sees(tmp_path, scores):
 
 def test_half_precision_survives(made):
     rows = np.random.default_rng(0).integers(0, 1 << 16, (3, 4, 5)).astype(np.uint16)
-    classes, codes = decoded.unpack(decoded.pack(rows, rows[::-1], 2).reshape(12, -1), 5)
+    classes, codes = decoded.unpack(decoded.pack(rows, rows[::-1], 2).reshape(12, -1), 5, 2)
     np.testing.assert_array_equal(classes, rows.reshape(12, 5))
     np.testing.assert_array_equal(codes, rows[::-1].reshape(12, 5))
 

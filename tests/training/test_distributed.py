@@ -19,6 +19,7 @@ from students.options import StudentOptions
 from students.train import train_student
 from teachers.train import TeacherOptions, train_teacher
 from tests.heard import SMALL, make_heard, python, student_values
+from tests.nets import CASES, args_of, called
 
 ALIKE = SMALL | {"dropout": 0.0}  # each process has its own dropout
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d",
@@ -40,9 +41,11 @@ def flags(values):
         option = "--" + name.replace("_", "-")
         if name == "model_args":
             arguments += [part for key, each in value.items() for part in ("--model-arg", f"{key}={each}")]
+        elif name == "terms":
+            arguments += [part for each in value for part in ("--term", each)]
         elif value is True:
             arguments.append(option)
-        elif name != "store":
+        elif name != "store" and value is not None:
             arguments += [option, str(value)]
     return arguments
 
@@ -134,6 +137,11 @@ def test_two_processes_step_as_one_does(root, tmp_path):
         flags(student_values(root, tmp_path / f"two-{name}", **(shared | changes)))
         for name, changes in settings.items()
     ]
+    nets = {
+        called(case): {"student": case[0], "model_args": args_of(*case), "epochs": None, "steps": 2, "hold_out": 0.0}
+        for case in CASES
+    }
+    asked += [flags(student_values(root, tmp_path / f"net-{name}", **changes)) for name, changes in nets.items()]
     refused = [
         flags(student_values(root, tmp_path / "tiny", **(shared | {"batch_size": 2}))),
         flags(student_values(root, tmp_path / "two-plain", **(shared | settings["plain"] | {"lr": 2e-3}))),
@@ -147,6 +155,8 @@ def test_two_processes_step_as_one_does(root, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in settings:
         assert_close_runs(tmp_path / f"one-{name}", tmp_path / f"two-{name}")
+    for name in nets:  # each with dropout of its own, so that nothing is there to compare them with
+        assert load_run(tmp_path / f"net-{name}").config["training"]["processes"] == 2
     for name in ("log.jsonl", "model.safetensors"):  # interrupted at step 5, gone on from 4
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "two-mixed" / name).read_bytes()
     assert done.stdout.count("trained    9 steps") == 4  # rank 0 alone speaks

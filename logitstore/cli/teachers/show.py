@@ -67,6 +67,7 @@ def _lines(teacher: Teacher) -> list[str]:
         ("classes", f"{len(says.classes):,}: {names}"),
         ("vocabulary", _vocabulary(teacher)),
         ("features", "over time, for --relations" if says.has_features else "none"),
+        ("frames", "says when, for --frames" if says.has_frames else "none: one answer for a whole view"),
         ("further", _pairs(says.arguments) or None),
         ("licence", (says.licence or "not stated") + (", not for commercial use" if says.non_commercial else "")),
         ("origin", says.origin),

@@ -20,10 +20,11 @@ from logitstore.audio.ahead import prefetched
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import samples_at
 from logitstore.errors import AudioError, ModelOutputError
-from logitstore.store.format.codec import top_k
-from logitstore.store.format.layout import Targets
+from logitstore.store.format.frames import Runs, encode_frames
+from logitstore.store.format.layout import Kept, Targets
 from logitstore.store.format.manifest import Manifest
 from logitstore.store.format.parts import Part
+from logitstore.store.format.quality import Answers, choose
 from logitstore.store.writer import BlockContent
 from logitstore.views.fingerprint import Fingerprint, fingerprint
 from logitstore.views.recipe import Draws, Masks, draw
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Said:
     """What an ensemble says of B views: ``probabilities`` (B, C); ``members`` (M, B, C) and ``relations``, uint8 codes
-    (B, width), where the store keeps them."""
+    (B, width), and ``frames`` (B, T, C), where the store keeps them."""
 
     probabilities: torch.Tensor
     members: torch.Tensor | None = None
     relations: U8 | None = None
+    frames: torch.Tensor | None = None
 
 
 #: What is said of waveforms (B, S) and their masks; the third, bool (B,), says which of them hold a clip.
@@ -103,10 +105,12 @@ def make_block(
     :raises ModelOutputError: a teacher did not give probabilities; the clip is named.
     """
     clips, views, k = len(plan.clips), plan.views, manifest.topk
-    classes, codes = np.zeros((clips * views, k), np.uint16), np.zeros((clips * views, k), np.uint16)
+    said_of = Answers.of_views(clips * views, k)
+    codes = np.zeros((clips * views, k), np.uint16)
     members = np.zeros((len(manifest.teachers), clips * views, k), np.uint16) if manifest.keep_members else None
     kept = manifest.relations
     relations = None if kept is None else np.zeros((clips * views, kept.width), np.uint8)
+    runs: list[Runs] = []
     draws = Draws({name: values.reshape(-1) for name, values in block_draws(manifest, part, plan).items()})
     failed: dict[int, str] = {}
     fingerprints: list[Fingerprint] = []
@@ -116,13 +120,18 @@ def make_block(
             here = slice(done, done + len(batch.waveforms))
             with naming(audio, plan, done):
                 said = ask(batch.waveforms, batch.masks, batch.readable)
-            top, values = top_k(said.probabilities.cpu().numpy(), k)
-            classes[here], codes[here] = top, manifest.quantizer.encode(values)
+            said_of.put(here, said.probabilities.cpu().numpy(), manifest.scores, whole=manifest.quality is not None)
+            top = said_of.classes[here]
+            codes[here] = manifest.quantizer.encode(said_of.probabilities[here])
             if members is not None and said.members is not None:
                 picked = np.take_along_axis(said.members.cpu().numpy(), top[None].astype(np.int64), axis=2)
                 members[:, here] = manifest.quantizer.encode(picked)
             if relations is not None and said.relations is not None:
                 relations[here] = said.relations
+            if manifest.frames is not None and said.frames is not None:
+                when = said.frames.cpu().numpy()
+                when[~batch.readable] = 0
+                runs.append(encode_frames(when, manifest.frames))
             for name, drawn in batch.draws.columns.items():
                 draws.columns[name][here] = drawn
             failed |= {clip - plan.clips.start: str(error) for clip, error in batch.errors.items()}
@@ -138,13 +147,23 @@ def make_block(
     if relations is not None:
         relations = by_clip(relations)
         relations[~readable] = 0
+    kept_of = None
+    if manifest.quality is not None:
+        of_views = np.repeat(readable, views)
+        chosen = choose(said_of, manifest.quality, manifest.scores, len(manifest.classes), of_views)
+        codes = chosen.codes
+        counts, rests = (
+            by_clip(np.where(of_views, each, 0).astype(each.dtype)) for each in (chosen.counts, chosen.rests)
+        )
+        kept_of = Kept(counts, rests, chosen.bits, chosen.loss)
     return BlockContent(
-        Targets(by_clip(classes), by_clip(codes), readable),
+        Targets(by_clip(said_of.classes), by_clip(codes), readable, kept_of),
         None if members is None else members.reshape(len(members), clips, views, k),
         Draws({name: by_clip(values) for name, values in draws.columns.items()}),
         failed,
         fingerprints,
         relations,
+        None if manifest.frames is None else Runs.joined(runs),
     )
 
 

@@ -25,6 +25,10 @@ _OBJECTS_PER_BLOCK = 1_830  # bytes of metadata and commit of one block; this an
 #: Bytes of one code of an array of relations in a store, of the cnn4 teachers of docs/benchmarks.md.
 _BYTES_A_CODE = {"frame_norms": 0.91, "frame_angles": 0.60, "clip_scales": 0.67, "clip_vectors": 0.81}
 _BYTES_AN_ARRAY = 400  # its metadata
+_WHEN = "frames     every {} ms, which come on top: some 100 to 1,000 bytes a view, by how much sounds when"
+#: Bytes of the targets of a view of a store with a quality, about, of ten classes and of hundreds of them: how many
+#: classes it keeps is known when the teachers have spoken.
+_BYTES_OF_QUALITY = 8.0
 _ENTRY_BITS_OVERHEAD = 2.0  # bits a target that its class costs beside its value, of YAMNet under the recipe gentle
 
 
@@ -69,9 +73,9 @@ def dry_run(job: Job) -> Plan:
         member = load_ensemble(
             [teacher], sample_rate=manifest.sample_rate, device=job.device, precision=options.precision
         )
-        member.outputs(waveforms, hidden, features=kept is not None)
+        member.outputs(waveforms, hidden, features=kept is not None, frames=manifest.frames)
         began = time.perf_counter()
-        said = member.outputs(waveforms, hidden, features=kept is not None)
+        said = member.outputs(waveforms, hidden, features=kept is not None, frames=manifest.frames)
         spent = time.perf_counter() - began
         seconds += spent
         widths += [int(frames.shape[2]) for frames in said.features]
@@ -81,18 +85,23 @@ def dry_run(job: Job) -> Plan:
     ]
     hours = pcm_bytes([table], manifest.sample_rate) / 2 / manifest.sample_rate / 3600
     planes = sum(column.planes for column in manifest.columns)
-    per_view = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8 + planes * 0.63
+    targets, kept_classes = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8, f"{manifest.topk}"
+    if manifest.quality is not None:
+        targets = min(targets, _BYTES_OF_QUALITY)
+        kept_classes = f"1 to {manifest.topk}, with {manifest.quality:g} nats lost,"
+    per_view = targets + planes * 0.63
     related = {} if kept is None else _relation_sizes(kept, widths, total, shards)
     expected = sum(related.values()) + per_view * total + shards * _OBJECTS_PER_BLOCK + 9 * clips
     expected += len(encode_root(manifest))
     lines = [
         f"clips      {clips:,}, {hours:,.2f} hours of audio",
         f"views      {views} each, {total:,} in all, in {shards:,} blocks of {manifest.shard_clips:,} clips",
-        f"classes    {len(manifest.classes)}, of which {manifest.topk} are kept; {manifest.scores} scores",
+        f"classes    {len(manifest.classes)}, of which {kept_classes} are kept; {manifest.scores} scores",
         *lines,
         f"time       about {_duration(seconds * total / batch)} on {job.device}",
         f"size       about {expected / 1e6:,.1f} MB, {expected / total:.0f} bytes a view",
         *([f"relations  {relation_sizes(related, total)}"] if kept is not None else []),
+        *([_WHEN.format(manifest.frames.hop_ms)] if manifest.frames is not None else []),
         f"problems   {len(unreadable)} files cannot be read" if unreadable else "problems   none found",
     ]
     lines += [f"           {path}" for path in unreadable[:10]]

@@ -17,6 +17,7 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.errors import AudioError, MismatchError
 from logitstore.jobs.build.block import Ask
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.quality import addable, nearest
 from logitstore.store.piece import Piece
 from logitstore.views.fingerprint import difference, fingerprint
 from logitstore.views.recipe import Draws
@@ -93,7 +94,7 @@ class Heard:
         at = at[np.unique(np.linspace(0, len(at) - 1, min(self._batch, len(at))).astype(int))]
         now, kept = self._said(commit, ask, draws, at)
         classes, probabilities = (stored.reshape(-1, stored.shape[2])[at[kept]] for stored in self._stored(commit))
-        apart = self._apart(now, classes, probabilities)
+        apart = self._apart(now, classes, probabilities, commit.bits)
         if not (apart > MOST_DIFFERENCE).any():
             return
         again, _ = self._said(commit, ask, draws, at)
@@ -113,13 +114,17 @@ class Heard:
     def _stored(self, commit: Commit) -> Sequence[np.ndarray]:
         return self.store.block_targets(commit)
 
-    def _apart(self, said: F32, classes: np.ndarray, probabilities: F32) -> F32:
+    def _apart(self, said: F32, classes: np.ndarray, probabilities: F32, bits: int | None) -> F32:
         """By how much each view's probabilities are others: at its stored classes, or above them at any other class."""
-        quantizer, stored = self.store.manifest.quantizer, classes.astype(np.int64)
-        now = quantizer.table()[quantizer.encode(said)]
-        apart = np.abs(np.take_along_axis(now, stored, axis=1) - probabilities).max(axis=1, initial=0.0)
+        quantizer, stored = self.store.manifest.quantizer, addable(classes, said.shape[1]).astype(np.int64)
+        table, codes = quantizer.table(), quantizer.encode(said)
+        used = probabilities > 0
+        here = np.take_along_axis(codes, stored, axis=1)
+        there = nearest(here, quantizer.encode(probabilities), bits)
+        apart = np.where(used, np.abs(table[here] - table[there]), 0).max(axis=1, initial=0.0)
+        now = table[codes]
         np.put_along_axis(now, stored, 0.0, axis=1)
-        least: F32 = probabilities.min(axis=1, initial=1.0)
+        least: F32 = np.where(used, table[there], 1.0).min(axis=1, initial=1.0)
         more: F32 = np.maximum(apart, now.max(axis=1, initial=0.0) - least)
         return more
 

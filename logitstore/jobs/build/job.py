@@ -35,9 +35,11 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.frames import BITS, FLOOR, MOST_FRAMES, FrameSpec, frame_count
 from logitstore.store.format.layout import columns_for
-from logitstore.store.format.manifest import FORMAT_VERSION, ROOT, Manifest, decode_root
+from logitstore.store.format.manifest import ROOT, Manifest, decode_root, written_version
 from logitstore.store.format.parts import Part
+from logitstore.store.format.quality import MOST_CLASSES_KEPT, VALUE_BITS
 from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Failure, Pieces
@@ -125,11 +127,14 @@ class Job:
         said = None if self.tried is None else self.tried.of(waveforms, masks)
         self.tried = None
         if said is None:
-            said = self.ensemble.outputs(waveforms, masks, features=self.relator is not None, heard=heard)
+            said = self.ensemble.outputs(
+                waveforms, masks, features=self.relator is not None, frames=self.manifest.frames, heard=heard
+            )
         return Said(
             said.probabilities,
             said.members if self.manifest.keep_members else None,
             self.relator.codes(said.features) if self.relator is not None else None,
+            said.frames,
         )
 
 
@@ -195,20 +200,23 @@ def prepare(options: BuildOptions) -> Job:
     ensemble.check(recipe, seconds)
     if relations is not None:
         ensemble.require_features()
-    usual = DEFAULT_TOPK if like is None else like.manifest.topk
-    topk = min(usual, len(ensemble.classes)) if options.topk is None else options.topk
+    frames = None
+    if options.frames is not None:
+        frames = _frames(options.frames, samples, sample_rate, stored)
+        ensemble.require_frames(seconds)
+    topk, quality, value_bits = _kept(options, ensemble, stored or (None if like is None else like.manifest))
     if topk > len(ensemble.classes):
         raise UsageError(
             f"--topk {topk} is more than the {len(ensemble.classes)} classes of the ensemble; "
             f"give 1 to {len(ensemble.classes)}"
         )
-    quantizer(ensemble.scores, options.value_bits)
+    quantizer(ensemble.scores, value_bits)
     shard_clips = options.shard_clips or (stored.shard_clips if stored else default_shard_clips(clip_table.num_rows))
     place = Place(samples, sample_rate, shard_clips)
     teachers, earlier = members_as_stored(ensemble, () if stored is None else stored.teachers)
     notes += earlier
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=written_version(frames, quality),
         classes=tuple(ensemble.classes),
         scores=ensemble.scores,
         teachers=teachers,
@@ -221,13 +229,15 @@ def prepare(options: BuildOptions) -> Job:
         sample_rate=sample_rate,
         clip_seconds=seconds,
         topk=topk,
-        value_bits=options.value_bits,
+        value_bits=value_bits,
         shard_clips=shard_clips,
         batch_size=options.batch_size,
         device_kind=torch.device(device).type,
         precision=stored_precision(options.precision, torch.device(device).type),
         keep_members=options.keep_members,
         relations=relations,
+        frames=frames,
+        quality=quality,
         made_by=versions(),
     )
     notes += [
@@ -242,6 +252,43 @@ def prepare(options: BuildOptions) -> Job:
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
     return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes, like=like)
+
+
+def _frames(hop_ms: int, samples: int, sample_rate: int, stored: Manifest | None) -> FrameSpec:
+    """How a store says when: as the one that was begun does, where it has that hop.
+
+    :raises UsageError: a view has less than two such frames, or too many.
+    """
+    if stored is not None and stored.frames is not None and stored.frames.hop_ms == hop_ms:
+        return stored.frames
+    count = frame_count(hop_ms, samples, sample_rate)
+    if not 2 <= count <= MOST_FRAMES:
+        raise UsageError(
+            f"--frames {hop_ms} makes {count:,} frames of a view of {samples / sample_rate:g} s; allowed are 2 to "
+            f"{MOST_FRAMES:,}"
+        )
+    return FrameSpec(hop_ms=hop_ms, count=count, bits=BITS, floor=FLOOR)
+
+
+def _kept(options: BuildOptions, ensemble: Ensemble, before: Manifest | None) -> tuple[int, float | None, int]:
+    """How many classes of a view are kept, or at most, with which quality, and the bits of a probability.
+
+    :param before: of the store that is begun already, or that this one is to be like: what it has, where nothing is
+        asked.
+    """
+    asked = options.quality is not None or options.topk is not None or options.value_bits is not None
+    if options.quality is not None and options.value_bits not in (None, VALUE_BITS):
+        raise UsageError(
+            f"--quality chooses the bits itself, and --value-bits {options.value_bits} says otherwise; leave one of "
+            "them out"
+        )
+    quality, usual, bits = options.quality, DEFAULT_TOPK, VALUE_BITS
+    if before is not None and not asked:
+        quality, usual, bits = before.quality, before.topk, before.value_bits
+    elif quality is not None:
+        usual = MOST_CLASSES_KEPT
+    topk = min(usual, len(ensemble.classes)) if options.topk is None else options.topk
+    return topk, quality, bits if options.value_bits is None else options.value_bits
 
 
 def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:

@@ -83,7 +83,7 @@ def try_out(
                         with naming(audio, plan, done):
                             outputs = checks.try_out(
                                 ensemble, batch.waveforms, batch.masks, features=manifest.relations is not None,
-                                heard=batch.readable,
+                                frames=manifest.frames, heard=batch.readable,
                             )  # fmt: skip
                         return Answer(batch.waveforms, batch.masks, outputs)
                     done += len(batch.waveforms)

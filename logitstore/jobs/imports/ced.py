@@ -36,6 +36,7 @@ from logitstore.jobs.imports.shared import (
 )
 from logitstore.jobs.options import CedImport
 from logitstore.store.format.manifest import Member
+from logitstore.store.format.quality import VALUE_BITS
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import open_storage
 from logitstore.views.ops import Place
@@ -93,7 +94,7 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
         place=place,
         clip_seconds=clip_seconds,
         topk=files.topk,
-        value_bits=options.value_bits,
+        value_bits=options.value_bits or VALUE_BITS,
     )
     clip_table, order = sorted_clips(clips.paths, clips.start, clips.length, clips.rate)
     row_of = np.argsort(order)

@@ -33,6 +33,7 @@ from logitstore.jobs.imports.shared import (
 from logitstore.jobs.options import NpyImport
 from logitstore.store.format.codec import top_k
 from logitstore.store.format.manifest import Member
+from logitstore.store.format.quality import VALUE_BITS
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import open_storage
 from logitstore.views.ops import Place
@@ -87,7 +88,7 @@ def import_npy(options: NpyImport, advance: Callable[[int], None] = lambda views
         place=place,
         clip_seconds=options.clip_seconds,
         topk=topk,
-        value_bits=options.value_bits,
+        value_bits=options.value_bits or VALUE_BITS,
     )
     clip_table, order = sorted_clips(paths, np.zeros(len(paths), np.int64), length, rate)
     row_of = np.argsort(order)

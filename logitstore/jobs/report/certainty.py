@@ -25,9 +25,9 @@ class Certainty(Part):
     def __init__(self, report: Any) -> None:
         super().__init__(report)
         manifest = report.summary.manifest
-        # what k classes can have at most: a Bernoulli of one half each, or all alike
+        # what its classes can have at most: a Bernoulli of one half each, or all alike
         self.most = (
-            manifest.topk * np.log(2)
+            (manifest.topk if manifest.quality is None else len(manifest.classes)) * np.log(2)
             if manifest.scores == "sigmoid"
             else max(np.log(max(2, len(manifest.classes))), 0.1)
         )

@@ -30,7 +30,7 @@ class Coverage(Part):
         """Count classes."""
         size = len(self.views)
         flat = views.classes.reshape(-1)
-        self.views += np.bincount(flat, minlength=size)
+        self.views += np.bincount(flat[views.used.reshape(-1)], minlength=size)
         self.total += np.bincount(flat, views.probabilities.reshape(-1), minlength=size)
         np.maximum.at(self.highest, flat, views.probabilities.reshape(-1))
         self.first += np.bincount(views.classes[:, 0], minlength=size)

@@ -23,7 +23,7 @@ class Cut(Part):
 
     def __init__(self, report: Any) -> None:
         super().__init__(report)
-        self.k = report.summary.manifest.topk
+        self.k = report.store.k
         self.sums = np.zeros(self.k)
         self.above = np.zeros((len(_LEVELS), self.k), np.int64)
         self.last, self.left = np.zeros(_FINE, np.int64), np.zeros(_FINE, np.int64)
@@ -36,7 +36,7 @@ class Cut(Part):
         self.sums += p.sum(axis=0, dtype=np.float64)
         for at, level in enumerate(_LEVELS):
             self.above[at] += np.count_nonzero(p >= level, axis=0)
-        self.last += _counted(p[:, -1])
+        self.last += _counted(np.where(views.used, p, np.inf).min(axis=1))
         if self.report.softmax:
             left = np.clip(1 - p.sum(axis=1, dtype=np.float64), 0, 1)
             self.left_sum += float(left.sum())

@@ -47,7 +47,7 @@ class Members(Part):
         self.counts += np.bincount(np.clip((each / self.most * _FINE).astype(int), 0, _FINE - 1), minlength=_FINE)
         flat, size = views.classes.reshape(-1), len(self.by_class)
         self.by_class += np.bincount(flat, terms.reshape(-1), minlength=size)
-        self.class_views += np.bincount(flat, minlength=size)
+        self.class_views += np.bincount(flat[views.used.reshape(-1)], minlength=size)
         with np.errstate(invalid="ignore"):
             apart = np.nan_to_num(np.fmax.reduce(views.members) - np.fmin.reduce(views.members))
         self.spread += np.bincount(flat, apart.reshape(-1), minlength=size)

@@ -7,7 +7,7 @@ import numpy as np
 from logitstore.errors import CorruptStoreError
 from logitstore.jobs.report.charts import bars
 from logitstore.jobs.report.page import Content, Note, Part, Section, Table, sized
-from logitstore.store.format.objects import PACKED, packed_parts
+from logitstore.store.format.objects import FRAMES, PACKED, packed_parts
 from logitstore.store.format.relations import ARRAYS
 from logitstore.store.piece import Piece
 
@@ -15,9 +15,11 @@ PART = {"place": 20, "class": "Sizes"}
 _MOST_READ = 200  # blocks whose packed arrays are told apart
 _PACKED_SHARD = f"/{PACKED}/c/0/0"
 #: What the arrays of a block hold, see ``docs/format.md``.
-_ARRAYS = {"views": "classes", "lowest": "values", "firsts": "values", "residuals": "values"} | {
-    array: f"relations of {what}" for array, what in ARRAYS.items()
-}
+_ARRAYS = (
+    {"views": "classes", "lowest": "values", "firsts": "values", "residuals": "values"}
+    | {array: f"relations of {what}" for array, what in ARRAYS.items()}
+    | {FRAMES: "frames, which say when"}
+)
 _CLIPS, _COMMITS, _REST = "clip table", "commits", "descriptions (zarr.json) and manifest"
 
 
@@ -81,7 +83,7 @@ def packed_sizes(piece: Piece, name: str) -> dict[str, int]:
     """
     shard = piece.storage.get(name)
     try:
-        parts = packed_parts(piece.storage.get(f"{name.removesuffix('c/0/0')}zarr.json"), PACKED)
+        parts = packed_parts(piece.storage.get(f"{name.removesuffix('c/0/0')}zarr.json"), name.split("/")[2])
         planes = sum(part.planes for part in parts.values())
         index = np.frombuffer(shard[-16 * planes - 4 : -4], "<u8").reshape(planes, 2)
     except ValueError as error:

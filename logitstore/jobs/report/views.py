@@ -10,6 +10,7 @@ import numpy as np
 
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.quality import addable
 from logitstore.store.measures import entropy, jensen_shannon
 from logitstore.store.reader import Store
 
@@ -21,8 +22,10 @@ class Views:
     """All stored views of the clips ``first`` to ``first + clips``, R of them, by clip and then by view.
 
     ``clip`` int64 (R,), counted from ``first``; ``view`` int64 (R,); ``classes`` uint16 and ``probabilities`` float32,
-    (R, k), falling; ``draws`` int64 (R,) a column; ``members`` float32 (M, R, k), NaN where one does not know a class,
-    None where they were not kept, and their ``weights``; ``seconds`` float64 (clips,), the clips' own lengths.
+    (R, k), falling, a place that a view does not use having the probability 0; ``rests`` float32 (R,), that of each
+    class that a view does not keep, None where the store does not know; ``draws`` int64 (R,) a column; ``members``
+    float32 (M, R, k), NaN where one does not know a class, None where they were not kept, and their ``weights``;
+    ``seconds`` float64 (clips,), the clips' own lengths.
     """
 
     first: int
@@ -33,6 +36,7 @@ class Views:
     view: I64
     classes: U16
     probabilities: F32
+    rests: F32 | None
     draws: dict[str, I64]
     members: F32 | None
     weights: tuple[float, ...]
@@ -44,7 +48,12 @@ class Views:
     @cached_property
     def entropy(self) -> F64:
         """Of every view in nats, as SQL has it: float64 (R,)."""
-        return entropy(self.probabilities, self.scores)
+        return entropy(self.probabilities, self.scores, self.rests, self.class_count)
+
+    @cached_property
+    def used(self) -> Bool:
+        """Which places hold a class: bool (R, k)."""
+        return np.asarray(self.probabilities > 0)
 
     @cached_property
     def counts(self) -> I64:
@@ -109,7 +118,7 @@ def _shard(store: Store, commits: list[Commit]) -> Iterator[Views]:
     first = commits[0].first_clip
     lengths = store.lengths(np.arange(first, first + clips)) / manifest.sample_rate
     decoded = [_Block.of(store, commit) for commit in commits]
-    most = max(len(manifest.classes), manifest.topk * max(1, sum(commit.views for commit in commits)))
+    most = max(len(manifest.classes), store.k * max(1, sum(commit.views for commit in commits)))
     step = max(1, _MOST_CELLS // most)
     for start in range(0, clips, step):
         stop = min(start + step, clips)
@@ -117,6 +126,7 @@ def _shard(store: Store, commits: list[Commit]) -> Iterator[Views]:
         clip = np.concatenate([part[0] for part in parts])
         order = np.lexsort((np.concatenate([part[1] for part in parts]), clip))
         views, classes, probabilities = (np.concatenate([part[at] for part in parts])[order] for at in (1, 2, 3))
+        rests = [part[6] for part in parts if part[6] is not None]
         names = parts[0][4]
         said = [part[5] for part in parts if part[5] is not None]
         yield Views(
@@ -128,6 +138,7 @@ def _shard(store: Store, commits: list[Commit]) -> Iterator[Views]:
             view=views,
             classes=classes,
             probabilities=probabilities,
+            rests=np.concatenate(rests)[order] if rests else None,
             draws={name: np.concatenate([part[4][name] for part in parts])[order] for name in names},
             members=np.concatenate(said, axis=1)[:, order] if said else None,
             weights=tuple(member.weight for member in manifest.teachers),
@@ -140,20 +151,23 @@ class _Block:
     commit: Commit
     classes: U16
     probabilities: F32
+    rests: F32 | None
     draws: dict[str, I64]
     members: F32 | None
 
     @classmethod
     def of(cls, store: Store, commit: Commit) -> _Block:
         classes, probabilities = store.block_targets(commit)
+        classes = addable(classes, len(store.manifest.classes))
+        rests = None if store.manifest.quality is None else store.block_rests(commit)
         draws = store.block_draws(commit) if store.manifest.recipe.columns else {}
         members = store.block_members(commit)
         known = np.stack([each.known(len(store.manifest.classes)) for each in store.manifest.teachers])
         if members is not None and not known.all():
             members = np.where(known[:, classes], members, np.float32("nan"))
-        return cls(commit, classes, probabilities, draws, members)
+        return cls(commit, classes, probabilities, rests, draws, members)
 
-    def rows(self, start: int, stop: int) -> tuple[I64, I64, U16, F32, dict[str, I64], F32 | None]:
+    def rows(self, start: int, stop: int) -> tuple[I64, I64, U16, F32, dict[str, I64], F32 | None, F32 | None]:
         """What readable clips in a range of the shard have: clip counted from its start, view, and the rest."""
         commit = self.commit
         readable = commit.readable
@@ -166,4 +180,5 @@ class _Block:
             self.probabilities[readable].reshape(-1, k),
             {name: values[readable].reshape(-1) for name, values in self.draws.items()},
             None if self.members is None else self.members[:, readable].reshape(len(self.members), -1, k),
+            None if self.rests is None else self.rests[readable].reshape(-1),
         )

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from logitstore.arrays import F32, F64, I64, U16, Bool
 from logitstore.errors import UsageError
 from logitstore.options import nearest
-from logitstore.store.measures import surprise
+from logitstore.store.format.quality import addable
+from logitstore.store.measures import entropy, surprise
 from logitstore.store.sql.lazy import LazyTable, TablePart
 from logitstore.store.sql.tables import answers, disagreement, tables
 
@@ -128,7 +129,7 @@ def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F
     import pyarrow as pa
 
     manifest, count = store.manifest, store.clips.num_rows
-    k, class_count = manifest.topk, len(manifest.classes)
+    k, class_count = min(store.k, len(manifest.classes)), len(manifest.classes)
     classes = np.full((count, k), NOTHING, np.int32)
     probabilities = np.zeros((count, k), np.float32)
     names = [name for name in _MEASURES if name != "member_disagreement" or manifest.keep_members]
@@ -139,12 +140,16 @@ def _gathered(store: Store, told: Told | None) -> tuple[npt.NDArray[np.int32], F
         blocks = [store.block_targets(commit) for commit in commits]
         said, values = (np.concatenate([block[part] for block in blocks], axis=1) for part in (0, 1))
         there = np.concatenate([_readable(commit) for commit in commits], axis=1)
-        values = np.where(there[:, :, None], values, 0.5).astype(np.float32)
+        values, rests = np.where(there[:, :, None], values, 0.5).astype(np.float32), None
+        said = addable(said, class_count)
+        if manifest.quality is not None:
+            rests = np.concatenate([store.block_rests(commit) for commit in commits], axis=1)
         step = max(1, _CELLS // class_count)
         for low in range(0, len(said), step):
             some = slice(low, low + step)
             here = slice(commits[0].first_clip + low, commits[0].first_clip + low + len(said[some]))
-            best, chosen, found = _of_clips(said[some], values[some], there[some], class_count, manifest.scores)
+            known = None if rests is None else rests[some]
+            best, chosen, found = _of_clips(said[some], values[some], known, there[some], class_count, manifest.scores)
             classes[here], probabilities[here] = best, chosen
             for name, each in found.items():
                 measured[name][here] = np.where(there[some].any(axis=1), each, np.nan)
@@ -196,11 +201,12 @@ def _readable(commit: Commit) -> Bool:
 
 
 def _of_clips(
-    said: U16, values: F32, there: Bool, class_count: int, scores: str
+    said: U16, values: F32, rests: F32 | None, there: Bool, class_count: int, scores: str
 ) -> tuple[npt.NDArray[np.int32], F64, dict[str, F64]]:
     """Of n clips, the likeliest classes of the mean over their views and what these have there, (n, k) each; measures.
 
     :param said: classes (n, V, k). :param values: their probabilities. :param there: which views there are, (n, V).
+    :param rests: of a store with a quality, what stands for the classes that a view does not keep, (n, V).
     """
     k, views = said.shape[2], np.maximum(there.sum(axis=1), 1)
     weight = there[:, :, None].astype(np.float64)
@@ -208,7 +214,7 @@ def _of_clips(
     best = _largest(mean, k)
     chosen = np.take_along_axis(mean, best, axis=1)
     each = surprise(values.astype(np.float64), scores)  # (n, V, k)
-    entropies = np.where(there, each.sum(axis=2), np.nan)
+    entropies = np.where(there, entropy(values, scores, rests, class_count), np.nan)
     within = (each * weight).sum(axis=(1, 2)) / views
     spread_over = np.where(mean > 0, surprise(np.maximum(mean, np.finfo(np.float32).tiny), scores), 0).sum(axis=1)
     first = np.where(there, said[:, :, 0].astype(np.int64), NOTHING)

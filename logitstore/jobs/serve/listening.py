@@ -161,7 +161,8 @@ class Listening:
         }
 
     def _view_document(self, clip: StoredClip, view: StoredView) -> dict[str, Any]:
-        targets, members = view.targets, self._said_by_members(clip, view.number)
+        targets, members, manifest = view.targets, self._said_by_members(clip, view.number), self.store.manifest
+        rest = None if view.rest is None else np.array(view.rest, np.float32)
         classes = []
         for rank, (name, share) in enumerate(zip(targets.names, targets.probabilities.tolist(), strict=True)):
             of = {member: _number(values[rank]) for member, values in members.items()}
@@ -170,7 +171,7 @@ class Listening:
             "view": view.number,
             "parameters": view.parameters,
             "boxes": [vars(box) for box in view.boxes],
-            "entropy": float(entropy(targets.probabilities, self.store.manifest.scores)),
+            "entropy": float(entropy(targets.probabilities, manifest.scores, rest, len(manifest.classes))),
             "classes": classes,
         }
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -504,12 +505,12 @@ def _shape_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -
         yield f"views has {arrays['views'].shape[1]} columns for {count} entries"
         return
     class_count, version = len(manifest.classes), manifest.format_version
-    entries = layout.decode_entries(arrays, commit.clips, commit.views, class_count, version)
+    entries = layout.decode_entries(arrays, commit.clips, commit.views, class_count, version, commit.bits)
     numbers = entries.numbers
     present = int(entries.present.sum())
     expected = {"firsts": len(numbers)}
     if version >= layout.BY_CLASS:
-        expected["lowest"] = commit.clips * commit.views
+        expected |= dict.fromkeys({"lowest", "rests"} & arrays.keys(), commit.clips * commit.views)
     else:
         expected["residuals"] = present - len(numbers)
     if "members" in arrays:
@@ -530,21 +531,33 @@ def _shape_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -
 
 
 def _target_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) -> Iterator[str]:
-    class_count, k = len(manifest.classes), manifest.topk
+    class_count, kept = len(manifest.classes), commit.kept
     readable = np.ones(commit.clips, dtype=bool)
     readable[[row for row, _ in commit.failed]] = False
-    entries = layout.decode_entries(arrays, commit.clips, commit.views, class_count, manifest.format_version)
+    entries = layout.decode_entries(
+        arrays, commit.clips, commit.views, class_count, manifest.format_version, commit.bits
+    )  # fmt: skip
     held = np.zeros((commit.clips, commit.views), dtype=np.int64)
     np.add.at(held, entries.numbers // class_count, entries.present)
-    wrong = np.argwhere(held != np.where(readable, k, 0)[:, None])
+    least = k = manifest.topk
+    if kept is not msgspec.UNSET:
+        least, k = 1, kept.most
+    low, high = (np.where(readable, each, 0)[:, None] for each in (least, k))
+    wrong = np.argwhere((held < low) | (held > high))
     if len(wrong):
         row, view = (int(index) for index in wrong[0])
+        allowed = str(k) if least == k else f"1 to {k}"
         yield (
             f"clip {commit.first_clip + row}, view {commit.view_start + view} has {held[row, view]} classes, "
-            f"not {k if readable[row] else 0}{'' if readable[row] else ', for it failed'} (of {len(wrong)} such views)"
+            f"not {allowed if readable[row] else 0}{'' if readable[row] else ', for it failed'} "
+            f"(of {len(wrong)} such views)"
         )
         return
-    targets = layout.decode_targets(arrays, commit.clips, commit.views, k, class_count, manifest.format_version)
+    if kept is not msgspec.UNSET and readable.any() and int(held.max()) != kept.most:
+        yield f"its commit says that its views keep up to {kept.most} classes, and none keeps more than {held.max()}"
+    targets = layout.decode_targets(
+        arrays, commit.clips, commit.views, k, class_count, manifest.format_version, commit.bits
+    )  # fmt: skip
     codes: dict[str, Any] = {"a target": targets.codes[readable]}
     if "members" in arrays:
         codes["a member"] = layout.decode_members(arrays, targets, class_count, manifest.format_version)[:, readable]

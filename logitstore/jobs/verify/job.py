@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from logitstore.arrays import F32
 from logitstore.audio.clips import ClipAudio
 from logitstore.digests import digest
 from logitstore.errors import MismatchError, UsageError
@@ -16,7 +17,9 @@ from logitstore.jobs.options import VerifyOptions
 from logitstore.jobs.verify.audit import Audit, audit
 from logitstore.jobs.verify.sample import Sample
 from logitstore.store.format.codec import top_k
+from logitstore.store.format.frames import decode_frames, encode_frames
 from logitstore.store.format.manifest import IMPORTED, MERGED, ROOT, Manifest, differences
+from logitstore.store.format.quality import nearest
 from logitstore.store.joint import as_built
 from logitstore.store.reader import Store, open_store
 from logitstore.store.storage import open_storage
@@ -33,6 +36,7 @@ DEFAULT_VIEWS = 16
 MOST_DIFFERENCE = 0.05
 MOST_CHANGED = 0.1
 MOST_RELATION_ERROR = 0.1
+MOST_FRAME_ERROR = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ class Recomputed:
     ``largest_difference`` of a probability at the stored classes, both through the store's quantiser; ``changed``, the
     share of stored classes that are no longer among the k; ``relation_error``, where the store keeps relations, the
     largest ‖stored - now‖ / ‖now‖ of a view's row-normalised Gram matrix or of its vector, both through the codec.
-    ``merged``: the store was merged, so that some of its probabilities are estimates.
+    ``merged``: the store was merged, so that some of its probabilities are estimates. ``frame_error``, where the store
+    says when: the largest of the views' mean differences of frame probabilities, where one is kept, both through the
+    codec.
     """
 
     views: int
@@ -50,6 +56,7 @@ class Recomputed:
     changed: float
     relation_error: float | None = None
     merged: bool = False
+    frame_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class Verified:
                 f"teachers   {again.views:,} views: largest difference of a probability "
                 f"{again.largest_difference:.4f}, {100 * again.changed:.2f} % of the classes changed{estimates}"
                 + ("" if again.relation_error is None else f", relations differ by {100 * again.relation_error:.2f} %")
+                + ("" if again.frame_error is None else f", frames by {again.frame_error:.4f}")
             )
         lines.append(f"problems   {len(self.problems):,}")
         return in_lines([*lines, *(f"           {problem}" for problem in self.problems)])
@@ -109,6 +117,7 @@ class Verified:
         if manifest is None:
             return "none, for the manifest is damaged"
         kinds = "targets" if manifest.relations is None else f"targets, relations ({manifest.relations.names})"
+        kinds += "" if manifest.frames is None else f", frames every {manifest.frames.hop_ms} ms"
         if not manifest.columns:
             return kinds
         seed = "" if manifest.device_kind == IMPORTED else f", draws are those of seed {manifest.seed}"
@@ -171,10 +180,11 @@ def recompute(
     manifest = store.manifest
     ensemble = store_ensemble(store.location, manifest, specs, device)
     problems: list[str] = []
-    largest, changed, asked = 0.0, 0, 0
+    largest, changed, compared, asked = 0.0, 0, 0, 0
     of_first: list[float] = []  # differences at each view's first class
     compare_relations = relation_comparer(store, ensemble) if manifest.relations is not None else None
     apart: list[float] = []
+    frames_apart: list[float] = []
     views = _spread(store, count)
     renderer = Renderer(audio, manifest.recipe, manifest.place)
     for low in range(0, len(views), manifest.batch_size):
@@ -191,28 +201,41 @@ def recompute(
             continue
         masks = None if rendered.masks is None else rendered.masks[kept]
         waveforms = rendered.waveforms[torch.from_numpy(kept)]
-        asked_again = ensemble.outputs(waveforms, masks, features=compare_relations is not None)
+        asked_again = ensemble.outputs(waveforms, masks, features=compare_relations is not None, frames=manifest.frames)
         said = asked_again.probabilities.cpu().numpy()
         if compare_relations is not None:
             apart += compare_relations(batch, asked_again.features)
+        if asked_again.frames is not None:
+            frames_apart += _frames_apart(store, batch, asked_again.frames.cpu().numpy())
         best, _ = top_k(said, manifest.topk)
         table, encode = manifest.quantizer.table(), manifest.quantizer.encode
         for (clip, view), now, among in zip(batch, said, best, strict=True):
             classes, probabilities = store.targets(view, [clip])
-            again = table[encode(now[classes[0]])]
-            apart_here = np.abs(again - probabilities[0])
+            used = probabilities[0] > 0
+            again = encode(now[classes[0, used]])
+            stored = nearest(again, encode(probabilities[0, used]), _bits(store, clip, view))
+            apart_here = np.abs(table[again] - table[stored])
             largest = max(largest, float(apart_here.max()))
             of_first.append(float(apart_here[0]))
-            changed += len(set(classes[0].tolist()) - set(among.tolist()))
+            among = among[: np.count_nonzero(used)]
+            changed, compared = (
+                changed + len(set(classes[0, used].tolist()) - set(among.tolist())),
+                compared + len(among),
+            )
         asked += len(batch)
     found = Recomputed(
-        asked, largest, changed / (asked * manifest.topk) if asked else 0.0, max(apart) if apart else None,
-        manifest.device_kind == MERGED,
+        asked, largest, changed / compared if compared else 0.0, max(apart) if apart else None,
+        manifest.device_kind == MERGED, max(frames_apart) if frames_apart else None,
     )  # fmt: skip
     if found.relation_error is not None and found.relation_error > MOST_RELATION_ERROR:
         problems.append(
             f"the teachers' features are now others: relations differ by up to {100 * found.relation_error:.1f} % (at "
             f"most {100 * MOST_RELATION_ERROR:.0f} %)"
+        )
+    if found.frame_error is not None and found.frame_error > MOST_FRAME_ERROR and not found.merged:
+        problems.append(
+            f"the teachers now say otherwise of when: the frame probabilities of a view differ by "
+            f"{found.frame_error:.3f} on average (at most {MOST_FRAME_ERROR})"
         )
     if found.merged:
         median = float(np.median(of_first)) if of_first else 0.0
@@ -228,6 +251,19 @@ def recompute(
             f"{100 * MOST_CHANGED:.0f} %)"
         )
     return found, problems
+
+
+def _frames_apart(store: Store, views: Sequence[tuple[int, int]], now: F32) -> list[float]:
+    """How far apart stored frames of some views and those of now, (n, T, C), are: of each the mean difference of
+    probabilities where either is kept."""
+    spec = store.require_frames()
+    again = decode_frames(encode_frames(now, spec), spec, now.shape[2]).dense()
+    apart = []
+    for (clip, view), here in zip(views, again, strict=True):
+        stored = store.frames(view, [clip]).dense()[0]
+        kept = (stored > 0) | (here > 0)
+        apart.append(float(np.abs(stored - here)[kept].mean()) if kept.any() else 0.0)
+    return apart
 
 
 def store_ensemble(location: str, manifest: Manifest, specs: Sequence[str], device: str) -> Ensemble:
@@ -307,3 +343,12 @@ def _check(options: VerifyOptions) -> None:
     if options.audio_root is None and (options.replay is not None or options.teachers):
         what = "--replay" if options.replay is not None else "--teacher"
         raise UsageError(f"{what} needs the clips; give --audio-root, the audio that the store was built from")
+
+
+def _bits(store: Store, clip: int, view: int) -> int | None:
+    """Bits of the codes of a view, of a store with a quality."""
+    for commit in store.commits:
+        inside = commit.first_clip <= clip < commit.first_clip + commit.clips
+        if inside and commit.view_start <= view < commit.view_stop:
+            return commit.bits
+    return None

@@ -37,6 +37,7 @@ def array_planes(manifest: Manifest, views: int) -> dict[str, int]:
     planes = {"classes": 1, "views": -(-views // 8)}
     if manifest.format_version >= BY_CLASS:
         planes |= {"lowest": code_bytes, "firsts": code_bytes, "residuals": SEQUENCES * code_bytes}
+        planes |= {} if manifest.quality is None else {"rests": 1}
     else:
         planes |= {"firsts": code_bytes, "residuals": code_bytes}
     if manifest.keep_members:
@@ -114,6 +115,7 @@ def _most_columns(manifest: Manifest, commit: Commit) -> dict[str, int]:
         "classes": entries + pairs // 255 + 1,
         "views": entries,
         "lowest": views,
+        "rests": views,
         "firsts": entries,
         "residuals": targets,
         "members": targets,

@@ -13,7 +13,8 @@ import numpy as np
 from logitstore.arrays import I64
 from logitstore.digests import digest
 from logitstore.errors import CorruptStoreError
-from logitstore.store.format.manifest import MOST_SHARD_CLIPS, MOST_VIEWS, ROOT, Manifest, to_json
+from logitstore.store.format.manifest import MOST_CLASSES, MOST_SHARD_CLIPS, MOST_VIEWS, ROOT, Manifest, to_json
+from logitstore.store.format.quality import BITS
 from logitstore.store.names import (
     COMMITS,
     commit_numbers,
@@ -35,12 +36,22 @@ REPAIR = "delete commits/{}.json and build again to make the block anew"
 _MOST_SHARD, _MOST_CLIP = 1 << 31, 1 << 48
 
 
+class KeptSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a block of a store with a quality keeps: the ``bits`` of its codes, the ``most`` classes of any of its
+    views, and its ``loss``, the mean over its views in nats; see ``quality.py``."""
+
+    bits: int
+    most: int
+    loss: float
+
+
 class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A block: rows [first_clip, first_clip + clips) of the clip table, views [view_start, view_stop).
 
     ``objects`` holds the digest of every object of the group at ``group``, by its name within it; ``failed`` the rows
     of the shard that have no targets, with the reason; ``basis`` the digest of the store's basis, where it has one;
-    ``digest`` is of this commit with an empty ``digest``.
+    ``kept`` what it keeps of its views, in a store with a quality; ``digest`` is of this commit with an empty
+    ``digest``.
     """
 
     shard: int
@@ -56,6 +67,7 @@ class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     failed: tuple[tuple[int, str], ...]
     fingerprints: tuple[Fingerprint, ...]
     basis: str | msgspec.UnsetType = msgspec.UNSET
+    kept: KeptSpec | msgspec.UnsetType = msgspec.UNSET
     digest: str = ""
 
     @property
@@ -72,6 +84,11 @@ class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def stored_views(self) -> int:
         """Number of views that have targets, summed over clips."""
         return (self.clips - len(self.failed)) * self.views
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of its codes, of a block of a store with a quality; None of others."""
+        return None if self.kept is msgspec.UNSET else self.kept.bits
 
     @property
     def readable(self) -> I64:
@@ -195,6 +212,12 @@ def _problems(commit: Commit) -> Iterator[str]:
             yield f"the failed rows are not rising rows of {commit.clips}, with row {shown(row)}"
             break
         before = row
+    kept = commit.kept
+    if kept is not msgspec.UNSET:
+        sound = kept.bits in BITS and 1 <= kept.most < MOST_CLASSES and math.isfinite(kept.loss) and kept.loss >= 0
+        if not sound:
+            said = f"up to {shown(kept.most)} classes of {shown(kept.bits)} bits, and lose {kept.loss} nats"
+            yield f"its views keep {said}, which no block does"
     failed = {row for row, _ in commit.failed} if commit.fingerprints else set()
     for each in commit.fingerprints:
         inside = 0 <= each.row < commit.clips and commit.view_start <= each.view < commit.view_stop
@@ -237,6 +260,11 @@ def misfits(found: Sequence[Commit], manifest: Manifest, part_clips: Sequence[in
             )
         elif (commit.clips - len(commit.failed)) * commit.views * manifest.topk > MOST_TARGETS:
             yield f"{name} claims more than {MOST_TARGETS:,} targets"
+        elif (manifest.quality is None) != (commit.kept is msgspec.UNSET):
+            asked = "no quality" if manifest.quality is None else f"a quality of {manifest.quality:g} nats"
+            yield f"{name} {'lacks' if commit.kept is msgspec.UNSET else 'has'} kept, and the store has {asked}"
+        elif commit.kept is not msgspec.UNSET and commit.kept.most > manifest.topk:
+            yield f"{name} claims {commit.kept.most} classes of a view, of at most {manifest.topk}"
         elif last[0] == commit.shard and commit.view_start < last[1]:
             yield f"{name} holds views that another commit of its shard holds too"
         last = (commit.shard, max(commit.view_stop, last[1] if last[0] == commit.shard else 0))

@@ -80,6 +80,16 @@ def frame_count(hop_ms: int, clip_samples: int, sample_rate: int) -> int:
     return -(-1000 * clip_samples // (sample_rate * hop_ms))
 
 
+def common_spec(specs: Sequence[FrameSpec | None]) -> FrameSpec | None:
+    """How stores say when that can be asked as one: with one hop, in the most bits, above the highest floor."""
+    kept = [spec for spec in specs if spec is not None]
+    if len(kept) < len(specs) or len({spec.hop_ms for spec in kept}) > 1:
+        return None
+    return msgspec.structs.replace(
+        kept[0], bits=max(each.bits for each in kept), floor=max(each.floor for each in kept)
+    )
+
+
 @dataclass(frozen=True)
 class Runs:
     """The runs of n views, r of them in all, by view, then class, then start.
@@ -111,9 +121,16 @@ class Runs:
     @classmethod
     def joined(cls, parts: Sequence[Runs]) -> Runs:
         """Those of some views, one after the other."""
-        if not parts:
-            return cls(*(np.zeros(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint16, np.uint8)))
-        return cls(*(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True)))
+        none = np.zeros(0, np.uint16)
+        first = cls(np.zeros(0, np.int64), none, none, none, np.zeros(0, np.uint8))
+        every = [first, *parts]
+        return cls(
+            np.concatenate([each.counts for each in every]),
+            np.concatenate([each.classes for each in every]),
+            np.concatenate([each.starts for each in every]),
+            np.concatenate([each.stops for each in every]),
+            np.concatenate([each.codes for each in every]),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,13 @@ class Frames:
         return dense
 
 
+def frame_bytes(sizes: Mapping[str, int]) -> int:
+    """Bytes of what says when among the objects of a store, by their names and sizes."""
+    return sum(
+        size for name, size in sizes.items() if name.startswith("blocks/") and name.split("/")[2:3] == ["frames"]
+    )
+
+
 def spread(lengths: I64) -> tuple[I64, I64]:
     """For every frame of some runs, int64 (sum of lengths,) each: which run it is of, and its place in it."""
     run = np.repeat(np.arange(len(lengths)), lengths)
@@ -168,14 +192,18 @@ def decode_frames(runs: Runs, spec: FrameSpec, classes: int) -> Frames:
 
 def joined_frames(parts: Sequence[tuple[I64, Frames]], count: int) -> Frames:
     """The frames of n views, of parts of them: the places of each part's clips among the n, and its frames."""
+    frames = [part for _, part in parts]
     clips = np.concatenate([where[part.clips] for where, part in parts])
     order = np.argsort(clips, kind="stable")
-    arrays = (
-        np.concatenate([getattr(part, name) for _, part in parts])[order]
-        for name in ("classes", "starts", "stops", "probabilities")
+    return Frames(
+        clips[order],
+        np.concatenate([each.classes for each in frames])[order],
+        np.concatenate([each.starts for each in frames])[order],
+        np.concatenate([each.stops for each in frames])[order],
+        np.concatenate([each.probabilities for each in frames])[order],
+        frames[0].hop,
+        (count, *frames[0].shape[1:]),
     )
-    first = parts[0][1]
-    return Frames(clips[order], *arrays, first.hop, (count, *first.shape[1:]))
 
 
 def encode_frames(probabilities: Any, spec: FrameSpec) -> Runs:

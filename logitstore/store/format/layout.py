@@ -21,6 +21,13 @@ small gaps; and what a view says is told from how loud it says it, for a masked 
 ``residuals``  as above, but view by view and within it entry by entry, and in four sequences, by the prediction: codes
                that are predicted low differ less. (4 * code bytes, the longest), zeros behind the others
 
+In blocks of a store with a quality, from version 4 on, the views of a clip keep different numbers of classes, and codes
+have fewer bits than they are read as (see ``quality.py``). Beside the above they have:
+
+``rests``      the code of the rest of each view, coded as ``lowest`` is
+``views``      its columns stand in the order of ``firsts``, for what is likely is in most views
+``residuals``  of codes of up to 4 bits two a byte, modulo 16, the lower half first
+
 Multi-byte numbers are byte planes, lowest byte first. Rows of failed clips have no entries.
 ``docs/format.md`` is the specification.
 """
@@ -36,6 +43,7 @@ import numpy.typing as npt
 
 from logitstore.arrays import I64, U8, U16, Bool
 from logitstore.store.format.gaps import decode_gaps, encode_gaps
+from logitstore.store.format.quality import REST, VALUE_BITS, coarse, fine
 
 #: The version from which on entries stand class by class, and codes are relative to the lowest of their view.
 BY_CLASS = 3
@@ -43,7 +51,7 @@ BY_CLASS = 3
 #: higher of two.
 RESIDUAL_STEPS = (4, 10, 22)
 SEQUENCES = len(RESIDUAL_STEPS) + 1
-_SEQUENCE = np.searchsorted(RESIDUAL_STEPS, np.arange(256), side="right").astype(np.uint8)
+_NIBBLE_BITS = 4  # codes of so many bits or fewer have two residuals a byte
 _MOST_FLAGS = 1 << 24  # rows x classes of a block up to which entries are found by flags, and not by sorting
 
 
@@ -57,16 +65,30 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What the views of a block of a store with a quality keep: ``counts`` uint16 (R, V), how many of their k places
+    are used, and ``rests`` uint8 (R, V), the code of the rest, both zero in rows that failed; the ``bits`` of its
+    codes; and what a view loses in the mean, in nats, which is the commit's to tell where a block is read."""
+
+    counts: U16
+    rests: U8
+    bits: int
+    loss: float = 0.0
+
+
+@dataclass(frozen=True)
 class Targets:
     """The targets of a block, in codes.
 
     ``classes`` uint16 (R, V, k) and ``codes`` uint16 (R, V, k), falling by code, ties by rising class; zero in rows
-    that are not ``readable`` (bool (R,)).
+    that are not ``readable`` (bool (R,)). ``kept``, of a store with a quality, says how many of the k places each view
+    uses; those beyond have the class C, which there is none of, and the code 0. Codes are as they are read.
     """
 
     classes: U16
     codes: U16
     readable: Bool
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -130,29 +152,41 @@ def encode_targets(
     :param version: of the format.
     """
     rows = np.flatnonzero(targets.readable)
-    count, views = targets.classes.shape[:2]
-    named = targets.classes[rows].astype(np.int64)
-    by_class = version >= BY_CLASS
-    numbers = named * count + rows[:, None, None] if by_class else rows[:, None, None] * class_count + named
-    entries, places = _entries_of(numbers, count * class_count)
-    view_numbers = np.arange(views)[None, :, None]
+    count, views, k = targets.classes.shape
+    kept, by_class = targets.kept, version >= BY_CLASS
+    used = np.ones((len(rows), views, k), dtype=bool)
+    values = targets.codes
+    if kept is not None:
+        used, values = np.arange(k) < kept.counts[rows][:, :, None], coarse(values, kept.bits)
+    named, row = targets.classes[rows].astype(np.int64)[used], np.broadcast_to(rows[:, None, None], used.shape)[used]
+    entries, places = _entries_of(
+        named * count + row if by_class else row * class_count + named, count * class_count
+    )  # fmt: skip
+    view_numbers = np.broadcast_to(np.arange(views)[None, :, None], used.shape)[used]
     present = np.zeros((len(entries), views), dtype=bool)
     present[places, view_numbers] = True
     codes = np.zeros((len(entries), views), dtype=np.uint16)
-    codes[places, view_numbers] = targets.codes[rows]
+    codes[places, view_numbers] = values[rows][used]
     arrays = {
         "classes": encode_gaps(np.diff(entries, prepend=-1))[None],
         "views": np.stack([_pack_views(present[:, low : low + 8]) for low in range(0, views, 8)]),
     }
     if by_class:
-        arrays |= _relative_codes(targets, codes, present, entries % count, code_bytes)
+        lowest = np.zeros((count, views), dtype=np.uint16)
+        lowest[rows] = np.where(used, values[rows], 0xFFFF).min(axis=2, initial=0xFFFF)
+        bits = None if kept is None else kept.bits
+        arrays |= _relative_codes(lowest, targets.readable, codes, present, entries % count, code_bytes, bits)
     else:
         arrays |= _absolute_codes(codes, present, code_bytes)
+    if kept is not None:
+        arrays["views"] = arrays["views"][:, np.argsort(arrays["firsts"][0], kind="stable")]
+        arrays["rests"] = _from_means(kept.rests, targets.readable)
     if members is not None:
+        codes[places, view_numbers] = targets.codes[rows][used]
         planes = []
         for member in members:
             grid = np.zeros((len(entries), views), dtype=np.uint16)
-            grid[places, view_numbers] = member[rows]
+            grid[places, view_numbers] = member[rows][used]
             planes.append(byte_planes((grid - codes)[present], code_bytes))
         arrays["members"] = np.concatenate(planes)
     return arrays
@@ -172,27 +206,33 @@ def _absolute_codes(codes: U16, present: Bool, code_bytes: int) -> dict[str, U8]
     return {"firsts": byte_planes(firsts, code_bytes), "residuals": byte_planes(residuals[later], code_bytes)}
 
 
-def _relative_codes(targets: Targets, codes: U16, present: Bool, row: I64, code_bytes: int) -> dict[str, U8]:
-    """``lowest``, ``firsts`` and ``residuals`` from version 3 on; ``row`` int64 (E,) is that of each entry."""
-    rows, views = targets.codes.shape[:2]
-    lowest = np.where(targets.readable[:, None], targets.codes.min(axis=2, initial=0xFFFF), 0).astype(np.uint16)
+def _relative_codes(
+    lowest: U16, readable: Bool, codes: U16, present: Bool, row: I64, code_bytes: int, bits: int | None
+) -> dict[str, U8]:
+    """``lowest``, ``firsts`` and ``residuals`` from version 3 on; ``row`` int64 (E,) is that of each entry.
+
+    :param lowest: the lowest code of each view, uint16 (R, V). :param bits: of the codes of a store with a quality.
+    """
+    rows, views = lowest.shape
     gaps = np.zeros((rows, views), dtype=np.uint16)
     firsts = np.zeros(len(codes), dtype=np.uint16)
     sequences: list[list[U16]] = [[] for _ in range(SEQUENCES)]
-    floors, state = _Means(rows, views), _Means(len(codes), views)
+    floors, state, of_prediction = _Means(rows, views), _Means(len(codes), views), _sequences(bits)
     for view in range(views):
         gaps[:, view] = lowest[:, view] - floors.rounded()
-        floors.add(lowest[:, view], targets.readable)
+        floors.add(lowest[:, view], readable)
         here = np.flatnonzero(present[:, view])
         above = codes[here, view] - lowest[row[here], view]
         predicted, count, total = state.rounded_at(here)
         fresh = count == 0
         firsts[here[fresh]] = above[fresh]
-        residual, sequence = above - predicted, _SEQUENCE[predicted >> 8 * (code_bytes - 1)]
+        residual, sequence = above - predicted, of_prediction[predicted >> 8 * (code_bytes - 1)]
         for number, kept in enumerate(sequences):
             kept.append(residual[(sequence == number) & ~fresh])
         state.put(here, count + 1, total + above)
     joined = [np.concatenate(kept) for kept in sequences]
+    if _halved(bits):
+        joined = [_pairs(values) for values in joined]
     residuals = np.zeros((SEQUENCES * code_bytes, max(map(len, joined))), dtype=np.uint8)
     for number, values in enumerate(joined):
         residuals[number * code_bytes : (number + 1) * code_bytes, : len(values)] = byte_planes(values, code_bytes)
@@ -200,8 +240,54 @@ def _relative_codes(targets: Targets, codes: U16, present: Bool, row: I64, code_
             "residuals": residuals}  # fmt: skip
 
 
-def decode_entries(arrays: dict[str, U8], rows: int, views: int, class_count: int, version: int = BY_CLASS) -> Entries:
-    """The entries of a block from its arrays ``classes`` and ``views``.
+def _sequences(bits: int | None) -> U8:
+    """Which sequence a residual is in, by its prediction, uint8 (256,)."""
+    shift = 0 if bits is None else VALUE_BITS - bits
+    steps = [max(step >> shift, number) for number, step in enumerate(RESIDUAL_STEPS, start=1)]
+    return np.searchsorted(steps, np.arange(256), side="right").astype(np.uint8)
+
+
+def _halved(bits: int | None) -> bool:
+    """Whether two residuals share a byte."""
+    return bits is not None and bits <= _NIBBLE_BITS
+
+
+def _pairs(values: U16) -> U16:
+    """Residuals modulo 16, two a byte, the first in the lower half; of an odd number the last half is 0."""
+    halves = np.pad(values & np.uint16(15), (0, len(values) % 2)).reshape(-1, 2)
+    paired: U16 = halves[:, 0] | halves[:, 1] << np.uint16(4)
+    return paired
+
+
+def _from_means(values: U8, readable: Bool) -> U8:
+    """Numbers of views (R, V), less the rounded mean of those of the views before, modulo 256: uint8 (1, R * V)."""
+    gaps, state = np.zeros(values.shape, np.uint16), _Means(*values.shape)
+    for view, here in enumerate(values.T.astype(np.uint16)):
+        gaps[:, view] = here - state.rounded()
+        state.add(here, readable)
+    return byte_planes(gaps.reshape(-1), 1)
+
+
+def _to_values(gaps: U8, readable: Bool, views: int) -> U8:
+    """The inverse of :func:`_from_means`; 0 in rows that failed."""
+    if gaps.shape[1] != len(readable) * views:
+        raise ValueError(f"rests has {gaps.shape[1]} columns, not {len(readable) * views}")
+    values, state = np.zeros((len(readable), views), np.uint8), _Means(len(readable), views)
+    for view, here in enumerate(gaps.reshape(-1, views).T):
+        values[:, view] = here + state.rounded().astype(np.uint8)
+        state.add(values[:, view].astype(np.uint16), readable)
+    values[~readable] = 0
+    if values.size and int(values.max()) >= REST.cells:
+        raise ValueError(f"rests has the code {int(values.max())}, and the highest is {REST.cells - 1}")
+    return values
+
+
+def decode_entries(
+    arrays: dict[str, U8], rows: int, views: int, class_count: int, version: int = BY_CLASS, bits: int | None = None
+) -> Entries:
+    """The entries of a block from its arrays ``classes`` and ``views``, and with a quality ``firsts``.
+
+    :param bits: of the codes of a block of a store with a quality.
 
     :raises ValueError: the entries do not rise, are of other rows and classes than there are, or are others in number
         than ``views`` has.
@@ -215,72 +301,90 @@ def decode_entries(arrays: dict[str, U8], rows: int, views: int, class_count: in
     if version >= BY_CLASS:
         label, row = np.divmod(numbers, rows)
         numbers = row * class_count + label
-    bits = [
+    planes = [
         np.unpackbits(plane[:, None], axis=1, bitorder="little")[:, : views - 8 * position]
         for position, plane in enumerate(arrays["views"])
     ]
-    return Entries(numbers, np.concatenate(bits, axis=1).astype(bool))
+    present = np.concatenate(planes, axis=1).astype(bool)
+    if bits is not None:
+        by_first, present = present, np.empty_like(present)
+        present[np.argsort(arrays["firsts"][0], kind="stable")] = by_first
+    return Entries(numbers, present)
 
 
 def decode_targets(
-    arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int, version: int = BY_CLASS
+    arrays: dict[str, U8],
+    rows: int,
+    views: int,
+    k: int,
+    class_count: int,
+    version: int = BY_CLASS,
+    bits: int | None = None,
 ) -> Targets:
     """The targets of a block of ``rows`` clips; the inverse of :func:`encode_targets`.
 
-    :raises ValueError: the arrays do not hold k classes for every view of every readable row.
+    :raises ValueError: as :func:`decode_block`.
     """
-    return decode_block(arrays, rows, views, k, class_count, version)[0]
+    return decode_block(arrays, rows, views, k, class_count, version, bits)[0]
 
 
 def decode_members(arrays: dict[str, U8], targets: Targets, class_count: int, version: int = BY_CLASS) -> U16:
     """Each member's codes at the ensemble's classes, uint16 (M, R, V, k), in the order of ``targets``."""
     rows, views, k = targets.classes.shape
-    members = decode_block(arrays, rows, views, k, class_count, version)[1]
+    bits = None if targets.kept is None else targets.kept.bits
+    members = decode_block(arrays, rows, views, k, class_count, version, bits)[1]
     return np.zeros((0, rows, views, k), np.uint16) if members is None else members
 
 
 def decode_block(
-    arrays: dict[str, U8], rows: int, views: int, k: int, class_count: int, version: int = BY_CLASS
+    arrays: dict[str, U8],
+    rows: int,
+    views: int,
+    k: int,
+    class_count: int,
+    version: int = BY_CLASS,
+    bits: int | None = None,
 ) -> tuple[Targets, U16 | None]:
     """The targets of a block of ``rows`` clips and, where ``arrays`` holds them, the codes of its members.
 
-    :raises ValueError: the arrays do not hold k classes for every view of every readable row.
+    :param bits: of the codes of a block of a store with a quality, of which k is the most classes of a view; None of
+        others.
+    :raises ValueError: the arrays do not hold k classes for every view of every readable row; with ``bits``, 1 to k.
     """
-    entries = decode_entries(arrays, rows, views, class_count, version)
+    entries = decode_entries(arrays, rows, views, class_count, version, bits)
     present, by_view = entries.present, np.ascontiguousarray(entries.present.T)
     row, label = np.divmod(entries.numbers, class_count)
     readable = np.zeros(rows, dtype=bool)
     readable[row] = True
     if version >= BY_CLASS:
-        codes = _decode_relative(arrays, by_view, row, readable)
+        codes = _decode_relative(arrays, by_view, row, readable, bits)
         by_row = np.argsort(row.astype(np.uint16) if rows <= 1 << 16 else row, kind="stable")
         row, label = row.take(by_row), label.take(by_row)
         by_view, codes = by_view.take(by_row, axis=1), codes.take(by_row, axis=1)
     else:
         codes, by_row = _decode_codes(arrays, present, by_view), np.arange(len(row))
     kept = np.flatnonzero(readable)
-    shape = (views, len(kept), k)
     flat = np.flatnonzero(by_view)  # by view, then by row, then by rising class: k of each row
-    held = f"{len(flat)} targets are not {k} in each of {views} views of {len(kept)} clips"
-    if len(flat) != views * len(kept) * k:
-        raise ValueError(held)
-    entry = (flat.reshape(views, -1) - np.arange(views)[:, None] * len(row)).reshape(-1)
-    if len(flat) and not 0 <= int(entry.min()) <= int(entry.max()) < len(row):
-        raise ValueError(held)
-    if (row.take(entry).reshape(shape) != kept[:, None]).any():
-        raise ValueError(held)
-    # one integer a target, so that sorting the k of a view puts them in falling order of code, ties by rising class
     named = codes.reshape(-1).take(flat)
-    packed = (0xFFFF - named.astype(np.uint32)) << np.uint32(16)
-    packed |= label.astype(np.uint32).take(entry)
-    packed = packed.reshape(shape)
+    if bits is None:
+        counts, entry = None, _entries_of_k(flat, row, kept, views, k)
+        slots: I64 | slice = slice(None)
+    else:
+        named = fine(named, bits)
+        counts, entry, slots = _entries_of_some(flat, row, kept, views, k)
+    # one integer a target, so that sorting the k of a view puts them in falling order of code, ties by rising class
+    keys = (0xFFFF - named.astype(np.uint32)) << np.uint32(16)
+    keys |= label.astype(np.uint32).take(entry)
+    flat_packed = np.full(views * len(kept) * k, 0xFFFFFFFF, dtype=np.uint32)  # which no target is, and sorts last
+    flat_packed[slots] = keys
+    packed = flat_packed.reshape(views, len(kept), k)
     members = None
     if "members" in arrays:
         wide = (packed.astype(np.uint64) << np.uint64(16)) | np.arange(k, dtype=np.uint64)
         wide.sort(axis=2)
         packed, order = (wide >> np.uint64(16)).astype(np.uint32), (wide & np.uint64(0xFFFF)).astype(np.int64)
         stored = _stored_members(arrays["members"], present, by_row)
-        members = _decode_members(stored, len(arrays["firsts"]), named, readable, order)
+        members = _decode_members(stored, len(arrays["firsts"]), named, readable, order, slots)
     else:
         packed.sort(axis=2)
     packed = packed.transpose(1, 0, 2)
@@ -289,7 +393,51 @@ def decode_block(
         whole = np.zeros((2, rows, views, k), dtype=np.uint16)
         whole[0, kept], whole[1, kept] = classes, values
         classes, values = whole
-    return Targets(classes, values, readable), members
+    if bits is None or counts is None:
+        return Targets(classes, values, readable), members
+    each = np.zeros((rows, views), dtype=np.uint16)
+    each[kept] = counts.reshape(views, len(kept)).T
+    unused = readable[:, None, None] & (np.arange(k) >= each[:, :, None])
+    classes[unused] = class_count
+    rests = _to_values(arrays["rests"], readable, views)
+    return Targets(classes, values, readable, Kept(each, rests, bits)), members
+
+
+def widened(targets: Targets, members: U16 | None, k: int, class_count: int) -> tuple[Targets, U16 | None]:
+    """The same targets, and members' codes, with unused places up to k."""
+    more = [(0, 0), (0, 0), (0, k - targets.classes.shape[2])]
+    classes = np.pad(targets.classes, more, constant_values=class_count)
+    classes[~targets.readable] = 0
+    whole = Targets(classes, np.pad(targets.codes, more), targets.readable, targets.kept)
+    return whole, None if members is None else np.pad(members, [(0, 0), *more])
+
+
+def _entries_of_k(flat: I64, row: I64, kept: I64, views: int, k: int) -> I64:
+    """The entry of each target, int64 (V * rows * k,), of k a view.
+
+    :param flat: where bool (V, E) is set. :param row: of each entry. :param kept: the rows that have targets.
+    """
+    held = f"{len(flat)} targets are not {k} in each of {views} views of {len(kept)} clips"
+    if len(flat) != views * len(kept) * k:
+        raise ValueError(held)
+    entry = (flat.reshape(views, -1) - np.arange(views)[:, None] * len(row)).reshape(-1)
+    if len(flat) and not 0 <= int(entry.min()) <= int(entry.max()) < len(row):
+        raise ValueError(held)
+    if (row.take(entry).reshape(views, len(kept), k) != kept[:, None]).any():
+        raise ValueError(held)
+    return entry
+
+
+def _entries_of_some(flat: I64, row: I64, kept: I64, views: int, k: int) -> tuple[I64, I64, I64]:
+    """As :func:`_entries_of_k`, of 1 to k a view: how many each view of each kept row has, by view, the entry of each
+    target, and which of V * rows * k places it takes."""
+    view, entry = np.divmod(flat, max(1, len(row)))
+    group = view * len(kept) + np.searchsorted(kept, row.take(entry))
+    counts = np.bincount(group, minlength=views * len(kept))
+    if len(counts) and not 1 <= int(counts.min()) <= int(counts.max()) <= k:
+        raise ValueError(f"its views have {int(counts.min())} to {int(counts.max())} classes, not from 1 to {k}")
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return counts, entry, group * k + place
 
 
 def _decode_codes(arrays: dict[str, U8], present: Bool, by_view: Bool) -> U16:
@@ -316,16 +464,26 @@ def _decode_codes(arrays: dict[str, U8], present: Bool, by_view: Bool) -> U16:
     return codes
 
 
-def _decode_relative(arrays: dict[str, U8], by_view: Bool, row: I64, readable: Bool) -> U16:
-    """As :func:`_decode_codes`, of the arrays from version 3 on; ``row`` int64 (E,) is that of each entry."""
+def _decode_relative(arrays: dict[str, U8], by_view: Bool, row: I64, readable: Bool, bits: int | None) -> U16:
+    """As :func:`_decode_codes`, of the arrays from version 3 on; ``row`` int64 (E,) is that of each entry.
+
+    :param bits: of the codes of a block of a store with a quality.
+    """
     views, entries = by_view.shape
     code_bytes = len(arrays["firsts"])
-    mask, shift = np.uint16(256**code_bytes - 1), 8 * (code_bytes - 1)
+    mask, shift, of_prediction = np.uint16(256**code_bytes - 1), 8 * (code_bytes - 1), _sequences(bits)
+    highest = int(mask) if bits is None else (1 << bits) - 1
     firsts = _codes(arrays["firsts"])
+    if len(firsts) and int(firsts.max()) > highest:
+        raise ValueError(f"firsts has the code {int(firsts.max())}, and the highest is {highest}")
     stored = arrays["residuals"]
     if len(stored) != SEQUENCES * code_bytes:
         raise ValueError(f"residuals has {len(stored)} planes, not {SEQUENCES * code_bytes}")
     sequences = [_codes(stored[place : place + code_bytes]) for place in range(0, len(stored), code_bytes)]
+    per_byte, residual_mask = 1, mask
+    if _halved(bits):
+        per_byte, residual_mask = 2, np.uint16(15)
+        sequences = [np.stack([pair & residual_mask, pair >> np.uint16(4)], axis=1).reshape(-1) for pair in sequences]
     gaps = _codes(arrays["lowest"])
     if gaps.size != len(readable) * views:
         raise ValueError(f"lowest has {gaps.size} columns, not {len(readable) * views}")
@@ -338,7 +496,7 @@ def _decode_relative(arrays: dict[str, U8], by_view: Bool, row: I64, readable: B
         floors.add(lowest, readable)
         here = np.flatnonzero(by_view[view])
         predicted, count, total = state.rounded_at(here)
-        sequence = _SEQUENCE.take(predicted >> shift)
+        sequence = of_prediction.take(predicted >> shift)
         sequence[count == 0] = SEQUENCES
         order = np.argsort(sequence, kind="stable")
         counts = np.bincount(sequence, minlength=SEQUENCES + 1)
@@ -351,15 +509,16 @@ def _decode_relative(arrays: dict[str, U8], by_view: Bool, row: I64, readable: B
         above = np.empty(len(here), dtype=np.uint16)
         above[order] = residual
         above += predicted
-        above &= mask
+        above &= residual_mask
         state.put(here, count + 1, total + above)
         code = above.astype(np.uint32)
         code += lowest.take(row.take(here))
-        if len(code) and int(code.max()) > mask:
-            raise ValueError(f"residuals give the code {int(code.max())}, and the highest is {mask}")
+        if len(code) and int(code.max()) > highest:
+            raise ValueError(f"residuals give the code {int(code.max())}, and the highest is {highest}")
         codes[view, here] = code
-    if stored.shape[1] != used.max() or any(kept[at:].any() for kept, at in zip(sequences, used, strict=True)):
-        raise ValueError(f"residuals has {stored.shape[1]} columns, not {used.max()} with zeros behind the others")
+    length = -(-int(used.max()) // per_byte)
+    if stored.shape[1] != length or any(kept[at:].any() for kept, at in zip(sequences, used, strict=True)):
+        raise ValueError(f"residuals has {stored.shape[1]} columns, not {length} with zeros behind the others")
     return codes
 
 
@@ -376,11 +535,12 @@ def _stored_members(planes: U8, present: Bool, by_row: I64) -> U8:
     return planes[:, np.lexsort((place[entry], view))]
 
 
-def _decode_members(planes: U8, code_bytes: int, ensemble: U16, readable: Bool, order: I64) -> U16:
+def _decode_members(planes: U8, code_bytes: int, ensemble: U16, readable: Bool, order: I64, slots: I64 | slice) -> U16:
     """Codes of the members, uint16 (M, R, V, k).
 
-    :param ensemble: its codes, in the order of ``planes``, uint16 (V * readable rows * k,).
+    :param ensemble: its codes, in the order of ``planes``, uint16 (targets,).
     :param order: int64 (V, readable rows, k): the order of the targets of a view among its rising classes.
+    :param slots: which of V * readable rows * k places the targets take, by rising class within a view.
     """
     views, kept, k = order.shape
     count = len(planes) // code_bytes
@@ -388,7 +548,9 @@ def _decode_members(planes: U8, code_bytes: int, ensemble: U16, readable: Bool, 
     mask = np.uint16(256**code_bytes - 1)
     for member in range(count):
         residuals = from_planes(planes[member * code_bytes : (member + 1) * code_bytes]).astype(np.uint16)
-        values = ((residuals + ensemble) & mask).reshape(views, kept, k)
+        values = np.zeros(views * kept * k, dtype=np.uint16)
+        values[slots] = (residuals + ensemble) & mask
+        values = values.reshape(views, kept, k)
         decoded[member, readable] = np.take_along_axis(values, order, axis=2).transpose(1, 0, 2)
     return decoded
 

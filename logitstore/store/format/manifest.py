@@ -16,6 +16,7 @@ import numpy as np
 from logitstore.arrays import Bool
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import CorruptStoreError, MismatchError, NotAStoreError
+from logitstore.store.format import quality
 from logitstore.store.format.codec import Quantizer, quantizer
 from logitstore.store.format.frames import FrameSpec
 from logitstore.store.format.layout import Column
@@ -115,7 +116,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keep_members: bool
     relations: RelationSpec | None = None
     frames: FrameSpec | None = None
-    quality: float | None = None  # nats
+    quality: float | None = None  # nats a view, see quality.py
     digest: str = "blake2b-128"
     made_by: dict[str, str]
 
@@ -244,6 +245,13 @@ def problems(manifest: Manifest) -> Iterator[str]:
             yield f"the teacher {shown(member.name)} has weight {member.weight} and {shown(member.sample_rate)} Hz"
     if manifest.device_kind != IMPORTED:
         manifest.recipe.check(manifest.place)
+    if manifest.quality is not None:
+        if not quality.LEAST <= manifest.quality <= quality.MOST:  # nor is what is no number
+            yield f"quality is {manifest.quality:g} nats, and must be {quality.LEAST:g} to {quality.MOST:g}"
+        if manifest.value_bits != quality.VALUE_BITS:
+            yield f"value_bits is {manifest.value_bits}, and with a quality must be {quality.VALUE_BITS}"
+        if count >= MOST_CLASSES:
+            yield f"there are {count:,} classes, and with a quality there is room for {MOST_CLASSES - 1:,}"
     names = tuple(column.name for column in manifest.columns)
     if names != manifest.recipe.columns:
         yield f"the manifest's draw columns are not those of its recipe {shown(manifest.recipe.name)}"

@@ -4,11 +4,14 @@
 table      a row is
 =========  =====================================================================================================
 clips      a clip: ``clip`` (its number, which joins all tables), path, start, length, rate, the manifest's columns
-views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability
+views      a view of a clip that has targets: ``clip``, ``view``, every draw parameter, entropy, top1, top1_probability,
+           and of a store with a quality kept_classes and rest_probability, that of each other class
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability and, where members
            were kept, disagreement
 answers    a class that is stored for some view of a clip: clip, rank (from 1, falling by the mean), class_index, class,
            probability (the mean over the clip's views, where what is not stored counts 0), views (how many it has)
+frames     a stretch of time in which a class has one probability, of a store that says when: clip, view, class_index,
+           class, start_s and end_s (seconds of the view, as it was drawn), probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
 levels     how loud a clip is, of a store opened with its audio: see ``levels.py``
 teachers   a member of the ensemble
@@ -24,7 +27,8 @@ blocks     a block: name, shard, first_clip, clips, view_start, view_stop, faile
 
 Of a store of several pieces the clips are numbered through, and ``blocks.name`` begins with the piece's place.
 ``entropy`` is in nats: of a sigmoid ensemble the sum of the k Bernoulli entropies, of a softmax ensemble
--sum(p ln p) over the k stored classes. ``disagreement`` is how far the members are apart about a class, in nats: the
+-sum(p ln p) over the k stored classes; of a store with a quality over all classes, each that a view does not have with
+the view's ``rest_probability``. ``disagreement`` is how far the members are apart about a class, in nats: the
 Jensen-Shannon divergence of their Bernoulli distributions for it, weighted as the ensemble weights them; of a softmax
 ensemble the class's part of the divergence of their distributions. Summed over a view's classes it is the divergence of
 the k classes. Rows come in no promised order.
@@ -45,6 +49,7 @@ import pyarrow.parquet as pq
 from logitstore.arrays import F32, F64, I64
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import member_names
+from logitstore.store.format.quality import addable
 from logitstore.store.measures import entropy, jensen_shannon
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
@@ -55,6 +60,7 @@ from logitstore.views.recipe import Recipe, fitting
 
 _CLASS = pa.dictionary(pa.uint16(), pa.string())
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_RUNS_A_VIEW = 100  # about so many stretches a view
 _MOST_CELLS = 1 << 22  # of clips x classes that are averaged at a time
 
 
@@ -65,6 +71,7 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
         "views": lambda: _views_table(store),
         "topk": lambda: _topk_table(store),
         "answers": lambda: _answers_table(store),
+        "frames": lambda: _frames_table(store),
         "members": lambda: _members_table(store),
         "teachers": lambda: teachers_table(store),
         "recipe": lambda: recipe_table(store),
@@ -74,6 +81,8 @@ def tables(store: Pieces) -> dict[str, Callable[[], pa.Table | LazyTable]]:
     }
     if not store.manifest.keep_members:
         del makers["members"]
+    if store.manifest.frames is None:
+        del makers["frames"]
     verdicts = verdicts_of(store)
     if verdicts is not None:
         makers["verdicts"] = lambda: verdicts_table(judged(store.clips, verdicts))
@@ -88,7 +97,7 @@ def joined_names(recipe: Recipe | None) -> frozenset[str]:
     :param recipe: of the store; None where it is not chosen yet. Those of the recipes to choose from count always, so
         that a column has one name in a store whatever was asked.
     """
-    keys = {"clip", "view", "rank", "member", "entropy", "top1", "top1_probability", "reason"}
+    keys = {"clip", "view", "rank", "member", "entropy", "top1", "top1_probability", "reason", *_RESTS}
     recipes = (fitting(True), fitting(False), *(() if recipe is None else (recipe,)))
     drawn = {column.name for each in recipes for column in each.sql_columns}
     return frozenset(name.lower() for name in {*keys, *drawn, *(name for name, _ in _TOPK)})
@@ -143,11 +152,13 @@ def _clip_rows(piece: Piece, name: str, group: int, first: int, schema: pa.Schem
 
 
 def _views_table(store: Pieces) -> LazyTable:
+    quality = store.manifest.quality is not None
     drawn = _draw_columns(store, None, {name: np.zeros(0, np.int64) for name in store.manifest.recipe.columns})
     schema = pa.schema(
         [("clip", pa.int64()), ("view", pa.int32())]
         + [(name, values.type) for name, values in drawn.items()]
         + [("entropy", pa.float64()), ("top1", _CLASS), ("top1_probability", pa.float32())]
+        + (_RESTS_COLUMNS if quality else [])
     )
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
@@ -158,11 +169,18 @@ def _views_table(store: Pieces) -> LazyTable:
             made |= _draw_columns(store, commit, flat)
         if columns & set(_ANSWER):
             made |= _answers(store, commit, *store.block_targets(commit), columns)
+        if columns & set(_RESTS) and quality:
+            rests, classes = store.block_rests(commit)[kept], store.block_targets(commit)[0][kept]
+            counts = np.count_nonzero(classes < len(store.manifest.classes), axis=2).astype(np.int32)
+            made |= {"kept_classes": counts.reshape(-1), "rest_probability": rests.reshape(-1)}
         return made
 
     return _by_block(store, schema, 1, decode)
 
 
+#: Of a store with a quality: how many classes a view keeps, and the probability that stands for each of the others.
+_RESTS_COLUMNS = [("kept_classes", pa.int32()), ("rest_probability", pa.float32())]
+_RESTS = ("kept_classes", "rest_probability")
 _ANSWER = {"entropy": pa.float64(), "top1": _CLASS, "top1_probability": pa.float32()}
 
 
@@ -175,7 +193,10 @@ def _answers(
         "top1_probability": probabilities[kept, :, 0].reshape(-1),
     }
     if "entropy" in columns:
-        made["entropy"] = entropy(probabilities[kept], store.manifest.scores).reshape(-1)
+        rests = None if store.manifest.quality is None else store.block_rests(commit)[kept]
+        made["entropy"] = entropy(
+            probabilities[kept], store.manifest.scores, rests, len(store.manifest.classes)
+        ).reshape(-1)  # fmt: skip
     return made
 
 
@@ -236,21 +257,31 @@ def _topk_table(store: Pieces) -> LazyTable:
     schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("rank", pa.int32()), *_TOPK, *columns_of_members])
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
-        if not columns & {"class_index", "class", "probability", "disagreement"}:
-            return _keys(commit, columns, store.manifest.topk)
+        fixed = store.manifest.quality is None
+        if fixed and not columns & {"class_index", "class", "probability", "disagreement"}:
+            return _keys(commit, columns, store.k)
         if not columns & {"rank", "probability", "disagreement"}:
             return _unranked(store, commit, columns)
         kept = commit.readable
         classes, probabilities = store.block_targets(commit)
-        apart = disagreement(store, commit, classes[kept]) if "disagreement" in columns else None
-        return _keys(commit, columns, store.manifest.topk) | {
+        used = _used(store, classes[kept])
+        apart = disagreement(store, commit, classes[kept])[used] if "disagreement" in columns else None
+        named = classes[kept].reshape(-1)[used]
+        return {name: values[used] for name, values in _keys(commit, columns, store.k).items()} | {
             "disagreement": apart,
-            "class_index": classes[kept].reshape(-1).astype(np.int32) if "class_index" in columns else None,
-            "class": _class_names(store, classes[kept]),
-            "probability": probabilities[kept].reshape(-1),
+            "class_index": named.astype(np.int32) if "class_index" in columns else None,
+            "class": _class_names(store, named),
+            "probability": probabilities[kept].reshape(-1)[used],
         }
 
-    return _by_block(store, schema, store.manifest.topk, decode)
+    return _by_block(store, schema, store.k, decode)
+
+
+def _used(store: Pieces, classes: npt.NDArray[np.uint16]) -> Any:
+    """What picks the places that are used of those of some views (n, V, k), flat: all, of a store without a quality."""
+    if store.manifest.quality is None:
+        return slice(None)
+    return np.flatnonzero(classes.reshape(-1) < len(store.manifest.classes))
 
 
 def _answers_table(store: Pieces) -> LazyTable:
@@ -276,7 +307,7 @@ def _answers_table(store: Pieces) -> LazyTable:
             wanted = [field for field in schema if field.name in columns]
             return pa.table([made[field.name] for field in wanted], schema=pa.schema(wanted))
 
-        rows = clips * store.manifest.topk * 2
+        rows = clips * store.k * 2
         return TablePart({"clip": (first, first + clips)}, rows, decode, ", ".join(commit.name for commit in commits))
 
     return LazyTable(schema, [part(first, commits) for first, commits in sorted(shards.items())])
@@ -291,7 +322,7 @@ def _mean_answers(store: Pieces, commits: Sequence[Commit], some: range) -> tupl
         kept = commit.readable
         kept = kept[(kept >= some.start) & (kept < some.stop)]
         classes, probabilities = store.block_targets(commit)
-        keys = ((kept - some.start)[:, None, None] * class_count + classes[kept]).reshape(-1)
+        keys = ((kept - some.start)[:, None, None] * class_count + addable(classes[kept], class_count)).reshape(-1)
         total += np.bincount(keys, probabilities[kept].reshape(-1), cells)
         stored[keys] = True
         views[kept - some.start] += commit.views
@@ -311,7 +342,9 @@ def disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16])
     assert said is not None
     numbers = list(store.block_teachers(commit))
     known = np.stack([members[number].known(len(store.manifest.classes)) for number in numbers])
-    heard = np.where(known[:, classes], said[numbers][:, commit.readable], np.float32("nan"))
+    heard = np.where(
+        known[:, addable(classes, known.shape[1])], said[numbers][:, commit.readable], np.float32("nan")
+    )  # fmt: skip
     return jensen_shannon(heard, [members[number].weight for number in numbers], store.manifest.scores).reshape(-1)
 
 
@@ -337,24 +370,48 @@ def _members_table(store: Pieces) -> LazyTable:
 
     def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
         kept, teachers = commit.readable, store.block_teachers(commit)
-        count, k = len(teachers), store.manifest.topk
-        each = len(kept) * commit.views * k
-        made = {name: np.tile(values, count) for name, values in _keys(commit, columns, k).items()}
+        count, used, each = len(teachers), slice(None), len(kept) * commit.views * store.k
+        if store.manifest.quality is not None:
+            used = _used(store, store.block_targets(commit)[0][kept])
+            each = len(used)
+        made = {name: np.tile(values[used], count) for name, values in _keys(commit, columns, store.k).items()}
         codes = np.repeat(np.array(teachers, dtype=np.int32), each)
         made["member"] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names))
         if columns & {"class", "class_index"}:
-            classes = np.tile(store.block_targets(commit)[0][kept].reshape(-1), count)
+            classes = np.tile(store.block_targets(commit)[0][kept].reshape(-1)[used], count)
             made |= {"class": _class_names(store, classes), "class_index": classes.astype(np.int32)}
         probabilities = store.block_members(commit) if "probability" in columns else None
         if probabilities is not None:
-            of = probabilities[teachers][:, kept].reshape(-1)
+            of = probabilities[teachers][:, kept].reshape(count, -1)[:, used].reshape(-1)
             unknown = None
             if not known.all():
-                unknown = ~known[list(teachers)][:, store.block_targets(commit)[0][kept].reshape(-1)].reshape(-1)
+                named = store.block_targets(commit)[0][kept].reshape(-1)[used]
+                unknown = ~known[list(teachers)][:, named].reshape(-1)
             made["probability"] = pa.array(of, pa.float32(), mask=unknown)
         return made
 
-    return _by_block(store, pa.schema(keys + _TOPK), store.manifest.topk * len(names), decode)
+    return _by_block(store, pa.schema(keys + _TOPK), store.k * len(names), decode)
+
+
+def _frames_table(store: Pieces) -> LazyTable:
+    schema = pa.schema([("clip", pa.int64()), ("view", pa.int32()), ("class_index", pa.int32()), ("class", _CLASS),
+                        ("start_s", pa.float64()), ("end_s", pa.float64()), ("probability", pa.float32())])  # fmt: skip
+    manifest = store.manifest
+
+    def decode(commit: Commit, columns: Set[str]) -> dict[str, Any]:
+        frames = store.block_frames(commit)
+        row, view = np.divmod(frames.clips, commit.views)
+        return {
+            "clip": commit.first_clip + row,
+            "view": (commit.view_start + view).astype(np.int32),
+            "class_index": frames.classes.astype(np.int32) if "class_index" in columns else None,
+            "class": _class_names(store, frames.classes),
+            "start_s": np.round(frames.starts * frames.hop, 3),
+            "end_s": np.minimum(np.round(frames.stops * frames.hop, 3), manifest.clip_seconds),
+            "probability": frames.probabilities,
+        }
+
+    return _by_block(store, schema, _RUNS_A_VIEW, decode)
 
 
 def teachers_table(store: Pieces) -> pa.Table:
