@@ -184,7 +184,9 @@ def test_sql_has_a_row_for_each_class_that_is_kept(made):
 
 def test_every_question_and_look_can_be_asked(made):
     store = open_store(made.path)
-    asked = [name for name, each in questions().items() if not {"verdicts", "levels", "labels", "frames"} & set(each.needs)]
+    asked = [
+        name for name, each in questions().items() if not {"verdicts", "levels", "labels", "frames"} & set(each.needs)
+    ]
     assert len(asked) > 15
     for name in asked:
         store.sql(f"@{name}")

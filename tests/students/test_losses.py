@@ -15,7 +15,8 @@ CLIPS = np.array([41, 7])
 
 
 def fill(tail, **others):
-    return dense_targets(CLASSES, PROBABILITIES, C, tail, clips=CLIPS, view=2, seed=5, **others)
+    rests = np.full(len(CLASSES), 0.03, np.float32) if tail == "stored" else None
+    return dense_targets(CLASSES, PROBABILITIES, C, tail, rests, clips=CLIPS, view=2, seed=5, **others)
 
 
 @pytest.mark.parametrize("tail", TAILS)
@@ -29,6 +30,7 @@ def test_the_stored_classes_keep_their_probabilities(tail):
 @pytest.mark.parametrize(
     ("tail", "expected"),
     [
+        ("stored", [0.03, 0.03]),
         ("zero", [0.0, 0.0]),
         ("mean", [0.08 / 8, 0.2 / 8]),
         ("half", [0.04, 0.1]),
@@ -68,12 +70,12 @@ def test_the_random_fill_depends_on_seed_clip_view_and_class_alone():
 def test_nothing_is_filled_where_every_class_is_stored(tail):
     classes = np.array([[2, 0, 1]], dtype=np.uint16)
     probabilities = np.array([[0.7, 0.2, 0.1]], dtype=np.float32)
-    dense = dense_targets(classes, probabilities, 3, tail)
+    dense = dense_targets(classes, probabilities, 3, tail, np.array([0.05], np.float32))
     assert dense == pytest.approx(np.array([[0.2, 0.1, 0.7]]))
 
 
 def test_an_unknown_fill_is_refused():
-    with pytest.raises(RunError, match="no tail fill 'ones'; allowed are zero, mean, half, random, uniform"):
+    with pytest.raises(RunError, match="no tail fill 'ones'; allowed are stored, zero, mean, half, random, uniform"):
         fill("ones")
 
 
