@@ -84,7 +84,7 @@ class Finished:
 
 def stages(data: str, folder: str, held_out: int, seed: int, plan: Plan) -> dict[str, list[list[str]]]:
     """The commands of each stage, which run side by side; as they are typed, their program first."""
-    audio = ["--audio-root", f"{data}/audio"]
+    audio = ["--audio-root", f"{data}/audio", "--audio-cache", f"{folder}/decoded"]
     learnt = f"fold IN ({', '.join(str(fold) for fold in LEARNT if fold != held_out)})"
     clips = [f"{data}/labels.csv", *audio, "--where", learnt, "--clip-seconds", str(SECONDS)]
     teachers = [f"{folder}/teacher-{number}" for number in range(plan.teachers)]
