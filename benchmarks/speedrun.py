@@ -51,7 +51,7 @@ class Plan:
     teacher: tuple[str, ...] = ("--model", "cnn4", *_HEARS, "--batch-size", "16", "--steps", "1200")
     build: tuple[str, ...] = ("--views", "10")
     student: tuple[str, ...] = (
-        "--student", "cnn4", "--model-arg", "width=8", *_HEARS, "--steps", "1000", "--hold-out", "0",
+        "--student", "cnn4", "--model-arg", "width=8", *_HEARS, "--steps", "1300", "--hold-out", "0",
     )  # fmt: skip
 
 
