@@ -48,7 +48,7 @@ class Plan:
     """What is run: how many teachers, and the options of each command that are not its defaults."""
 
     teachers: int = 2
-    teacher: tuple[str, ...] = ("--model", "cnn4", *_HEARS, "--steps", "400")
+    teacher: tuple[str, ...] = ("--model", "cnn4", *_HEARS, "--batch-size", "16", "--steps", "1200")
     build: tuple[str, ...] = ("--views", "10")
     student: tuple[str, ...] = (
         "--student", "cnn4", "--model-arg", "width=8", *_HEARS, "--steps", "1000", "--hold-out", "0",

@@ -129,7 +129,7 @@ def render_events(found: EventEvaluation, *, per_class: bool = False, width: int
     lines = [
         *_table(("teacher", "event F1", "micro", "PSDS 1", "PSDS 2"), [(name, *map(_number, numbers))], width),
         "",
-        f"{_counted(found.events, 'event')} in {_counted(found.files, 'file')} of {found.seconds:,.0f} s; "
+        f"{_counted(found.events, 'event')} in {_counted(found.files, 'file')} of {found.seconds:,.1f} s; "
         f"{found.found:,} were found at a threshold of {found.threshold:g} and a median filter of "
         f"{found.median_filter:g} s",
         f"event F1 is the mean over classes, of onsets to {1000 * COLLAR:g} ms and offsets to that or "
@@ -140,7 +140,7 @@ def render_events(found: EventEvaluation, *, per_class: bool = False, width: int
         lines += [f"  {path}: {reason}" for path, reason in found.failures[:_MOST_NAMED]]
         lines += ["  …"] if len(found.failures) > _MOST_NAMED else []
     if per_class:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 each.name,
                 f"{each.events:,}",
