@@ -35,18 +35,20 @@ from benchmarks.footprint import RATE, SAMPLES, write_ced, write_store
 from benchmarks.read import table
 from benchmarks.synthetic import Case, clip_names, top_k
 from logitstore import open_store
-from logitstore.store.audio import clip_audio
+from logitstore.audio.cache import AudioCache
+from logitstore.store.audio import clip_audio, open_sources
 from logitstore.training.batches import Replayer
 from logitstore.views.recipe import NONE, Draws
 from logitstore.views.render import Renderer
 from students import ReplayDataset
-from students.data import stored_views
+from students.data import open_replayer, stored_views
 
 CLASSES, VIEWS, K, BATCH = 527, 2, 20, 32
+DEAR = 64  # clips that are there as Ogg, too
 
 
 def write_audio(folder: Path, names: list[str]) -> None:
-    """A WAV file of noise for each name, and all of them in one HDF5 file."""
+    """A WAV file of noise for each name, an Ogg file beside the first of them, and all in one HDF5 file."""
     import h5py
 
     folder.mkdir()
@@ -56,6 +58,19 @@ def write_audio(folder: Path, names: list[str]) -> None:
             samples = (3000 * generator.standard_normal(SAMPLES)).astype(np.int16)
             soundfile.write(folder / name, samples, RATE, subtype="PCM_16")
             file.create_dataset(name, data=samples)
+            if len(file) <= DEAR:
+                soundfile.write(folder / f"{name}.ogg", samples / 32768, RATE)
+
+
+def dear(scratch: Path, names: list[str], cache: AudioCache | None) -> Callable[[], int]:
+    """Goes once through the Ogg files of the first clips."""
+    if not (scratch / "ogg").exists():
+        classes, values = top_k(Case(clips=len(names), classes=CLASSES, k=K, views=VIEWS))
+        write_store(scratch / "ogg", [f"{name}.ogg" for name in names], classes, values, CLASSES, 8)
+    store = open_store(scratch / "ogg")
+    replayer = open_replayer(store, open_sources(store, scratch / "audio"), disk=cache)
+    views = stored_views(store, 0)
+    return lambda: sum(len(replayer.batch(views, some)) for some in batches(len(names)))
 
 
 class AsCed(Dataset[Any]):
@@ -164,6 +179,8 @@ def lines(scratch: Path, clips: int) -> dict[str, Callable[[], int]]:
         "logitstore: and dense targets, a batch at a time (train-student)": replayed,
         "logitstore: ReplayDataset, DataLoader, no workers": loaded(data),
         "logitstore: ReplayDataset, item by item": one_by_one,
+        "logitstore: Ogg Vorbis, decoded each time": dear(scratch, names[:DEAR], None),
+        "logitstore: Ogg Vorbis, from --audio-cache": dear(scratch, names[:DEAR], AudioCache(scratch / "cache")),
     }
 
 
@@ -172,7 +189,7 @@ def with_workers(scratch: Path, clips: int, workers: int, rounds: int) -> list[t
     names = clip_names(clips)
     peer = AsCed(scratch / "audio.h5", scratch / "ced" / "logits_ep1_0.h5", names)
     data = ReplayDataset(scratch / "store", scratch / "audio", 0, checked_views=0)
-    best = {}
+    best: dict[str, float] = {}
     given: list[tuple[str, Dataset[Any], Any]] = [("as CED's", peer, padded), ("logitstore: ReplayDataset", data, None)]
     loaders: dict[str, DataLoader[Any]] = {
         name: DataLoader(each, BATCH, shuffle=True, collate_fn=collate, num_workers=workers, persistent_workers=True)

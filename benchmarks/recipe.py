@@ -1,9 +1,9 @@
 """Which weight decay, floor, warm-up and kept weights students want: the experiment behind the trainer's defaults.
 
-    python -m benchmarks.ablation --esc10 DIR --out FOLDS --prepare  # the folds, once: teachers, stores, log-mels
-    python -m benchmarks.recipe --folds FOLDS --out OUT              # the runs; the tables at the end
-    python -m benchmarks.recipe --out OUT --report                   # the tables of the runs that are there
-    python -m benchmarks.recipe --plan                               # how many runs, and about how long
+    python -m benchmarks.recipe --esc10 DIR --out OUT           # teachers, stores and runs; the tables at the end
+    python -m benchmarks.recipe --prepared ABLATION --out OUT   # with the teachers and stores of benchmarks.ablation
+    python -m benchmarks.recipe --out OUT --report              # the tables of the runs that are there
+    python -m benchmarks.recipe --plan                          # how many runs, and about how long
 
 Every arm differs from the trainer's defaults in one thing, and CED's own set in several (weight decay 0, a floor of 0.1
 that a cosine over all steps does not quite reach, a warm-up of 1/30, the mean of the best four). Data, teachers and
@@ -16,8 +16,8 @@ of the loss of the held-out clips. So what is kept is compared within a run, and
 
 Three parts: ``cnn4`` of 520 steps, which is each stored view once; fewer arms of 1,560 steps, as weight decay takes
 time; and a transformer, the net of CED on 32 bands (64 wide, 3 blocks, patches of 16 bands by 0.64 s), which has
-position embeddings. Every finished run is a line of ``OUT/recipe.jsonl``: the same command goes on after an
-interruption.
+position embeddings. Every finished run is a line of ``OUT/runs.jsonl``: the same command goes on after an interruption.
+The arms that stand for each question come first, with all their seeds; the others after them.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.ablation import Sizes, esc10_data
 from benchmarks.arms import ARMS, REFERENCE
 from benchmarks.cached import Rule, score, train
-from benchmarks.folds import FRONT_END, MODEL, Fold
+from benchmarks.folds import FRONT_END, MODEL, Fold, prepare
 from benchmarks.intervals import Interval, paired, t_interval
 from benchmarks.read import table
+from benchmarks.runs import RUNS, read_lines
 from logitstore.arrays import I64
 from logitstore.models.ced import Ced
 from logitstore.models.machine import keep_freed_memory
@@ -57,7 +59,6 @@ from logitstore.views.recipe import Masks
 from students.held_out import held_out
 from students.options import DEFAULT_HOLD_OUT
 
-RUNS = "recipe.jsonl"
 FOLDS = ("1", "2", "3")
 WIDTHS = {"scenes": 8, "sequences": 4}
 DECAYS = (0.99, 0.999)
@@ -82,6 +83,7 @@ RULES: dict[str, Rule] = {
 }
 _FAR = ("weight decay 0.5", "positions decay too")  # asked of the transformer alone
 _LESS = (DEFAULT, "weight decay 0", "weight decay 0.05", CED)
+_FIRST = (DEFAULT, CED, "weight decay 0", "floor 0.1", "warm-up 0")
 LAST = "last"
 KEPT = (LAST, *(f"EMA {decay:g}" for decay in DECAYS), "best", f"mean of the best {BEST}")
 
@@ -90,8 +92,8 @@ KEPT = (LAST, *(f"EMA {decay:g}" for decay in DECAYS), "best", f"mean of the bes
 class Part:
     """Runs of one net and length.
 
-    :param lag: its runs of seed s come with those of seed s + lag of the first part, so that an interruption leaves the
-        first part with the most seeds. :param ms: of a step, for the plan.
+    :param lag: its runs of seed s come after those of seed s + lag of the first part, so that an interruption leaves
+        the first part with the most seeds. :param ms: of a step, for the plan.
     """
 
     name: str
@@ -104,8 +106,8 @@ class Part:
 
 PARTS = (
     Part("cnn4, 520 steps", MODEL, 520, tuple(name for name in RULES if name not in _FAR), 0, 12),
-    Part("transformer, 520 steps", "ced", 520, (*_LESS, *_FAR), 0.5, 20),
-    Part("cnn4, 1,560 steps", MODEL, 1560, _LESS, 1.5, 12),
+    Part("transformer, 520 steps", "ced", 520, (*_LESS, *_FAR), 1.5, 20),
+    Part("cnn4, 1,560 steps", MODEL, 1560, _LESS, 2.5, 12),
 )
 
 
@@ -194,8 +196,13 @@ def _fold(folder: Path) -> Fold:
 
 def jobs(seeds: int) -> Iterator[tuple[Part, str, str, str, int]]:
     """(part, rule, data, fold, seed) of every run, seed by seed, so that an interruption leaves whole ones."""
-    for part, seed in sorted(product(PARTS, range(seeds)), key=lambda each: each[0].lag + each[1]):
-        for rule, fold, data in product(part.rules, FOLDS, WIDTHS):
+    rounds = [
+        (seed + part.lag + seeds * (part is PARTS[0] and rule not in _FIRST), part, rule, seed)
+        for part, seed in product(PARTS, range(seeds))
+        for rule in part.rules
+    ]
+    for _, part, rule, seed in sorted(rounds, key=lambda each: each[0]):
+        for fold, data in product(FOLDS, WIDTHS):
             yield part, rule, data, fold, seed
 
 
@@ -204,11 +211,15 @@ def key(line: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(line[name] for name in ("part", "rule", "data", "fold", "seed"))
 
 
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    """The finished runs; a line that an interruption cut off is none."""
-    path = out / RUNS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def prepared(esc10: Path, out: Path) -> Path:
+    """The folder of the folds, made where they are not there yet."""
+    sizes = Sizes()
+    for data, held_out_fold in product(esc10_data(esc10, out, sizes), FOLDS):
+        folder = out / data.name / f"fold-{held_out_fold}"
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = {"steps": sizes.steps, "teacher_steps": sizes.teacher_steps}
+        prepare(data, held_out_fold, folder, views=sizes.views, **steps, stores=("masks",))
+    return out
 
 
 def measure(folds: Path, out: Path, seeds: int) -> None:
@@ -216,7 +227,7 @@ def measure(folds: Path, out: Path, seeds: int) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
-    there = lines_of(out)
+    there = read_lines(out)
     path = out / RUNS
     path.write_text("".join(json.dumps(line) + "\n" for line in there), encoding="utf-8")
     done = {key(line) for line in there}
@@ -295,7 +306,8 @@ def plan(seeds: int) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folds", type=Path, help="folder that benchmarks.ablation prepared")
+    parser.add_argument("--esc10", type=Path, help="folder of ESC-10: labels.csv (path, label, fold) and audio/")
+    parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation, whose teachers are taken")
     parser.add_argument("--out", type=Path, help="folder for the runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--report", action="store_true", help="only the tables, of the runs that are there")
@@ -304,11 +316,11 @@ def main(arguments: list[str] | None = None) -> None:
     if given.plan:
         print(plan(given.seeds))
         return
-    if given.out is None or not (given.report or given.folds):
-        parser.error("give --folds and --out")
+    if given.out is None or not (given.report or given.esc10 or given.prepared):
+        parser.error("give --out, and --esc10 or --prepared")
     if not given.report:
-        measure(given.folds, given.out, given.seeds)
-    print(report(lines_of(given.out)))
+        measure(given.prepared or prepared(given.esc10, given.out), given.out, given.seeds)
+    print(report(read_lines(given.out)))
 
 
 if __name__ == "__main__":

@@ -40,15 +40,18 @@ STAGES = ("teachers", "store", "student", "export")
 MOST_SECONDS, LEAST_MAP = 180, 0.90
 
 
+_HEARS = ("--model-arg", "mels=32", "--model-arg", "hop_ms=40")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is run: how many teachers, and the options of each command that are not its defaults."""
 
     teachers: int = 2
-    teacher: tuple[str, ...] = ("--model", "cnn4", "--model-arg", "hop_ms=40", "--steps", "400")
+    teacher: tuple[str, ...] = ("--model", "cnn4", *_HEARS, "--batch-size", "16", "--steps", "1200")
     build: tuple[str, ...] = ("--views", "10")
     student: tuple[str, ...] = (
-        "--student", "cnn4", "--model-arg", "width=8", "--model-arg", "hop_ms=40", "--steps", "800", "--hold-out", "0",
+        "--student", "cnn4", "--model-arg", "width=8", *_HEARS, "--steps", "1000", "--hold-out", "0",
     )  # fmt: skip
 
 

@@ -561,6 +561,27 @@ class WorkerOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AudioCacheOptions(Options):
+    """Where decoded audio is kept for the next command that wants it."""
+
+    audio_cache: Annotated[
+        str | None,
+        Option("Keep what is dear to decode (Ogg, MP3, FLAC, other rates) in this folder, decoded, for all processes "
+               "and commands that want it; the bits are the same.", group="Running", metavar="DIR", default="none"),
+    ] = None  # fmt: skip
+    audio_cache_size: Annotated[
+        float | None,
+        Option("What that folder may take, in GiB.", group="Running", metavar="GIB", above=0, most=1 << 30,
+               default="half of the room that its disk has left"),
+    ] = None  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.audio_cache_size is not None and self.audio_cache is None:
+            raise self.error("--audio-cache-size bounds a folder that --audio-cache names; give that too")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnsembleOptions(DeviceOptions, WorkerOptions):
     """How several teachers speak as one, and how they run."""
 

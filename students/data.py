@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.cache import AudioCache
 from logitstore.audio.clips import ClipAudio, joined_clips
 from logitstore.audio.source import Source
 from logitstore.digests import derived_seed
@@ -41,7 +42,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     ::
 
         data = ReplayDataset("store", "audio")
-        loader = DataLoader(data, batch_size=32, shuffle=True, num_workers=2, persistent_workers=True)
+        loader = DataLoader(data, batch_size=32, shuffle=True)  # with workers where audio is dear to decode
         for epoch in range(30):
             data.set_epoch(epoch)  # view ``epoch mod V``, in workers that live on too
             for batch in loader:
@@ -85,6 +86,8 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     :param relations: whether items hold the teachers' relations; always the stored ones, ``inconsistent`` or not.
     :param frame_targets: whether items hold what the teachers said of frames; the stored ones too.
     :param cache_bytes: decoded audio to keep in memory, in every process that reads.
+    :param audio_cache: a folder in which what is dear to decode (Ogg, MP3, FLAC, other rates) is kept, decoded, for
+        every process that reads; it may take half of the room that its disk has left.
     :param checked_views: how many fingerprinted views to replay and compare first; 0 for none.
     :param front_end: gives log-mels of this front end, such as ``model.front_end`` or ``logitstore.views.mel.CED``, at
         its rate; ``fill``: what masked cells hold, in dB; 0 as CED's.
@@ -106,12 +109,15 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         relations: bool = False,
         frame_targets: bool = False,
         cache_bytes: int = 0,
+        audio_cache: str | os.PathLike[str] | AudioCache | None = None,
         checked_views: int = CHECKED_VIEWS,
         front_end: FrontEnd | None = None,
         fill: float = 0.0,
     ) -> None:
         self._store = store if isinstance(store, Store) else open_store(store)
         self._sources, self._cache_bytes = open_sources(self._store, audio_root), cache_bytes
+        #: Where decoded audio is kept on disk, or None; its ``summary()`` says what came of it.
+        self.audio_cache = AudioCache(audio_cache) if isinstance(audio_cache, str | os.PathLike) else audio_cache
         self._view, self._rows, self._tail = view, rows, tail
         self._fresh_seed = seed if inconsistent else None
         self._relations = _kept_relations(self._store) if relations else ()
@@ -151,7 +157,8 @@ class ReplayDataset(Dataset[dict[str, Any]]):
         views = self._current()
         if not -len(views) <= index < len(views):
             raise IndexError(f"item {index} of a dataset of {len(views)} views")
-        return self._batch(views, np.array([index % len(views)]))[0]
+        item: dict[str, Any] = self._batch(views, np.array([index % len(views)]))[0]
+        return item
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         """Some views at once, as a ``DataLoader`` asks for them; its own collate takes them as the batch that they are.
@@ -187,7 +194,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     @staticmethod
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A batch of items, ``masks`` as models take them; what a ``DataLoader`` does unless told otherwise."""
-        batch: dict[str, Any] = default_collate(items)  # which takes items too, once this module is imported
+        batch: dict[str, Any] = default_collate(items)  # type: ignore[arg-type] # which takes items too, once this module is imported
         return batch
 
     def _current(self) -> Views:
@@ -213,7 +220,9 @@ class ReplayDataset(Dataset[dict[str, Any]]):
 
     def _open(self) -> None:
         heard_at = None if self._front_end is None else self._front_end.sample_rate
-        self._replayer = open_replayer(self._store, self._sources, self._cache_bytes, heard_at=heard_at)
+        self._replayer = open_replayer(
+            self._store, self._sources, self._cache_bytes, disk=self.audio_cache, heard_at=heard_at
+        )
 
 
 #: The fields of :class:`Masks`.
@@ -231,15 +240,15 @@ class _Items(Sequence[_Item]):
     """
 
     def __init__(self, batch: dict[str, Any], count: int) -> None:
-        self.batch, self.count = batch, count
+        self.batch, self.size = batch, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[position] for position in range(self.count)[index]]
-        position = range(self.count)[index]
+            return [self[position] for position in range(self.size)[index]]
+        position = range(self.size)[index]
         item = _Item((name, values[position]) for name, values in self.batch.items())
         item["clip"] = int(item["clip"])
         if "masks" in item:
@@ -334,16 +343,18 @@ def open_replayer(
     sources: Sequence[Source],
     cache_bytes: int = 0,
     *,
+    disk: AudioCache | None = None,
     heard_at: int | None = None,
     pool: Executor | None = None,
 ) -> Replayer:
     """What makes batches of a store's views.
 
     :param sources: of :func:`open_sources`. :param cache_bytes: decoded audio to keep in memory.
+    :param disk: keeps what is dear to decode.
     :param heard_at: Hz of the waveforms given; the store's by default. :param pool: decodes clips side by side.
     """
     manifest, names = store.manifest, store.clips["path"]
-    audio = joined_clips(list(sources), clip_tables(store, sources), manifest.sample_rate, cache_bytes)
+    audio = joined_clips(list(sources), clip_tables(store, sources), manifest.sample_rate, cache_bytes, disk)
     return Replayer(
         audio,
         lambda clip: str(names[clip].as_py()),

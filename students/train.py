@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from logitstore.arrays import F64, I64
+from logitstore.audio.cache import AudioCache, open_cache
 from logitstore.audio.source import Source
 from logitstore.digests import hasher
 from logitstore.documents import load_json
@@ -51,7 +52,7 @@ from students.options import DEFAULT_HOLD_OUT, NOTHING_TO_EVALUATE, StudentOptio
 from students.presets import find as find_preset
 from students.presets import replaced
 from students.sampling import balanced, weighted_by
-from students.targets import loss_for
+from students.targets import loss_for, tail_of
 from students.terms import TARGET, Setting
 
 __all__ = ["StudentOptions", "Trained", "train_student"]
@@ -104,6 +105,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
         options.student,
         _steps(options, counts),
         loss=setting.loss,
+        tail=tail_of(store, options.tail),
         hold_out=share,
         average_best=_average_best(options),
     )
@@ -112,16 +114,17 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     total = _epochs(_steps(options, counts), counts, options)
     with workplace(resolved) as (pool, group):
         heard_at = model.front_end.sample_rate
-        replayer = _replayer(resolved, store, by_view + (apart or []), heard_at, pool)
+        disk = open_cache(options)
+        replayer = _replayer(resolved, store, by_view + (apart or []), heard_at, pool, disk)
         measures: list[Measure] = []
         final = None
         if group.first and apart is not None:
             final = HeldOutAgreement(store, replayer, apart, options.batch_size)
         if group.first and apart is not None:
             target = Objective({TARGET: 1.0}, setting)
-            measures.append(HeldOutLoss(store, replayer, apart, target, options.tail, options.batch_size))
+            measures.append(HeldOutLoss(store, replayer, apart, target, resolved.tail, options.batch_size))
         if group.first and options.eval_manifest is not None:
-            measures.append(_evaluator(resolved, store, heard_at, pool))
+            measures.append(_evaluator(resolved, store, heard_at, pool, disk))
         training = Training(
             options=resolved,
             out=options.out,
@@ -143,7 +146,11 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
             every=options.eval_every or (max(1, -(-total // _EVALUATIONS)) if _followed(options) else total),
             final=final,
             more={} if init is None else {"init": init.to_dict()},
-            notes=lambda: (*(() if init is None else init.lines()), *_notes(store, total, len(by_view))),
+            notes=lambda: (
+                *(() if disk is None else (disk.summary(),)),
+                *(() if init is None else init.lines()),
+                *_notes(store, total, len(by_view)),
+            ),
         )
         return train(training, progress or FitProgress(), group)
 
@@ -171,7 +178,7 @@ def _objective(options: StudentOptions, store: Store, model: Tagger) -> tuple[Se
         None if manifest.relations is None else manifest.relations.pooled,
         view_seconds=manifest.clip_seconds,
         target_seconds=None if manifest.frames is None else manifest.frames.hop,
-        frame_seconds=getattr(model, "frame_seconds", None),
+        frame_centers=getattr(model, "frame_centers", None),
     )
     objective = Objective(options.weights, setting, mixup=options.mixup, accumulate=options.accumulate)
     if objective.relations:
@@ -282,11 +289,16 @@ def _epoch(
 
 
 def _replayer(
-    options: StudentOptions, store: Store, by_view: list[I64], heard_at: int, pool: ThreadPoolExecutor
+    options: StudentOptions,
+    store: Store,
+    by_view: list[I64],
+    heard_at: int,
+    pool: ThreadPoolExecutor,
+    disk: AudioCache | None,
 ) -> Replayer:
     """What replays the store's views, its audio checked."""
     sources = open_sources(store, options.audio_root)
-    replayer = open_replayer(store, sources, options.cache_bytes, heard_at=heard_at, pool=pool)
+    replayer = open_replayer(store, sources, options.cache_bytes, disk=disk, heard_at=heard_at, pool=pool)
     roots = options.audio_roots
     _check_files(store, sources, by_view, roots if len(roots) == len(sources) else [roots[0]] * len(sources))
     check_audio(store, replayer.audio)
@@ -390,7 +402,9 @@ def _is_file(source: Source, path: str) -> bool:
     return not isinstance(piece, Path) or piece.is_file()
 
 
-def _evaluator(options: StudentOptions, store: Store, heard_at: int, pool: ThreadPoolExecutor) -> Evaluator:
+def _evaluator(
+    options: StudentOptions, store: Store, heard_at: int, pool: ThreadPoolExecutor, disk: AudioCache | None
+) -> Evaluator:
     official = None
     where, split = options.eval_where, options.eval_split or "validate"
     if options.eval_measure is not None:
@@ -418,6 +432,7 @@ def _evaluator(options: StudentOptions, store: Store, heard_at: int, pool: Threa
         pool=pool,
         cache_bytes=options.cache_bytes,
         official=official,
+        disk=disk,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from logitstore.arrays import F32, I64, Bool
+from logitstore.audio.cache import open_cache
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples, samples_at
 from logitstore.audio.sonyc import COARSE, FINE
@@ -81,7 +82,9 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     model_args = options.model_args if around is None else _args_around(around, options.model_args)
     model = initialised(partial(build, options.model, len(classes), scores=options.scores, **model_args), options.seed)
     if around is not None:
-        model.begin(around.model.state_dict())
+        begin: Callable[[Mapping[str, torch.Tensor]], None] = getattr(model, "begin")  # noqa: B009 of all TEACHERS
+        begin(around.model.state_dict())
+    made_of: dict[str, Any] = {} if around is None else {"around": around.digest}
     rate = model.front_end.sample_rate
     place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
     recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe).fitted(place)
@@ -89,6 +92,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     per_epoch = steps_of(labelled.table.num_rows, options)
     steps = options.steps or per_epoch * (options.epochs or max(DEFAULT_EPOCHS, -(-DEFAULT_STEPS // per_epoch)))
     resolved = resolve(options, options.model, steps, clip_seconds=labelled.clip_seconds)
+    disk = open_cache(options)
     with workplace(resolved) as (pool, group):
         measures = []
         if options.eval_where is not None:
@@ -99,10 +103,10 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
                     measured, classes,
                     whose=f"the rows with {options.where or 'any label'}",
                     sample_rate=rate, heard_at=rate, batch_size=options.batch_size, pool=pool,
-                    cache_bytes=options.cache_bytes,
+                    cache_bytes=options.cache_bytes, disk=disk,
                 )
             )  # fmt: skip
-        audio = ClipAudio(labelled.source, labelled.table, rate, options.cache_bytes)
+        audio = ClipAudio(labelled.source, labelled.table, rate, options.cache_bytes, disk)
         replayer = Replayer(audio, labelled.name, recipe, place.clip_samples, rate, strict=False, pool=pool)
         clips = _Clips(labelled, labels.astype(np.float32), recipe, place, options.seed)
         partly = options.labels == "sonyc" and column == "fine"
@@ -135,13 +139,13 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
                 classes=list(classes),
                 recipe=recipe.to_dict(),
                 clips={"count": labelled.table.num_rows, "digest": labelled.digest()},
-                **({} if around is None else {"around": around.digest}),
+                **made_of,
             ),
             epochs=epoch_of,
             objective=_supervised(known_bce if partly else bce if options.scores == "sigmoid" else kl),
             measures=measures,
             every=options.eval_every or max(1, -(-steps // per_epoch // _EVALUATIONS)),
-            notes=left_out,
+            notes=lambda: (*left_out(), *(() if disk is None else (disk.summary(),))),
         )
         try:
             return train(training, progress or FitProgress(), group)

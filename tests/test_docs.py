@@ -50,6 +50,7 @@ ELSEWHERE = {
     "docs/reading.md": "tests/test_docs.py",
     "docs/sql.md": "tests/queries/test_answers.py",
     "docs/sonyc.md": "tests/jobs/test_sonyc.py",
+    "docs/speedrun.md": "tests/benchmarks/test_speedrun.py",
     "docs/troubleshooting.md": "tests/test_docs.py",
     "docs/tutorial.md": "tests/test_docs.py",
     "docs/yamnet.md": "tests/test_docs.py",
@@ -188,11 +189,11 @@ def sessions(document: str) -> list[tuple[str, str]]:
 
 
 def test_the_sessions_of_esc10_and_of_the_students_run(esc10):
-    """The second goes on in the folder of the first."""
+    """The second goes on in the folder of the first, and so does the one about teachers."""
     first, students = sessions("docs/esc10.md"), sessions("docs/students.md")
     assert len(first) >= 9
     assert len(students) >= 8
-    for command, _ in first + students:
+    for command, _ in first + students + sessions("docs/teachers.md"):
         done = shell(smaller(command), esc10)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
@@ -378,7 +379,7 @@ def test_every_block_says_what_it_is_and_is_run():
                 assert block.startswith("flowchart "), f"{name}: {block}"
         if name in ELSEWHERE:
             assert document.name in (REPOSITORY / ELSEWHERE[name]).read_text()
-        elif name not in ("README.md", "docs/esc10.md", "docs/students.md"):
+        elif name not in ("README.md", "docs/esc10.md", "docs/students.md", "docs/teachers.md"):
             assert "```console" not in text, f"{name} has a session that no test runs"
             assert "```sql" not in text, f"{name} has a query that no test runs"
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from logitstore.arrays import F32
+from logitstore.audio.audiofile import Audio
+from logitstore.audio.cache import AudioCache
 from logitstore.audio.decode import decode_audio, write_samples
+from logitstore.audio.lengths import samples_at
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,14 +21,25 @@ if TYPE_CHECKING:
     from logitstore.audio.source import Source
 
 
+Cut: TypeAlias = tuple[int, int, int]
+
+
 class ClipAudio:
     """Decoded clips by their numbers, at one sample rate. Safe to share between threads.
 
     :param table: a clip table with the columns path, start, length and rate.
     :param cache_bytes: how much decoded audio to keep, the most recently used first; none by default.
+    :param disk: keeps what is dear to decode.
     """
 
-    def __init__(self, source: Source, table: pa.Table, sample_rate: int, cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        source: Source,
+        table: pa.Table,
+        sample_rate: int,
+        cache_bytes: int = 0,
+        disk: AudioCache | None = None,
+    ) -> None:
         self._source = source
         self._paths = table["path"]
         self._starts, self._lengths, self._rates = (
@@ -36,6 +50,8 @@ class ClipAudio:
         self._limit = cache_bytes
         self._cached = 0
         self._lock = Lock()
+        self._disk = disk
+        self._verified = np.zeros(0 if disk is None else len(self._starts), dtype=bool)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -52,8 +68,13 @@ class ClipAudio:
         kept = self._kept(clip)
         if kept is not None:
             return kept
-        path, *cut = self._cut(clip)
-        return self._keep(clip, decode_audio(self._source.read(path), *cut, self._sample_rate))
+        path, cut = self._cut(clip)
+        audio = self._source.read(path)
+        if self._disk is not None and cut[-1]:
+            row = np.empty(max(0, int(samples_at(cut[1], cut[2], self._sample_rate))), np.float32)
+            if len(row) and self._written(clip, audio, path, cut, row) == len(row):
+                return row
+        return self._decoded(clip, audio, path, cut)
 
     def write(self, clip: int, row: F32, turn: int = 0) -> int:
         """Write a clip into a row of a batch, as :func:`put` does; what needs no decoder goes there at once.
@@ -62,14 +83,38 @@ class ClipAudio:
         """
         kept = self._kept(clip)
         if kept is None:
-            path, *cut = self._cut(clip)
+            path, cut = self._cut(clip)
             audio = self._source.read(path)
-            count = write_samples(audio, *cut, row, turn) if cut[-1] == self._sample_rate else 0
+            count = self._written(clip, audio, path, cut, row, turn)
             if count:
                 row[count:] = 0
                 return count
-            kept = self._keep(clip, decode_audio(audio, *cut, self._sample_rate))
+            kept = self._decoded(clip, audio, path, cut)
         return put(kept, row, turn)
+
+    def _written(self, clip: int, audio: Audio, path: str, cut: Cut, row: F32, turn: int = 0) -> int:
+        """Write a clip that need not be decoded: how many samples, 0 where it must be."""
+        count = write_samples(audio, *cut, row, turn) if cut[-1] == self._sample_rate else 0
+        if count or self._disk is None:
+            return count
+        key = self._disk.key(audio, path, *cut, self._sample_rate)
+        samples = None if key is None else self._disk.open(key, self._sample_rate, not self._verified[clip])
+        if samples is None:
+            return 0
+        try:
+            count = min(samples.frames, len(row))
+            self._verified[clip] = bool(count) and samples.read(0, row[:count], turn)
+            return count if self._verified[clip] else 0
+        finally:
+            samples.close()
+
+    def _decoded(self, clip: int, audio: Audio, path: str, cut: Cut) -> F32:
+        """A clip's own samples, decoded, and kept where they are to be."""
+        key = None if self._disk is None else self._disk.key(audio, path, *cut, self._sample_rate)
+        samples = decode_audio(audio, *cut, self._sample_rate)
+        if self._disk is not None and key is not None:
+            self._disk.keep(key, samples)
+        return self._keep(clip, samples)
 
     def _kept(self, clip: int) -> F32 | None:
         if not self._limit:
@@ -90,10 +135,10 @@ class ClipAudio:
                     self._cached -= self._cache.popitem(last=False)[1].nbytes
         return samples
 
-    def _cut(self, clip: int) -> tuple[str, int, int, int]:
-        """Path, start, length and rate of a clip."""
+    def _cut(self, clip: int) -> tuple[str, Cut]:
+        """Path of a clip, and start, length and rate."""
         path: str = self._paths[clip].as_py()
-        return path, int(self._starts[clip]), int(self._lengths[clip]), int(self._rates[clip])
+        return path, (int(self._starts[clip]), int(self._lengths[clip]), int(self._rates[clip]))
 
 
 class JoinedClips(ClipAudio):
@@ -146,12 +191,16 @@ def clip_place(path: str, start: int, rate: int) -> str:
 
 
 def joined_clips(
-    sources: Sequence[Source], tables: Sequence[pa.Table], sample_rate: int, cache_bytes: int = 0
+    sources: Sequence[Source],
+    tables: Sequence[pa.Table],
+    sample_rate: int,
+    cache_bytes: int = 0,
+    disk: AudioCache | None = None,
 ) -> ClipAudio:
-    """The clips of some tables, numbered through; the cache is shared out by their numbers of clips."""
+    """The clips of some tables, numbered through; the cache in memory is shared out by their numbers of clips."""
     total = max(1, sum(table.num_rows for table in tables))
     clips = [
-        ClipAudio(source, table, sample_rate, cache_bytes * table.num_rows // total)
+        ClipAudio(source, table, sample_rate, cache_bytes * table.num_rows // total, disk)
         for source, table in zip(sources, tables, strict=True)
     ]
     return clips[0] if len(clips) == 1 else JoinedClips(clips)

@@ -36,12 +36,16 @@ _own = threading.local()
 class Samples:
     """The samples of a piece of audio, open for one reader.
 
-    ``frames`` of ``channels`` int16 samples each at ``rate`` Hz; ``at``: byte of the file at which they begin.
+    ``frames`` of ``channels`` samples each at ``rate`` Hz; ``at``: byte of the file at which they begin; ``width``: 2
+    for int16, 4 for float32, which are taken as they are.
     """
 
-    def __init__(self, file: int | None, pcm: Pcm | None, frames: int, channels: int, rate: int, at: int = 0) -> None:
+    def __init__(
+        self, file: int | None, pcm: Pcm | None, frames: int, channels: int, rate: int, at: int = 0, width: int = 2
+    ) -> None:
         self._file, self._pcm = file, pcm
-        self.frames, self.channels, self.rate, self._at = frames, channels, rate, at
+        self.frames, self.channels, self.rate = frames, channels, rate
+        self._at, self._width = at, width
 
     def close(self) -> None:
         if self._file is not None:
@@ -58,13 +62,20 @@ class Samples:
         for first, last, to in ((0, count - turn, turn), (count - turn, count, 0)):
             while first < last:
                 some = min(_AT_A_TIME, last - first)
-                values = self._values(start * self.channels + first, some)
-                if len(values) < some:
+                if not self._read(start * self.channels + first, out[to : to + some]):
                     return False
-                part = out[to : to + some]
-                part[...] = values
-                part *= _SCALE
                 first, to = first + some, to + some
+        return True
+
+    def _read(self, first: int, part: F32) -> bool:
+        if self._width == 4:
+            assert self._file is not None
+            return os.preadv(self._file, [part.data.cast("B")], self._at + 4 * first) == part.nbytes
+        values = self._values(first, len(part))
+        if len(values) < len(part):
+            return False
+        part[...] = values
+        part *= _SCALE
         return True
 
     def _values(self, first: int, count: int) -> npt.NDArray[np.int16]:

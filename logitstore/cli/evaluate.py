@@ -129,8 +129,9 @@ def render_events(found: EventEvaluation, *, per_class: bool = False, width: int
     lines = [
         *_table(("teacher", "event F1", "micro", "PSDS 1", "PSDS 2"), [(name, *map(_number, numbers))], width),
         "",
-        f"{found.events:,} event{'s' * (found.events != 1)} in {found.files:,} file{'s' * (found.files != 1)} of "
-        f"{found.seconds:,.0f} s; {found.found:,} were found at a threshold of {found.threshold:g} and a median filter of {found.median_filter:g} s",
+        f"{_counted(found.events, 'event')} in {_counted(found.files, 'file')} of {found.seconds:,.1f} s; "
+        f"{found.found:,} were found at a threshold of {found.threshold:g} and a median filter of "
+        f"{found.median_filter:g} s",
         f"event F1 is the mean over classes, of onsets to {1000 * COLLAR:g} ms and offsets to that or "
         f"{OFFSET_SHARE:.0%} of an event; PSDS is of all thresholds",
     ]
@@ -139,7 +140,7 @@ def render_events(found: EventEvaluation, *, per_class: bool = False, width: int
         lines += [f"  {path}: {reason}" for path, reason in found.failures[:_MOST_NAMED]]
         lines += ["  …"] if len(found.failures) > _MOST_NAMED else []
     if per_class:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 each.name,
                 f"{each.events:,}",
@@ -151,6 +152,10 @@ def render_events(found: EventEvaluation, *, per_class: bool = False, width: int
         ]
         lines += ["", *_table(("class", "events", "found", "false", "event F1"), rows, width)]
     return in_lines(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _of_predictions(options: _Evaluate) -> None:

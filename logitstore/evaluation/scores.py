@@ -16,6 +16,7 @@ import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.audio.ahead import decoded_ahead
+from logitstore.audio.cache import AudioCache
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import clip_samples
 from logitstore.errors import AudioError, SourceError
@@ -70,7 +71,7 @@ class Evaluator:
 
     :param classes: of the model; labels are matched to them. :param whose: what they are of, for messages.
     :param sample_rate: Hz that clips are decoded at. :param heard_at: Hz that the model takes.
-    :param cache_bytes: decoded audio to keep.
+    :param cache_bytes: decoded audio to keep in memory. :param disk: keeps what is dear to decode.
     :param official: what else is to be measured, of the file names of the rows that were heard and their scores.
     :raises TeacherError: a label that is none of the classes.
     """
@@ -87,10 +88,11 @@ class Evaluator:
         pool: ThreadPoolExecutor,
         cache_bytes: int,
         official: Callable[[list[str], F32], dict[str, Any]] | None = None,
+        disk: AudioCache | None = None,
     ) -> None:
         self.labelled, self.official = labelled, official
         self.labels = label_matrix(labelled.labels, classes, whose=whose, source=labelled.manifest)
-        self.audio = ClipAudio(labelled.source, labelled.table, sample_rate, cache_bytes)
+        self.audio = ClipAudio(labelled.source, labelled.table, sample_rate, cache_bytes, disk)
         self.sample_rate, self.heard_at = sample_rate, heard_at
         self.batch_size, self.pool = batch_size, pool
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from logitstore.arrays import F32, Bool
+from logitstore.audio.cache import open_cache
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sonyc import column_for
 from logitstore.audio.source import ColumnNames
@@ -170,9 +171,12 @@ def _heard_by_teachers(
         return np.stack([mapped(each) for mapped, each in zip(onto, scores, strict=True)])
 
     shape, rate = (1 + len(ensemble.members), len(classes)), ensemble.sample_rate
-    audio = ClipAudio(labelled.source, labelled.table, rate)
+    disk = open_cache(options)
+    audio = ClipAudio(labelled.source, labelled.table, rate, disk=disk)
     with ThreadPoolExecutor(workers, "decode") as pool:
         rows, heard, failures = score_rows(labelled, audio, said, shape, rate, options.batch_size, pool, progress)
+    if disk is not None:
+        note(disk.summary())
     names = [ENSEMBLE if len(options.teachers) > 1 else options.teachers[0], *options.teachers]
     official = _official(options, labelled, classes, rows, heard, names) if options.measure else ()
     if stored is not None and options.measure is not None:

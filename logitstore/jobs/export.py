@@ -43,7 +43,8 @@ def export_parquet(
 
     Columns: ``path``, ``start`` and ``length`` (frames), ``rate`` (Hz), the store's further columns of the clip table
     (named ``clip_…`` where a name is taken), ``clip``, ``view``, the draws as SQL's table ``views`` has them,
-    ``classes`` (list of strings, or of uint16), falling by ``probabilities`` (list of float32).
+    ``classes`` (list of strings, or of uint16), falling by ``probabilities`` (list of float32); of a store that says
+    when, ``frames``, a list of {class, start_s, end_s, probability}, by class and start, seconds of the view.
 
     :returns: what was written, in words.
     :raises UsageError: ``out`` exists, or the store has no blocks yet.
@@ -53,6 +54,8 @@ def export_parquet(
     clips = _ClipRows(store)
     drawn = [name for name in views.schema.names if name not in _NOT_DRAWN]
     taken = {*_CLIP_KEYS, *drawn, "classes", "probabilities"}
+    if store.manifest.frames is not None:
+        taken.add("frames")
     further = [name for name in clips.names if name not in _CLIP_KEYS]
     renamed = {name: f"clip_{name}" if name in taken else name for name in further}
     class_names = pa.array(store.manifest.classes, pa.string())
@@ -72,6 +75,8 @@ def export_parquet(
             columns |= {name: table[name] for name in drawn}
             columns["classes"] = _lists(items, used)
             columns["probabilities"] = _lists(pa.array(probabilities[kept][used]), used)
+            if store.manifest.frames is not None:
+                columns["frames"] = _when(store, commit, None if class_indices else class_names)
             flat = pa.table(columns)
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(file, flat.schema, compression="zstd"))
@@ -113,7 +118,8 @@ def export_ced(store: Store, out: str | Path, *, advance: Advance = lambda views
                 at = view - commit.view_start
                 files[view].write(names, span, classes[kept, at], probabilities[kept, at], seeds[:, view])
                 advance(len(kept))
-    return f"{store.views} epochs of CED's files written to {out}"
+    when = "" if store.manifest.frames is None else " (they have no place for frames, which are left out)"
+    return f"{store.views} epochs of CED's files written to {out}{when}"
 
 
 def _k_of_each(store: Store, commit: Commit) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]:
@@ -228,6 +234,23 @@ def require_blocks(store: Store) -> None:
     """
     if not store.commits:
         raise UsageError(f"{store.location} has no finished block yet; run its build")
+
+
+def _when(store: Store, commit: Commit, names: pa.Array | None) -> pa.ListArray:
+    """The stretches of time of every view of a block that has targets."""
+    frames = store.block_frames(commit)
+    views = (commit.readable[:, None] * commit.views + np.arange(commit.views)).reshape(-1)
+    counts = np.bincount(frames.clips, minlength=commit.clips * commit.views)[views]
+    labels = pa.array(frames.classes)
+    ends = np.minimum(np.round(frames.stops * frames.hop, 3), store.manifest.clip_seconds)
+    stretches = {
+        "class": labels if names is None else names.take(labels),
+        "start_s": pa.array(np.round(frames.starts * frames.hop, 3)),
+        "end_s": pa.array(ends),
+        "probability": pa.array(frames.probabilities),
+    }
+    offsets = pa.array(np.append(0, np.cumsum(counts)).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(stretches.values(), stretches.keys()))
 
 
 def _lists(items: Any, used: npt.NDArray[np.bool_]) -> pa.ListArray:

@@ -18,6 +18,7 @@ from logitstore.options import (
     LEVEL,
     OUT,
     VERDICTS,
+    AudioCacheOptions,
     AudioRoot,
     BatchSize,
     ClipSeconds,
@@ -98,7 +99,7 @@ class StoredOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildingOptions(Options):
+class BuildingOptions(AudioCacheOptions):
     """How a build goes on: failures, several jobs."""
 
     strict: Annotated[
@@ -318,7 +319,7 @@ Shortest = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(EnsembleOptions, ColumnOptions):
+class EvaluateOptions(EnsembleOptions, ColumnOptions, AudioCacheOptions):
     """What ``logitstore evaluate`` is asked; None means the default that the data or the teachers suggest.
 
     ``manifest`` may be None where only ``stored`` targets are scored, against labels of the store's own clip table.

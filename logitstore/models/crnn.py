@@ -20,7 +20,7 @@ from logitstore.views.mel import FrontEnd
 from logitstore.views.recipe import Masks
 
 #: Its nets and their learning rates; see :mod:`logitstore.models.registry`.
-NETS = {"crnn": ("Crnn", 1e-3)}
+NETS = {"crnn": ("Crnn", 5e-4)}
 
 _FRONT_END = FrontEnd(n_fft=2048, win_length=2048, hop_length=256, n_mels=128)
 #: Of each block: channels, and how many frames and bands are averaged.

@@ -22,7 +22,7 @@ NETS = {
     "densenet-121": ("DenseNet", 1e-3),
     "densenet-63": ("DenseNet", 1e-3),
     "densenet-small": ("DenseNet", 5e-3),
-    "densenet-tiny": ("DenseNet", 5e-3),
+    "densenet-tiny": ("DenseNet", 1e-2),
 }
 
 #: Channels of the first convolution, whether it is of 7x7 and with strides, layers of each block, channels of a layer.
@@ -92,7 +92,7 @@ class DenseNet(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])  # (B, D, F', T')
+        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops or 1)[:, None])  # (B, D, F', T')
         return maps.mean(dim=2).transpose(1, 2)
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:

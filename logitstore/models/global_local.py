@@ -21,7 +21,8 @@ import torch
 from torch.nn import functional as F
 
 from logitstore.errors import RunError
-from logitstore.models.registry import build, names
+from logitstore.models.pooling import Pool
+from logitstore.models.registry import POOL, build, names
 from logitstore.models.tagger import Scores, Tagger, at_least, average, in_range
 from logitstore.views.recipe import Masks
 
@@ -62,7 +63,11 @@ class GlobalLocal(Tagger):
         self.pieces = at_least("pieces", pieces, 1)
         self.seconds = in_range("seconds", seconds, 0.1, 1000.0)
         self.whole.requires_grad_(False).eval()
-        activations(self.local, torch.zeros(1, 1, _frame_size(self.local)))
+        if self.local.pool is not None and type(self.local.pool).by_frame is Pool.by_frame:
+            raise RunError(
+                f"global-local asks a head what it says of single frames, and pool={(net_args or {})[POOL]} says "
+                "nothing; give a net with its own head, or with pool=mean, max or attention"
+            )
 
     def begin(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Let both nets have the weights of a trained one."""
@@ -112,7 +117,7 @@ def activations(net: Tagger, frames: torch.Tensor) -> torch.Tensor:
 
     :raises RunError: a head that says nothing of single frames.
     """
-    if net.pool is not None or type(net).frame_logits is not Tagger.frame_logits:
+    if net.pool is not None or type(net).head_by_frame is not Tagger.head_by_frame:
         return net.frame_logits(frames)
     *hidden, last = net.head_modules or (net.head_name,)
     for name in hidden:
@@ -160,9 +165,3 @@ def cut(
     seconds = starts.to(first.dtype) / sample_rate
     ends = (first - seconds, end - seconds, low.expand_as(seconds), high.expand_as(seconds))
     return pieces, Masks(*(each.flatten() for each in ends))
-
-
-def _frame_size(net: Tagger) -> int:
-    """D of a net's frame features: what the first linear layer of its head takes."""
-    layers = [layer for name in net.head_modules or (net.head_name,) for layer in net.get_submodule(name).modules()]
-    return int(next(layer.in_features for layer in layers if hasattr(layer, "in_features")))

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from logitstore.errors import RunError
 from logitstore.models.registry import POOL, names
-from logitstore.options import BATCH_SIZE, OUT, Device, Optimizer, Option, Options, Precision, Workers, key_values
+from logitstore.options import (
+    BATCH_SIZE,
+    OUT,
+    AudioCacheOptions,
+    Device,
+    Optimizer,
+    Option,
+    Precision,
+    Workers,
+    key_values,
+)
 from logitstore.training.schedule import FLOOR, WARM_UP_SHARE, WEIGHT_DECAY, default_warm_up
 
 if TYPE_CHECKING:
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
 _MOST_LR = 1e30  # beyond any use; much above it float32 overflows within AdamW
 
 #: Options that change nothing in what is learned.
-INDIFFERENT = ("workers", "cache_mib", "checkpoint_every", "tensorboard")
+INDIFFERENT = ("workers", "cache_mib", "audio_cache", "audio_cache_size", "checkpoint_every", "tensorboard")
 
 NET = Option(
     f"The net to train: {', '.join(names())}, or python:MODULE:FACTORY.", group="Model", metavar="NAME", names="net"
@@ -36,7 +46,7 @@ EVAL_EVERY = Option("Measure every so many epochs, and at the end.", group="Eval
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopOptions(Options):
+class LoopOptions(AudioCacheOptions):
     """How a training goes, whatever it learns from; None means the default that data or model suggest."""
 
     error: ClassVar[type[RunError]] = RunError
@@ -72,7 +82,7 @@ class LoopOptions(Options):
     lr: Annotated[
         float | None,
         Option("The highest learning rate.", group="Training", metavar="X", above=0, most=_MOST_LR,
-               default="the net's own, between 3e-4 and 5e-3"),
+               default="the net's own, between 2e-4 and 1e-2"),
     ] = None  # fmt: skip
     warm_up: Annotated[
         int | None,

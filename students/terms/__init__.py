@@ -25,6 +25,7 @@ from logitstore.plugins import calling, declared, offered
 if TYPE_CHECKING:
     import torch
 
+    from logitstore.arrays import F64
     from logitstore.training.batches import Batch
 
 ENTRY_POINTS = "logitstore.terms"
@@ -42,7 +43,7 @@ class Setting:
     :param frames: T, the frames that the store's teachers were pooled to; None of a store without relations.
     :param view_seconds: the length of a view. :param target_seconds: of a frame of the store's frame targets; None of a
         store without them.
-    :param frame_seconds: :meth:`logitstore.models.tagger.Tagger.frame_seconds` of the student.
+    :param frame_centers: :meth:`logitstore.models.tagger.Tagger.frame_centers` of the student.
     """
 
     loss: str
@@ -50,7 +51,7 @@ class Setting:
     frames: int | None = None
     view_seconds: float | None = None
     target_seconds: float | None = None
-    frame_seconds: Callable[[int, float], float] | None = None
+    frame_centers: Callable[[int, float], F64] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
 """``frames``: what the teachers said of every frame of a view, which a store built with ``--frames`` holds.
 
-Teachers, store and student cut time into frames of their own lengths, each from the beginning of the view on. What is
-compared are the student's own frames: the target of one is the mean of the store's frames that it shares time with,
-each weighed by the time shared. So a student with longer frames learns means, one with shorter frames the same value
-several times, and the student's logits are never averaged. A frame beyond the store's last one counts nothing.
+Store and student cut time into frames of their own. What is compared are the student's: one stands for the time that is
+nearest to its centre (from the start of the view for the first, to its end for the last), and its target is the mean of
+the store's frames that lie in that time, each weighed by how long it does. So a student with longer frames learns
+means, one with shorter frames the same value several times, and its logits are never averaged.
 """
 
 from __future__ import annotations
 
-import functools
-
+import numpy as np
 import torch
 from torch.nn import functional as F
 
+from logitstore.arrays import F32, F64
 from logitstore.models.losses import kl
 from students.terms import Pass, Term
 
@@ -26,19 +26,16 @@ class Frames(Term):
     mixes = True
 
     def __call__(self, said: Pass) -> torch.Tensor:
-        logits, targets = said.given("frame_logits"), said.given("frame_targets")
-        setting, count = self.setting, logits.shape[1]
-        if setting.target_seconds is None or setting.view_seconds is None or setting.frame_seconds is None:
-            raise ValueError("the term 'frames' was made without the lengths of views and frames")
-        own = setting.frame_seconds(count, setting.view_seconds)
-        shares, covered = shared_time(targets.shape[1], setting.target_seconds, count, own)
-        covered = covered.to(logits.device)
+        logits, targets, setting = said.given("frame_logits"), said.given("frame_targets"), self.setting
+        if setting.target_seconds is None or setting.view_seconds is None or setting.frame_centers is None:
+            raise ValueError("the term 'frames' was made without the times of its frames")
+        centers = setting.frame_centers(logits.shape[1], setting.view_seconds)
+        lies = shares(centers, targets.shape[1], setting.target_seconds, setting.view_seconds)
         with torch.autocast(logits.device.type, enabled=False):
-            heard = shares.to(logits.device) @ targets.float()  # (B, Ts, C)
+            heard = torch.from_numpy(lies).to(logits.device) @ targets.float()  # (B, Ts, C)
 
         def clip_loss(targets: torch.Tensor) -> torch.Tensor:
-            losses = frame_loss(logits, targets, self.setting.loss, self.setting.temperature)
-            return (losses * covered).sum(dim=1) / covered.sum().clamp(min=1)
+            return frame_loss(logits, targets, setting.loss, setting.temperature).mean(dim=1)
 
         return said.mixed(clip_loss, heard).mean()
 
@@ -56,17 +53,15 @@ def frame_loss(logits: torch.Tensor, targets: torch.Tensor, loss: str, temperatu
     return kl(logits.flatten(0, 1), some.flatten(0, 1), temperature).view(known.shape) * known
 
 
-@functools.lru_cache(maxsize=64)
-def shared_time(there: int, there_seconds: float, here: int, here_seconds: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which of ``there`` frames of some length share time with each of ``here`` frames of another.
+def shares(centers: F64, count: int, hop: float, seconds: float) -> F32:
+    """How much each of the store's frames counts in each of a student's: float32 (Ts, count), rows that sum to 1.
 
-    :returns: float32 (here, there), the shares of each of theirs, rows that sum to 1, or to 0 where none is; and
-        float32 (here,), 1 where there is any, 0 elsewhere.
+    :param centers: of the student's frames, float64 (Ts,), in seconds, rising.
+    :param count: of the store's frames, each of ``hop`` seconds. :param seconds: the length of the view.
     """
-    ends = torch.arange(1, here + 1, dtype=torch.float64)[:, None] * here_seconds
-    others = torch.arange(1, there + 1, dtype=torch.float64)[None] * there_seconds
-    shared = torch.minimum(ends, others) - torch.maximum(ends - here_seconds, others - there_seconds)
-    shared = shared.clamp(min=0)
-    total = shared.sum(dim=1, keepdim=True)
-    covered = total > 1e-6 * here_seconds
-    return (shared / total.clamp(min=1e-12) * covered).float(), covered[:, 0].float()
+    bounds = np.clip(np.concatenate([[0.0], (centers[1:] + centers[:-1]) / 2, [seconds]]), 0.0, seconds)
+    edges = np.minimum(np.arange(count + 1) * hop, seconds)
+    shared = np.minimum(bounds[1:, None], edges[None, 1:]) - np.maximum(bounds[:-1, None], edges[None, :-1])
+    shared = np.maximum(shared, 0.0)
+    total: F32 = (shared / np.maximum(shared.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return total

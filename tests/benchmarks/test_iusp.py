@@ -1,6 +1,7 @@
 """The benchmark of SP and IUSP: its other definitions, its tuning, SONYC-UST, and every table comes out."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,19 @@ SIZES = iusp.Sizes(
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def here(workers: int) -> ThreadPoolExecutor:
+    """In the place of processes, whose start takes seconds."""
+    return ThreadPoolExecutor(1)
+
+
 @pytest.fixture(scope="module")
 def finished(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """A whole small run on sequences, in one process."""
     out = tmp_path_factory.mktemp("iusp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenes, "KINDS", {"sequences": scenes.KINDS["sequences"]})
-        patch.setattr(iusp, "_FURTHEST", 1)
+        patch.setattr(iusp, "_FURTHEST", 0)
+        patch.setattr(iusp, "processes", here)
         data = ablation.esc10_data(sounds, out, SIZES)
         iusp.Iusp(out, SIZES, data, ["few", "many"], workers=1).run()
     return out
@@ -131,11 +138,12 @@ def test_sonyc_is_learnt_from_train_and_measured_on_what_was_agreed(tmp_path: Pa
 def test_sonyc_gives_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore
     make_sonyc(tmp_path, seconds=1.0)
     monkeypatch.setattr(iusp, "QUICK", SIZES)
-    monkeypatch.setattr(iusp, "WIDTHS", (4, 2))
+    monkeypatch.setattr(iusp, "WIDTHS", (2,))
+    monkeypatch.setattr(iusp, "processes", here)
     monkeypatch.setattr(iusp, "_FURTHEST", 0)
     iusp.main(
         ["--sonyc", str(tmp_path), "--out", str(tmp_path / "out"), "--quick", "--frames", "few", "--workers", "1"]
     )
     printed = capsys.readouterr().out
     assert "## sonyc" in printed
-    assert "width 4: KD + both" in printed
+    assert "width 2: KD + both" in printed

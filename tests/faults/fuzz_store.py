@@ -56,8 +56,8 @@ def _line(document: Any) -> bytes:
 def mutation(files: dict[str, bytes], number: int) -> Changes:
     """What mutation ``number`` makes of a store's files; digests are put right, so that they hide nothing."""
     chance = random.Random(number)
-    kinds = (_commit, _commit, _commit, _root, _root, _array, _array, _chunk, _chunk, _part, _part, _basis, _kind,
-             _stray, _raw, _renamed)  # fmt: skip
+    kinds = (_commit, _commit, _commit, _root, _root, _array, _array, _chunk, _chunk, _frames, _part, _part, _basis,
+             _kind, _stray, _raw, _renamed)  # fmt: skip
     return chance.choice(kinds)(chance, files)
 
 
@@ -113,7 +113,7 @@ def _chunk(chance: random.Random, files: dict[str, bytes]) -> Changes:
     import pyarrow as pa
 
     name = chance.choice([name for name in _names(files, "blocks/") if "/c/" in name])
-    if chance.randrange(4) == 0 or "/packed/" in name:  # a shard has an index behind its chunks
+    if chance.randrange(4) == 0 or "/packed/" in name or "/frames/" in name:  # a shard has an index behind its chunks
         return _object(files, name, mutate.change_bytes(chance, files[name]))
     description = f"{name.split('/c/')[0]}/zarr.json"
     shape = json.loads(files[description])
@@ -134,6 +134,36 @@ def _chunk(chance: random.Random, files: dict[str, bytes]) -> Changes:
         changed |= _object(
             files | {n: c for n, c in changed.items() if isinstance(c, bytes)}, description, _line(shape)
         )
+    return changed
+
+
+def _frames(chance: random.Random, files: dict[str, bytes]) -> Changes:
+    """Other numbers in the arrays that say when, packed anew, so that nothing but their sense is wrong."""
+    from logitstore.store.format.objects import FRAMES, decode_packed, encode_group, packed_parts
+
+    shards = _names(files, "blocks/", "/frames/c/0/0")
+    if not shards:
+        return _chunk(chance, files)
+    place = chance.choice(shards).removesuffix("frames/c/0/0")
+    parts = packed_parts(files[f"{place}frames/zarr.json"], FRAMES)
+    arrays = decode_packed(FRAMES, parts, list(parts), lambda name: files[place + name])
+    name = chance.choice(list(arrays))
+    array = arrays[name].copy()
+    how = chance.randrange(5)
+    if how == 0:
+        array[:] = chance.choice((0, 1, 254, 255))
+    elif how == 1 and array.shape[1]:
+        array = np.tile(array, (1, chance.choice((2, 10, 10**5))))[:, : 10**7]
+    elif how == 2:
+        array = array[:, : chance.randrange(array.shape[1] + 1)]
+    else:
+        for _ in range(chance.choice((1, 3, 30)) if array.size else 0):
+            array.reshape(-1)[chance.randrange(array.size)] = chance.choice((0, 1, 2, 127, 254, 255))
+    changed: Changes = {}
+    for object_name, content in encode_group({}, {}, {FRAMES: arrays | {name: array}}).items():
+        if object_name.startswith(FRAMES):
+            known = files | {each: held for each, held in changed.items() if isinstance(held, bytes)}
+            changed |= _object(known, f"{place}{object_name}", content)
     return changed
 
 
@@ -221,6 +251,8 @@ def operations() -> dict[str, Callable[[Path], object]]:
                 store.relations(view, clips)
             if store.manifest.quality is not None:
                 store.rests(view, clips)
+            if store.manifest.frames is not None:
+                store.frames(view, clips[:4]).dense()
         for commit in store.commits[:2]:
             store.block_members(commit)
         _ = store.clips
@@ -229,6 +261,8 @@ def operations() -> dict[str, Callable[[Path], object]]:
         store = open_store(path)
         store.sql("SELECT count(class), min(clip) FROM topk")
         store.sql("SELECT count(*), max(path) FROM clips")
+        if store.manifest.frames is not None:
+            store.sql("SELECT class, max(end_s - start_s) FROM frames GROUP BY class")
 
     def summary(path: Path) -> str:
         return status(str(path)).render() + repr(open_store(path)) + open_store(path)._repr_html_()

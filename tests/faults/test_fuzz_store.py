@@ -81,9 +81,14 @@ def _quality(path: Path) -> None:
     make_store(path, spec)
 
 
+def _frames(path: Path) -> None:
+    """With frames, two ranges of views, and a clip that failed."""
+    make_store(path, Spec(clips=6, shard_clips=4, view_ranges=((0, 2), (2, 3)), failed=(1,), hop_ms=100))
+
+
 #: What is fuzzed: a store of each version, by how it is made.
 STORES: dict[str, Callable[[Path], None]] = {
-    "version 1": _version_1, "version 2": _version_2, "current": _current, "quality": _quality,
+    "version 1": _version_1, "version 2": _version_2, "current": _current, "quality": _quality, "frames": _frames,
 }  # fmt: skip
 
 

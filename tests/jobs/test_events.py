@@ -115,9 +115,9 @@ def test_the_command_writes_events_in_every_format(here):
     assert done.exit_code == 1
     assert [line.rstrip() for line in done.stdout.splitlines()] == [
         "a.wav  0:02.5, 8000 Hz",
+        "     0:00 - 0:00.08   0.70 quiet",
         "  0:00.08 - 0:00.68   0.90 loud",
-        "  0:00.68 - 0:01.2   0.80 quiet",
-        "  0:01.28 - 0:02.48   0.90 quiet",
+        "   0:00.72 - 0:02.5   0.90 quiet",
         "b.wav  0:00.4, 8000 Hz",
         "  0:00 - 0:00.4   0.90 quiet",
     ]
@@ -163,7 +163,7 @@ def test_the_command_shows_what_was_measured(here):
     strong("a.wav\t0.1\t0.7\tloud")
     done = run(evaluate_command, "strong.tsv", "--events", "--teacher", here, "--clip-seconds", "1", "--per-class")
     assert done.exit_code == 0, done.output
-    assert "1 event in 1 file of 2 s; 5 were found at a threshold of 0.5 and a median filter of 0.45 s" in done.stdout
+    assert "1 event in 1 file of 2.5 s; 3 were found at a threshold of 0.5 and a median filter of 0.45 s" in done.stdout
     refused = run(evaluate_command, "strong.tsv", "--events", "--teacher", here, "--where", "true")
     assert "--events measures what teachers hear when, and --where does not go with it" in str(refused.exception)
     refused = run(evaluate_command, "--events", "--teacher", here)

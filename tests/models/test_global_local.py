@@ -137,7 +137,10 @@ def test_two_cnn10_have_the_parameters_that_were_published() -> None:
         ({}, r"its is ''; allowed are .*cnn4.*--model-arg of=RUN"),
         ({"net": "global-local"}, "its is 'global-local'"),
         ({"net": "python:os:system"}, "its is 'python:os:system'"),
-        ({"net": "cnn4", "net_args": SMALL | {"pool": "feature-attention"}}, "says nothing of single frames"),
+        (
+            {"net": "cnn4", "net_args": SMALL | {"pool": "feature-attention"}},
+            "what it says of single frames, and pool=feature-attention says",
+        ),
         ({"net": "cnn4", "pieces": 0}, "pieces is 0"),
         ({"net": "cnn4", "seconds": 0}, "seconds is 0"),
         ({"net": "cnn4", "scores": "softmax"}, "sigmoid scores alone"),
@@ -194,7 +197,7 @@ def test_it_is_trained_around_a_run_goes_on_and_is_a_teacher(tmp_path: Path) -> 
         )
     )  # fmt: skip
     store = open_store(tmp_path / "told")
-    assert store.manifest.teachers[0].contract["model_args"]["net"] == "cnn4"
+    assert store.manifest.teachers[0].contract["arguments"]["net"] == "cnn4"
     teacher = load_teacher(str(tmp_path / "run"))
     assert teacher.probabilities(_noise(2, 9600), None).shape == (2, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from logitstore.errors import RunError
 from logitstore.models.densenet import DenseNet
 from logitstore.models.pooling import POOLS, ClassAttention, FeatureAttention, MeanPool, MultiAttention, Pool, weighted
-from logitstore.models.registry import build, initialised
+from logitstore.models.registry import build, initialised, names
 from logitstore.training.runs import load_run, save_run
 from logitstore.views.recipe import Masks
 from students import export
@@ -68,6 +69,19 @@ def test_parameters_are_those_of_the_tables(name: str, args: dict[str, Any], cou
             with torch.device("meta"):
                 model = build(name, classes, **args)
             assert sum(each.numel() for each in model.parameters()) == count
+
+
+def test_the_page_has_the_parameters_that_the_nets_have() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "students.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)`(?:, `mels=(\d+)`)? \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", page, re.MULTILINE)
+    assert {name for name, *_ in rows} == {
+        name for name in names() if name.startswith(("cnn-lstm", "crnn", "densenet", "cnn14-"))
+    }
+    for name, mels, *said in rows:
+        for classes, count in zip((8, 10, 527), said, strict=True):
+            with torch.device("meta"):
+                model = build(name, classes, **({"mels": int(mels)} if mels else {}))
+            assert f"{sum(each.numel() for each in model.parameters()):,}" == count, name
 
 
 def test_heads_have_the_parameters_of_the_published_ones() -> None:

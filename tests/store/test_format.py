@@ -28,7 +28,7 @@ class PlainReader:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.manifest = json.loads((root / "zarr.json").read_text())["attributes"]["logitstore"]
-        assert self.manifest["format_version"] == 3
+        assert self.manifest["format_version"] == (4 if "frames" in self.manifest else 3)
         self.clips = pq.read_table(root / "clips" / "00000.parquet").to_pylist()
         self.commits = [json.loads(path.read_bytes()) for path in sorted((root / "commits").iterdir())]
 
@@ -63,9 +63,9 @@ class PlainReader:
             else math.exp(-16 * (1 - middle))
         )
 
-    def arrays(self, commit: dict) -> dict[str, np.ndarray]:
+    def arrays(self, commit: dict, holder: str = "packed") -> dict[str, np.ndarray]:
         """The arrays that are packed into one."""
-        packed = zarr.open_group(self.root / commit["group"], mode="r")["packed"]
+        packed = zarr.open_group(self.root / commit["group"], mode="r")[holder]
         rows, found, at = packed[:], {}, 0
         for name, planes, length in packed.attrs["parts"]:
             assert not rows[at : at + planes, length:].any()
@@ -127,6 +127,37 @@ class PlainReader:
             columns[column["name"]] = column["low"] + sum(plane << 8 * i for i, plane in enumerate(planes))
         return columns
 
+    def frames(self, commit: dict) -> np.ndarray:
+        """Probabilities of every frame of a block, (rows x views, T, C)."""
+        arrays, spec = self.arrays(commit, "frames"), self.manifest["frames"]
+        views = commit["clips"] * (commit["view_stop"] - commit["view_start"])
+
+        def numbers(name: str):
+            number = 0
+            for byte in arrays[name][0].tolist():
+                number += byte
+                if byte < 255:
+                    yield number
+                    number = 0
+
+        classes, runs, gaps, lengths = (numbers(f"frame_{name}") for name in ("classes", "runs", "gaps", "lengths"))
+        codes = iter(arrays["frame_codes"][0].tolist())
+        dense = np.zeros((views, spec["count"], len(self.manifest["classes"])))
+        for view in range(views):
+            label = -1
+            for _ in range(sum(int(plane[view]) << 8 * i for i, plane in enumerate(arrays["frame_tracks"]))):
+                label += next(classes) + 1
+                at = code = 0
+                for _ in range(next(runs) + 1):
+                    at += next(gaps)
+                    length = next(lengths) + 1
+                    code = (code + next(codes)) % 256
+                    probability = math.sin((code + 0.5) / 2 ** spec["bits"] * math.pi / 2) ** 2
+                    dense[view, at : at + length, label] = probability
+                    at += length
+        assert not any([*classes, *runs, *gaps, *lengths, *codes])
+        return dense
+
     def relations(self, commit: dict, row: int, view: int) -> tuple[list[list[float]], list[float]]:
         """G and the vector of one view of a block: row within the block, view within the block."""
         group, frames = zarr.open_group(self.root / commit["group"], mode="r"), self.manifest["relations"]["frames"]
@@ -182,6 +213,18 @@ def test_relations_are_read_the_same_from_the_specification(tmp_path, own_folder
                 found = store.relations(view, [commit["first_clip"] + row])
                 np.testing.assert_allclose(found.frames[0], products, atol=1e-6)
                 np.testing.assert_allclose(found.clips[0], vector, atol=1e-6)
+
+
+def test_frames_are_read_the_same_from_the_specification(tmp_path):
+    from logitstore import open_store
+    from tests.small_store import Spec, make_store
+
+    make_store(tmp_path / "store", Spec(hop_ms=10, clips=12, view_ranges=((0, 2), (2, 3)), classes=7))
+    plain, store = PlainReader(tmp_path / "store"), open_store(tmp_path / "store")
+    plain.check()
+    for commit, own in zip(plain.commits, store.commits, strict=True):
+        np.testing.assert_allclose(store.block_frames(own).dense(), plain.frames(commit), atol=1e-6)
+        assert plain.frames(commit).any()
 
 
 @pytest.mark.parametrize("changes", [{}, {"value_bits": 16}, {"value_bits": 5, "teachers": ["python:tones:softmax"]},

@@ -1,27 +1,28 @@
 """Learning from what teachers said of frames: the loss by hand, and trainings that have it."""
 
 import json
-from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import students.data
-import students.train
-from logitstore.errors import RunError
-from logitstore.store.format.frames import FrameSpec
+from logitstore.errors import MismatchError, RunError
+from logitstore.jobs.build.job import build
+from logitstore.jobs.options import BuildOptions
+from logitstore.models.registry import build as build_model
+from logitstore.models.registry import initialised
 from logitstore.store.reader import open_store
 from logitstore.training.batches import Batch
+from logitstore.training.runs import save_run
 from students.data import ReplayDataset
 from students.objective import Objective
 from students.options import StudentOptions
 from students.terms import Setting
-from students.terms.frames import shared_time
+from students.terms.frames import shares
 from students.train import train_student
-from tests.heard import make_heard, student_values
+from teachers.ensemble import load_ensemble
+from tests.heard import CLASSES, RATE, SMALL, make_heard, student_values
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,23 +32,26 @@ def sigmoid(values):
 
 
 @pytest.mark.parametrize(
-    ("there", "here", "shares", "covered"),
+    ("hop", "there", "centers", "expected"),
     [
-        ((4, 0.04), (2, 0.08), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]], [1, 1]),
-        ((2, 0.08), (4, 0.04), [[1, 0], [1, 0], [0, 1], [0, 1]], [1, 1, 1, 1]),
-        ((3, 0.04), (2, 0.06), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]], [1, 1]),
-        ((2, 0.04), (3, 0.05), [[0.8, 0.2], [0, 1], [0, 0]], [1, 1, 0]),
+        (0.04, 4, [0.04, 0.12], [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]),
+        (0.08, 2, [0.02, 0.06, 0.1, 0.14], [[1, 0], [1, 0], [0, 1], [0, 1]]),
+        (0.04, 3, [0.03, 0.09], [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]),
+        (0.04, 3, [0.02, 0.06], [[1, 0, 0], [0, 0.5, 0.5]]),  # the last frame stands for the rest of the view
+        (0.05, 3, [0.03, 0.09], [[5 / 6, 1 / 6, 0], [0, 2 / 3, 1 / 3]]),  # the last target reaches beyond the view
     ],
 )
-def test_frames_share_the_time_that_they_have_in_common(there, here, shares, covered):
-    found, reached = shared_time(*there, *here)
-    np.testing.assert_allclose(found, shares, atol=1e-6)
-    assert reached.tolist() == covered
+def test_a_frame_gets_the_targets_of_the_time_that_it_stands_for(hop, there, centers, expected):
+    seconds = {(0.04, 4): 0.16, (0.08, 2): 0.16}.get((hop, there), 0.12)
+    np.testing.assert_allclose(shares(np.array(centers), there, hop, seconds), expected, atol=1e-6)
 
 
 def setting(loss="bce", temperature=1.0):
     """Teachers' frames of 40 ms; a student's of 60 ms, in a view of .18 s."""
-    return Setting(loss, temperature, None, 0.18, 0.04, lambda count, seconds: 0.06)
+    return Setting(
+        loss, temperature, view_seconds=0.18, target_seconds=0.04,
+        frame_centers=lambda count, seconds: 0.03 + 0.06 * np.arange(count),
+    )  # fmt: skip
 
 
 def said(random, frames=5):
@@ -91,46 +95,39 @@ def test_softmax_frames_are_compared_at_the_temperature_and_silent_ones_not_at_a
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_frame_beyond_the_last_target_counts_nothing():
-    logits, batch = said(np.random.default_rng(2), frames=3)  # of .12 s
-    far = logits.clone()
-    far[:, 2] = 50.0
-    term = Objective({"frames": 1.0}, setting())
-    values = [float(term(torch.zeros(4, 3), None, batch, frame_logits=each).total) for each in (logits, far)]
-    assert values[0] == values[1]
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return make_heard(tmp_path_factory.mktemp("heard"), clips=18, views=2)
-
-
-@pytest.fixture
-def framed(monkeypatch):
-    """Stores as if they had been built with frames of 80 ms."""
-
-    def opened(*given, **named):
-        store = open_store(*given, **named)
-        store.manifest = msgspec.structs.replace(
-            store.manifest, frames=FrameSpec(hop_ms=80, count=8, bits=5, floor=0.05)
+    """A store of a teacher that says when, every 100 ms."""
+    folder = make_heard(tmp_path_factory.mktemp("heard"), clips=18, views=2)
+    net = SMALL | {"pool": "mean", "time_halvings": 1}
+    model = initialised(lambda: build_model("cnn4", 3, **net), 3)
+    save_run(folder / "when", "cnn4", net, CLASSES, "sigmoid", RATE, model.eval())
+    build(
+        BuildOptions(
+            source=str(folder / "labels.csv"), audio_root=str(folder / "audio"), out=str(folder / "framed"), views=2,
+            teachers=[str(folder / "when")], topk=3, clip_seconds=0.6, frames=100, recipe=str(folder / "short.yaml"),
+            workers=1, device="cpu",
         )
-        values = np.random.default_rng(0).uniform(0, 1, (2, store.clips.num_rows, 8, 3)).astype(np.float32)
-        store.frames = lambda view, clips: SimpleNamespace(dense=lambda: values[view, clips])
-        store.require_frames = lambda: None
-        return store
-
-    for module in (students.train, students.data):
-        monkeypatch.setattr(module, "open_store", opened)
+    )  # fmt: skip
+    return folder
 
 
 def learned(root, out, **changes):
-    asked = {"terms": ["frames=0.5"], "pool": "mean", "epochs": None, "steps": 4, "batch_size": 6, "hold_out": 0.0}
+    asked = {
+        "store": str(root / "framed"),
+        "terms": ["frames=0.5"],
+        "pool": "mean",
+        "epochs": None,
+        "steps": 4,
+        "batch_size": 6,
+        "hold_out": 0.0,
+    }
     train_student(StudentOptions(**student_values(root, out, **asked | changes)))
     steps = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [step for step in steps if step["event"] == "step"], load_file(out / "model.safetensors")
 
 
-def test_a_student_learns_clips_and_frames_whole_or_in_parts(framed, root, tmp_path):
+def test_a_student_learns_clips_and_frames_whole_or_in_parts(root, tmp_path):
     steps, weights = learned(root, tmp_path / "whole", freeze_bn=True)
     for step in steps:
         assert step["loss"] == pytest.approx(step["target"] + 0.5 * step["frames"], rel=1e-5)
@@ -145,7 +142,7 @@ def test_a_student_learns_clips_and_frames_whole_or_in_parts(framed, root, tmp_p
 
 
 @pytest.mark.parametrize("asked", [{"mixup": 0.5}, {"precision": "bf16"}, {"student": "densenet-tiny", "pool": None}])
-def test_frames_go_with_mixup_16_bits_and_nets_of_their_own_frames(framed, root, tmp_path, asked):
+def test_frames_go_with_mixup_16_bits_and_nets_of_their_own_frames(root, tmp_path, asked):
     net = {"model_args": {"mels": 16, "hop_ms": 40}} if "student" in asked else {}
     steps, _ = learned(root, tmp_path / "run", **net | asked)
     assert all(0 < step["frames"] < 5 for step in steps)
@@ -162,13 +159,29 @@ def test_frames_go_with_mixup_16_bits_and_nets_of_their_own_frames(framed, root,
         ({"student": "mobile", "pool": None, "model_args": {}}, "'mobile' does not"),
     ],
 )
-def test_a_student_without_frame_outputs_is_refused(framed, root, tmp_path, asked, message):
+def test_a_student_without_frame_outputs_is_refused(root, tmp_path, asked, message):
     with pytest.raises(RunError, match=message):
         learned(root, tmp_path / "run", **asked)
 
 
-def test_a_dataset_gives_frame_targets(framed, root):
-    data = ReplayDataset(root / "store", root / "audio", frame_targets=True)
+def test_a_dataset_gives_frame_targets(root):
+    data = ReplayDataset(root / "framed", root / "audio", frame_targets=True)
     batch = data.collate([data[3], data[5]])
-    assert batch["frame_target"].shape == (2, 8, 3)
+    assert batch["frame_target"].shape == (2, 6, 3)
     assert batch["frame_target"].dtype == torch.float32
+
+
+def test_a_store_that_does_not_say_when_is_refused(root, tmp_path):
+    with pytest.raises(MismatchError, match="does not say when its classes sound; build a store with"):
+        learned(root, tmp_path / "run", store=str(root / "store"))
+
+
+def test_targets_are_those_of_the_view_as_it_was_heard(root):
+    """The frame targets of a replayed view are what the teacher says of its replayed sound, to the store's bits."""
+    data = ReplayDataset(root / "framed", root / "audio", 1, frame_targets=True)
+    teacher = load_ensemble([str(root / "when")], device="cpu")
+    batch = data.collate([data[number] for number in range(6)])
+    spec = open_store(root / "framed").require_frames()
+    said = teacher.outputs(batch["waveform"], batch["masks"], features=False, frames=spec).frames
+    assert float((batch["frame_target"] - said).abs().max()) < 0.06
+    assert float(said.std(dim=1).max()) > 0.01

@@ -41,9 +41,11 @@ def flags(values):
         option = "--" + name.replace("_", "-")
         if name == "model_args":
             arguments += [part for key, each in value.items() for part in ("--model-arg", f"{key}={each}")]
+        elif name == "terms":
+            arguments += [part for each in value for part in ("--term", each)]
         elif value is True:
             arguments.append(option)
-        elif name != "store":
+        elif name != "store" and value is not None:
             arguments += [option, str(value)]
     return arguments
 
@@ -136,7 +138,7 @@ def test_two_processes_step_as_one_does(root, tmp_path):
         for name, changes in settings.items()
     ]
     nets = {
-        called(case): {"student": case[0], "model_args": args_of(*case), "epochs": None, "steps": 2, "batch_size": 6}
+        called(case): {"student": case[0], "model_args": args_of(*case), "epochs": None, "steps": 2, "hold_out": 0.0}
         for case in CASES
     }
     asked += [flags(student_values(root, tmp_path / f"net-{name}", **changes)) for name, changes in nets.items()]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from logitstore.audio.cache import open_cache
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
@@ -398,7 +399,8 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
         progress.note(note)
     chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
     cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
-    audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache)
+    disk = open_cache(options)
+    audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache, disk)
     known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
     total = sum(len(writer.clips_of(shard)) for shard in chosen) * job.views
     done = sum(c.clips * (min(c.view_stop, job.views) - c.view_start) for c in known if c.view_start < job.views)
@@ -461,6 +463,8 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                 time.sleep(WAIT_SECONDS)
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
+    if disk is not None:
+        progress.note(disk.summary())
     store = Pieces([Piece(job.storage, manifest, writer.root_digest)])
     missing = unfinished_shards(store.commits, writer.shards, max(job.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):

@@ -83,7 +83,7 @@ def packed_sizes(piece: Piece, name: str) -> dict[str, int]:
     """
     shard = piece.storage.get(name)
     try:
-        parts = packed_parts(piece.storage.get(f"{name.removesuffix('c/0/0')}zarr.json"), PACKED)
+        parts = packed_parts(piece.storage.get(f"{name.removesuffix('c/0/0')}zarr.json"), name.split("/")[2])
         planes = sum(part.planes for part in parts.values())
         index = np.frombuffer(shard[-16 * planes - 4 : -4], "<u8").reshape(planes, 2)
     except ValueError as error:
