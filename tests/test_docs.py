@@ -42,6 +42,7 @@ ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
     "docs/first_ten_minutes.md": "tests/test_docs.py",
+    "docs/frames.md": "tests/jobs/test_events.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "docs/inspect.md": "tests/cli/test_inspect.py",
     "docs/listening.md": "tests/jobs/test_serve.py",
