@@ -3,6 +3,7 @@
     python -m benchmarks.footprint                 # the base cases, then one axis at a time (about ten minutes)
     python -m benchmarks.footprint --quick         # the base cases alone, with fewer clips
     python -m benchmarks.footprint --store STORE   # what a real store holds, beside CED's layout of the same targets
+    python -m benchmarks.footprint --quality 0.5   # stores that choose bits and classes, of at most --topk of them
 
 Everything is counted: arrays, draws, clip table, commits and manifest for ours; HDF5 files and brotli Parquet for
 CED's, which is written as its `save_logits.py` does. Percent is of the clips' audio as 16-bit PCM, all views together.
@@ -23,12 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.synthetic import SURE, YAMNET_CED, YAMNET_GENTLE, Case, clip_names, top_k
+from benchmarks.synthetic import SURE, YAMNET_CED, YAMNET_GENTLE, Case, clip_names, probabilities, top_k
 from logitstore import open_store
 from logitstore.store.format.codec import quantizer
-from logitstore.store.format.layout import Targets, columns_for
-from logitstore.store.format.manifest import FORMAT_VERSION, Manifest, Member
+from logitstore.store.format.layout import Kept, Targets, columns_for
+from logitstore.store.format.manifest import Manifest, Member, written_version
 from logitstore.store.format.objects import PACKED, packed_parts
+from logitstore.store.format.quality import answers, choose
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
 from logitstore.store.writer import BlockContent, StoreWriter
@@ -160,15 +162,26 @@ def estimate(classes: np.ndarray, values: np.ndarray, class_count: int) -> float
 
 
 def write_store(
-    folder: Path, names: Sequence[str], classes: np.ndarray, values: np.ndarray, class_count: int, bits: int
+    folder: Path,
+    names: Sequence[str],
+    classes: np.ndarray,
+    values: np.ndarray,
+    class_count: int,
+    bits: int,
+    quality: float | None = None,
+    kept: Sequence[Kept] = (),
 ) -> None:
-    """The same targets as a store with the recipe ``ced`` and the default shard size."""
+    """The same targets as a store with the recipe ``ced`` and the default shard size.
+
+    :param quality: nats; then ``values`` are codes as they are read, and ``kept`` says what each shard keeps.
+    """
     count, views, k = classes.shape
-    codes = quantizer("sigmoid", bits).encode(values)
+    codes = quantizer("sigmoid", bits).encode(values) if quality is None else values
     shard = default_shard_clips(count)
     place = Place(SAMPLES, RATE, shard)
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=written_version(quality=quality),
+        quality=quality,
         classes=tuple(f"class {number}" for number in range(class_count)),
         scores="sigmoid",
         teachers=(Member("synthetic", "0" * 32, "sigmoid", RATE, 1.0, {}),),
@@ -202,7 +215,7 @@ def write_store(
         lengths = np.full(len(rows), SAMPLES)
         drawn = [draw(CED, seed=0, keys=keys, view=v, lengths=lengths, place=place) for v in range(views)]
         columns = {name: np.stack([d.columns[name] for d in drawn], axis=1) for name in CED.columns}
-        targets = Targets(classes[part], codes[part], np.ones(len(rows), bool))
+        targets = Targets(classes[part], codes[part], np.ones(len(rows), bool), kept[number] if kept else None)
         content = BlockContent(targets, None, Draws(columns), {}, [mark])
         writer.write_block(number, 0, views, content, f"blocks/{number:06d}-0-{views}")
 
@@ -256,6 +269,33 @@ def measure(case: Case, bits: Sequence[int], *, peers: bool) -> list[Row]:
             size = estimate(classes, values, case.classes)
             rows.append(Row(f"entropy estimate, {label}", size, PCM_BYTES / case.views, 0, 0, 0, 0))
     return rows
+
+
+def measure_quality(case: Case, asked: float) -> Row:
+    """The line of a store that chooses bits and classes, at most the case's k; ``divergence`` is over all classes."""
+    shard, kept = default_shard_clips(case.clips), []
+    classes, codes = (np.zeros((case.clips, case.views, case.k), np.uint16) for _ in range(2))
+    began, lost = time.perf_counter(), 0.0
+    for number, said in enumerate(probabilities(case, chunk=shard)):
+        found = answers(said.reshape(-1, case.classes), case.k, "sigmoid")
+        chosen = choose(found, asked, "sigmoid", case.classes, np.ones(len(found.classes), bool))
+        here, shape = slice(number * shard, number * shard + len(said)), said.shape[:2]
+        classes[here], codes[here] = found.classes.reshape(*shape, -1), chosen.codes.reshape(*shape, -1)
+        counts, rests = chosen.counts.reshape(shape), chosen.rests.reshape(shape)
+        kept.append(Kept(counts, rests, chosen.bits, chosen.loss))
+        lost += chosen.loss * len(said) / case.clips
+    total = case.clips * case.views
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(Path(folder), clip_names(case.clips), classes, codes, case.classes, 8, asked, kept)
+        written = time.perf_counter()
+        store = open_store(folder)
+        for commit in store.commits:
+            store.block_targets(commit)
+        read = time.perf_counter()
+        mean = sum(int(each.counts.sum()) for each in kept) / total
+        label = f"{NAMES[case.ensemble]}: {asked:g} nats, {kept[0].bits} bits, {mean:.1f} of at most {case.k} classes"
+        return Row(label, folder_bytes(Path(folder)) / total, PCM_BYTES / case.views, lost, 0,
+                   total / (written - began), total / (read - written))  # fmt: skip
 
 
 def measure_store(location: str) -> list[Row]:
@@ -313,11 +353,17 @@ def main() -> None:
     parser.add_argument("--base", action="store_true", help="the base cases alone")
     parser.add_argument("--clips", type=int, default=8192)
     parser.add_argument("--store", help="measure this store")
+    parser.add_argument("--quality", type=float, action="append", help="nats a view; repeatable")
+    parser.add_argument("--topk", type=int, default=20, help="classes of a view at most, with --quality")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if given.store:
         print(table(measure_store(given.store)))
         print(", ".join(f"{name} {size:.2f}" for name, size in part_sizes(given.store).items()))
+        return
+    if given.quality:
+        base = Case(clips=given.clips, k=given.topk, noise=0.35)
+        print(table([measure_quality(base, asked) for asked in given.quality]))
         return
     base = Case(clips=2048 if given.quick else given.clips, classes=521, ensemble=YAMNET_GENTLE)
     rows = measure(base, [8], peers=True)

@@ -1,8 +1,8 @@
 """What a quality costs: bytes a view against what is lost of it, and what students make of it.
 
-    python -m benchmarks.rate curves --out OUT                      # of synthetic ensembles, three to four minutes
+    python -m benchmarks.rate curves --out OUT                      # of synthetic ensembles, two minutes
     python -m benchmarks.rate curves --out OUT --prepared DIR       # and of the trained ones that an ablation made
-    python -m benchmarks.rate curves --out OUT --answers NAME=FILE  # and of probabilities (views, clips, classes), .npy
+    python -m benchmarks.rate curves --out OUT --store NAME=STORE   # and of a store of all classes, in 16 bits
     python -m benchmarks.rate students --out OUT --prepared DIR     # students of five qualities, of exact targets
     python -m benchmarks.rate report --out OUT                      # the tables and the picture of what is there
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,16 @@ import numpy as np
 
 from benchmarks.intervals import paired, t_interval
 from benchmarks.synthetic import SURE, YAMNET_CED, YAMNET_GENTLE, Case, probabilities
+from logitstore import open_store
 from logitstore.arrays import F32
 from logitstore.store.format import layout, quality
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.objects import PACKED, encode_group
+from logitstore.store.format.quality import dense
 
 QUALITIES = (0.02, 0.05, 0.1, 0.2, 0.5)  # of the students
 ASKED = (0.005, 0.01, *QUALITIES, 1.0, 2.0, 4.0)
-GRID = tuple((bits, k) for bits in (4, 5, 6, 8) for k in (3, 5, 10, 20, 50))
+GRID = tuple((bits, k) for bits in (4, 6, 8) for k in (3, 5, 10, 20, 50))
 MAIN_WIDTHS = {"scenes": 8, "sequences": 4}
 MARGIN = 0.3  # points of mAP
 _RESULTS = "rate.jsonl"
@@ -89,9 +91,7 @@ def coded_as_grid(said: F32, bits: int, k: int) -> Coded:
 def _read(classes: Any, codes: Any, counts: Any, rests: F32, class_count: int, table: F32 | None = None) -> F32:
     values = (quantizer("sigmoid", quality.VALUE_BITS).table() if table is None else table)[codes]
     used = np.arange(classes.shape[1]) < counts[:, None]
-    dense = np.repeat(rests[:, None].astype(np.float32), class_count + 1, axis=1)
-    np.put_along_axis(dense, np.where(used, classes, class_count).astype(np.int64), values, axis=1)
-    return dense[:, :class_count]
+    return dense(np.where(used, classes, class_count), values, class_count, rests)
 
 
 def _size(targets: layout.Targets, classes: int, version: int) -> int:
@@ -103,25 +103,30 @@ def _size(targets: layout.Targets, classes: int, version: int) -> int:
 # curves
 
 
-def ensembles(prepared: Path | None, answers: list[str]) -> Iterator[tuple[str, F32]]:
+def ensembles(prepared: Path | None, stores: list[str]) -> Iterator[tuple[str, F32]]:
     """The ensembles by name, and what each says: float32 (clips, views, classes)."""
     for name, ensemble, classes, noise in (
         ("sure", SURE, 527, 0.35), ("as YAMNet, ced", YAMNET_CED, 521, None),
         ("as YAMNet, gentle", YAMNET_GENTLE, 521, None),
     ):  # fmt: skip
-        yield name, np.concatenate([*probabilities(Case(512, classes, noise=noise, ensemble=ensemble))])
-    for given in answers:
-        name, _, file = given.partition("=")
-        yield name, np.ascontiguousarray(np.load(file).transpose(1, 0, 2), np.float32)
+        yield name, np.concatenate([*probabilities(Case(256, classes, noise=noise, ensemble=ensemble))])
+    for given in stores:
+        name, _, place = given.partition("=")
+        store = open_store(place)
+        if store.manifest.topk < len(store.manifest.classes):
+            raise SystemExit(f"{place} does not keep all classes; build it with --topk {len(store.manifest.classes)}")
+        clips = np.intersect1d(*(store.clips_of(view) for view in (0, store.views - 1)))
+        said = [dense(*store.targets(view, clips), len(store.manifest.classes), None) for view in range(store.views)]
+        yield name, np.stack(said, axis=1)
     for folder in [] if prepared is None else sorted(prepared.glob("*/fold-1")):
         exact = np.load(folder / "exact.npy", mmap_mode="r")[0, :10]
         yield f"trained, {folder.parent.name}", np.ascontiguousarray(exact.transpose(1, 0, 2))
 
 
-def curves(out: Path, prepared: Path | None, answers: list[str]) -> None:
+def curves(out: Path, prepared: Path | None, stores: list[str]) -> None:
     """Measure every point that is not there yet."""
     done = {(line["of"], line["asked"], line["bound"]) for line in _lines(out) if line["kind"] == "curve"}
-    for name, said in ensembles(prepared, answers):
+    for name, said in ensembles(prepared, stores):
         points = [(asked, bound) for bound in (20, quality.MOST_CLASSES_KEPT) for asked in ASKED]
         if said.shape[2] <= 20:
             points = [(asked, bound) for asked, bound in points if bound == 20]
@@ -141,17 +146,19 @@ def _numbers(found: Coded) -> dict[str, float]:
 # students
 
 
-def arms(zero: bool) -> dict[str, tuple[float | None, str]]:
+def arms(zero: bool, asked_for: Sequence[float] = QUALITIES) -> dict[str, tuple[float | None, str]]:
     """The students by name: the quality, None for exact targets; and what stands for classes that are not kept.
 
     :param zero: whether there are students, too, that learn 0 for these.
     """
     named: dict[str, tuple[float | None, str]] = {"exact": (None, "")}
-    named |= {f"{asked:g} nats": (asked, "stored") for asked in QUALITIES}
+    named |= {f"{asked:g} nats": (asked, "stored") for asked in asked_for}
     return named | {f"{asked:g} nats, tail zero": (asked, "zero") for asked in (0.1, 0.5) if zero}
 
 
-def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int, zero: bool) -> None:
+def students(
+    out: Path, prepared: Path, folds: list[str], seeds: int, steps: int, asked_for: Sequence[float], zero: bool
+) -> None:
     """Train and measure whatever is not there yet, seed after seed."""
     from benchmarks.arms import Arm
     from benchmarks.cached import score, train
@@ -178,7 +185,7 @@ def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int
                 fold = Targets(prepared / data / f"fold-{number}")
                 exact = np.ascontiguousarray(fold.array("exact")[0].transpose(1, 0, 2))
                 made: dict[float, Coded] = kept.setdefault((data, number), {})
-                for name, (asked, tail) in arms(zero).items():
+                for name, (asked, tail) in arms(zero, asked_for).items():
                     if (data, number, name, seed) in done:
                         continue
                     found = None if asked is None else made.get(asked) or coded(exact, asked, 20)
@@ -258,6 +265,10 @@ def _picture(out: Path, told: list[dict[str, Any]]) -> None:
         grid = [each for each in here if each["asked"] is None]
         field.plot([each["size"] for each in grid], [each["loss"] for each in grid], "kx", ms=4, label="bits x K")
         field.set(title=name, xlabel="bytes a view (targets)", xscale="log", yscale="log")
+        low, high = field.get_xlim()
+        ticks = [size for size in (1, 2, 5, 10, 20, 50, 100) if low <= size <= high]
+        field.set_xticks(ticks, labels=map(str, ticks))
+        field.minorticks_off()
     fields[0][0].set_ylabel("lost, nats a view")
     fields[0][0].legend(fontsize=7)
     figure.tight_layout()
@@ -283,20 +294,22 @@ def main() -> None:
     parser.add_argument("what", choices=("curves", "students", "report"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation")
-    parser.add_argument("--answers", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--store", action="append", default=[], metavar="NAME=STORE")
     parser.add_argument("--folds", default="1,2", help="of students")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=520)
     parser.add_argument("--zero", action="store_true", help="students, too, whose tail is zero")
+    parser.add_argument("--asked", default=",".join(map(str, QUALITIES)), help="qualities of the students, in nats")
     given = parser.parse_args()
+    asked = [float(each) for each in given.asked.split(",")]
     if given.what == "curves":
-        curves(given.out, given.prepared, given.answers)
+        curves(given.out, given.prepared, given.store)
     elif given.what == "report":
         report(given.out)
     elif given.prepared is None:
         parser.error("students need --prepared DIR")
     else:
-        students(given.out, given.prepared, given.folds.split(","), given.seeds, given.steps, given.zero)
+        students(given.out, given.prepared, given.folds.split(","), given.seeds, given.steps, asked, given.zero)
 
 
 if __name__ == "__main__":

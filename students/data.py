@@ -42,7 +42,7 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     ::
 
         data = ReplayDataset("store", "audio")
-        loader = DataLoader(data, batch_size=32, shuffle=True, num_workers=2, persistent_workers=True)
+        loader = DataLoader(data, batch_size=32, shuffle=True)  # with workers where audio is dear to decode
         for epoch in range(30):
             data.set_epoch(epoch)  # view ``epoch mod V``, in workers that live on too
             for batch in loader:

@@ -300,8 +300,8 @@ def _check_official(options: StudentOptions) -> None:
     if options.eval_measure is None:
         if options.select_by == "sonyc":
             raise RunError("--select-by sonyc goes by an official measure; give --eval-measure sonyc too")
-        for flag, value in (("--eval-split", options.eval_split), ("--level", options.level)):
-            if value is not None:
+        for flag, given in (("--eval-split", options.eval_split), ("--level", options.level)):
+            if given is not None:
                 raise RunError(f"{flag} is of an official measure; give --eval-measure sonyc too")
         return
     if options.eval_manifest is None:

@@ -52,7 +52,7 @@ from students.options import DEFAULT_HOLD_OUT, NOTHING_TO_EVALUATE, StudentOptio
 from students.presets import find as find_preset
 from students.presets import replaced
 from students.sampling import balanced, weighted_by
-from students.targets import loss_for
+from students.targets import loss_for, tail_of
 from students.terms import TARGET, Setting
 
 __all__ = ["StudentOptions", "Trained", "train_student"]
@@ -105,6 +105,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
         options.student,
         _steps(options, counts),
         loss=setting.loss,
+        tail=tail_of(store, options.tail),
         hold_out=share,
         average_best=_average_best(options),
     )
@@ -121,7 +122,7 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
             final = HeldOutAgreement(store, replayer, apart, options.batch_size)
         if group.first and apart is not None:
             target = Objective({TARGET: 1.0}, setting)
-            measures.append(HeldOutLoss(store, replayer, apart, target, options.tail, options.batch_size))
+            measures.append(HeldOutLoss(store, replayer, apart, target, resolved.tail, options.batch_size))
         if group.first and options.eval_manifest is not None:
             measures.append(_evaluator(resolved, store, heard_at, pool, disk))
         training = Training(

@@ -82,7 +82,9 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
     model_args = options.model_args if around is None else _args_around(around, options.model_args)
     model = initialised(partial(build, options.model, len(classes), scores=options.scores, **model_args), options.seed)
     if around is not None:
-        model.begin(around.model.state_dict())
+        begin: Callable[[Mapping[str, torch.Tensor]], None] = getattr(model, "begin")  # noqa: B009 of all TEACHERS
+        begin(around.model.state_dict())
+    made_of: dict[str, Any] = {} if around is None else {"around": around.digest}
     rate = model.front_end.sample_rate
     place = Place(max(1, clip_samples(labelled.clip_seconds, rate)), rate, labelled.table.num_rows)
     recipe = default_recipe(place) if options.recipe is None else load_recipe(options.recipe).fitted(place)
@@ -137,7 +139,7 @@ def train_teacher(options: TeacherOptions, progress: FitProgress | None = None) 
                 classes=list(classes),
                 recipe=recipe.to_dict(),
                 clips={"count": labelled.table.num_rows, "digest": labelled.digest()},
-                **({} if around is None else {"around": around.digest}),
+                **made_of,
             ),
             epochs=epoch_of,
             objective=_supervised(known_bce if partly else bce if options.scores == "sigmoid" else kl),

@@ -140,7 +140,7 @@ def render_events(found: EventEvaluation, *, per_class: bool = False, width: int
         lines += [f"  {path}: {reason}" for path, reason in found.failures[:_MOST_NAMED]]
         lines += ["  …"] if len(found.failures) > _MOST_NAMED else []
     if per_class:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 each.name,
                 f"{each.events:,}",

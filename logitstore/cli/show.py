@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from logitstore.store.clip import StoredClip, StoredView
 
 _MOST_VIEWS = 12  # that are shown unasked
+_MOST_SOUNDING = 6  # stretches of time that a view tells of
 _CLASSES, _ALONE = 3, 10  # of a view; of one that is asked for alone
 _PICTURE = 10  # lines of a log-mel
 
@@ -176,6 +177,11 @@ def _draw_view(clip: StoredClip, view: StoredView | None, classes: int, screen: 
             values = " ".join("   -" if one[rank] != one[rank] else f"{one[rank]:.2f}" for one in members.values())
             parts += ["  ", (f"({values})", SOFT)]
         screen.add(*parts)
+    sounding = None if view is None else view.sounding()
+    if sounding is not None:
+        told = [f"{name} {start:g} to {end:g} s" for name, start, end, _ in sounding[:_MOST_SOUNDING]]
+        more = f", … {len(sounding) - len(told)} more" if len(sounding) > len(told) else ""
+        screen.add(("  when ", SOFT), f"{', '.join(told) or 'nothing is likelier than not'}{more}")
 
 
 def _loudest(clip: StoredClip) -> float:

@@ -205,7 +205,7 @@ class _Writer:
 
         labels = merged(found.windows, self.threshold) if found.events is None else found.events
         self.labels += len(labels)
-        return Recording(Path(found.path).name, found.seconds, found.sample_rate, tuple(map(tuple, labels)))
+        return Recording(Path(found.path).name, found.seconds, found.sample_rate, tuple((*label,) for label in labels))
 
     def _put(self, text: str) -> None:
         if self._file is None:

@@ -186,7 +186,16 @@ def _view_document(view: StoredView) -> dict[str, Any]:
         "boxes": [vars(box) for box in view.boxes],
         "entropy": view.entropy,
         "classes": classes,
+        "sounding": _sounding(view),
     }
+
+
+def _sounding(view: StoredView) -> list[dict[str, Any]] | None:
+    """When which class is likelier than not; None of a store that does not say when."""
+    found = view.sounding()
+    if found is None:
+        return None
+    return [{"class": name, "start_s": start, "end_s": end, "highest": p} for name, start, end, p in found]
 
 
 def _answers(names: Sequence[str], probabilities: F32) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ class Cnn4(Tagger):
     ) -> torch.Tensor:
         """What the last block gives, (B, D, bands, T): the features before their mean over bands."""
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        found: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])
+        found: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops or 1)[:, None])
         return found
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:

@@ -92,7 +92,7 @@ class DenseNet(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.masked(self.bn0(self.log_mel(waveforms)), masks, mix)  # (B, F, T)
-        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops)[:, None])  # (B, D, F', T')
+        maps: torch.Tensor = self.blocks(pad_frames(features, self.frame_hops or 1)[:, None])  # (B, D, F', T')
         return maps.mean(dim=2).transpose(1, 2)
 
     def head(self, frames: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,7 @@ class Panns(Tagger):
         self, waveforms: torch.Tensor, masks: Masks | None = None, mix: torch.Tensor | None = None
     ) -> torch.Tensor:
         features = self.bn0(self.log_mel(waveforms)[..., None])[..., 0]  # (B, F, T)
-        features = pad_frames(self.masked(features, masks, mix), self.frame_hops)
+        features = pad_frames(self.masked(features, masks, mix), self.frame_hops or 1)
         maps = features.transpose(1, 2)[:, None]  # (B, 1, T, F)
         for number in range(1, self.n_blocks + 1):
             maps = self.get_submodule(f"conv_block{number}")(maps)

@@ -16,6 +16,7 @@ import numpy as np
 from logitstore.arrays import F32, U16
 from logitstore.errors import LogitstoreError, MissingExtraError, UsageError
 from logitstore.store.format.commits import Commit
+from logitstore.store.format.frames import Frames
 from logitstore.store.format.manifest import member_names
 from logitstore.store.pieces import Pieces
 from logitstore.store.shards import number_ranges
@@ -230,6 +231,36 @@ class StoredView:
         names, row = member_names(self._store.manifest), self.clip.number - block.first_clip
         here = said[:, row, self.number - block.view_start, : len(self.targets.classes)]
         return {names[i]: here[i] for i in self._store.block_teachers(block)}
+
+    @functools.cached_property
+    def frames(self) -> Frames | None:
+        """What is kept of when, the one view being clip 0 of it; None of a store that does not say when."""
+        if self._store.manifest.frames is None:
+            return None
+        return self._store.frames(self.number, [self.clip.number])
+
+    def sounding(self, least: float = 0.5) -> list[tuple[str, float, float, float]] | None:
+        """When each class is at least so likely: (class, start, end, highest probability), by start, in seconds of the
+        view; None of a store that does not say when."""
+        if self.frames is None:
+            return None
+        manifest = self._store.manifest
+        found: list[tuple[str, float, float, float]] = []
+        before = (-1, -1)  # class and end, in frames, of the stretch before
+        for label, start, stop, p in zip(
+            self.frames.classes.tolist(), self.frames.starts.tolist(), self.frames.stops.tolist(),
+            self.frames.probabilities.tolist(), strict=True,
+        ):  # fmt: skip
+            if p < least:
+                continue
+            end = min(round(stop * self.frames.hop, 3), manifest.clip_seconds)
+            if before == (label, start):
+                name, begun, _, highest = found.pop()
+                found.append((name, begun, end, max(highest, p)))
+            else:
+                found.append((manifest.classes[label], round(start * self.frames.hop, 3), end, p))
+            before = (label, stop)
+        return sorted(found, key=lambda each: each[1:3])
 
     @functools.cached_property
     def _draws(self) -> Draws:

@@ -1,7 +1,7 @@
 """CED's own recipe (arXiv 2308.11957), of its published code and configs: github.com/RicherMans/CED.
 
 ``ced-SIZE`` is the config for the whole of AudioSet, ``ced-SIZE-balanced`` that for its balanced set of 20,550 clips.
-What is not here is the same by default: the loss, the zero tail, betas and epsilon, no EMA, clipping, dropout or drop
+What is not here is the same by default: the loss, betas and epsilon, no EMA, clipping, dropout or drop
 path, sampling without weights. Of the store it wants the recipe ``ced``, 20 classes a view, and 40 views.
 """
 
@@ -17,6 +17,7 @@ _ALWAYS = {
     "cosine": "all",
     "precision": "fp16",
     "epochs": 300,
+    "tail": "zero",
     "hold_out": 0.0,  # it learns from every clip
     "average_best": 4,
     "patience": 10,  # measurements, not epochs

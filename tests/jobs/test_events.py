@@ -16,7 +16,6 @@ from logitstore.errors import SourceError, TeacherError, UsageError
 from logitstore.jobs.events import evaluate_events
 from logitstore.jobs.options import EvaluateOptions
 from logitstore.jobs.tag import FrameScores, TagOptions, tag
-from tests.test_docs import sessions, typed
 
 RATE = 8_000
 TEACHERS = '''
@@ -169,17 +168,3 @@ def test_the_command_shows_what_was_measured(here):
     assert "--events measures what teachers hear when, and --where does not go with it" in str(refused.exception)
     refused = run(evaluate_command, "--events", "--teacher", here)
     assert "--events needs strong labels: give the MANIFEST" in str(refused.exception)
-
-
-def test_the_session_of_the_page_runs(tmp_path, own_folder):
-    """docs/frames.md, with few steps on few and short files."""
-    Path("audio").mkdir()
-    for number in range(4):
-        write(f"audio/{number}.wav", [(0.1 + 0.2 * number, 0.5)])
-    Path("labels.csv").write_text("path,label\n0.wav,low\n1.wav,low\n2.wav,high\n3.wav,high\n")
-    strong("0.wav\t0.1\t0.5\tlow", "3.wav\t0.1\t0.5\thigh")
-    ran = sessions("docs/frames.md")
-    assert len(ran) == 5
-    for command, _ in ran:
-        typed(command, tmp_path)
-    assert Path("events.csv").read_text().startswith("path,start,end,class,probability\n")

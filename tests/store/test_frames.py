@@ -6,11 +6,15 @@ import shutil
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logitstore.cli.main import cli
 from logitstore.errors import CorruptStoreError, MismatchError, UsageError
+from logitstore.jobs.export import export_parquet
 from logitstore.jobs.verify.audit import audit
 from logitstore.store.format.frames import FrameSpec, decode_frames, encode_frames, from_arrays, to_arrays
 from logitstore.store.format.manifest import decode_root, encode_root, written_version
@@ -200,3 +204,33 @@ def test_damaged_frames_are_found_when_they_are_used_and_by_verify(made, tmp_pat
     with pytest.raises(CorruptStoreError, match="frames/c/0/0 is missing"):
         open_store(copy).frames(0, [9])
     assert not audit(LocalStorage(made.path)).problems
+
+
+def test_a_view_to_look_at_says_when_too(made):
+    view = open_store(made.path)[4].view(1)
+    dense = view.frames.dense()[0]
+    sounding = view.sounding(0.4)
+    assert sounding
+    assert [each[1:3] for each in sounding] == sorted(each[1:3] for each in sounding)
+    for name, start, end, highest in sounding:
+        label = made.names.index(name)
+        part = dense[round(start / 0.04) : round(end / 0.04 + 0.49), label]
+        assert part.min() >= 0.4
+        assert part.max() == pytest.approx(highest)
+    said = CliRunner().invoke(cli, ["show", str(made.path), "4", "--view", "1"]).output
+    assert "  when class " in said
+    told = json.loads(CliRunner().invoke(cli, ["show", str(made.path), "4", "--view", "1", "--json"]).output)
+    assert told["shown"][0]["sounding"][0].keys() == {"class", "start_s", "end_s", "highest"}
+
+
+def test_an_export_has_the_stretches_of_every_view(made, tmp_path):
+    store = open_store(made.path)
+    export_parquet(store, tmp_path / "flat.parquet")
+    rows = pq.read_table(tmp_path / "flat.parquet").to_pylist()
+    stretches = store.sql("SELECT * FROM frames ORDER BY clip, view, class_index, start_s").to_pylist()
+    flat = [(row["clip"], row["view"], *each.values()) for row in rows for each in row["frames"]]
+    told = [
+        tuple(row[name] for name in ("clip", "view", "class", "start_s", "end_s", "probability")) for row in stretches
+    ]
+    assert sorted(flat) == sorted(told)
+    assert len(flat) == sum(len(store.block_frames(commit)) for commit in store.commits)

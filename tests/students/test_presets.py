@@ -78,7 +78,7 @@ def test_every_value_can_be_given_otherwise_also_as_the_default_and_as_none():
     changed = {
         "student": "cnn4", "optimizer": "adamw", "weight_decay": 0.01, "precision": "float32", "batch_size": 32,
         "select_by": "loss", "hold_out": 0.1, "average_best": 0, "patience": 0, "epoch_steps": 0, "cosine": "rest",
-        "lr": 5e-3, "floor": 0.0, "warm_up": 0, "eval_every": 1, "epochs": 7,
+        "lr": 5e-3, "floor": 0.0, "warm_up": 0, "eval_every": 1, "epochs": 7, "tail": "mean",
     }  # fmt: skip
     options = StudentOptions(**PLACES, preset="ced-tiny", **changed)
     unset = {"average_best": None, "patience": None, "epoch_steps": None}

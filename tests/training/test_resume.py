@@ -6,13 +6,17 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from logitstore.errors import RunError
 from logitstore.training import precision
 from logitstore.training.checkpoints import Checkpoints, DamagedCheckpoint, decode, encode, mean_weights
+from logitstore.training.loop import Epoch, _items
+from logitstore.training.processes import Group
 from logitstore.training.runlog import RunLog
 from logitstore.training.runs import load_run
 from logitstore.training.schedule import DEFAULTS, Defaults
@@ -360,3 +364,25 @@ def test_a_full_disk_is_one_line(tmp_path):
     with pytest.raises(RunError, match=r"log\.jsonl' cannot be written: No space left on device; make room"):
         log.sync()
     log.close()
+
+
+def test_where_a_training_was_is_restored_and_not_replayed():
+    asked, made = [], []
+
+    def epochs(number):
+        asked.append(number)
+        return Epoch(
+            [np.arange(4) + 4 * step for step in range(10)], lambda positions: made.append(positions) or [0] * 4
+        )
+
+    there = SimpleNamespace(over=False, done=700, epoch=70, position=7, epoch_clips=28)
+    items = list(_items(epochs, 705, torch.device("cpu"), Group(), there))
+    assert asked == [70, 71]
+    assert [positions[0] for positions in made] == [28, 32, 36, 0, 4]
+    assert [(item.epoch, item.position) for item in items if item.batch] == [
+        (70, 7),
+        (70, 8),
+        (70, 9),
+        (71, 0),
+        (71, 1),
+    ]
