@@ -217,8 +217,10 @@ def prepared(esc10: Path, out: Path) -> Path:
     for data, held_out_fold in product(esc10_data(esc10, out, sizes), FOLDS):
         folder = out / data.name / f"fold-{held_out_fold}"
         folder.mkdir(parents=True, exist_ok=True)
-        steps = {"steps": sizes.steps, "teacher_steps": sizes.teacher_steps}
-        prepare(data, held_out_fold, folder, views=sizes.views, **steps, stores=("masks",))
+        prepare(
+            data, held_out_fold, folder, views=sizes.views, steps=sizes.steps, teacher_steps=sizes.teacher_steps,
+            stores=("masks",),
+        )  # fmt: skip
     return out
 
 
