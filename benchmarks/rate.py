@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,17 +146,19 @@ def _numbers(found: Coded) -> dict[str, float]:
 # students
 
 
-def arms(zero: bool) -> dict[str, tuple[float | None, str]]:
+def arms(zero: bool, asked_for: Sequence[float] = QUALITIES) -> dict[str, tuple[float | None, str]]:
     """The students by name: the quality, None for exact targets; and what stands for classes that are not kept.
 
     :param zero: whether there are students, too, that learn 0 for these.
     """
     named: dict[str, tuple[float | None, str]] = {"exact": (None, "")}
-    named |= {f"{asked:g} nats": (asked, "stored") for asked in QUALITIES}
+    named |= {f"{asked:g} nats": (asked, "stored") for asked in asked_for}
     return named | {f"{asked:g} nats, tail zero": (asked, "zero") for asked in (0.1, 0.5) if zero}
 
 
-def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int, zero: bool) -> None:
+def students(
+    out: Path, prepared: Path, folds: list[str], seeds: int, steps: int, asked_for: Sequence[float], zero: bool
+) -> None:
     """Train and measure whatever is not there yet, seed after seed."""
     from benchmarks.arms import Arm
     from benchmarks.cached import score, train
@@ -183,7 +185,7 @@ def students(out: Path, prepared: Path, folds: list[str], seeds: int, steps: int
                 fold = Targets(prepared / data / f"fold-{number}")
                 exact = np.ascontiguousarray(fold.array("exact")[0].transpose(1, 0, 2))
                 made: dict[float, Coded] = kept.setdefault((data, number), {})
-                for name, (asked, tail) in arms(zero).items():
+                for name, (asked, tail) in arms(zero, asked_for).items():
                     if (data, number, name, seed) in done:
                         continue
                     found = None if asked is None else made.get(asked) or coded(exact, asked, 20)
@@ -263,6 +265,10 @@ def _picture(out: Path, told: list[dict[str, Any]]) -> None:
         grid = [each for each in here if each["asked"] is None]
         field.plot([each["size"] for each in grid], [each["loss"] for each in grid], "kx", ms=4, label="bits x K")
         field.set(title=name, xlabel="bytes a view (targets)", xscale="log", yscale="log")
+        low, high = field.get_xlim()
+        ticks = [size for size in (1, 2, 5, 10, 20, 50, 100) if low <= size <= high]
+        field.set_xticks(ticks, labels=map(str, ticks))
+        field.minorticks_off()
     fields[0][0].set_ylabel("lost, nats a view")
     fields[0][0].legend(fontsize=7)
     figure.tight_layout()
@@ -293,7 +299,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=520)
     parser.add_argument("--zero", action="store_true", help="students, too, whose tail is zero")
+    parser.add_argument("--asked", default=",".join(map(str, QUALITIES)), help="qualities of the students, in nats")
     given = parser.parse_args()
+    asked = [float(each) for each in given.asked.split(",")]
     if given.what == "curves":
         curves(given.out, given.prepared, given.store)
     elif given.what == "report":
@@ -301,7 +309,7 @@ def main() -> None:
     elif given.prepared is None:
         parser.error("students need --prepared DIR")
     else:
-        students(given.out, given.prepared, given.folds.split(","), given.seeds, given.steps, given.zero)
+        students(given.out, given.prepared, given.folds.split(","), given.seeds, given.steps, asked, given.zero)
 
 
 if __name__ == "__main__":
