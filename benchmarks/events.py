@@ -4,7 +4,8 @@ Data are *sequences*, on which the weight of the frame targets is chosen, and *v
 (:mod:`benchmarks.scenes`). For each held-out fold of ESC-10 a teacher that says when (cnn4 with little pooling in time
 and the head of attention) learns from weak labels alone: which classes a clip has, never when. A store keeps its clip
 and frame targets of rolled and masked views; students of the same kind, a quarter as wide, learn from it with clip
-targets alone and with frame targets besides, at the same seeds, steps and views. Both say when by themselves, since
+targets alone and with frame targets besides, of the weight chosen and of the default one, at the same seeds, steps and
+views. Both say when by themselves, since
 their head averages frames; what is measured, on clips of the fold that no model has heard, is event F1 and PSDS.
 
 ``python -m benchmarks.events --esc10 FOLDER --out FOLDER`` goes on where it was interrupted; ``--report`` prints the
@@ -36,6 +37,7 @@ from logitstore.views.ops.roll import Roll
 from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe
 from students.options import StudentOptions
+from students.terms.frames import Frames
 from students.train import train_student
 from teachers.options import TeacherOptions
 from teachers.train import train_teacher
@@ -71,7 +73,8 @@ QUICK = Sizes(pool=8, test=8, views=2, width=2, steps=6, teacher_steps=6, folds=
 
 @dataclass(frozen=True)
 class Job:
-    """A student; ``stage`` "tuning" is measured on the validation fold, which it does not learn from."""
+    """A student; ``stage`` "tuning" is measured on the validation fold, which it does not learn from; "teacher" is none
+    of them, but the teacher itself."""
 
     stage: str
     kind: str
@@ -104,11 +107,12 @@ class Events:
         )
         weight = best_weight(read_lines(self.out))
         for kind in self.kinds:
+            self._do(Job("teacher", kind, fold, 0.0, 0) for fold in self.held_out)
             self._do(
                 Job("run", kind, fold, each, seed)
                 for seed in range(self.sizes.seeds)
                 for fold in self.held_out
-                for each in (0.0, weight)
+                for each in dict.fromkeys((0.0, Frames.weight, weight))
             )
 
     def _do(self, jobs: Iterator[Job]) -> None:
@@ -172,6 +176,8 @@ class Events:
 
     def _student(self, job: Job) -> dict[str, float]:
         folder = self.out / job.kind
+        if job.stage == "teacher":
+            return self.measured(job.kind, job.fold, folder / f"fold-{job.fold}" / "teacher-0")
         run = folder / f"fold-{job.fold}" / job.name
         where, heard = (f"fold <> '{self.validation}'", self.validation) if job.stage == "tuning" else (None, job.fold)
         train_student(
@@ -232,25 +238,26 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
             rows.append([f"{weight:g}" if weight else "no frame targets", *means, str(len(of))])
         parts.append("On the validation fold of *sequences*:\n\n" + table(["weight", *METRICS, "runs"], rows))
     for kind in dict.fromkeys(line["kind"] for line in lines if line["stage"] == "run"):
-        own = [line for line in lines if line["stage"] == "run" and line["kind"] == kind]
+        arms: dict[float, dict[Any, dict[str, Any]]] = {}
+        for line in lines:
+            if line["stage"] == "run" and line["kind"] == kind:
+                arms.setdefault(line["weight"], {})[line["fold"], line["seed"]] = line
+        of_teachers = [line for line in lines if line["stage"] == "teacher" and line["kind"] == kind]
         rows = []
-        for name in METRICS:
-            arms = [
-                {(line["fold"], line["seed"]): line[name] for line in own if bool(line["weight"]) == told}
-                for told in (False, True)
-            ]
-            gains = paired(arms[1], arms[0])
-            if not gains:
-                continue
-            found = t_interval(gains)
-            means = [sum(arm.values()) / len(arm) for arm in arms]
-            rows.append(
-                [name, *(f"{mean:.1f}" for mean in means), f"{found.mean:+.1f} ± {found.half:.1f}", str(found.count)]
-            )
-        parts.append(
-            f"*{kind}*, students with clip targets alone, with frame targets besides, and the difference:\n\n"
-            + table(["measure", "clip", "clip and frame", "difference", "pairs"], rows)
-        )
+        if of_teachers:
+            means = [sum(line[name] for line in of_teachers) / len(of_teachers) for name in METRICS]
+            rows.append(["the teacher itself", *(f"{mean:.1f}" for mean in means), str(len(of_teachers))])
+        for weight, own in sorted(arms.items()):
+            alone = {key: arms[0.0][key] for key in own if key in arms.get(0.0, {})}
+            cells = []
+            for name in METRICS:
+                of = {key: line[name] for key, line in own.items()}
+                cells.append(f"{sum(of.values()) / len(of):.1f}")
+                if weight and alone:
+                    gain = t_interval(paired(of, {key: line[name] for key, line in alone.items()}))
+                    cells[-1] += f" ({gain.mean:+.1f} ± {gain.half:.1f})"
+            rows.append([f"and frames, {weight:g}" if weight else "clips alone", *cells, str(len(alone))])
+        parts.append(f"On held-out folds of *{kind}*:\n\n" + table(["targets, weight", *METRICS, "runs"], rows))
     return "\n\n".join(parts)
 
 

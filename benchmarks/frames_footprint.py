@@ -18,6 +18,7 @@ Error: the mean Bernoulli KL (nats) of a kept frame of a class, and the mean dif
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,10 +33,12 @@ from logitstore.digests import digest
 from logitstore.jobs.report.sizes import packed_sizes
 from logitstore.store.format.frames import BITS, FLOOR, FrameSpec, Runs, decode_frames, encode_frames, to_arrays
 from logitstore.store.format.objects import FRAMES, ZSTD_LEVEL, encode_group
+from logitstore.store.reader import Store
 
 SECONDS, HOP_MS, CLASSES, VIEWS = 10.0, 40, 447, 10
 COUNT = int(SECONDS * 1000 / HOP_MS)
 BAR = 1_500  # bytes a view
+_BATCH = 32
 _COMMIT_BYTES = 2 * (len(digest(b"")) + len('"frames/c/0/0":"",'))  # two digests in the commit, and their names
 _SETTINGS = ((BITS, FLOOR), (4, FLOOR), (6, FLOOR), (BITS, 0.02), (BITS, 0.1))
 
@@ -160,6 +163,23 @@ def stored(place: str) -> None:
         f"of {tracks / views:.1f} classes, {runs / views:,.1f} runs, {active / views:,.0f} frames x classes a view"
     )
     print("  " + ", ".join(f"{what} {size / views:.1f}" for what, size in sizes.items()))
+    runs_a_second, dense_a_second = (read_rate(store, dense) for dense in (False, True))
+    print(f"  read in random order, {_BATCH} at a time: {runs_a_second:,.0f} views/s, {dense_a_second:,.0f} made dense")
+
+
+def read_rate(store: Store, dense: bool) -> float:
+    """Views a second of this process, of random clips once their blocks are decoded."""
+    random, clips = np.random.default_rng(0), store.clips_of(0)
+    read = 0
+    for view in range(store.views):
+        store.frames(view, clips)
+    began = time.process_time()
+    while time.process_time() - began < 1.0:
+        frames = store.frames(int(random.integers(store.views)), random.choice(clips, _BATCH))
+        if dense:
+            frames.dense()
+        read += _BATCH
+    return read / (time.process_time() - began)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -53,7 +53,7 @@ from benchmarks.arms import Arm
 from benchmarks.cached import score, train
 from benchmarks.exact_relations import Compared, ExactFold, Unpooled, Variant, keep_relations
 from benchmarks.folds import FRONT_END, MANY_FRAMES, Data, Fold, prepare
-from benchmarks.intervals import CONFIDENCE, paired, t_interval
+from benchmarks.intervals import CONFIDENCE, paired
 from benchmarks.own_data import own_data
 from benchmarks.read import table
 from benchmarks.runs import begin, each, processes, read_lines, settings_of
@@ -394,26 +394,28 @@ def _arms(lines: Sequence[Line]) -> str:
 
 def _lead(lines: Sequence[Line]) -> str:
     rows = []
-    for width in WIDTHS:
-        by_arm = {arm: values(lines, arm, width) for arm in ARMS}
+    for called, widths in (*((f"width {width}", (width,)) for width in WIDTHS), ("all", WIDTHS)):
+        by_arm = {
+            arm: {(f"{fold}, {width}", seed): value for width in widths
+                  for (fold, seed), value in values(lines, arm, width).items()}
+            for arm in ARMS
+        }  # fmt: skip
         sp, iusp = by_arm["KD + SP"], by_arm["KD + IUSP"]
-        if not paired(iusp, sp):
-            continue
-        rows.append([
-            f"width {width}", *compared(iusp, sp),
-            *(_ratio(paired(iusp, by_arm[base]), paired(sp, by_arm[base])) for base in ("labels", KD)),
-        ])  # fmt: skip
-    header = ["student", "IUSP - SP, micro AUPRC", "by fold", "ratio, base labels", "ratio, base KD"]
+        difference = compared(iusp, sp)[0]
+        if difference:
+            pairs = str(len(paired(iusp, sp)))
+            rows.append([called, pairs, difference, *(_ratio(iusp, sp, by_arm[base]) for base in ("labels", KD))])
+    header = ["student", "pairs", "IUSP - SP, micro AUPRC", "ratio, base labels", "ratio, base KD"]
     return "The seed paper's ratio is .271 to 1.224:\n\n" + table(header, rows) if rows else ""
 
 
-def _ratio(iusp: Sequence[float], sp: Sequence[float]) -> str:
-    """(IUSP - base) / (SP - base) - 1 of the means; said to be none where SP's gain may be none."""
-    if len(sp) < 2 or len(iusp) < 2:
+def _ratio(iusp: Values, sp: Values, base: Values) -> str:
+    """(IUSP - base) / (SP - base) - 1 of means over the same pairs; said to be none where SP gains nothing."""
+    known = iusp.keys() & sp.keys() & base.keys()
+    gains = [sum(arm[key] - base[key] for key in known) for arm in (iusp, sp)]
+    if not known:
         return ""
-    if t_interval(sp).low <= 0:
-        return "none: SP's gain may be 0"
-    return f"{t_interval(iusp).mean / t_interval(sp).mean - 1:+.3f}"
+    return f"{gains[0] / gains[1] - 1:+.3f}" if gains[1] > 0 else "none: SP gains nothing"
 
 
 def _variants(lines: Sequence[Line]) -> str:

@@ -51,7 +51,7 @@ class Plan:
     teacher: tuple[str, ...] = ("--model", "cnn4", *_HEARS, "--batch-size", "16", "--steps", "1200")
     build: tuple[str, ...] = ("--views", "10")
     student: tuple[str, ...] = (
-        "--student", "cnn4", "--model-arg", "width=8", *_HEARS, "--steps", "1000", "--hold-out", "0",
+        "--student", "cnn4", "--model-arg", "width=8", *_HEARS, "--steps", "1300", "--hold-out", "0",
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ class Finished:
 
 def stages(data: str, folder: str, held_out: int, seed: int, plan: Plan) -> dict[str, list[list[str]]]:
     """The commands of each stage, which run side by side; as they are typed, their program first."""
-    audio = ["--audio-root", f"{data}/audio"]
+    audio = ["--audio-root", f"{data}/audio", "--audio-cache", f"{folder}/decoded"]
     learnt = f"fold IN ({', '.join(str(fold) for fold in LEARNT if fold != held_out)})"
     clips = [f"{data}/labels.csv", *audio, "--where", learnt, "--clip-seconds", str(SECONDS)]
     teachers = [f"{folder}/teacher-{number}" for number in range(plan.teachers)]

@@ -32,6 +32,7 @@ from logitstore.cli.main import cli
 from logitstore.jobs.build.job import build
 from logitstore.views.ops import OPS
 from logitstore.views.recipe import load_recipe
+from tests.jobs.test_frames import TIMED
 from tests.stores import TONE_TEACHER, inside, options, write_audio
 
 REPOSITORY = Path(__file__).parent.parent
@@ -41,6 +42,7 @@ PACKAGES = ("logitstore", "teachers", "students")
 ELSEWHERE = {
     "docs/cloud.md": "tests/test_docs.py",
     "docs/durability.md": "tests/jobs/test_repair.py",
+    "docs/frames.md": "tests/test_docs.py",
     "docs/first_ten_minutes.md": "tests/test_docs.py",
     "docs/imports.md": "tests/jobs/test_import_npy.py",
     "docs/inspect.md": "tests/cli/test_inspect.py",
@@ -252,6 +254,22 @@ def test_the_first_sessions_run(document, esc10):
     assert len(ran) >= 3
     for command in ran:
         typed(command, folder)
+
+
+def test_the_session_of_frames_runs(esc10):
+    """With few clips, and a teacher of tones in YAMNet's place that says when; the module of the page is a teacher."""
+    folder = esc10 / "frames"
+    folder.mkdir()
+    (folder / "esc10").symlink_to(esc10 / "esc10")
+    (folder / "tones.py").write_text(TONE_TEACHER)
+    (folder / "timed.py").write_text(TIMED)
+    for language, block in BLOCK.findall((REPOSITORY / "docs/frames.md").read_text()):
+        if language == "python" and (file := re.match(r"# (\w+\.py)\n", block)):
+            (folder / file[1]).write_text(block)
+    ran = [command for command, _ in sessions("docs/frames.md")]
+    assert len(ran) >= 6
+    for command in ran:
+        typed(command.replace("yamnet:yamnet.whl", "python:timed:method").replace("146", "14"), folder)
 
 
 def test_the_session_at_a_url_runs(esc10, monkeypatch):

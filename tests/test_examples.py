@@ -29,14 +29,20 @@ def workshop(tmp_path_factory):
 def seen(monkeypatch):
     """The items that a dataset gave, by its epoch."""
     given: dict[int, list[dict]] = {}
-    plain = ReplayDataset.__getitem__
+    plain, together = ReplayDataset.__getitem__, ReplayDataset.__getitems__
 
     def kept(self, index):
         item = plain(self, index)
         given.setdefault(int(self._epoch), []).append(item)
         return item
 
+    def all_kept(self, indices):
+        items = together(self, indices)
+        given.setdefault(int(self._epoch), []).extend(items)
+        return items
+
     monkeypatch.setattr(ReplayDataset, "__getitem__", kept)
+    monkeypatch.setattr(ReplayDataset, "__getitems__", all_kept)
     return given
 
 

@@ -140,9 +140,9 @@ class AudioCache:
             whole = False
         if not whole:
             os.close(file)
-            self.damaged += 1
+            self._count("damaged")
             return None
-        self.read += 1
+        self._count("read")
         return Samples(file, None, count, 1, rate, _HEADER.size, width)
 
     def keep(self, key: bytes, samples: F32) -> None:
@@ -165,7 +165,7 @@ class AudioCache:
                     file.write(content)
                 target.parent.mkdir(exist_ok=True)
                 self._add(0, move=(partial, target))
-                self.made += 1
+                self._count("made")
             except OSError:
                 partial.unlink(missing_ok=True)
                 self._add(-size)
@@ -188,9 +188,14 @@ class AudioCache:
         name = key.hex()
         return self.folder / name[:2] / f"{name[2:]}.pcm"
 
+    def _count(self, what: str) -> int:
+        with self._lock:
+            count: int = getattr(self, what) + 1
+            setattr(self, what, count)
+            return count
+
     def _no_room(self, why: str) -> None:
-        self.left += 1
-        if self.left == 1:
+        if self._count("left") == 1:
             note(f"the audio cache {self.folder} takes no more: {why}; what it lacks is decoded each time")
 
     def _reserve(self, size: int) -> bool:

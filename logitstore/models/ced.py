@@ -111,9 +111,11 @@ class Ced(Tagger):
         patches = tokens[:, 1:] if self.pooling == "token" else tokens
         frames = patches.reshape(batch * count, bands // PATCH, -1, patches.shape[2]).mean(dim=1)  # (B P, T, D)
         steps = frames.shape[1]
-        last = -(-(heard - (count - 1) * pieces.shape[2]) // PATCH)  # those of the last piece that are not its padding
+        # Those of the last piece that are not its padding; an exported graph rounds quotients towards 0.
+        last = (heard - (count - 1) * pieces.shape[2] + PATCH - 1) // PATCH
         frames = frames.reshape(batch, count * steps, -1)
         frames = frames[:, : (count - 1) * steps + _minimum(steps, last)]
+        torch._check(frames.shape[1] > 0)  # which an exported graph would not know of frames of any number
         if self.pool is not None:
             return self.answers(frames), frames
         said = self.head(tokens)

@@ -21,7 +21,6 @@ import torch
 from torch.nn import functional as F
 
 from logitstore.errors import RunError
-from logitstore.models.pooling import Pool
 from logitstore.models.registry import POOL, build, names
 from logitstore.models.tagger import Scores, Tagger, at_least, average, in_range
 from logitstore.views.recipe import Masks
@@ -63,7 +62,7 @@ class GlobalLocal(Tagger):
         self.pieces = at_least("pieces", pieces, 1)
         self.seconds = in_range("seconds", seconds, 0.1, 1000.0)
         self.whole.requires_grad_(False).eval()
-        if self.local.pool is not None and type(self.local.pool).by_frame is Pool.by_frame:
+        if self.local.pool is not None and not self.local.has_frames:
             raise RunError(
                 f"global-local asks a head what it says of single frames, and pool={(net_args or {})[POOL]} says "
                 "nothing; give a net with its own head, or with pool=mean, max or attention"
@@ -117,7 +116,7 @@ def activations(net: Tagger, frames: torch.Tensor) -> torch.Tensor:
 
     :raises RunError: a head that says nothing of single frames.
     """
-    if net.pool is not None or type(net).head_by_frame is not Tagger.head_by_frame:
+    if net.has_frames or net.pool is not None:
         return net.frame_logits(frames)
     *hidden, last = net.head_modules or (net.head_name,)
     for name in hidden:

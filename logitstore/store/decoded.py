@@ -54,8 +54,8 @@ def pack(classes: U16, codes: U16, code_bytes: int, rests: U8 | None = None) -> 
     :param rests: the codes of the rests, uint8 (...), which make up another byte.
     """
     kept = codes.astype(np.uint8) if code_bytes == 1 else np.ascontiguousarray(codes).view(np.uint8)
-    more = [] if rests is None else [rests[..., None]]
-    return np.concatenate([np.ascontiguousarray(classes).view(np.uint8), kept, *more], axis=-1)
+    further = [] if rests is None else [rests[..., None]]
+    return np.concatenate([np.ascontiguousarray(classes).view(np.uint8), kept, *further], axis=-1)
 
 
 def unpack(rows: U8, k: int, code_bytes: int) -> tuple[U16, npt.NDArray[np.unsignedinteger]]:

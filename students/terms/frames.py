@@ -22,6 +22,7 @@ TERM = ("Frames", "Say of every frame what the teachers said of it (a store with
 class Frames(Term):
     """The loss of ``target``, frame by frame: the mean over frames and clips."""
 
+    weight = 1.0
     by_frame = True
     mixes = True
 

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from logitstore import open_store
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import AudioError, MismatchError, ModelOutputError, NotAStoreError, RecipeError, UsageError
 from logitstore.jobs.build.dry_run import dry_run
-from logitstore.jobs.build.job import build, prepare
+from logitstore.jobs.build.job import Progress, build, prepare
 from logitstore.jobs.status import status
 from logitstore.store import claims
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
 from logitstore.views.ops.time_mask import TimeMask
 from logitstore.views.recipe import Recipe
+from students import ReplayDataset
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 from tests.rendered import compared, rendered_view
@@ -394,3 +396,21 @@ def test_the_default_shard_suits_the_number_of_clips():
     assert [default_shard_clips(n) for n in (1, 320, 400, 8192, 2_000_000)] == [64, 64, 64, 512, 4096]
     for clips in (1500, 10_000, 50_000):
         assert 8 <= clips / default_shard_clips(clips) <= 16
+
+
+def test_an_audio_cache_changes_no_byte_and_serves_the_next_who_replays(tmp_path):
+    write_audio(tmp_path / "audio", 6, rate=22_050)
+    notes = []
+    build(options(tmp_path, out=str(tmp_path / "plain")))
+    cached = options(tmp_path, out=str(tmp_path / "first"), audio_cache=str(tmp_path / "cache"))
+    build(cached, Progress(note=notes.append))
+    assert contents(tmp_path / "first") == contents(tmp_path / "plain")
+    (said,) = [note for note in notes if "audio cache" in note]
+    assert ", 6 decoded and kept; it takes 0 of" in said
+    data = ReplayDataset(tmp_path / "first", tmp_path / "audio", audio_cache=tmp_path / "cache")
+    other = ReplayDataset(tmp_path / "plain", tmp_path / "audio")
+    batch, expected = (next(iter(DataLoader(each, batch_size=6))) for each in (data, other))
+    assert torch.equal(batch["waveform"], expected["waveform"])
+    assert data.audio_cache.made == 0
+    with pytest.raises(UsageError, match="--audio-cache-size bounds a folder that --audio-cache names; give that too"):
+        options(tmp_path, audio_cache_size=1.0)

@@ -77,6 +77,8 @@ def test_a_file_says_what_the_net_says(case: tuple[str, str | None], tmp_path: P
     for module in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(module, reason="the extra `onnx` is not installed")
     name, args = case[0], args_of(*case)
+    if name.startswith("ced-") and case[1] == "cnn14-attention":
+        pytest.xfail("torch exports no pooling over frames whose number it does not know")
     if name == "global-local":
         args = {"net": "cnn4", "net_args": args_of("cnn4", "attention"), "seconds": 0.4}
     model = initialised(lambda: build(name, 3, **args), 0).eval()
