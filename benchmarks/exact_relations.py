@@ -57,7 +57,7 @@ class Unpooled(Cnn4):
 
 def over_bands(frames: torch.Tensor, features: int) -> torch.Tensor:
     """Maps (B, T, D x bands) averaged over bands: (B, T, D)."""
-    return frames.unflatten(2, (features, -1)).mean(dim=3)
+    return frames.reshape(*frames.shape[:2], features, -1).mean(dim=3)
 
 
 class Compared(Term):
@@ -140,5 +140,6 @@ def _view(fold: Fold, models: Sequence[torch.nn.Module], view: int) -> tuple[np.
         frames.append(torch.stack([F.normalize(gram(each).flatten(1), dim=1) for each in both], dim=1))
         clips.append(torch.stack([each.flatten(1) @ each.flatten(1).T for each in both]))
     count = both[0].shape[1]
-    grams = torch.stack(frames, dim=1).unflatten(-1, (count, count))
+    grams = torch.stack(frames, dim=1)
+    grams = grams.reshape(*grams.shape[:3], count, count)
     return grams.numpy().astype(np.float16), torch.stack(clips).numpy()

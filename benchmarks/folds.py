@@ -308,7 +308,8 @@ def _ear(classes: tuple[str, ...]) -> torch.nn.Module:
 
 def _frames(seconds: float, model_args: Mapping[str, Any]) -> int:
     """Frames of the models' features in a clip: relations of more of them would only repeat some."""
-    frames = int(seconds * 1000 / FRONT_END["hop_ms"] + 1) >> model_args.get("time_halvings", 4)
+    halvings: int = model_args.get("time_halvings", 4)
+    frames = int(seconds * 1000 / FRONT_END["hop_ms"] + 1) >> halvings
     return min(MOST_FRAMES, max(LEAST_FRAMES, frames))
 
 

@@ -46,8 +46,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks import scenes
-from benchmarks.ablation import esc10_data
+from benchmarks import ablation, scenes
 from benchmarks.ablation_tables import Line, Values, compared, mean
 from benchmarks.arms import Arm
 from benchmarks.cached import score, train
@@ -84,21 +83,16 @@ TUNED = {"sp": ("KD + SP", (3, 4, 5)), "iusp": ("KD + IUSP", (0, 1, 2)), "publis
 _FURTHEST = 10  # numbers of weights that are tried at most on either side
 
 #: For the plan: ms of a step of a student by net and width, of a step of a teacher, and of a stored view.
-STEP_MS = {"few": {2: 8.5, 4: 9.5, 8: 12.5}, "many": {2: 10, 4: 14, 8: 20}}
-TEACHER_MS, VIEW_MS = {"few": 38, "many": 60}, 4
+STEP_MS: dict[str, dict[int, float]] = {"few": {2: 8.5, 4: 9.5, 8: 12.5}, "many": {2: 10, 4: 14, 8: 20}}
+TEACHER_MS: dict[str, int] = {"few": 38, "many": 60}
+VIEW_MS = 4
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much of everything: as the ablation's, and how many seeds the other definitions get."""
+class Sizes(ablation.Sizes):
+    """How much of everything: as the ablation's, and how many seeds the tuning and the other definitions get."""
 
-    pool: int = 100
-    test: int = 500
     views: int = 20
-    steps: int = 520
-    teacher_steps: int = 900
-    seeds: int = 5
-    folds: int = 3
     tuning_seeds: int = 2
     variant_seeds: int = 3
 
@@ -253,7 +247,7 @@ def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
     if line["stage"] == "prepare":
         return ("prepare",)
     names = ("stage", "net", "data", "fold", "arm", "width", "seed")
-    return Job(*(line[name] for name in names), tuple((term, value) for term, value in line["weights"])).key
+    return Job(**{name: line[name] for name in names}, weights=tuple(map(tuple, line["weights"]))).key
 
 
 def _prepare(task: tuple[str, Data, str, Path, Sizes]) -> dict[str, Any]:
@@ -432,14 +426,15 @@ def _variants(lines: Sequence[Line]) -> str:
 
 def plan(sizes: Sizes, names: Sequence[str], nets: Sequence[str]) -> str:
     """How many runs there are, and seconds of one core that they take."""
-    lines, total = [], 0.0
+    lines: list[str] = []
+    total = 0.0
     for name in names:
         for net in nets:
             folds = 1 if name == "sonyc" else sizes.folds
             made = folds * (2 * sizes.teacher_steps * TEACHER_MS[net] + sizes.views * 4 * sizes.pool * VIEW_MS) / 1000
             here = kinds(net, name)
             tuned = sizes.tuning_seeds * (1 + 5 * len(here))
-            runs = {width: len(ARMS) * folds * sizes.seeds for width in WIDTHS}
+            runs = dict.fromkeys(WIDTHS, len(ARMS) * folds * sizes.seeds)
             runs[MIDDLE] += len(VARIANTS) * folds * min(sizes.seeds, sizes.variant_seeds) if "published" in here else 0
             trained = sum(count * STEP_MS[net][width] for width, count in runs.items()) * sizes.steps / 1000
             seconds = made + tuned * STEP_MS[net][MIDDLE] * sizes.steps / 1000 + trained
@@ -468,7 +463,7 @@ def sonyc_data(folder: Path, split: str, out: Path) -> Data:
     if not tuning or (split, True) not in zip(said.splits, said.agreed.tolist(), strict=True):
         what = f"agreed clip of the split {split}" if tuning else "two sensors in the split train, one to tune on"
         raise SourceError(f"{found}: no {what}; the splits in it are {', '.join(sorted(set(said.splits)))}")
-    lines = []
+    lines: list[list[Any]] = []
     for file, own, agreed, row, there in zip(
         said.files, said.splits, said.agreed.tolist(), said.rows.tolist(), coarse_of(said.tags), strict=True
     ):
@@ -531,7 +526,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("give --out, and --esc10, --sonyc or --data")
     try:
         if not given.report:
-            data = esc10_data(given.esc10, given.out, sizes) if given.esc10 else []
+            data = ablation.esc10_data(given.esc10, given.out, sizes) if given.esc10 else []
             if given.sonyc:
                 data.append(sonyc_data(given.sonyc, given.split, given.out))
             if given.data:
