@@ -115,7 +115,7 @@ def ensembles(prepared: Path | None, stores: list[str]) -> Iterator[tuple[str, F
         store = open_store(place)
         if store.manifest.topk < len(store.manifest.classes):
             raise SystemExit(f"{place} does not keep all classes; build it with --topk {len(store.manifest.classes)}")
-        clips = np.intersect1d(*(store.clips_of(view) for view in (0, store.views - 1)))
+        clips = np.intersect1d(store.clips_of(0), store.clips_of(store.views - 1))
         said = [dense(*store.targets(view, clips), len(store.manifest.classes), None) for view in range(store.views)]
         yield name, np.stack(said, axis=1)
     for folder in [] if prepared is None else sorted(prepared.glob("*/fold-1")):

@@ -319,10 +319,10 @@ def test_windows_as_the_teacher_itself_cuts_them(here, monkeypatch):
     teacher.restate(window=Own(samples=4_000, hop=2_000))
     monkeypatch.setattr("teachers.registry.load_teacher", lambda spec: teacher)
     write("a.wav", [0.9, 0.2])
-    (found,) = tag(asked(here, "a.wav", seconds=None, frames=True))
+    (found,) = tag(asked(here, "a.wav", seconds=None), own_windows=True)
     assert [(window.start, window.end) for window in found.windows[:2]] == [(0.0, 0.5), (0.25, 0.75)]
     teacher.restate(window=None)
-    (whole,) = tag(asked(here, "a.wav", seconds=None, frames=True))
+    (whole,) = tag(asked(here, "a.wav", seconds=None), own_windows=True)
     assert [window.end for window in whole.windows] == [2.0]
 
 
