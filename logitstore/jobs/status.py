@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from logitstore.store import claims
@@ -49,6 +49,7 @@ class Status(Summary):
             "done": self.shards_finished,
             "claimed": list(self.claimed),
             "missing": self.missing,
+            "quality": None if self.kept is None else asdict(self.kept),
             "not_covered": [{"teacher": name, "what": what} for name, what in self.not_covered],
             "failures": [vars(failure) for failure in self.failures],
         }
@@ -61,6 +62,7 @@ class Status(Summary):
             f"clips      {self.clips:,} x {self.views} views",
             f"blocks     {self.shards_finished:,} of {self.shards:,} shards done, {len(self.claimed):,} claimed, "
             f"{self.missing:,} missing",
+            *([f"quality    {self.kept}"] if self.kept is not None else []),
             *([f"frames     {self.frame_sizes()}"] if self.manifest.frames is not None else []),
             *failure_lines(self.failures, self.location, 20),
         ]
