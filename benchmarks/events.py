@@ -251,10 +251,10 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
             alone = {key: arms[0.0][key] for key in own if key in arms.get(0.0, {})}
             cells = []
             for name in METRICS:
-                of = {key: line[name] for key, line in own.items()}
-                cells.append(f"{sum(of.values()) / len(of):.1f}")
+                found = {key: line[name] for key, line in own.items()}
+                cells.append(f"{sum(found.values()) / len(found):.1f}")
                 if weight and alone:
-                    gain = t_interval(paired(of, {key: line[name] for key, line in alone.items()}))
+                    gain = t_interval(paired(found, {key: line[name] for key, line in alone.items()}))
                     cells[-1] += f" ({gain.mean:+.1f} ± {gain.half:.1f})"
             rows.append([f"and frames, {weight:g}" if weight else "clips alone", *cells, str(len(alone))])
         parts.append(f"On held-out folds of *{kind}*:\n\n" + table(["targets, weight", *METRICS, "runs"], rows))

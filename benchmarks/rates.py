@@ -128,7 +128,8 @@ class Sounds(Fold):
 
     def _pool(self) -> int:
         """How many rows of each fold were learnt from."""
-        return 1 + max(self.store("masks").clips["number"].to_pylist())
+        numbers: list[int] = self.store("masks").clips["number"].to_pylist()
+        return 1 + max(numbers)
 
 
 def mean_ap(fold: Sounds, rate: float, seed: int) -> float:

@@ -81,7 +81,7 @@ class FrameScores:
     @property
     def probabilities(self) -> F32:
         """float32 (T, C); 0 where no window was heard."""
-        means: F32 = self._sums / np.maximum(self._counts, 1.0)[:, None]
+        means: F32 = np.divide(self._sums, np.maximum(self._counts, 1)[:, None], dtype=np.float32)
         return means
 
 

@@ -115,7 +115,8 @@ class Ced(Tagger):
         last = (heard - (count - 1) * pieces.shape[2] + PATCH - 1) // PATCH
         frames = frames.reshape(batch, count * steps, -1)
         frames = frames[:, : (count - 1) * steps + _minimum(steps, last)]
-        torch._check(frames.shape[1] > 0)  # which an exported graph would not know of frames of any number
+        # which an exported graph would not know of frames of any number
+        torch._check(frames.shape[1] > 0)  # type: ignore[no-untyped-call]
         if self.pool is not None:
             return self.answers(frames), frames
         said = self.head(tokens)
