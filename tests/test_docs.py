@@ -272,6 +272,14 @@ def test_the_session_of_frames_runs(esc10):
         typed(command.replace("yamnet:yamnet.whl", "python:timed:method").replace("146", "14"), folder)
 
 
+def test_the_session_of_the_guide_runs(workshop):
+    """With the teacher that the guide has a module of."""
+    for command, _ in sessions("docs/guide.md"):
+        done = shell(command, workshop, PYTHONPATH=f"{workshop}{os.pathsep}{REPOSITORY}")
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), command
+
+
 def test_the_session_at_a_url_runs(esc10, monkeypatch):
     """docs/cloud.md against a server of S3's API on loopback, its errors and its Python too."""
     boto3 = pytest.importorskip("boto3", reason="the S3 server of the tests is not installed: pip install '.[dev]'")
@@ -397,7 +405,7 @@ def test_every_block_says_what_it_is_and_is_run():
                 assert block.startswith("flowchart "), f"{name}: {block}"
         if name in ELSEWHERE:
             assert document.name in (REPOSITORY / ELSEWHERE[name]).read_text()
-        elif name not in ("README.md", "docs/esc10.md", "docs/students.md", "docs/teachers.md"):
+        elif name not in ("README.md", "docs/esc10.md", "docs/guide.md", "docs/students.md", "docs/teachers.md"):
             assert "```console" not in text, f"{name} has a session that no test runs"
             assert "```sql" not in text, f"{name} has a query that no test runs"
 
