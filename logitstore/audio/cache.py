@@ -3,7 +3,7 @@
 What is dear to decode (Ogg, MP3, FLAC, whatever is at another rate or of several channels) is decoded once; a plain WAV
 file costs no more than a kept clip, and is not kept. A clip is a file of its own, so that whoever has it in whatever
 table finds it: its name is a digest of its path in the source, its cut, its rates, and of what tells its file from
-another that comes to lie there: size and time of a file of a folder, all bytes of one that lies in an archive. It holds
+another that comes to lie there: place, size and times of a file of a folder, all bytes of one in an archive. It holds
 the very bits that were decoded: 16 bits a sample where these say all, as of FLAC at the store's rate, else float32.
 
     logitstore-audio-cache   says what the folder is, and of which version
@@ -107,7 +107,8 @@ class AudioCache:
         try:
             if isinstance(audio, Path):
                 status = audio.stat()
-                of.update(b"%d %d" % (status.st_size, status.st_mtime_ns))
+                of.update(b"%d %d %d " % (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+                of.update(os.fsencode(audio.resolve()))  # times that an archive gave may be those of others too
             else:
                 if audio.seek(0, os.SEEK_END) > _MOST_HASHED:
                     return None

@@ -106,6 +106,23 @@ def test_a_file_that_changed_is_decoded_anew(audio: Path, tmp_path: Path) -> Non
         clips(audio, disk)[0]
 
 
+def test_files_of_two_folders_that_look_alike_are_two(audio: Path, tmp_path: Path) -> None:
+    """As a deterministic archive leaves them: the same names, sizes and times, and other sound."""
+    other = tmp_path / "other"
+    other.mkdir()
+    random = np.random.default_rng(1)
+    for name, rate in KINDS.items():
+        if name == "c.wav":
+            soundfile.write(other / name, random.uniform(-0.5, 0.5, 3 * rate), rate)
+        else:
+            (other / name).write_bytes((audio / name).read_bytes())
+        os.utime(audio / name, (0, 0))
+        os.utime(other / name, (0, 0))
+    assert (other / "c.wav").stat().st_size == (audio / "c.wav").stat().st_size
+    for folder in (audio, other):
+        assert bits(clips(folder, AudioCache(tmp_path / "cache"))) == bits(clips(folder, None))
+
+
 @pytest.mark.parametrize("how", ["a bit", "cut off", "longer", "empty", "another clip's"])
 def test_what_was_damaged_is_decoded_anew(audio: Path, tmp_path: Path, how: str) -> None:
     expected, folder = bits(clips(audio, None)), tmp_path / "cache"
