@@ -71,7 +71,8 @@ class AudioCache:
         marker = self.folder / _MARKER
         self.folder.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
-            if others := sorted(path.name for path in self.folder.iterdir() if path.name not in ("size", "partial")):
+            others = sorted(path.name for path in self.folder.iterdir() if path.name not in ("size", "partial"))
+            if others and not marker.exists():  # another process may just have begun it
                 raise UsageError(
                     f"--audio-cache {str(self.folder)!r} holds {others[0]!r} and is no audio cache; give a new folder"
                 )
