@@ -4,6 +4,7 @@
     python -m benchmarks.ablation --esc10 DIR --out OUT --quick      # minutes: small pools, 52 steps, two seeds
     python -m benchmarks.ablation --data MANIFEST --audio-root DIR --label-column label --fold-column fold --out OUT
     python -m benchmarks.ablation --out OUT --report                 # the tables of the runs that are there
+    python -m benchmarks.ablation --esc10 DIR --out OUT --prepare    # only what other benchmarks take by --prepared OUT
     python -m benchmarks.ablation --plan                             # how many runs, and about how long
 
 ESC-10 (``--esc10``: a folder with labels.csv and audio/) becomes two data sets, *scenes* and *sequences*; see
@@ -95,8 +96,8 @@ class Ablation:
                 )
         begin(out, {"sizes": asdict(sizes), "data": [asdict(one) for one in data]}, CODE)
 
-    def run(self) -> None:
-        """Prepare, train and measure whatever is not there yet."""
+    def run(self, prepare_alone: bool = False) -> None:
+        """Prepare, train and measure whatever is not there yet; or only prepare it."""
         with processes(self.workers) as pool:
             made = {(line["data"], line["fold"]) for line in read_lines(self.out) if line["stage"] == "prepare"}
             tasks = [
@@ -106,7 +107,7 @@ class Ablation:
                 if (data.name, fold) not in made
             ]
             each(self.out, pool, _prepare, tasks, "prepared")
-            for seed in range(self.sizes.seeds):
+            for seed in range(0 if prepare_alone else self.sizes.seeds):
                 for numbers in PHASES:
                     self._train(pool, self.jobs([one for one in EXPERIMENTS if one.number in numbers], seed))
 
@@ -214,6 +215,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small pools, few steps, one fold, two seeds")
     for name in ("steps", "seeds", "folds"):
         parser.add_argument(f"--{name}", type=int, help=f"instead of {getattr(Sizes(), name)}")
+    parser.add_argument(
+        "--prepare", action="store_true", help="only teachers, stores and sounds, which other benchmarks take too"
+    )
     parser.add_argument("--report", action="store_true", help="only the tables, of the runs that are there")
     parser.add_argument(
         "--plan", action="store_true", help="only how many runs there are, and about how long they take"
@@ -232,7 +236,9 @@ def main(arguments: list[str] | None = None) -> None:
             if given.data:
                 columns = given.label_column, given.fold_column
                 data.append(own_data(given.data, given.audio_root, *columns, given.clip_seconds, given.out))
-            Ablation(given.out, sizes, data, given.workers).run()
+            Ablation(given.out, sizes, data, given.workers).run(given.prepare)
+        if given.prepare:
+            return
         print(report(read_lines(given.out), settings_of(given.out)))
     except LogitstoreError as error:
         parser.exit(1, f"error: {error}\n")

@@ -28,7 +28,7 @@ def report(lines: Sequence[Line], settings: Mapping[str, Any]) -> str:
     for data in settings["data"]:
         name = data["name"]
         of_data = [line for line in lines if line["data"] == name]
-        parts.append(f"## {name}\n\n{_prepared(of_data)}")
+        parts.append(f"## {name}\n\n{prepared(of_data)}")
         for experiment in sorted(EXPERIMENTS, key=lambda each: each.number):
             parts.append(
                 f"### {experiment.number}. {experiment.title[0].upper()}{experiment.title[1:]} ({name})\n\n"
@@ -100,7 +100,8 @@ def _equivalence(lines: Sequence[Line], width: int) -> str:
     )
 
 
-def _prepared(lines: Sequence[Line]) -> str:
+def prepared(lines: Sequence[Line]) -> str:
+    """Teachers, clips and bytes of every held-out fold that is ready."""
     rows = [
         [line["fold"], str(line["pool"]), str(line["test"]), *(f"{value:.1f}" for value in line["teachers"]),
          f"{line['store']['masks']:.0f}", f"{line['seconds']:.0f}"]

@@ -47,7 +47,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks import ablation, scenes
-from benchmarks.ablation_tables import Line, Values, compared, mean
+from benchmarks.ablation_tables import Line, Values, compared, mean, prepared
 from benchmarks.arms import Arm
 from benchmarks.cached import score, train
 from benchmarks.exact_relations import Compared, ExactFold, Unpooled, Variant, keep_relations
@@ -265,7 +265,7 @@ def _prepare(task: tuple[str, Data, str, Path, Sizes]) -> dict[str, Any]:
     return {
         "stage": "prepare", "net": net, "data": data.name, "fold": held_out,
         "seconds": round(time.monotonic() - began, 1), "pool": len(fold.labels), "test": len(fold.test_labels),
-        "classes": len(fold.classes), "teachers": fold.teachers_map(), "store": fold.bytes_a_view("masks"),
+        "classes": len(fold.classes), "teachers": fold.teachers_map(), "store": {"masks": fold.bytes_a_view("masks")},
         "frames": relations.pooled,
     }  # fmt: skip
 
@@ -316,7 +316,7 @@ def report(lines: Sequence[Line], settings: Mapping[str, Any]) -> str:
             title = f"## {data['name']}, {', '.join(map(str, sorted(frames)))} frames\n"
             parts += [
                 title,
-                _prepared(here),
+                prepared(here),
                 _tuning(here, net, data["name"]),
                 _arms(here),
                 _lead(here),
@@ -334,18 +334,6 @@ def values(lines: Sequence[Line], arm: str, width: int, metric: str = "official"
         for line in lines
         if (line["stage"], line.get("arm"), line.get("width")) == (stage, arm, width)
     }
-
-
-def _prepared(lines: Sequence[Line]) -> str:
-    rows = [
-        [line["fold"], str(line["pool"]), str(line["test"]), *(f"{value:.1f}" for value in line["teachers"]),
-         f"{line['store']:.0f}", f"{line['seconds']:.0f}"]
-        for line in sorted(lines, key=lambda line: str(line["fold"])) if line["stage"] == "prepare"
-    ]  # fmt: skip
-    if not rows:
-        return ""
-    members = [f"member {number}" for number in range(1, len(rows[0]) - 5)]
-    return table(["held-out fold", "pool clips", "test clips", "ensemble mAP", *members, "bytes a view", "s"], rows)
 
 
 def _tuning(lines: Sequence[Line], net: str, data: str) -> str:

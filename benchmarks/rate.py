@@ -293,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("curves", "students", "report"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation")
+    parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation --prepare")
     parser.add_argument("--store", action="append", default=[], metavar="NAME=STORE")
     parser.add_argument("--folds", default="1,2", help="of students")
     parser.add_argument("--seeds", type=int, default=5)

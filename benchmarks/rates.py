@@ -221,7 +221,7 @@ def report(lines: list[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation, with its folds")
+    parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation --prepare, with its folds")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--net", action="append", choices=NETS, help="repeatable; all by default")
     parser.add_argument("--fold", action="append", help="a held-out fold, repeatable; 1 and 2 by default")

@@ -311,7 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--esc10", type=Path, help="folder of ESC-10: labels.csv (path, label, fold) and audio/")
-    parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation, whose teachers are taken")
+    parser.add_argument("--prepared", type=Path, help="the --out of benchmarks.ablation --prepare")
     parser.add_argument("--out", type=Path, help="folder for the runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--report", action="store_true", help="only the tables, of the runs that are there")

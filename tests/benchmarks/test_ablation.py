@@ -193,6 +193,9 @@ def test_every_table_comes_out_and_a_finished_ablation_is_not_run_again(
     monkeypatch.setattr(ablation, "QUICK", SIZES)
     monkeypatch.setattr(scenes, "KINDS", {"sequences": scenes.KINDS["sequences"]})
     given = ["--esc10", str(sounds), "--out", str(tmp_path), "--quick", "--workers", "2"]
+    ablation.main([*given, "--prepare"])
+    assert capsys.readouterr().out == ""
+    assert {line["stage"] for line in runs.read_lines(tmp_path)} == {"prepare"}
     ablation.main(given)
     printed = capsys.readouterr().out
     for experiment in EXPERIMENTS:
