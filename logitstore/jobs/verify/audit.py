@@ -555,12 +555,12 @@ def _target_problems(manifest: Manifest, commit: Commit, arrays: dict[str, U8]) 
         return
     if kept is not msgspec.UNSET and readable.any() and int(held.max()) != kept.most:
         yield f"its commit says that its views keep up to {kept.most} classes, and none keeps more than {held.max()}"
-    targets = layout.decode_targets(
+    targets, members = layout.decode_block(
         arrays, commit.clips, commit.views, k, class_count, manifest.format_version, commit.bits
-    )  # fmt: skip
+    )
     codes: dict[str, Any] = {"a target": targets.codes[readable]}
-    if "members" in arrays:
-        codes["a member"] = layout.decode_members(arrays, targets, class_count, manifest.format_version)[:, readable]
+    if members is not None:
+        codes["a member"] = members[:, readable]
     table = manifest.quantizer.table()
     for what, values in codes.items():
         if values.size and (int(values.max()) >= len(table) or not (table[values] > 0).all()):

@@ -312,30 +312,6 @@ def decode_entries(
     return Entries(numbers, present)
 
 
-def decode_targets(
-    arrays: dict[str, U8],
-    rows: int,
-    views: int,
-    k: int,
-    class_count: int,
-    version: int = BY_CLASS,
-    bits: int | None = None,
-) -> Targets:
-    """The targets of a block of ``rows`` clips; the inverse of :func:`encode_targets`.
-
-    :raises ValueError: as :func:`decode_block`.
-    """
-    return decode_block(arrays, rows, views, k, class_count, version, bits)[0]
-
-
-def decode_members(arrays: dict[str, U8], targets: Targets, class_count: int, version: int = BY_CLASS) -> U16:
-    """Each member's codes at the ensemble's classes, uint16 (M, R, V, k), in the order of ``targets``."""
-    rows, views, k = targets.classes.shape
-    bits = None if targets.kept is None else targets.kept.bits
-    members = decode_block(arrays, rows, views, k, class_count, version, bits)[1]
-    return np.zeros((0, rows, views, k), np.uint16) if members is None else members
-
-
 def decode_block(
     arrays: dict[str, U8],
     rows: int,
@@ -345,8 +321,10 @@ def decode_block(
     version: int = BY_CLASS,
     bits: int | None = None,
 ) -> tuple[Targets, U16 | None]:
-    """The targets of a block of ``rows`` clips and, where ``arrays`` holds them, the codes of its members.
+    """The targets of a block of ``rows`` clips, the inverse of :func:`encode_targets`.
 
+    :returns: with them, where ``arrays`` holds any, each member's codes at the ensemble's classes, uint16 (M, rows,
+        views, k), in the same order; else None.
     :param bits: of the codes of a block of a store with a quality, of which k is the most classes of a view; None of
         others.
     :raises ValueError: the arrays do not hold k classes for every view of every readable row; with ``bits``, 1 to k.
