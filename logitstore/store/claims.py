@@ -25,6 +25,7 @@ from logitstore.store.storage import Storage, process_exists
 
 FOLDER = CLAIMS
 LEASE_SECONDS = 60.0
+_TRIES = 3  # to remove one
 _MOST_AHEAD_SECONDS = 3600.0  # of another machine's clock, for one who looks but once
 
 
@@ -140,9 +141,16 @@ class Claimer:
         return now - since >= LEASE_SECONDS
 
     def _delete(self, name: str) -> None:
+        """Remove a claim; whose removal gets no answer is looked at again, as another's may lie there by then."""
         with contextlib.suppress(CorruptStoreError):
-            if self._sure(name):  # otherwise it expires, or is another's by now
-                self._storage.delete(name)
+            for left in reversed(range(_TRIES)):
+                if not self._sure(name):  # it expires, or is another's by now, or is gone
+                    return
+                try:
+                    return self._storage.delete(name)
+                except StoreError:
+                    if not left:
+                        raise
 
     def _sure(self, name: str) -> bool:
         """Whether a claim holds for half a lease at least; renewed where that is not certain from reading it."""

@@ -58,6 +58,11 @@ class Storage(Protocol):
     def get_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
         """The bytes of some objects, in their order, read at once where that helps; None where there is none."""
 
+    def contents(
+        self, prefix: str = "", stem: str = "", wanted: Callable[[str], bool] = lambda name: True
+    ) -> Iterator[tuple[str, bytes | None]]:
+        """What :meth:`names` finds and is wanted, by name, and its bytes; None where it has gone since."""
+
     def put(self, name: str, content: bytes) -> None:
         """Write an object whole or not at all, over what was there."""
 
@@ -78,7 +83,8 @@ class Storage(Protocol):
         """
 
     def delete(self, name: str) -> None:
-        """Remove an object if it is there."""
+        """Remove an object if it is there; of claims StoreError may also mean that it is gone, and only that the answer
+        is lost."""
 
     def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
         """The names in ``prefix`` (a folder, without a closing '/') that begin with ``stem`` there, sorted."""
@@ -122,6 +128,12 @@ class LocalStorage:
                 yield self.get(name)
             except FileNotFoundError:
                 yield None
+
+    def contents(
+        self, prefix: str = "", stem: str = "", wanted: Callable[[str], bool] = lambda name: True
+    ) -> Iterator[tuple[str, bytes | None]]:
+        names = list(filter(wanted, self.names(prefix, stem)))
+        yield from zip(names, self.get_many(names), strict=True)
 
     def put(self, name: str, content: bytes) -> None:
         self._put(name, content)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import boto3
@@ -21,7 +20,7 @@ from logitstore import open_store
 from logitstore.errors import CorruptStoreError, MissingExtraError, NotAStoreError, StoreError, UsageError
 from logitstore.jobs.build.job import Progress, build, prepare, run
 from logitstore.jobs.status import status
-from logitstore.store import claims
+from logitstore.store import claims, requests
 from logitstore.store.cloud import ObjectStorage
 from logitstore.store.storage import LocalStorage, open_storage
 from tests.stores import contents, inside, options, write_audio
@@ -121,18 +120,17 @@ print(build(options(Path({str(root)!r}), out={out!r}), Progress(advance=advance)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-class Requests(Counter):
-    """Counts what every storage at a URL asks for."""
+class Asked:
+    """What this process has sent since it was made, or cleared."""
 
-    def __init__(self, monkeypatch):
-        super().__init__()
-        original = ObjectStorage._request
+    def __init__(self):
+        self.clear()
 
-        def counted(storage, doing, name):
-            self[doing] += 1
-            return original(storage, doing, name)
+    def clear(self):
+        self._before = requests.sent()
 
-        monkeypatch.setattr(ObjectStorage, "_request", counted)
+    def __getattr__(self, kind):
+        return getattr(requests.sent() - self._before, kind)
 
 
 # the storage
@@ -266,7 +264,7 @@ def test_a_store_that_another_builder_begins_at_this_moment_is_shared(audio, url
 
 
 def test_reading_a_store_at_a_url(audio, filled, monkeypatch):
-    asked = Requests(monkeypatch)
+    asked = Asked()
     store, local = open_store(filled), open_store(audio / "store")
     for view in range(3):
         for here, there in zip(local.targets(view, range(20)), store.targets(view, range(20)), strict=True):
@@ -278,28 +276,28 @@ def test_reading_a_store_at_a_url(audio, filled, monkeypatch):
     for table in ("clips", "views", "blocks", "failures", "teachers"):
         assert store.sql(f"FROM {table}").equals(local.sql(f"FROM {table}")), table
     assert status(filled).to_dict() == status(str(audio / "store")).to_dict() | {"store": filled}
-    assert asked["write"] == asked["delete"] == 0
+    assert asked.puts == asked.deletes == 0
 
 
 def test_a_summary_lists_and_does_not_ask_for_every_object(audio, filled, monkeypatch):
     from logitstore.store.summary import summarise
 
-    asked = Requests(monkeypatch)
+    asked = Asked()
     found = summarise(open_store(filled)).to_dict()
     assert found == summarise(open_store(audio / "store")).to_dict() | {"store": filled}
-    assert asked["read"] == 1 + 3 + 1  # manifest, commits, clip table
-    assert asked["list"] == 3  # commits, clip tables, sizes
+    assert asked.gets == 1 + 3 + 1  # manifest, commits, clip table
+    assert asked.listings == 3  # commits, clip tables, sizes
 
 
 def test_sql_reads_the_clip_table_and_the_needed_blocks_once(filled, monkeypatch):
     store = open_store(filled)
-    asked = Requests(monkeypatch)
+    asked = Asked()
     store.sql("SELECT count(*) FROM topk WHERE clip < 8")
-    assert asked["read"] <= 3 + 1 + 20  # commits, the clip table that they must fit, and one block of three
+    assert asked.gets <= 3 + 1 + 20  # commits, the clip table that they must fit, and one block of three
     asked.clear()
     store.sql("SELECT a.path FROM clips a JOIN clips b USING (clip)")
     store.sql("SELECT count(*) FROM clips")
-    assert asked["read"] == 0
+    assert asked.gets == 0
 
 
 def test_the_commands_work_on_a_url(filled, capsys, monkeypatch):
