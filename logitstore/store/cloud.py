@@ -134,12 +134,14 @@ class ObjectStorage:
         made = list(_pool().map(self.create, contents.keys(), contents.values()))
         return [name for name, new in zip(contents, made, strict=True) if not new]
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         tries = 0
 
         def put() -> Any:
             nonlocal tries
             tries += 1
+            if tries > 1 and not still():
+                raise self._unmet[0]("it is not to be tried again")
             return self._api.put(self._store, name, content, mode="create")
 
         try:
@@ -416,4 +418,8 @@ def _reason(text: str) -> str:
     first = " ".join(text.split("\n\nDebug source", 1)[0].split())
     if cause := re.search(r'message: "([^"]+)"|error: "([^"]+)"', text):
         return cause[1] or cause[2]
+    if "kind: Timeout" in text:
+        return "it took longer than a request may, which AWS_TIMEOUT changes"
+    if "error sending request" in first:
+        return "the connection broke off"
     return first.rsplit(" - ", 1)[-1][:300].rstrip(".")

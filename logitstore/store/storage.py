@@ -72,8 +72,11 @@ class Storage(Protocol):
     def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
         """Create some objects as :meth:`create` does; the names of those that were there, which stay as they are."""
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Write an object unless there is one of that name, in one step; whether it was written."""
+    def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
+        """Write an object unless there is one of that name, in one step; whether it was written.
+
+        :param still: asked before it is tried again, which it is only where this holds.
+        """
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
         """Write an object over one that holds ``expected``; whether it was written.
@@ -150,7 +153,7 @@ class LocalStorage:
         self._sync_folders(contents)
         return [name for name, new in zip(contents, made, strict=True) if not new]
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         made = self._create(name, content)
         self._sync_folders([name])
         return made

@@ -133,7 +133,7 @@ class WebStorage(ObjectStorage):
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         self._refuse()
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         self._refuse()
 
     def create_many(self, contents: Mapping[str, bytes]) -> list[str]:

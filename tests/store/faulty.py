@@ -12,12 +12,14 @@ import threading
 import time
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>Conflicting operation.</Message></Error>"
 _BROKEN = b"<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
+_ERRORS = {"503": _SLOW_DOWN, "429": _SLOW_DOWN, "409": _CONFLICT}
 _NOT_SENT_ON = ("host", "connection", "content-length", "transfer-encoding")
 
 
@@ -25,7 +27,7 @@ _NOT_SENT_ON = ("host", "connection", "content-length", "transfer-encoding")
 class Fault:
     """What happens to the next ``times`` requests of a ``kind`` (GET, PUT, LIST, …) whose object's name has ``name``.
 
-    :param what: a status (``503``, ``429``, ``500``), ``cut`` before the request goes on, ``lost`` (it is done, and its
+    :param what: a status (``503``, ``429``, ``409``, ``500``), ``cut`` before the request goes on, ``lost`` (it is done, and its
         answer never comes), ``half`` (the answer ends in its middle) or ``slow`` (the answer takes ``seconds``).
     """
 
@@ -43,10 +45,11 @@ class Faulty:
     url: str
     asked: Counter[str] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
+    line: Callable[[], str] = lambda: ""  # what happens to any other request
     moments: list[tuple[float, str, str]] = field(default_factory=list)  # seconds, kind, name
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fault(self, kind: str, name: str) -> Fault | None:
+    def fault(self, kind: str, name: str) -> Fault:
         """Note a request; what is to happen to it."""
         with self.lock:
             self.asked[kind] += 1
@@ -55,7 +58,7 @@ class Faulty:
                 if fault.times and kind == fault.kind and re.search(fault.name, name):
                     fault.times -= 1
                     return fault
-        return None
+            return Fault(kind, self.line())
 
 
 @contextmanager
@@ -66,21 +69,22 @@ def faulty(upstream: str) -> Iterator[Faulty]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer goes out in one piece
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path, _, query = self.path.partition("?")
             kind = "LIST" if self.command == "GET" and "list-type=2" in query else self.command
             fault = server.fault(kind, urllib.parse.unquote(path))
-            what = "" if fault is None else fault.what
+            what = fault.what
             if what.isdigit():
-                self._answer(int(what), [], _SLOW_DOWN if what in ("503", "429") else _BROKEN)
+                self._answer(int(what), [], _ERRORS.get(what, _BROKEN))
                 return
             if what == "cut":
                 self._cut()
                 return
             status, headers, content = self._forward(body)
-            if fault is not None and what == "slow":
+            if what == "slow":
                 time.sleep(fault.seconds)
             if what == "lost":
                 self._cut()
@@ -116,8 +120,11 @@ def faulty(upstream: str) -> Iterator[Faulty]:
             self.send_header("Content-Length", length)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content[: len(content) // 2] if half else content)
+                with suppress(OSError):  # nobody waits for it any more
+                    self.wfile.write(content[: len(content) // 2] if half else content)
             if half:
+                with suppress(OSError):
+                    self.wfile.flush()
                 self._cut()
 
         def _cut(self) -> None:

@@ -31,7 +31,7 @@ from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.models.machine import versions
 from logitstore.notes import doing
-from logitstore.store import claims
+from logitstore.store import claims, requests
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.commits import Commit
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from teachers.ensemble import Ensemble
 
 PARTNER_CACHE_BYTES = 1 << 30
-WAIT_SECONDS = 0.5
 _LOST = "the claim of shard {} was lost: this process stood still for longer than it lasts"
 DEFAULT_TOPK = 20
 _ANY_RATE = 16_000
@@ -86,7 +85,8 @@ class BuildSummary(Summary):
 
     ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
     were asked for, which only ``--shards`` and sources of other parts leave. ``survival``: what of the teachers'
-    answers survives the recipe, where views were made and it has ops.
+    answers survives the recipe, where views were made and it has ops. ``requests``: what this process sent to object
+    stores for it, where it sent any.
     """
 
     failures: list[Failure]
@@ -94,6 +94,7 @@ class BuildSummary(Summary):
     seconds: float
     missing: int
     survival: Survival | None = None
+    requests: requests.Requests | None = None
 
 
 @dataclass
@@ -112,6 +113,7 @@ class Job:
     relator: Relator | None = None  # of a store that keeps relations, once its basis is known
     tried: Answer | None = None  # of the first batch, until that is asked about
     like: Like | None = None  # the store whose clips and draws are this one's too
+    sent_before: requests.Requests = field(default_factory=requests.sent)  # by this process
 
     @property
     def views(self) -> int:
@@ -146,6 +148,7 @@ def prepare(options: BuildOptions) -> Job:
     from logitstore.audio.sources import open_audio, open_source
     from logitstore.store.sql.tables import joined_names
 
+    sent_before = requests.sent()
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
     options, like = as_like(options)
@@ -251,7 +254,7 @@ def prepare(options: BuildOptions) -> Job:
             if stored.made_by.get(name) != version
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
-    return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes, like=like)
+    return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes, like=like, sent_before=sent_before)
 
 
 def _frames(hop_ms: int, samples: int, sample_rate: int, stored: Manifest | None) -> FrameSpec:
@@ -367,6 +370,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
         seconds=seconds,
         missing=missing,
         survival=kept,
+        requests=requests.since(job.sent_before),
     )
 
 
@@ -436,12 +440,13 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                     continue
                 lost = False
                 try:
-                    for commit in commits.read_all(job.storage, shard)[:1]:
+                    committed = commits.read_all(job.storage, shard)
+                    for commit in committed[:1]:
                         heard.check(commit)
                     if job.like is not None and heard_before is not None:
                         for commit in job.like.of_shard(shard)[:1]:
                             heard_before.check(commit)
-                    for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), job.views):
+                    for start, stop in missing_views(committed, job.views):
                         plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
                         content = make_block(
                             manifest, writer.part_of(shard), plan, audio, job.ask,
@@ -464,7 +469,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                 moved = True
             if waiting and not moved:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
-                time.sleep(WAIT_SECONDS)
+                time.sleep(claimer.idle_seconds())
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
     if disk is not None:
