@@ -12,6 +12,7 @@ from logitstore.jobs.build.job import build
 from logitstore.jobs.options import BuildOptions
 from logitstore.models.registry import build as build_model
 from logitstore.models.registry import initialised
+from logitstore.store.format.frames import bounds_around, frame_bounds, shares
 from logitstore.store.reader import open_store
 from logitstore.training.batches import Batch
 from logitstore.training.runs import save_run
@@ -19,7 +20,6 @@ from students.data import ReplayDataset
 from students.objective import Objective
 from students.options import StudentOptions
 from students.terms import Setting
-from students.terms.frames import shares
 from students.train import train_student
 from teachers.ensemble import load_ensemble
 from tests.heard import CLASSES, RATE, SMALL, make_heard, student_values
@@ -43,7 +43,8 @@ def sigmoid(values):
 )
 def test_a_frame_gets_the_targets_of_the_time_that_it_stands_for(hop, there, centers, expected):
     seconds = {(0.04, 4): 0.16, (0.08, 2): 0.16}.get((hop, there), 0.12)
-    np.testing.assert_allclose(shares(np.array(centers), there, hop, seconds), expected, atol=1e-6)
+    lies = shares(bounds_around(np.array(centers), seconds), frame_bounds(there, round(1000 * hop), seconds))
+    np.testing.assert_allclose(lies, expected, atol=1e-6)
 
 
 def setting(loss="bce", temperature=1.0):

@@ -35,7 +35,7 @@ def of(name: str, **arguments: object) -> TaggerTeacher:
         ("crnn", {}, 15, 0.064),
         ("cnn4", {"pool": "attention", "time_halvings": 2, "width": 4}, 12, 0.08),
         ("cnn4", {"pool": "max", "width": 4}, 3, 0.32),
-        ("mobile", {"pool": "mean", "width": 0.1}, 4, 0.25),
+        ("mobile", {"pool": "mean", "width": 0.1}, 4, 0.32),
     ],
 )
 def test_a_net_that_answers_by_frames_says_when_and_of_the_view_what_it_says_alone(name, arguments, frames, hop):
