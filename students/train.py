@@ -422,6 +422,10 @@ def _evaluator(
         clip_seconds=store.manifest.clip_seconds,
         workers=options.workers or os.cpu_count() or 1,
     )
+    if official is not None:
+        found = np.zeros(len(labelled), dtype=np.bool_)
+        found[labelled.row_of[labelled.table["rate"].to_numpy() > 0]] = True  # 0 where a file cannot be opened
+        official.require(labelled.files(found))
     return Evaluator(
         labelled,
         tuple(store.manifest.classes),
