@@ -87,7 +87,7 @@ def even_centers(count: int, seconds: float) -> F64:
 
 def frame_bounds(count: int, hop_ms: int, seconds: float) -> F64:
     """Where so many frames of a store begin and end, float64 (count + 1,), none beyond the view's seconds."""
-    return np.minimum(np.arange(count + 1) * hop_ms / 1000, seconds)
+    return np.asarray(np.minimum(np.arange(count + 1) * hop_ms / 1000, seconds), dtype=np.float64)
 
 
 def bounds_around(centers: F64, seconds: float) -> F64:
