@@ -40,6 +40,7 @@ ARRAYS = {"frame_tracks": 3, "frame_classes": 1, "frame_runs": 1, "frame_gaps": 
 
 _FINE = 12  # bits of the angles that an encoder compares
 _MOST_DENSE = 1 << 33  # bytes
+_AT_ONCE = 1 << 20  # frames that are spread at a time, about
 
 
 class FrameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -194,8 +195,11 @@ class Frames:
             )
         dense = np.zeros(self.shape, dtype=np.float32)
         lengths = self.stops.astype(np.int64) - self.starts
-        where, frames = spread(lengths)
-        dense[self.clips[where], self.starts[where] + frames, self.classes[where]] = self.probabilities[where]
+        parts = np.cumsum(lengths) // _AT_ONCE  # of which part each run is, by its end
+        for some in np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(parts)) + 1):
+            where, frames = spread(lengths[some])
+            where = some[where]
+            dense[self.clips[where], self.starts[where] + frames, self.classes[where]] = self.probabilities[where]
         return dense
 
 
