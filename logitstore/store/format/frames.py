@@ -96,7 +96,8 @@ def bounds_around(centers: F64, seconds: float) -> F64:
 
     :param centers: float64 (T,), seconds, not falling. :param seconds: of the view, all of which they share.
     """
-    return np.clip(np.concatenate([[0.0], (centers[1:] + centers[:-1]) / 2, [seconds]]), 0.0, seconds)
+    middles = (centers[1:] + centers[:-1]) / 2
+    return np.asarray(np.clip(np.concatenate([[0.0], middles, [seconds]]), 0.0, seconds), dtype=np.float64)
 
 
 def shares(bounds: F64, others: F64) -> F32:
