@@ -115,8 +115,8 @@ class AudioCache:
             if isinstance(audio, Path):
                 status = audio.stat()
                 of.update(b"%d %d %d " % (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-                place = os.path.join(_folder(str(audio.parent)), audio.name)
-                of.update(os.fsencode(place))  # times that an archive gave may be those of others too
+                place = f"{_folder(str(audio.parent))}/{audio.name}"
+                of.update(place.encode(*_NAMES))  # times that an archive gave may be those of others too
             else:
                 if audio.seek(0, os.SEEK_END) > _MOST_HASHED:
                     return None
