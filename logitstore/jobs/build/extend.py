@@ -80,6 +80,11 @@ def prepare_extend(options: ExtendOptions) -> Job:
             strict=options.strict,
             retry_failed=options.retry_failed,
             shards=options.shards,
+            engine=options.engine,
+            ray_address=options.ray_address,
+            ray_actors=options.ray_actors,
+            audio_cache=options.audio_cache,
+            audio_cache_size=options.audio_cache_size,
             skip_known=options.skip_known,
         )
     )
