@@ -417,7 +417,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache, disk)
     known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
     total = sum(len(writer.clips_of(shard)) for shard in chosen) * job.views
-    done = _stored(known, chosen, job.views)
+    done = _done(known, chosen, job.views)
     progress.start(done, total)
     progress.failures(sum(len(c.failed) for c in known))
     made, own = 0, _turn(chosen)
@@ -498,7 +498,8 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
         progress.note(disk.summary())
     store = Pieces([Piece(job.storage, manifest, writer.root_digest)])
     if processes() > 1:
-        made = max(made, _stored(store.commits, chosen, job.views) - done)
+        before = sum(commit.stored_views for commit in known)
+        made = max(made, sum(commit.stored_views for commit in store.commits if commit.shard in chosen) - before)
     missing = unfinished_shards(store.commits, writer.shards, max(job.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
@@ -513,8 +514,8 @@ def _turn(shards: Collection[int]) -> set[int]:
     return {ordered[place] for place in part_of(len(ordered), rank(), processes())}
 
 
-def _stored(committed: Sequence[Commit], shards: Collection[int], views: int) -> int:
-    """How many of the first ``views`` views of some shards' clips are stored."""
+def _done(committed: Sequence[Commit], shards: Collection[int], views: int) -> int:
+    """How many of the first ``views`` views of some shards' clips are done."""
     return sum(
         commit.clips * (min(commit.view_stop, views) - commit.view_start)
         for commit in committed
@@ -537,7 +538,7 @@ def _together(job: Job, shards: Collection[int], done: int, progress: Progress) 
         progress.advance(views)
         if time.monotonic() - looked < _LOOK_SECONDS:
             return
-        there = _stored(commits.read_all(job.storage), shards, job.views)
+        there = _done(commits.read_all(job.storage), shards, job.views)
         if there > seen:
             progress.others(there - seen)
             seen = there

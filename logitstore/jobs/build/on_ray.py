@@ -62,10 +62,18 @@ PARTNER_CACHE_BYTES = 1 << 30
 _MOST_BLOCKS = 4096  # that a pipeline is given at a time
 _WRITERS = 4
 _WAIT_SECONDS = 0.5
-_RETRIES = 10  # of a task whose process or node is lost
+_PROCESS_BYTES = 400 << 20
+_MOST_BATCHES = 8  # that a task holds, decoded clips and views
+_QUIET_SECONDS = 120.0  # without a batch, before that is said
+#: Nothing is sent to Ray's makers, and what its own processes log stays in their files.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
 _LEAST_CORES = 2  # one that decodes, one for the teachers
+_CONNECT_SECONDS = 10.0
 _PROBED = 3  # clips of a shard that one at least must be read of
-_SAYS = "Ray says: "
 
 
 def check_ray(options: BuildOptions) -> None:
@@ -94,6 +102,32 @@ def check_ray(options: BuildOptions) -> None:
         import ray.data  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(str(error.name), "ray", "--engine ray") from None
+    _require_answer(_address(options))
+
+
+def _address(options: BuildOptions) -> str:
+    return options.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def _require_answer(address: str) -> None:
+    """Refuse a cluster that is not there, for which Ray itself would wait for minutes.
+
+    :raises StoreError: nobody listens at HOST:PORT. :raises UsageError: the address is none.
+    """
+    if address in ("local", "auto"):
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise UsageError(
+            f"--ray-address {address!r} is no address of a Ray cluster; give HOST:PORT of its head, or auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise StoreError(
+            f"no Ray cluster at {address} ({error.strerror or error}); give HOST:PORT of its head, as `ray start "
+            "--head` prints it, or leave --ray-address out for one on this machine"
+        ) from None
 
 
 def actors_of(options: BuildOptions) -> tuple[int, int | None]:
@@ -222,8 +256,9 @@ def fill_on_ray(
             if not waiting:
                 return made
             desk = _Desk(setting, writer, claimer, plans, advance, failures)
-            with closing(_contents(ray, setting, writer, plans)) as contents, desk:
+            with closing(_contents(ray, setting, writer, plans)) as contents, desk, _watching(note) as came:
                 for place, content in contents:
+                    came()
                     if isinstance(content, LogitstoreError):
                         with naming(audio, plans[place[0]], place[1]):
                             raise content
@@ -325,13 +360,15 @@ def _cluster(setting: Setting, note: Callable[[str], None]) -> Iterator[Any]:
 
     A program that is connected already stays so.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import ray
     from ray.exceptions import RayError
 
     options = setting.options
-    address = options.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(options)
     mine = not ray.is_initialized()
     if mine:
         own = {"num_cpus": max(_LEAST_CORES, own_cores()), "include_dashboard": False} if address == "local" else {}
@@ -342,8 +379,8 @@ def _cluster(setting: Setting, note: Callable[[str], None]) -> Iterator[Any]:
                 )
             except (ConnectionError, ValueError, RuntimeError, RayError, OSError) as error:
                 raise StoreError(
-                    f"no Ray cluster at {address} ({_first(error)}); give --ray-address HOST:PORT of its head, or "
-                    "leave it out for one on this machine"
+                    f"Ray cannot be had at {address}: {_first(error)}; give --ray-address HOST:PORT of the head of a "
+                    "cluster, or leave it out for one on this machine"
                 ) from None
     try:
         there = ray.cluster_resources()
@@ -365,6 +402,34 @@ def _cluster(setting: Setting, note: Callable[[str], None]) -> Iterator[Any]:
     finally:
         if mine:
             ray.shutdown()
+
+
+@contextmanager
+def _watching(note: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Says when nothing has come for long: Ray starts again what was lost, for as long as it takes."""
+    over, last = threading.Event(), time.monotonic()
+
+    def came() -> None:
+        nonlocal last
+        last = time.monotonic()
+
+    def watch() -> None:
+        said = 0.0
+        while not over.wait(1.0):
+            if last != said and time.monotonic() - last > _QUIET_SECONDS:
+                said = last
+                note(
+                    f"nothing has come from the cluster for {_QUIET_SECONDS / 60:.0f} min; `ray status` shows what it "
+                    "waits for, and the logs of its nodes what failed (/tmp/ray/session_latest/logs)"
+                )
+
+    watcher = threading.Thread(target=watch, name="watch", daemon=True)
+    watcher.start()
+    try:
+        yield came
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager
@@ -391,32 +456,49 @@ def _contents(
 ) -> Iterator[tuple[tuple[int, int], Any]]:
     """What the cluster makes of some plans: the number of a plan and the place of a batch in it, and what is kept of
     that batch, or the error that there was."""
-    from ray.data import ActorPoolStrategy, DataContext, from_items
+    from ray.data import ActorPoolStrategy, from_items
 
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = 1  # so that each batch goes on as soon as it is rendered
-    context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     least, most = actors_of(setting.options)
     shared = ray.put(setting)
-    with DataContext.current(context):
-        items = [{"item": pickle.dumps((number, *_alone(writer, plan)))} for number, plan in enumerate(plans)]
+    items = [{"item": pickle.dumps((number, *_alone(writer, plan)))} for number, plan in enumerate(plans)]
+    with _data_context():
         asked = (
             from_items(items, override_num_blocks=len(items))
             .map_batches(
-                _rendered, batch_size=1, batch_format="numpy", fn_args=(shared,), num_cpus=setting.threads,
-                max_retries=_RETRIES,
+                _rendered, batch_size=1, batch_format="numpy", fn_args=(shared,),
+                num_cpus=setting.threads, memory=_rendering_bytes(setting),
             )
             .map_batches(
                 _Teachers, batch_size=1, batch_format="numpy", fn_constructor_args=(shared,),
                 compute=ActorPoolStrategy(min_size=least, max_size=most),
-                max_task_retries=_RETRIES, **({"num_gpus": 1} if setting.device == "cuda" else {"num_cpus": 1}),
+                **({"num_gpus": 1} if setting.device == "cuda" else {"num_cpus": 1}),
             )
         )  # fmt: skip
         for row in asked.iter_rows():
             yield pickle.loads(row["content"])
+
+
+@contextmanager
+def _data_context() -> Iterator[None]:
+    """How data goes through the cluster: each batch goes on as soon as it is rendered, in any order, and Ray Data
+    prints nothing itself."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    wanted = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 1}
+    before = {name: getattr(context, name) for name in wanted}
+    vars(context).update(wanted)
+    try:
+        yield
+    finally:
+        vars(context).update(before)
+
+
+def _rendering_bytes(setting: Setting) -> int:
+    """The memory of a task that renders, about; that it is stated keeps Ray Data from making one stage of two, too."""
+    manifest = setting.manifest
+    cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
+    return _PROCESS_BYTES + cache + _MOST_BATCHES * 4 * manifest.batch_size * manifest.clip_samples
 
 
 def _alone(writer: StoreWriter, plan: BlockPlan) -> tuple[BlockPlan, pa.Table]:
