@@ -44,8 +44,8 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is done: members of the ensemble, clips, their seconds, views of each, views of a batch, steps and batch of a
-    training, and the side of the matrices whose product is the peak."""
+    """What is done: members of the ensemble, clips, their seconds, views of each, views of a batch; steps and batch of
+    a training, and the side of the matrices whose product is the peak."""
 
     members: int = 5
     clips: int = 4096
