@@ -21,6 +21,7 @@ from logitstore.errors import AudioError, MismatchError, QueryError, RunError
 from logitstore.evaluation.labelled import read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.evaluation.sonyc import WhileTraining, read_truth
+from logitstore.launched import processes
 from logitstore.models.registry import build, initialised
 from logitstore.models.tagger import Tagger
 from logitstore.notes import note
@@ -30,7 +31,6 @@ from logitstore.store.subset import Subset, read_subset
 from logitstore.training.batches import Replayer
 from logitstore.training.loop import Epoch, FitProgress
 from logitstore.training.options import LoopOptions, check_processes, steps_of
-from logitstore.training.processes import processes
 from logitstore.training.runs import MOST_BYTES, MOST_VALUES
 from logitstore.training.sampling import order_generator, plan
 from logitstore.training.train import (
