@@ -26,8 +26,11 @@ import struct
 import threading
 import time
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -42,6 +45,9 @@ from logitstore.options import AudioCacheOptions
 _MARKER, _SAYS = "logitstore-audio-cache", b"1\n"
 _HEADER = struct.Struct("<8sQQ16s24x")
 _MAGIC = b"LSAUDIO1"
+_NAMES = ("utf-8", "surrogateescape")
+#: Changed with every change of how audio is decoded here that changes a bit.
+DECODING = 1
 _MOST_HASHED = 1 << 26  # bytes of a file in an archive: larger ones are not read whole for every clip
 _STALE = 3600.0  # seconds after which an unfinished file is nobody's any more
 
@@ -89,7 +95,7 @@ class AudioCache:
                     path.unlink()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._recounted = threading.Lock(), False
         #: Clips read, decoded and kept, not kept for want of room, found damaged: by this process.
         self.read = self.made = self.left = self.damaged = 0
 
@@ -104,7 +110,7 @@ class AudioCache:
         """What tells a decoded clip from every other, 16 bytes; None of one that is not kept."""
         if isinstance(audio, Pcm):
             return None
-        of = hasher(f"{path}\0{start}\0{length}\0{rate}\0{sample_rate}\0".encode("utf-8", "surrogateescape"))
+        of = hasher(f"{_decoders()}\0{path}\0{start}\0{length}\0{rate}\0{sample_rate}\0".encode(*_NAMES))
         try:
             if isinstance(audio, Path):
                 status = audio.stat()
@@ -156,7 +162,7 @@ class AudioCache:
         content = np.ascontiguousarray(kept, kept.dtype.newbyteorder("<")).tobytes()
         size = _HEADER.size + len(content)
         target = self._path(key)
-        partial = self.folder / "partial" / f"{target.parent.name}{target.name}.{os.getpid()}.{threading.get_ident()}"
+        partial = self.folder / "partial" / f"{target.parent.name}{target.name}.{uuid4().hex}"
         try:
             if not self._reserve(size):
                 self._no_room(f"it has its {self.most_bytes / (1 << 30):.3g} GiB (--audio-cache-size)")
@@ -178,12 +184,15 @@ class AudioCache:
 
     def summary(self) -> str:
         """What this process found there and added, in a line."""
-        used = self._add(0)
+        try:
+            takes = f"it takes {self._add(0) / (1 << 20):,.0f} of {self.most_bytes / (1 << 20):,.0f} MiB"
+        except OSError as error:  # the work is done: the folder may be gone
+            takes = f"what it takes cannot be told ({error.strerror or error})"
         damaged = f", {self.damaged:,} damaged and decoded anew" if self.damaged else ""
         left = f", {self.left:,} decoded and not kept for want of room" if self.left else ""
         return (
             f"audio cache {self.folder}: clips were read from it {self.read:,} times{damaged}, {self.made:,} decoded "
-            f"and kept{left}; it takes {used / (1 << 20):,.0f} of {self.most_bytes / (1 << 20):,.0f} MiB"
+            f"and kept{left}; {takes}"
         )
 
     def _path(self, key: bytes) -> Path:
@@ -201,29 +210,43 @@ class AudioCache:
             note(f"the audio cache {self.folder} takes no more: {why}; what it lacks is decoded each time")
 
     def _reserve(self, size: int) -> bool:
-        """Whether so many bytes more have room; they are counted then."""
-        return self._add(size, self.most_bytes) >= 0
+        """Whether so many bytes more have room; they are counted then.
 
-    def _add(self, size: int, most: int | None = None, move: tuple[Path, Path] | None = None) -> int:
+        Before the first time that they have none the files are counted: people may have removed some, and writers that
+        were killed have left what they had reserved.
+        """
+        if self._add(size, self.most_bytes) >= 0:
+            return True
+        if self._recounted:
+            return False
+        self._recounted = True
+        return self._add(size, self.most_bytes, recount=True) >= 0
+
+    def _add(
+        self, size: int, most: int | None = None, move: tuple[Path, Path] | None = None, *, recount: bool = False
+    ) -> int:
         """Change the number of bytes that all files take: what it is then, or -1 where it would exceed ``most``.
 
         :param move: a finished file, and its name; what has that name already goes, and counts no more.
+        :param recount: whether to look at the files, not at the number that is kept.
         """
         file = os.open(self.folder / "size", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:  # a lock of the open file, so that it holds between threads too
             fcntl.flock(file, fcntl.LOCK_EX)
             content = os.pread(file, 8, 0)
-            used = int.from_bytes(content, "little") if len(content) == 8 else _taken(self.folder)
+            known = len(content) == 8 and not recount
+            used = int.from_bytes(content, "little") if known else _taken(self.folder)
             if move is not None:
                 size -= move[1].stat().st_size if move[1].exists() else 0
                 move[0].replace(move[1])
             now = max(0, used + size)
             if most is not None and now > most:
                 return -1
-            if size or len(content) != 8:
+            if size or not known:
                 os.pwrite(file, now.to_bytes(8, "little"), 0)
             return now
         finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
             os.close(file)
 
 
@@ -238,8 +261,20 @@ def open_cache(options: AudioCacheOptions) -> AudioCache | None:
     return AudioCache(options.audio_cache, None if size is None else round(size * (1 << 30)))
 
 
+@cache
+def _decoders() -> str:
+    """What decodes and resamples here, with its versions: another may give other bits."""
+    import soundfile
+    import soxr
+
+    versions = [soundfile.__libsndfile_version__, soxr.__version__, soxr.__libsoxr_version__]
+    with suppress(PackageNotFoundError):
+        versions.append(version("av"))
+    return " ".join([str(DECODING), *versions])
+
+
 def _taken(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("??/*.pcm"))
+    return sum(path.stat().st_size for place in ("??/*.pcm", "partial/*") for path in folder.glob(place))
 
 
 def _digest(key: bytes, content: bytes) -> bytes:

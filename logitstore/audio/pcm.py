@@ -53,7 +53,7 @@ class Samples:
 
     def read(self, start: int, out: F32, turn: int = 0) -> bool:
         """Write samples in [-1, 1): ``out[(i + turn) mod n]`` is the i-th from frame ``start`` on; of several channels
-        one after the other. Whether all n of ``out`` were there.
+        one after the other. Whether all n of ``out`` were there, and could be read: what is wrong the decoder says.
 
         :param out: float32 (n,), written even where some are not.
         """
@@ -62,7 +62,11 @@ class Samples:
         for first, last, to in ((0, count - turn, turn), (count - turn, count, 0)):
             while first < last:
                 some = min(_AT_A_TIME, last - first)
-                if not self._read(start * self.channels + first, out[to : to + some]):
+                try:
+                    whole = self._read(start * self.channels + first, out[to : to + some])
+                except OSError:
+                    whole = False
+                if not whole:
                     return False
                 first, to = first + some, to + some
         return True

@@ -15,13 +15,20 @@ WITH
         FROM topk
         GROUP BY rank
     ),
-    sums AS (SELECT *, sum(total) OVER (ORDER BY k) AS upto, sum(total) OVER () AS whole FROM ranks)
+    sums AS (
+        SELECT
+            *,
+            max(views) OVER () AS every, -- of a store with a quality fewer views keep a k-th class
+            sum(total) OVER (ORDER BY k) AS upto,
+            sum(total) OVER () AS whole
+        FROM ranks
+    )
 SELECT
     k,
-    round(total / views, 5) AS last,
-    round(matter / views, 4) AS still_matters,
-    round(upto / views, 4) AS kept,
+    round(total / every, 5) AS last,
+    round(matter / every, 4) AS still_matters,
+    round(upto / every, 4) AS kept,
     round(upto / whole, 4) AS share,
-    round(greatest(0, CASE WHEN sigmoid THEN whole / views ELSE 1 END - upto / views), 5) AS left_out
+    round(greatest(0, CASE WHEN sigmoid THEN whole / every ELSE 1 END - upto / every), 5) AS left_out
 FROM sums CROSS JOIN kind
 ORDER BY k

@@ -4,26 +4,10 @@
 -- them, and another first answer with the view where it is surest.
 -- $limit = 20: how many clips to show, those that differ most first
 WITH
-    kind AS (SELECT bool_and(scores = 'sigmoid') AS sigmoid FROM teachers),
-    said AS (
-        SELECT
-            clip,
-            class_index,
-            sum(probability::DOUBLE) AS total,
-            -sum(probability * ln(probability)) AS yes,
-            -sum((1.0 - probability) * ln(1.0 - probability)) AS no
-        FROM topk
-        GROUP BY clip, class_index
-    ),
-    seen AS (SELECT clip, count(*) AS views, mode(top1) AS mostly FROM views GROUP BY clip),
+    seen AS (SELECT clip, mode(top1) AS mostly FROM views GROUP BY clip),
     apart AS (
-        SELECT
-            clip,
-            sum(-total / views * ln(total / views) - yes / views)
-            + CASE
-                WHEN any_value(sigmoid) THEN sum(-(1.0 - total / views) * ln(1.0 - total / views) - no / views) ELSE 0
-            END AS apart
-        FROM said JOIN seen USING (clip) CROSS JOIN kind
+        SELECT clip, sum(disagreement) AS apart, any_value(views) AS views
+        FROM answers
         GROUP BY clip
         ORDER BY apart DESC
         LIMIT $limit

@@ -118,14 +118,19 @@ class StoredClip:
 
     @functools.cached_property
     def mean(self) -> ViewTargets:
-        """What the ensemble said on the mean of its views, a class that a view lacks counting as 0 there: as many of
-        the likeliest classes as a view has, none of a clip without views."""
+        """What the ensemble said on the mean of its views, a class that a view lacks counting as 0 there, or as what
+        stands for it in a store with a quality: as many of the likeliest classes that a view has as one has, none of a
+        clip without views."""
         said = [self.view(number).targets for number in self.views]
         total = np.zeros(len(self._store.manifest.classes))
-        for each in said:
-            total[each.classes] += each.probabilities / len(said)
-        k = min(max((len(each.classes) for each in said), default=0), np.count_nonzero(total))
-        best = np.lexsort((np.arange(len(total)), -total))[:k].astype(np.uint16)
+        named = np.zeros(len(total), bool)
+        for number, each in zip(self.views, said, strict=True):
+            rest = 0.0 if self._store.manifest.quality is None else float(self._store.rests(number, [self.number])[0])
+            total += rest / len(said)
+            total[each.classes] += (each.probabilities - rest) / len(said)
+            named[each.classes] = True
+        k = min(max((len(each.classes) for each in said), default=0), np.count_nonzero(named))
+        best = np.lexsort((np.arange(len(total)), -total, ~named))[:k].astype(np.uint16)
         names = tuple(self._store.manifest.classes[number] for number in best.tolist())
         return ViewTargets(best, names, total[best].astype(np.float32))
 

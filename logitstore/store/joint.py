@@ -45,7 +45,7 @@ from logitstore.store.format.manifest import (
     known_ranges,
     written_version,
 )
-from logitstore.store.format.quality import REST, VALUE_BITS, Answers, answers, choose
+from logitstore.store.format.quality import REST, VALUE_BITS, Answers, choose
 from logitstore.store.piece import Piece
 from logitstore.views import fingerprint
 
@@ -54,6 +54,7 @@ FILL = 0.6
 #: A member's contract in a joint manifest says under this key how many classes its own store kept.
 KEPT = "kept"
 _CELLS = 1 << 22  # probabilities at a time
+_MOST_CELLS = 1 << 26  # of one view
 _EPSILON = 1e-7  # as in an ensemble of teachers
 _SAME = ("seed", "sample_rate", "clip_seconds", "shard_clips")
 
@@ -93,14 +94,13 @@ def joint_answers(
     :param said: likewise, with the rests float32 (n,) of a store that has a quality. Places not used have the class of
         which that store has none.
     """
-    rows = max(1, _CELLS // len(voices[0].share))
-    parts = []
-    for low in range(0, len(said[0][0]), rows):
+    count, rows = len(said[0][0]), max(1, _CELLS // len(voices[0].share))
+    found = Answers.of_views(count, k)
+    for low in range(0, count, rows):
         here = slice(low, low + rows)
         part = [(own[here], p[here], None if rests is None else rests[here]) for own, p, rests in said]
-        parts.append(answers(_joint(part, voices, scores, average)[0], k, scores))
-    names = ("classes", "probabilities", "rests", "lost")
-    return Answers(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        found.put(here, _joint(part, voices, scores, average)[0], scores)
+    return found
 
 
 def _joint(
@@ -109,6 +109,7 @@ def _joint(
     """Joint probabilities float32 (n, C), and which classes any store kept, bool (n, C)."""
     count, classes = len(said[0][0]), len(voices[0].share)
     total, named = np.zeros((count, classes)), np.zeros((count, classes + 1), dtype=bool)
+    whole = any(rests is not None for _, _, rests in said)  # then each store says something of every class
     for (own, probabilities, rests), voice in zip(said, voices, strict=True):
         at = np.append(voice.at, classes)[own.astype(np.int64)]  # a place that is not used falls beside the classes
         fill = _filled(probabilities.astype(np.float64), len(voice.at), scores) if rests is None else rests[:, None]
@@ -116,7 +117,7 @@ def _joint(
         np.put_along_axis(dense, at, probabilities, axis=1)
         np.put_along_axis(named, at, True, axis=1)
         dense = dense[:, :classes]
-        if scores == "softmax" and rests is not None:
+        if scores == "softmax" and whole:
             dense /= dense.sum(axis=1, keepdims=True)
         total += voice.share * (_stretched(dense, scores) if average == "logit" else dense)
     if average == "logit" and scores == "sigmoid":
@@ -317,6 +318,11 @@ class Joint(Piece):
             runs = piece.block_frames(own).take(views.reshape(-1))
             said.append((runs, piece._frame_spec, len(piece.manifest.classes)))
         step = max(1, _CELLS // (spec.count * classes))
+        if spec.count * classes > _MOST_CELLS:
+            raise UsageError(
+                f"{self.location} has {spec.count:,} frames of {classes:,} classes a view, {spec.count * classes:,} "
+                f"numbers, and stores are averaged up to {_MOST_CELLS:,} of them; read each by itself"
+            )
         found = []
         for low in range(0, kept.size, step):
             some = np.arange(low, min(low + step, kept.size))

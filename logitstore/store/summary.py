@@ -29,8 +29,8 @@ _KEYS = ("path", "start", "length", "rate")
 @dataclass(frozen=True, kw_only=True)
 class KeptOf:
     """What a store with a quality keeps: the nats a view that were ``asked``, a list where its pieces differ, and that
-    are ``lost``, the mean over its views, None where that was not counted; the ``bits`` of its blocks, and the ``most``
-    classes of any view."""
+    are ``lost``, the mean over its views, None where that was not counted; the ``bits`` of its blocks, none where they
+    are chosen as it is read; and the ``most`` classes of any view."""
 
     asked: Any
     lost: float | None
@@ -38,7 +38,7 @@ class KeptOf:
     most: int
 
     def __str__(self) -> str:
-        bits = " or ".join(map(str, self.bits)) or "no"
+        bits = " or ".join(map(str, self.bits)) or "as many as needed"
         lost = "" if self.lost is None else f"{self.lost:.3g} nats a view lost, "
         asked = " and ".join(f"{each:g}" for each in (self.asked if isinstance(self.asked, list) else [self.asked]))
         return f"{bits} bits; {lost}{asked} asked"
@@ -263,7 +263,7 @@ def _kept(store: Pieces) -> KeptOf | None:
     return KeptOf(
         asked=_common(asked),
         lost=lost if lost is not None and math.isfinite(lost) else None,  # nobody has counted it where stores are joint
-        bits=tuple(sorted({kept.bits for kept, _ in found})),
+        bits=tuple(sorted({kept.bits for kept, _ in found if math.isfinite(kept.loss)})),
         most=max((kept.most for kept, _ in found), default=0),
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pickle
+import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,3 +209,44 @@ def test_signed_zeros_and_loud_samples_stay(tmp_path: Path) -> None:
         assert kept.read(0, out)
         kept.close()
         assert out.tobytes() == samples.tobytes()
+
+
+def test_room_that_people_made_is_found(audio: Path, tmp_path: Path) -> None:
+    """The number of bytes is kept in a file, and clips may go without it."""
+    folder = tmp_path / "cache"
+    expected = bits(clips(audio, AudioCache(folder)))
+    taken = sum(path.stat().st_size for path in files(folder))
+    for path in files(folder):
+        path.unlink()
+    full = AudioCache(folder, most_bytes=taken)
+    assert bits(clips(audio, full)) == expected
+    assert full.left == 0
+    assert len(files(folder)) == KEPT
+
+
+def test_a_summary_of_a_folder_that_is_gone_is_one_all_the_same(audio: Path, tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path / "cache")
+    bits(clips(audio, cache))
+    shutil.rmtree(tmp_path / "cache")
+    assert "cannot be told" in cache.summary()
+
+
+def test_a_lock_ends_with_its_work_whoever_else_has_the_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process that is forked meanwhile: an open file that it shares must not keep the others out."""
+    cache = AudioCache(tmp_path / "cache")
+    shared = []
+    real = os.pread
+
+    def forked(file: int, *given: int) -> bytes:
+        shared.append(os.dup(file))
+        return real(file, *given)
+
+    monkeypatch.setattr("logitstore.audio.cache.os.pread", forked)
+    cache.summary()
+    monkeypatch.undo()
+    with (tmp_path / "cache" / "size").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for file in shared:
+        os.close(file)

@@ -169,3 +169,17 @@ def test_what_is_not_as_it_was_listed_is_an_error_as_ever(tmp_path: Path) -> Non
     (tmp_path / "x.wav").write_bytes(PLAIN["mono"][:-400])
     with pytest.raises(AudioError, match="truncated: 800 of 1000 frames"):
         audio.write(0, row)
+
+
+def test_an_error_of_reading_is_left_to_the_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which says what is wrong, so that the clip fails and no more."""
+    (tmp_path / "a.wav").write_bytes(PLAIN["mono"])
+    samples = open_samples(tmp_path / "a.wav")
+    assert samples is not None
+
+    def broken(*given: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("logitstore.audio.pcm.os.preadv", broken)
+    assert not samples.read(0, np.zeros(10, np.float32))
+    samples.close()

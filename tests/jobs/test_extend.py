@@ -300,3 +300,13 @@ def test_the_command_extends_a_store(root, capsys):
     for command in ("extend", "verify"):
         code, out, _ = program(command, "--help")
         assert f"logitstore {command} store" in out
+
+
+def test_whatever_extend_is_asked_reaches_the_build(root):
+    built(root)
+    job = prepare_extend(more(root, audio_cache=str(root / "cache"), audio_cache_size=0.5, strict=True))
+    assert (job.options.audio_cache, job.options.audio_cache_size, job.options.strict) == (
+        str(root / "cache"),
+        0.5,
+        True,
+    )

@@ -25,6 +25,7 @@ from students.targets import dense_targets
 from teachers.ensemble import Ensemble
 from teachers.registry import load_teacher
 from tests.rendered import rendered_view
+from tests.small_store import Spec, make_store
 from tests.stores import contents, inside, options, write_audio
 
 ASKED = 0.05
@@ -96,7 +97,7 @@ def test_a_store_is_extended_with_its_quality(root):
     assert all(commit.kept.loss <= ASKED for commit in store.commits)
 
 
-@pytest.mark.parametrize("second", [{"quality": 0.02, "topk": None}, {"topk": 3}])
+@pytest.mark.parametrize("second", [{"quality": 0.02, "topk": None}, {"topk": 3, "value_bits": 8}])
 def test_stores_are_read_and_merged_as_an_ensemble_with_a_quality(root, tmp_path, second):
     with inside(root):
         build(options(root, out=str(tmp_path / "b"), teachers=["python:tones:reversed_classes"],
@@ -116,6 +117,28 @@ def test_stores_are_read_and_merged_as_an_ensemble_with_a_quality(root, tmp_path
     )
     with pytest.raises(UsageError, match="a quality that chooses the bits"):
         merge(MergeOptions(stores=asked, ensemble=True, out=str(tmp_path / "no"), value_bits=4))
+
+
+def test_like_a_store_with_a_quality_topk_is_the_most_that_a_view_keeps(root, tmp_path):
+    with inside(root):
+        build(options(root, out=str(tmp_path / "b"), like=str(root / "store"), topk=2))
+    store = open_store(tmp_path / "b")
+    assert (store.manifest.quality, store.manifest.topk) == (ASKED, 2)
+
+
+@pytest.mark.parametrize("scores", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("other", [0.1, None])
+def test_stores_are_merged_where_a_shard_has_no_readable_clip_and_scores_sum_to_less(tmp_path, scores, other):
+    """Of softmax scores that a top k cut off, the mean is one of shares, and what is lost is no less than nothing."""
+    given = {"clips": 8, "shard_clips": 4, "failed": (4, 5, 6, 7), "scores": scores, "topk": 5}
+    make_store(tmp_path / "a", Spec(**given, quality=0.1))
+    make_store(tmp_path / "b", Spec(**given, quality=other))
+    asked = [str(tmp_path / "a"), str(tmp_path / "b")]
+    read = open_store(asked, weights=[1, 1])
+    assert read.sql("SELECT count(*) AS n FROM views").to_pylist() == [{"n": 12}]
+    merge(MergeOptions(stores=asked, store_weights=(1, 1), ensemble=True, out=str(tmp_path / "merged")))
+    assert verify(VerifyOptions(store=str(tmp_path / "merged"))).problems == ()
+    assert all(commit.kept.loss >= 0 for commit in open_store(tmp_path / "merged").commits)
 
 
 def test_exports_hold_what_each_view_keeps(root, tmp_path):

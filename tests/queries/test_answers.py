@@ -317,6 +317,26 @@ def test_the_cookbook_is_that_of_the_questions():
     assert len(named) == len(set(named))
 
 
+#: The Jensen-Shannon divergence of a clip's views from each other, by the table ``topk`` alone.
+DIVERGENCE = """
+    WITH
+        kind AS (SELECT bool_and(scores = 'sigmoid') AS sigmoid FROM teachers),
+        said AS (
+            SELECT
+                clip, class_index, sum(probability::DOUBLE) AS total, -sum(probability * ln(probability)) AS yes,
+                -sum((1.0 - probability) * ln(1.0 - probability)) AS no
+            FROM topk GROUP BY clip, class_index
+        ),
+        seen AS (SELECT clip, count(*) AS views FROM views GROUP BY clip)
+    SELECT
+        clip,
+        sum(-total / views * ln(total / views) - yes / views) + CASE
+            WHEN any_value(sigmoid) THEN sum(-(1.0 - total / views) * ln(1.0 - total / views) - no / views) ELSE 0
+        END AS apart
+    FROM said JOIN seen USING (clip) CROSS JOIN kind GROUP BY clip
+"""
+
+
 @pytest.mark.parametrize("cells", [1, 1 << 22])
 def test_the_table_of_answers_is_the_mean_over_the_views(kept, monkeypatch, cells):
     """Also where a shard is gone through a clip at a time."""
@@ -334,7 +354,11 @@ def test_the_table_of_answers_is_the_mean_over_the_views(kept, monkeypatch, cell
     assert len(said) == len(plain)
     for one, other in zip(said, plain, strict=True):
         assert one.pop("rank") >= 1
+        assert one.pop("disagreement") >= 0
         assert one.pop("probability") == pytest.approx(other.pop("probability"), rel=1e-6)
         assert one == other
+    apart = {row["clip"]: row["apart"] for row in store.sql(DIVERGENCE).to_pylist()}
+    for row in store.sql("SELECT clip, sum(disagreement) AS apart FROM answers GROUP BY clip").to_pylist():
+        assert row["apart"] == pytest.approx(apart[row["clip"]], abs=1e-6)
     firsts = store.sql("SELECT clip, min(rank) AS low, max(rank) AS high, count(*) AS n FROM answers GROUP BY clip")
     assert all(row["low"] == 1 and row["high"] == row["n"] for row in firsts.to_pylist())

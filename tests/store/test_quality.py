@@ -16,6 +16,7 @@ from logitstore.store.format import layout, quality
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.commits import decode, encode
 from logitstore.store.look import look
+from logitstore.store.measures import jensen_shannon
 from logitstore.store.pieces import Pieces
 from logitstore.store.summary import summarise
 from tests.small_store import Spec, make_store
@@ -80,6 +81,19 @@ def test_views_that_failed_decide_nothing():
     among = quality.choose(quality.answers(exact, 10, "sigmoid"), 0.1, "sigmoid", 10, readable)
     assert (among.counts[readable] == alone.counts).all()
     assert (among.bits, among.loss) == (alone.bits, alone.loss)
+
+
+@pytest.mark.parametrize("total", [1 - 1e-4, 1 + 1e-4, 0.6])
+def test_softmax_answers_that_do_not_sum_to_1_lose_what_their_shares_lose(total):
+    """Rounding, and classes that were left out; what is lost is never less than nothing, so that it can be stored."""
+    exact = np.random.default_rng(0).dirichlet(np.full(9, 0.4), 50).astype(np.float32) * np.float32(total)
+    for asked in (0.001, 0.05):
+        found = quality.answers(exact, 9, "softmax")
+        chosen = quality.choose(found, asked, "softmax", 9, np.ones(50, bool))
+        lost = quality.loss(exact, read_back(found, chosen, 9, "softmax"), "softmax")
+        assert (lost > -1e-6).all()
+        assert 0 <= chosen.loss == pytest.approx(lost.mean(), abs=1e-5)
+        assert chosen.loss <= asked or chosen.bits == 8
 
 
 @settings(deadline=None, max_examples=40)
@@ -177,9 +191,17 @@ def test_sql_has_a_row_for_each_class_that_is_kept(made):
     members = store.sql("SELECT count(*) n, min(probability) least FROM members").to_pylist()[0]
     assert members["n"] == 2 * used.sum()
     assert members["least"] > 0
-    mean = store.sql("SELECT probability FROM answers WHERE clip = 3 AND rank = 1").to_pylist()[0]["probability"]
-    dense = quality.dense(made.classes[3], made.probabilities[3], 12, None)
-    assert mean == pytest.approx(float(dense.mean(axis=0).max()), rel=1e-6)
+    answers = store.sql("SELECT * FROM answers WHERE clip = 3 ORDER BY rank").to_pylist()
+    dense = quality.dense(made.classes[3], made.probabilities[3], 12, made.rests[3])
+    named = sorted(set(made.classes[3][used[3]].tolist()))
+    assert sorted(row["class_index"] for row in answers) == named
+    apart = jensen_shannon(dense, [1 / len(dense)] * len(dense), "sigmoid")
+    for row in answers:
+        assert row["probability"] == pytest.approx(dense.mean(axis=0)[row["class_index"]], rel=1e-5)
+        assert row["disagreement"] == pytest.approx(apart[row["class_index"]], abs=1e-6)
+    assert [row["probability"] for row in answers] == sorted((row["probability"] for row in answers), reverse=True)
+    mean = store[3].mean.probabilities
+    assert mean == pytest.approx(np.sort(dense.mean(axis=0)[named])[::-1][: len(mean)], rel=1e-5)
 
 
 def test_every_question_and_look_can_be_asked(made):

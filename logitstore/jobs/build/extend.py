@@ -7,7 +7,7 @@ The clips become a new part of the clip table, with shards of their own. What mu
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from typing import Any
 
 from logitstore.errors import MismatchError, UsageError
 from logitstore.jobs.build.dry_run import Plan
@@ -47,47 +47,30 @@ def prepare_extend(options: ExtendOptions) -> Job:
             "give --teacher SPEC for each in this order"
         )
     relations = manifest.relations
-    job = prepare(
-        Extension(
-            source=options.source,
-            out=options.store,
-            teachers=options.teachers,
-            audio_root=options.audio_root,
-            path_column=options.path_column,
-            start_column=options.start_column,
-            end_column=options.end_column,
-            duration_column=options.duration_column,
-            weights=[member.weight for member in manifest.teachers],
-            average="logit" if manifest.average == "logit" else "probability",
-            classes=manifest.classes,
-            views=_views(store) if options.views is None else options.views,
-            topk=manifest.topk,
-            quality=manifest.quality,
-            recipe=manifest.recipe,
-            seed=manifest.seed,
-            clip_seconds=manifest.clip_seconds,
-            sample_rate=manifest.sample_rate,
-            where=options.where,
-            value_bits=manifest.value_bits,
-            batch_size=manifest.batch_size,
-            workers=options.workers,
-            device=manifest.device_kind if options.device is None else options.device,
-            precision=cast(Any, manifest.precision),
-            keep_members=manifest.keep_members,
-            relations=None if relations is None else relations.names,
-            similarity_frames=DEFAULT_FRAMES if relations is None else relations.pooled,
-            frames=None if manifest.frames is None else manifest.frames.hop_ms,
-            strict=options.strict,
-            retry_failed=options.retry_failed,
-            shards=options.shards,
-            engine=options.engine,
-            ray_address=options.ray_address,
-            ray_actors=options.ray_actors,
-            audio_cache=options.audio_cache,
-            audio_cache_size=options.audio_cache_size,
-            skip_known=options.skip_known,
-        )
-    )
+    of_build = {each.name for each in dataclasses.fields(Extension)}
+    asked = {each.name: getattr(options, each.name) for each in dataclasses.fields(options) if each.name in of_build}
+    of_store: dict[str, Any] = {
+        "out": options.store,
+        "weights": [member.weight for member in manifest.teachers],
+        "average": manifest.average,
+        "classes": manifest.classes,
+        "views": _views(store) if options.views is None else options.views,
+        "topk": manifest.topk,
+        "quality": manifest.quality,
+        "recipe": manifest.recipe,
+        "seed": manifest.seed,
+        "clip_seconds": manifest.clip_seconds,
+        "sample_rate": manifest.sample_rate,
+        "value_bits": manifest.value_bits,
+        "batch_size": manifest.batch_size,
+        "device": manifest.device_kind if options.device is None else options.device,
+        "precision": manifest.precision,
+        "keep_members": manifest.keep_members,
+        "relations": None if relations is None else relations.names,
+        "similarity_frames": DEFAULT_FRAMES if relations is None else relations.pooled,
+        "frames": None if manifest.frames is None else manifest.frames.hop_ms,
+    }
+    job = prepare(Extension(**(asked | of_store)))
     if options.skip_known:  # the source is one that the store has clips of, grown since
         _require_same_files(store, job)
     return job

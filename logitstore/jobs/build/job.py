@@ -288,14 +288,18 @@ def _kept(options: BuildOptions, ensemble: Ensemble, before: Manifest | None) ->
     :param before: of the store that is begun already, or that this one is to be like: what it has, where nothing is
         asked.
     """
-    asked = options.quality is not None or options.topk is not None or options.value_bits is not None
     if options.quality is not None and options.value_bits not in (None, VALUE_BITS):
         raise UsageError(
             f"--quality chooses the bits itself, and --value-bits {options.value_bits} says otherwise; leave one of "
             "them out"
         )
     quality, usual, bits = options.quality, DEFAULT_TOPK, VALUE_BITS
-    if before is not None and not asked:
+    if (
+        before is not None
+        and quality is None
+        and options.value_bits is None
+        and (options.topk is None or before.quality is not None)
+    ):  # whose --topk says how many classes a view keeps at most
         quality, usual, bits = before.quality, before.topk, before.value_bits
     elif quality is not None:
         usual = MOST_CLASSES_KEPT

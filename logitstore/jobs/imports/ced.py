@@ -94,7 +94,7 @@ def import_ced(options: CedImport, advance: Callable[[int], None] = lambda views
         place=place,
         clip_seconds=clip_seconds,
         topk=files.topk,
-        value_bits=options.value_bits or VALUE_BITS,
+        value_bits=VALUE_BITS if options.value_bits is None else options.value_bits,
     )
     clip_table, order = sorted_clips(clips.paths, clips.start, clips.length, clips.rate)
     row_of = np.argsort(order)

@@ -88,7 +88,7 @@ def import_npy(options: NpyImport, advance: Callable[[int], None] = lambda views
         place=place,
         clip_seconds=options.clip_seconds,
         topk=topk,
-        value_bits=options.value_bits or VALUE_BITS,
+        value_bits=VALUE_BITS if options.value_bits is None else options.value_bits,
     )
     clip_table, order = sorted_clips(paths, np.zeros(len(paths), np.int64), length, rate)
     row_of = np.argsort(order)

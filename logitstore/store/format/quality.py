@@ -3,7 +3,7 @@
 What is stored of a view are its most probable classes, as codes of few bits, and one probability that stands for each
 class that is not kept, its *rest*. What that loses is the Kullback-Leibler divergence of what the ensemble said to what
 is read back, over all C classes: of sigmoid scores the sum of the classes' Bernoulli divergences, of softmax scores the
-divergence of the distributions, what is read back divided by its sum. Its mean over the views of a block is what
+divergence of the distributions, both sides divided by their sums. Its mean over the views of a block is what
 ``--quality`` bounds.
 
 A block has the fewest bits a code that can hold the number. Then every view keeps k classes where loss + lambda * k is
@@ -45,18 +45,24 @@ class Answers:
 
     ``classes`` uint16 and ``probabilities`` float32 (N, k), the k highest, falling. If the first j + 1 of them are
     kept: ``rests`` uint8 (N, k), the code of the rest, and ``lost`` float32 (N, k), what all others lose by it, in
-    nats.
+    nats. ``sums`` float64 (N,), of all C probabilities: of softmax scores 1, but for rounding, and less where classes
+    were left out.
     """
 
     classes: U16
     probabilities: F32
     rests: U8
     lost: F32
+    sums: F64
 
     @classmethod
     def of_views(cls, count: int, k: int) -> Answers:
         """Room for so many views and classes of each."""
-        return cls(*(np.zeros((count, k), kind) for kind in (np.uint16, np.float32, np.uint8, np.float32)))
+        shape = (count, k)
+        return cls(
+            np.zeros(shape, np.uint16), np.zeros(shape, np.float32), np.zeros(shape, np.uint8),
+            np.zeros(shape, np.float32), np.ones(count),
+        )  # fmt: skip
 
     def put(self, here: slice, probabilities: F32, scores: str, *, whole: bool = True) -> None:
         """Take in what is said of some of the views.
@@ -78,7 +84,7 @@ class Answers:
         if scores == "sigmoid":
             lost = np.maximum(lost - (left - mass) * np.log1p(-rest), 0)
         lost[:, left == 0] = 0
-        self.lost[here] = lost
+        self.lost[here], self.sums[here] = lost, everything.sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,8 @@ def _losses(said: Answers, read: F64, scores: str, class_count: int) -> F64:
         return np.asarray(lost + np.cumsum(_terms(1 - p, 1 - read), axis=1))
     left = np.arange(class_count - 1, class_count - 1 - p.shape[1], -1)
     total = np.cumsum(read, axis=1) + left * REST.table().astype(np.float64)[said.rests]
-    return np.asarray(lost + np.log(total))
+    sums = np.maximum(said.sums[:, None], 1e-300)
+    return np.maximum(lost / sums - np.log(sums) + np.log(total), 0)  # of p / sum(p) to q / sum(q), which is never less
 
 
 def _terms(p: F64, q: F64) -> F64:
@@ -182,7 +189,8 @@ def loss(probabilities: F32, read: F32, scores: str) -> npt.NDArray[np.float64]:
     """What views lose, float64 (N,), nats: of what was said to what is read back, each float32 (N, C)."""
     p, q = probabilities.astype(np.float64), read.astype(np.float64)
     if scores == "softmax":
-        return np.asarray(_terms(p, q / q.sum(axis=1, keepdims=True)).sum(axis=1))
+        p, q = (each / each.sum(axis=1, keepdims=True) for each in (p, q))
+        return np.asarray(_terms(p, q).sum(axis=1))
     return np.asarray((_terms(p, q) + _terms(1 - p, 1 - q)).sum(axis=1))
 
 

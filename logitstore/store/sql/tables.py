@@ -9,7 +9,8 @@ views      a view of a clip that has targets: ``clip``, ``view``, every draw par
 topk       one of the k classes of a view: clip, view, rank (from 1), class_index, class, probability and, where members
            were kept, disagreement
 answers    a class that is stored for some view of a clip: clip, rank (from 1, falling by the mean), class_index, class,
-           probability (the mean over the clip's views, where what is not stored counts 0), views (how many it has)
+           probability (the mean over the clip's views, where what is not stored counts 0, or the view's rest in a store
+           with a quality), disagreement (of these views about the class, Jensen-Shannon, nats), views (how many it has)
 frames     a stretch of time in which a class has one probability, of a store that says when: clip, view, class_index,
            class, start_s and end_s (seconds of the view, as it was drawn), probability
 members    what one member said of it, where that was kept: clip, view, rank, member, class_index, class, probability
@@ -50,7 +51,7 @@ from logitstore.arrays import F32, F64, I64
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.manifest import member_names
 from logitstore.store.format.quality import addable
-from logitstore.store.measures import entropy, jensen_shannon
+from logitstore.store.measures import entropy, jensen_shannon, surprise
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Pieces, joined_schema
 from logitstore.store.sql.lazy import LazyTable, TablePart
@@ -286,7 +287,8 @@ def _used(store: Pieces, classes: npt.NDArray[np.uint16]) -> Any:
 
 def _answers_table(store: Pieces) -> LazyTable:
     schema = pa.schema([("clip", pa.int64()), ("rank", pa.int32()), ("class_index", pa.int32()), ("class", _CLASS),
-                        ("probability", pa.float64()), ("views", pa.int32())])  # fmt: skip
+                        ("probability", pa.float64()), ("disagreement", pa.float64()),
+                        ("views", pa.int32())])  # fmt: skip
     shards: dict[int, list[Commit]] = {}
     for commit in store.commits:
         shards.setdefault(commit.first_clip, []).append(commit)
@@ -299,10 +301,11 @@ def _answers_table(store: Pieces) -> LazyTable:
             found = [
                 _mean_answers(store, commits, range(start, min(start + step, clips))) for start in range(0, clips, step)
             ]
-            row, rank, labels, means, counts = (np.concatenate(each) for each in zip(*found, strict=True))
+            row, rank, labels, means, apart, counts = (np.concatenate(each) for each in zip(*found, strict=True))
             made = {
                 "clip": first + row, "rank": rank, "class_index": labels.astype(np.int32),
-                "class": _class_names(store, labels.astype(np.uint16)), "probability": means, "views": counts,
+                "class": _class_names(store, labels.astype(np.uint16)), "probability": means, "disagreement": apart,
+                "views": counts,
             }  # fmt: skip
             wanted = [field for field in schema if field.name in columns]
             return pa.table([made[field.name] for field in wanted], schema=pa.schema(wanted))
@@ -313,27 +316,46 @@ def _answers_table(store: Pieces) -> LazyTable:
     return LazyTable(schema, [part(first, commits) for first, commits in sorted(shards.items())])
 
 
-def _mean_answers(store: Pieces, commits: Sequence[Commit], some: range) -> tuple[I64, I64, I64, F64, I64]:
-    """Of a range of rows of a shard, what is stored of each clip: row, rank, class, mean over its views, and views."""
-    class_count = len(store.manifest.classes)
+def _mean_answers(store: Pieces, commits: Sequence[Commit], some: range) -> tuple[I64, I64, I64, F64, F64, I64]:
+    """Of a range of rows of a shard, what is stored of each clip: row, rank, class, mean over its views, how far the
+    views are apart about the class, and views.
+
+    A class that a view does not keep has its rest there, where the store has a quality, and 0 elsewhere.
+    """
+    class_count, scores = len(store.manifest.classes), store.manifest.scores
     cells = len(some) * class_count
-    total, stored, views = np.zeros(cells), np.zeros(cells, np.bool_), np.zeros(len(some), np.int64)
+    total, own, stored = np.zeros(cells), np.zeros(cells), np.zeros(cells, np.bool_)
+    views, rest, unsure = np.zeros(len(some), np.int64), np.zeros(len(some)), np.zeros(len(some))
     for commit in commits:
         kept = commit.readable
         kept = kept[(kept >= some.start) & (kept < some.stop)]
+        row = kept - some.start
         classes, probabilities = store.block_targets(commit)
-        keys = ((kept - some.start)[:, None, None] * class_count + addable(classes[kept], class_count)).reshape(-1)
-        total += np.bincount(keys, probabilities[kept].reshape(-1), cells)
+        classes, probabilities = classes[kept], probabilities[kept]
+        keys = (row[:, None, None] * class_count + addable(classes, class_count)).reshape(-1)
+        p = probabilities.astype(np.float64)
+        by_class = surprise(p, scores)
+        if store.manifest.quality is not None:
+            rests = store.block_rests(commit)[kept].astype(np.float64)  # (n, V): once for every class of a view
+            used, by_rest = classes < class_count, surprise(rests, scores)
+            rest[row] += rests.sum(axis=1)
+            unsure[row] += by_rest.sum(axis=1)
+            p, by_class = (
+                np.where(used, each - less[..., None], 0) for each, less in ((p, rests), (by_class, by_rest))
+            )
+        total += np.bincount(keys, p.reshape(-1), cells)
+        own += np.bincount(keys, by_class.reshape(-1), cells)
         stored[keys] = True
-        views[kept - some.start] += commit.views
+        views[row] += commit.views
     found = np.flatnonzero(stored)
     row, labels = found // class_count, found % class_count
-    means = total[found] / views[row]
+    means = (total[found] + rest[row]) / views[row]
+    apart = np.maximum(surprise(means, scores) - (own[found] + unsure[row]) / views[row], 0)
     order = np.lexsort((-means, row))  # stable: the lower class first where two are alike
-    row, labels, means = row[order], labels[order], means[order]
+    row, labels, means, apart = row[order], labels[order], means[order], apart[order]
     each = np.bincount(row, minlength=len(some))
     rank = np.arange(1, len(row) + 1) - np.repeat(np.cumsum(each) - each, each)
-    return some.start + row, rank, labels, means, views[row]
+    return some.start + row, rank, labels, means, apart, views[row]
 
 
 def disagreement(store: Pieces, commit: Commit, classes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
