@@ -21,6 +21,7 @@ from rich.text import Text
 
 from logitstore.cli.command import note, stderr
 from logitstore.cli.curve import ROWS, Curve, drawn, of_run
+from logitstore.launched import is_first
 from logitstore.notes import listening
 from logitstore.texts import in_lines, one_line
 
@@ -284,11 +285,15 @@ def build_document(summary: BuildSummary) -> dict[str, Any]:
     made = {"views_made": summary.made_views, "seconds": summary.seconds, "shards_missing": summary.missing}
     kept = None if summary.survival is None else summary.survival.to_dict()
     failures = [vars(failure) for failure in summary.failures]
-    return summary.to_dict() | made | {
-        "failures": failures,
-        "survival": kept,
-        "requests": None if summary.requests is None else summary.requests.to_dict(),
-    }
+    return (
+        summary.to_dict()
+        | made
+        | {
+            "failures": failures,
+            "survival": kept,
+            "requests": None if summary.requests is None else summary.requests.to_dict(),
+        }
+    )
 
 
 class BuildProgress(Meter):
@@ -308,7 +313,9 @@ class BuildProgress(Meter):
         """The callbacks that a build job takes."""
         from logitstore.jobs.build.job import Progress as Callbacks
 
-        return Callbacks(start=self.start, advance=self.advance, failures=self._failed, note=self._note)
+        return Callbacks(
+            start=self.start, advance=self.advance, others=self.advance, failures=self._failed, note=self._note
+        )
 
     def _hours(self) -> str:
         """How much of the audio is done: each clip as long as its views, done when all of these are."""
@@ -335,8 +342,6 @@ class TrainingProgress(Meter):
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        from logitstore.training.processes import is_first
-
         self.first = is_first()
         super().__init__("training", "steps", speaks=self.first, clock=clock)
         self._clips, self._loss, self._measured = 0, "", ""

@@ -32,7 +32,6 @@ from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.recipe import Draws
 
 
-
 @dataclass
 class MergeProgress:
     """What a merge reports while it runs; every callback may be left as it is."""

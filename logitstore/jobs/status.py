@@ -14,8 +14,8 @@ from logitstore.store.format.manifest import NOT_COVERED, member_names
 from logitstore.store.piece import open_piece
 from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
-from logitstore.store.shards import missing_views
 from logitstore.store.requests import Requests, sent, since
+from logitstore.store.shards import missing_views
 from logitstore.store.summary import Summary, failure_lines, summarise
 from logitstore.texts import in_lines
 

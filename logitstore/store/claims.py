@@ -102,9 +102,10 @@ class Claimer:
                 return True
 
     def idle_seconds(self) -> float:
-        """How long to wait before others' claims are looked at again: at a URL longer every time, until one is taken."""
+        """How long to wait before others' claims are looked at again; at a URL longer every time, until one is had."""
+        times = 1 if isinstance(self._storage, LocalStorage) else min(16, 2**self._idle)
         self._idle += 1
-        return _WAIT_SECONDS if isinstance(self._storage, LocalStorage) else min(2**self._idle / 2, 16) * _WAIT_SECONDS
+        return times * _WAIT_SECONDS
 
     def waits(self) -> str:
         """One of the claims that are in the way, in words, and what to do where its builder is gone."""
@@ -176,10 +177,10 @@ class Claimer:
             return True
         found = next(iter(self._storage.get_many([name])))  # our own, where the answer to an earlier request was lost
         holder = None if found is None else _decode(found)
-        if found is not None and holder is not None and holder.token == self._token:
-            if self._storage.replace(name, content, found):
-                self._held[name] = content
-                return True
+        ours = found is not None and holder is not None and holder.token == self._token
+        if found is not None and ours and self._storage.replace(name, content, found):
+            self._held[name] = content
+            return True
         del self._held[name]
         return False
 

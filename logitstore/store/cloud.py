@@ -5,8 +5,8 @@ with the ETag), decided by the object store in one step. Endpoint and credential
 
 Every object is read and written whole, by one request, and nothing is asked of it before. A request is sent again where
 the server is busy or broken (408, 429, 5xx) or its answer did not come, up to :data:`TRIES` times, after waits that
-double and are drawn at random; while a server asks to slow down, all requests of the process wait. An answer may be lost
-after the request has been done: a create that then meets its own object has made it, and so has a replace.
+double and are drawn at random; while a server asks to slow down, all requests of the process wait. An answer may be
+lost after the request has been done: a create that then meets its own object has made it, and so has a replace.
 """
 
 from __future__ import annotations
@@ -253,6 +253,8 @@ class ObjectStorage:
             if len(found) < _PAGE:
                 return
             last = max(each["path"] for each in found)
+        if last != after and self._scheme != "memory":
+            count("listings", -1)  # the last page was full, and said to be the last: nobody was asked for another
 
     def _open(self, prefix: str) -> Any:
         from obstore import store
@@ -349,8 +351,8 @@ class ObjectStorage:
         if _PASSING.search(text):
             busy = "is too busy" if _BUSY.search(text) else "is out of order"
             return StoreError(
-                f"{where}: the server{at} {busy} to {doing} {name} ({reason}); try again later, or with fewer processes "
-                f"at once{kept}"
+                f"{where}: the server{at} {busy} to {doing} {name} ({reason}); try again later, or with fewer "
+                f"processes at once{kept}"
             )
         return StoreError(f"cannot {doing} {name} of {where}: {reason}; check {to_check}{kept}")
 

@@ -43,13 +43,13 @@ _counts = dict.fromkeys((field.name for field in fields(Requests)), 0)
 _lock = threading.Lock()
 
 
-def count(kind: str) -> None:
+def count(kind: str, number: int = 1) -> None:
     """Count a request that is sent now.
 
-    :param kind: a field of :class:`Requests`.
+    :param kind: a field of :class:`Requests`. :param number: -1 takes back one that was not sent after all.
     """
     with _lock:
-        _counts[kind] += 1
+        _counts[kind] += number
 
 
 def sent() -> Requests:

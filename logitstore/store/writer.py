@@ -250,7 +250,9 @@ class StoreWriter:
             return None
         if anew:
             self.storage.put(where, encoded)
-        elif not self.storage.create(where, encoded, keep):  # another was first, or the claim was lost between two tries
+        elif not self.storage.create(
+            where, encoded, keep
+        ):  # another was first, or the claim was lost between two tries
             (found,) = self.storage.get_many([where])
             return None if found is None else commits.decode(found, where)
         return commit

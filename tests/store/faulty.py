@@ -27,8 +27,8 @@ _NOT_SENT_ON = ("host", "connection", "content-length", "transfer-encoding")
 class Fault:
     """What happens to the next ``times`` requests of a ``kind`` (GET, PUT, LIST, …) whose object's name has ``name``.
 
-    :param what: a status (``503``, ``429``, ``409``, ``500``), ``cut`` before the request goes on, ``lost`` (it is done, and its
-        answer never comes), ``half`` (the answer ends in its middle) or ``slow`` (the answer takes ``seconds``).
+    :param what: a status (``503``, ``429``, ``409``, ``500``), ``cut`` before the request goes on, ``lost`` (it is
+        done, and its answer never comes), ``half`` (the answer ends in its middle) or ``slow`` (it takes ``seconds``).
     """
 
     kind: str

@@ -1,7 +1,6 @@
 """Stores at URLs: a real S3 API on this machine's loopback, and memory. What is promised of a folder holds there."""
 
 import http.server
-import os
 import signal
 import socket
 import subprocess

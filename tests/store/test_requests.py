@@ -114,7 +114,7 @@ def test_a_server_that_stays_busy_or_broken_ends_in_one_line_after_a_bounded_num
         server.faults[:] = [Fault("PUT", what, times=100)]
         for put in (storage.put, storage.create):
             server.asked.clear()
-            with pytest.raises(StoreError, match=f"{said}.*10 tries in .*every committed block is intact") as caught:
+            with pytest.raises(StoreError, match=rf"{said}.*10 tries in .*every committed block is intact") as caught:
                 put("x", b"")
             assert "\n" not in str(caught.value)
             assert server.asked["PUT"] == cloud.TRIES == 10
@@ -128,7 +128,7 @@ def test_a_server_that_stays_busy_or_broken_ends_in_one_line_after_a_bounded_num
 
 def test_a_server_that_has_never_answered_is_not_asked_for_long(server, url):
     server.faults[:] = [Fault("GET", "cut", times=100)]
-    with pytest.raises(StoreError, match="no answer.*4 tries"):
+    with pytest.raises(StoreError, match=r"no answer.*4 tries"):
         open_storage(url).get("a")
 
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from logitstore.audio.source import Source
 
 
-
-
 @dataclass(frozen=True)
 class ImportedViews:
     """What is known of the views of some clips: classes and probabilities (R, V, k), draw columns int64 (R, V)."""
