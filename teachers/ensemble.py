@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, overload
 
@@ -224,6 +224,7 @@ class Ensemble:
         features: bool = True,
         frames: FrameSpec | None = None,
         heard: Bool | None = None,
+        by_rate: Mapping[int, torch.Tensor] | None = None,
     ) -> Outputs:
         """As :meth:`probabilities`, with each member's probabilities and, of the same pass, its features over time.
 
@@ -231,14 +232,28 @@ class Ensemble:
             its frames (see :mod:`teachers.frames`) and averaged like those of views.
         :param heard: bool (B,), which views hold a clip, the others standing in for clips that cannot be decoded: what
             is said of those is not looked at, and comes back as zeros. All of them by default.
+        :param by_rate: the same waveforms as :meth:`at_rates` gives them, made before; nobody needs them any more, so
+            that a member may change them.
         :raises ModelOutputError: as there; or features that are not finite numbers of shape (B, T, D).
         :raises TeacherError: frames are asked for, and a member does not say when.
         """
-        said, activations, when = self._asked(waveforms, masks, features=features, frames=frames, heard=heard)
+        said, activations, when = self._asked(
+            waveforms, masks, features=features, frames=frames, heard=heard, by_rate=by_rate
+        )
         laid = None
         if frames is not None:
             laid = self._mean([each.flatten(0, 1) for each in when]).reshape(len(waveforms), frames.count, -1)
         return Outputs(self._mean(said), torch.stack(said), tuple(activations), laid)
+
+    def at_rates(self, waveforms: torch.Tensor) -> dict[int, torch.Tensor]:
+        """What the members hear of waveforms, by the rates that they take: resampled, on the ensemble's device.
+
+        :param waveforms: float32 (B, S) at ``sample_rate``, on any device.
+        """
+        return {
+            rate: resample(waveforms, self.sample_rate, rate).to(self.device)
+            for rate in dict.fromkeys(teacher.sample_rate for teacher in self.members)
+        }
 
     def _mean(self, said: list[torch.Tensor]) -> torch.Tensor:
         return _mean(said, self._shares, self.average, self.scores)
@@ -288,17 +303,19 @@ class Ensemble:
         features: bool = False,
         frames: FrameSpec | None = None,
         heard: Bool | None = None,
+        by_rate: Mapping[int, torch.Tensor] | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Of every member its probabilities (B, C) at the ensemble's classes, features, and frames (B, T, C)."""
-        at_rate: dict[int, torch.Tensor] = {}
+        at_rate = self.at_rates(waveforms) if by_rate is None else by_rate
         said: list[torch.Tensor] = []
         activations: list[torch.Tensor] = []
         when: list[torch.Tensor] = []
-        for teacher, at in zip(self.members, self._positions, strict=True):
-            if teacher.sample_rate not in at_rate:
-                own = resample(waveforms, self.sample_rate, teacher.sample_rate)
-                at_rate[teacher.sample_rate] = own.to(self.device)
-            answer = self._ask(teacher, at_rate[teacher.sample_rate], masks, features, frames is not None)
+        last = {teacher.sample_rate: number for number, teacher in enumerate(self.members)}
+        for number, (teacher, at) in enumerate(zip(self.members, self._positions, strict=True)):
+            own = at_rate[teacher.sample_rate]
+            if _may_change(teacher) and (by_rate is None or last[teacher.sample_rate] != number):
+                own = own.clone()  # it may change what it is given, and nobody else is to hear that
+            answer = self._ask(teacher, own, masks, features, frames is not None)
             checked = check_output(teacher, answer.probabilities, len(waveforms), heard, self._dtype is not None)
             said.append(_chosen(checked.to(self.device), at))
             if features:
@@ -312,8 +329,8 @@ class Ensemble:
     def _ask(
         self, teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, features: bool, frames: bool
     ) -> Answer:
-        """What a member gives, unchecked. It gets copies to work on, so that it changes nothing that others hear."""
-        own, own_masks = waveforms.clone(), None if masks is None else masks.copy()
+        """What a member gives, unchecked. ``waveforms`` are its own to change, where it runs somebody's own code."""
+        own, own_masks = waveforms, None if masks is None else masks.copy()
         try:
             with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
                 if frames:
@@ -508,6 +525,12 @@ def check_frames(teacher: Teacher, frames: Frames | None, clips: int, heard: Boo
                 row,
             )
     return Frames(values.clamp(0.0, 1.0), centers)
+
+
+def _may_change(teacher: Teacher) -> bool:
+    """Whether a teacher may change the waveforms that it is given: whatever runs code that is not this project's."""
+    ours = type(teacher).__module__.split(".")[0] == __name__.split(".")[0]
+    return not ours or teacher.own_code or CODE in teacher.contract.arguments
 
 
 def says_whole(teacher: Teacher, seconds: float) -> str | None:

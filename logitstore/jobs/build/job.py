@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,8 +23,18 @@ from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
-from logitstore.errors import AudioError, ModelOutputError, UsageError
-from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.errors import AudioError, LogitstoreError, ModelOutputError, UsageError
+from logitstore.jobs.build.block import (
+    ENCODE,
+    WAIT_WRITE,
+    WRITE,
+    Begun,
+    BlockPlan,
+    Gathering,
+    Said,
+    asked,
+    make_block,
+)
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.like import Like, as_like
 from logitstore.jobs.build.trial import Answer, alike, try_out
@@ -31,6 +42,7 @@ from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.models.machine import versions
 from logitstore.notes import doing
+from logitstore.stages import Stages
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
@@ -49,6 +61,7 @@ from logitstore.store.summary import Summary, summarise
 from logitstore.store.writer import StoreWriter
 from logitstore.views.ops import Place
 from logitstore.views.recipe import AUTO, Recipe, fitting, load_recipe
+from logitstore.views.render import Renderer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,6 +125,7 @@ class Job:
     relator: Relator | None = None  # of a store that keeps relations, once its basis is known
     tried: Answer | None = None  # of the first batch, until that is asked about
     like: Like | None = None  # the store whose clips and draws are this one's too
+    stages: Stages = field(default_factory=Stages)
 
     @property
     def views(self) -> int:
@@ -119,17 +133,26 @@ class Job:
         assert self.options.views is not None, "prepare resolves it"
         return self.options.views
 
-    def ask(self, waveforms: torch.Tensor, masks: Masks | None, heard: Bool | None = None) -> Said:
+    def ask(
+        self,
+        waveforms: torch.Tensor,
+        masks: Masks | None,
+        heard: Bool | None = None,
+        by_rate: Mapping[int, torch.Tensor] | None = None,
+    ) -> Said:
         """What the ensemble says; each member, and the relations of their features, where the store keeps them.
 
         :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
+        :param by_rate: the waveforms as the members take them, where they are known already; see
+            :meth:`teachers.ensemble.Ensemble.at_rates`.
         """
         said = None if self.tried is None else self.tried.of(waveforms, masks)
         self.tried = None
         if said is None:
             said = self.ensemble.outputs(
-                waveforms, masks, features=self.relator is not None, frames=self.manifest.frames, heard=heard
-            )
+                waveforms, masks, features=self.relator is not None, frames=self.manifest.frames, heard=heard,
+                by_rate=by_rate,
+            )  # fmt: skip
         return Said(
             said.probabilities,
             said.members if self.manifest.keep_members else None,
@@ -410,7 +433,6 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     done = sum(c.clips * (min(c.view_stop, job.views) - c.view_start) for c in known if c.view_start < job.views)
     progress.start(done, total)
     progress.failures(sum(len(c.failed) for c in known))
-    made = 0
     with ThreadPoolExecutor(max(1, job.workers), "decode") as pool, claims.Claimer(job.storage) as claimer:
         if manifest.relations is not None:
             from logitstore.jobs.build.relate import make_relator
@@ -424,47 +446,24 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
         if isinstance(options, Extension) and options.skip_known:
             for commit in _given_again(job, writer):
                 heard.check(commit)
+        def check(shard: int) -> None:
+            for commit in commits.read_all(job.storage, shard)[:1]:
+                heard.check(commit)
+            if job.like is not None and heard_before is not None:
+                for commit in job.like.of_shard(shard)[:1]:
+                    heard_before.check(commit)
+
+        renderer = Renderer(
+            audio, manifest.recipe, manifest.place, pool=pool, mix_without=True, stages=job.stages
+        )
+        line = _Line(job, writer, renderer, claimer, check, progress)
         waiting = set(chosen)
         while waiting:
-            moved = False
-            stored = commits.spans(job.storage)
-            for shard in sorted(waiting):
-                if not missing_views(stored.get(shard, ()), job.views):
-                    waiting.discard(shard)
-                    continue
-                if not claimer.take(shard):
-                    continue
-                lost = False
-                try:
-                    for commit in commits.read_all(job.storage, shard)[:1]:
-                        heard.check(commit)
-                    if job.like is not None and heard_before is not None:
-                        for commit in job.like.of_shard(shard)[:1]:
-                            heard_before.check(commit)
-                    for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), job.views):
-                        plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
-                        content = make_block(
-                            manifest, writer.part_of(shard), plan, audio, job.ask,
-                            pool=pool, strict=options.strict, advance=progress.advance,
-                        )  # fmt: skip
-                        name = commits.block_name(shard, start, stop)
-                        written = writer.write_block(
-                            shard, start, stop, content, f"blocks/{name}", keep=partial(claimer.keep, shard)
-                        )
-                        if written is None:
-                            progress.note(f"{_LOST.format(shard)}; what is missing of it is made again")
-                            lost = True
-                            break
-                        made += written.stored_views
-                        progress.failures(len(written.failed))
-                finally:
-                    claimer.drop(shard)
-                if not lost:
-                    waiting.discard(shard)
-                moved = True
+            moved = line.run(waiting)
             if waiting and not moved:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
                 time.sleep(WAIT_SECONDS)
+        made = line.made
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
     if disk is not None:
@@ -474,6 +473,119 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
     return store, made, len(missing)
+
+
+class _Line:
+    """The line that blocks go along: rendered, asked about, encoded and written, each by threads of its own.
+
+    Towards the end of a block the next is begun, under a claim of its own, so that the teachers go on at once; and a
+    block is written while they hear the next. At most one is being rendered, one asked about and one written.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        writer: StoreWriter,
+        renderer: Renderer,
+        claimer: claims.Claimer,
+        check: Callable[[int], None],
+        progress: Progress,
+    ) -> None:
+        self.job, self.writer, self.renderer, self.claimer = job, writer, renderer, claimer
+        self.check, self.progress = check, progress
+        self.made = 0  # views
+
+    def run(self, waiting: set[int]) -> bool:
+        """Make the blocks that some shards lack and that nobody else makes; whether there was anything to do.
+
+        Shards that need nothing more leave ``waiting``, and those whose claim was lost meanwhile come back.
+        """
+        self._moved = False
+        self._written: Future[Commit | None] | None = None
+        self._shard = -1
+        plans, begun, failed = self._plans(waiting), list[Begun](), list[LogitstoreError]()
+
+        def begin() -> None:
+            try:
+                plan = next(plans, None)
+            except LogitstoreError as error:  # raised once the block that is asked about is written
+                failed.append(error)
+                return
+            if plan is not None:
+                begun.append(self._begin(plan))
+
+        with ThreadPoolExecutor(1, "write") as pool, ExitStack() as open_ones:
+            open_ones.callback(lambda: [each.close() for each in begun])
+            begin()
+            while begun:
+                block = begun[0]
+                gathering = asked(block, self.job.ask, advance=self.progress.advance, ending=begin)
+                del begun[0]
+                last = not begun or begun[0].plan.shard != block.plan.shard
+                self._settle(waiting)
+                self._shard = block.plan.shard
+                self._written = pool.submit(self._write, block.plan, gathering, last)
+            self._settle(waiting)
+        for error in failed:
+            raise error
+        return self._moved
+
+    def _plans(self, waiting: set[int]) -> Iterator[BlockPlan]:
+        """The blocks that are missing and that nobody makes; their shards are claimed from here on."""
+        views, storage = self.job.views, self.job.storage
+        stored = commits.spans(storage)
+        for shard in sorted(waiting):
+            if not missing_views(stored.get(shard, ()), views):
+                waiting.discard(shard)
+                continue
+            if not self.claimer.take(shard):
+                continue
+            self._moved = True
+            waiting.discard(shard)
+            try:
+                self.check(shard)
+                missing = missing_views(commits.spans(storage, shard).get(shard, ()), views)
+            except BaseException:
+                self.claimer.drop(shard)
+                raise
+            if not missing:
+                self.claimer.drop(shard)
+            for start, stop in missing:
+                yield BlockPlan(shard, self.writer.clips_of(shard), start, stop)
+
+    def _begin(self, plan: BlockPlan) -> Begun:
+        return Begun(
+            self.writer.manifest, self.writer.part_of(plan.shard), plan, self.renderer,
+            at_rates=self.job.ensemble.at_rates, strict=self.job.options.strict,
+        )  # fmt: skip
+
+    def _write(self, plan: BlockPlan, gathering: Gathering, last: bool) -> Commit | None:
+        """Write a block; after the ``last`` one of its shard that goes by its claim is dropped."""
+        try:
+            with self.job.stages.of(ENCODE):
+                content = gathering.content()
+            with self.job.stages.of(WRITE):
+                name = commits.block_name(plan.shard, plan.view_start, plan.view_stop)
+                return self.writer.write_block(
+                    plan.shard, plan.view_start, plan.view_stop, content, f"blocks/{name}",
+                    keep=partial(self.claimer.keep, plan.shard),
+                )  # fmt: skip
+        finally:
+            if last:
+                self.claimer.drop(plan.shard)
+
+    def _settle(self, waiting: set[int]) -> None:
+        """Wait until the block that is being written is there, and count it."""
+        if self._written is None:
+            return
+        with self.job.stages.of(WAIT_WRITE):
+            written, self._written = self._written.result(), None
+        if written is None:
+            self.progress.note(f"{_LOST.format(self._shard)}; what is missing of it is made again")
+            waiting.add(self._shard)
+        else:
+            self.made += written.stored_views
+            self.progress.failures(len(written.failed))
 
 
 def _given_again(job: Job, writer: StoreWriter) -> list[Commit]:
