@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from logitstore.store import claims
+from logitstore.store.format import commits
 from logitstore.store.format.manifest import NOT_COVERED, member_names
+from logitstore.store.piece import open_piece
 from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
+from logitstore.store.shards import missing_views
 from logitstore.store.summary import Summary, failure_lines, summarise
 from logitstore.texts import in_lines
+
+_MOST_HOST = 60  # characters that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +89,52 @@ def status(location: str) -> Status:
         claimed=tuple(claims.claimed_shards(store.storage)),
         failures=tuple(store.failures()),
     )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is to be seen of a build at one moment, from the names of its commits and from its claims alone.
+
+    ``views`` that are made of ``all_views``, summed over clips, where a clip has as many as any has by now: None before
+    the first block is finished. ``done`` of the ``shards`` have all of them. ``builders``: how many shards the builders
+    of each host have claimed.
+    """
+
+    views: int
+    all_views: int | None
+    done: int
+    shards: int
+    builders: dict[str, int]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is missing, and nobody makes more."""
+        return self.done == self.shards and not self.builders
+
+    def __str__(self) -> str:
+        hosts = ", ".join(f"{host[:_MOST_HOST]} ({count:,})" for host, count in sorted(self.builders.items()))
+        return f"{self.done:,} of {self.shards:,} shards, " + (f"at work: {hosts}" if hosts else "nobody at work")
+
+
+def watch(location: str, seconds: float) -> Iterator[Look]:
+    """Looks at a store while it is built, the last one when it is finished.
+
+    :param seconds: between two looks.
+    :raises NotAStoreError: there is no store yet.
+    """
+    piece, sizes = open_piece(location), list[int]()  # clips of every shard
+    while True:
+        spans, claimed = commits.spans(piece.storage), claims.live_claims(piece.storage)
+        if not sizes or max([*spans, *claimed], default=0) >= len(sizes):  # a part of the clip table is new
+            piece = open_piece(location)
+            each = piece.manifest.shard_clips
+            sizes = [min(each, count - first) for count in piece.part_clips for first in range(0, count, each)]
+        views = max((span.view_stop for of in spans.values() for span in of), default=0)
+        made = sum(sizes[s] * sum(span.view_stop - span.view_start for span in of) for s, of in spans.items())
+        done = sum(not missing_views(of, views) for of in spans.values())
+        builders = Counter(claim.host for claim in claimed.values())
+        look = Look(made, sum(sizes) * views or None, done, len(sizes), dict(builders))
+        yield look
+        if look.finished:
+            return
+        time.sleep(seconds)

@@ -198,11 +198,16 @@ def _decode(content: bytes) -> Claim | None:
         return None
 
 
-def claimed_shards(storage: Storage) -> list[int]:
-    """Shards under a live claim, rising."""
-    found = []
+def live_claims(storage: Storage) -> dict[int, Claim]:
+    """The live claims, by shard, rising."""
+    found = {}
     for name in storage.names(FOLDER):
         shard = claimed_shard(name)
         if shard is not None and (claim := read(storage, name)) is not None and claim.live:
-            found.append(shard)
+            found[shard] = claim
     return found
+
+
+def claimed_shards(storage: Storage) -> list[int]:
+    """Shards under a live claim, rising."""
+    return list(live_claims(storage))

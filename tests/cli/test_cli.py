@@ -72,6 +72,8 @@ def test_build_status_and_inspect_say_what_they_did(logitstore):
     assert "finished" in out
     assert "2 of 2 shards done" in out
     assert json.loads(logitstore("status", "store", "--json")[1])["missing"] == 0
+    assert logitstore("status", "store", "--watch")[:2] == (0, out)
+    logitstore.refused(logitstore("status", "store", "--every", "2"), "--every is for --watch")
     code, out, _ = logitstore("inspect", "store", "SELECT count(*) AS n FROM topk", "--format", "csv")
     assert (code, out.split()) == (0, ["n", "96"])
 

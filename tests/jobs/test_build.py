@@ -1,6 +1,7 @@
 """The build job: what a store holds, resume, failures, several builders."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from logitstore.audio.sources import open_audio
 from logitstore.errors import AudioError, MismatchError, ModelOutputError, NotAStoreError, RecipeError, UsageError
 from logitstore.jobs.build.dry_run import dry_run
 from logitstore.jobs.build.job import Progress, build, prepare
-from logitstore.jobs.status import status
+from logitstore.jobs.status import status, watch
 from logitstore.store import claims
 from logitstore.store.shards import default_shard_clips
 from logitstore.store.storage import LocalStorage
@@ -390,6 +391,23 @@ def test_status_counts_blocks(audio):
     found = status(str(audio / "store"))
     assert (found.shards_finished, found.missing, found.shards, found.claimed) == (2, 1, 3, ())
     assert "2 of 3 shards done, 0 claimed, 1 missing" in found.render()
+
+
+def test_a_build_is_watched_until_it_is_finished(audio):
+    build(options(audio, shards="0:1"))
+    looks = watch(str(audio / "store"), 0.01)
+    first = next(looks)
+    assert (first.done, first.shards, first.finished) == (1, 3, False)
+    assert (first.views, first.all_views) == (24, 60)
+    assert str(first) == "1 of 3 shards, nobody at work"
+    with claims.Claimer(LocalStorage(audio / "store")) as claimer:
+        assert claimer.take(1)
+        assert next(looks).builders == {socket.gethostname(): 1}
+        claimer.drop(1)
+    build(options(audio))
+    last = next(looks)
+    assert (last.done, last.views, last.finished) == (3, 60, True)
+    assert next(looks, None) is None
 
 
 def test_the_default_shard_suits_the_number_of_clips():

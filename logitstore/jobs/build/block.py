@@ -34,6 +34,8 @@ from logitstore.views.render import Rendered, Renderer
 if TYPE_CHECKING:
     import torch
 
+    from teachers.ensemble import Ensemble, Outputs
+
 
 @dataclass(frozen=True)
 class Said:
@@ -44,6 +46,35 @@ class Said:
     members: torch.Tensor | None = None
     relations: U8 | None = None
     frames: torch.Tensor | None = None
+
+
+def said_by(
+    ensemble: Ensemble,
+    manifest: Manifest,
+    relations: Callable[[Sequence[torch.Tensor]], U8] | None,
+    waveforms: torch.Tensor,
+    masks: Masks | None,
+    heard: Bool | None = None,
+    known: Outputs | None = None,
+    by_rate: Mapping[int, torch.Tensor] | None = None,
+) -> Said:
+    """What an ensemble says of B views, as far as a store keeps it.
+
+    :param relations: what is kept of the members' features, where the store keeps that.
+    :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
+    :param known: what the ensemble has said of them already.
+    :param by_rate: the waveforms as the members take them, where they are known already; see
+        :meth:`teachers.ensemble.Ensemble.at_rates`.
+    """
+    said = known or ensemble.outputs(
+        waveforms, masks, features=relations is not None, frames=manifest.frames, heard=heard, by_rate=by_rate
+    )
+    return Said(
+        said.probabilities,
+        said.members if manifest.keep_members else None,
+        None if relations is None else relations(said.features),
+        said.frames,
+    )
 
 
 #: What is said of waveforms (B, S) and their masks; the third, bool (B,), says which of them hold a clip; the fourth
