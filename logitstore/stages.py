@@ -27,7 +27,7 @@ class Stages:
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        """What is done within counts for a stage; work that it leaves to other threads does not count as processor's."""
+        """What is done within counts for a stage; of a processor, what this thread does alone."""
         began, busy = time.perf_counter(), time.thread_time()
         try:
             yield

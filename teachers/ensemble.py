@@ -39,6 +39,7 @@ from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
 from teachers import registry
 from teachers.frames import Answer, Frames, lay
+from teachers.shared import one_batch, share_front_ends
 from teachers.teacher import Teacher
 
 #: Length of views in seconds where no teacher says what it learnt from.
@@ -126,6 +127,7 @@ class Ensemble:
             in_order = len(found) == len(teacher.classes) and bool((found == np.arange(len(found))).all())
             self._positions.append(None if in_order else torch.from_numpy(found))
         self._shares = _shares(self.weights, self.known)
+        self._shared = share_front_ends(self.members)
         self.notes = [*_twins(self.members), *_unequal(self.members, self.known)]
 
     def check(self, recipe: Recipe, clip_seconds: float | None = None) -> None:
@@ -311,19 +313,20 @@ class Ensemble:
         activations: list[torch.Tensor] = []
         when: list[torch.Tensor] = []
         last = {teacher.sample_rate: number for number, teacher in enumerate(self.members)}
-        for number, (teacher, at) in enumerate(zip(self.members, self._positions, strict=True)):
-            own = at_rate[teacher.sample_rate]
-            if _may_change(teacher) and (by_rate is None or last[teacher.sample_rate] != number):
-                own = own.clone()  # it may change what it is given, and nobody else is to hear that
-            answer = self._ask(teacher, own, masks, features, frames is not None)
-            checked = check_output(teacher, answer.probabilities, len(waveforms), heard, self._dtype is not None)
-            said.append(_chosen(checked.to(self.device), at))
-            if features:
-                activations.append(check_features(teacher, answer.features, len(waveforms), heard).to(self.device))
-            if frames is not None:
-                found = check_frames(teacher, answer.frames, len(waveforms), heard)
-                laid = lay(found, frames, waveforms.shape[1] / self.sample_rate).to(self.device)
-                when.append(_chosen(laid, at))
+        with one_batch(self._shared):
+            for number, (teacher, at) in enumerate(zip(self.members, self._positions, strict=True)):
+                own = at_rate[teacher.sample_rate]
+                if _may_change(teacher) and (by_rate is None or last[teacher.sample_rate] != number):
+                    own = own.clone()  # it may change what it is given, and nobody else is to hear that
+                answer = self._ask(teacher, own, masks, features, frames is not None)
+                checked = check_output(teacher, answer.probabilities, len(waveforms), heard, self._dtype is not None)
+                said.append(_chosen(checked.to(self.device), at))
+                if features:
+                    activations.append(check_features(teacher, answer.features, len(waveforms), heard).to(self.device))
+                if frames is not None:
+                    found = check_frames(teacher, answer.frames, len(waveforms), heard)
+                    laid = lay(found, frames, waveforms.shape[1] / self.sample_rate).to(self.device)
+                    when.append(_chosen(laid, at))
         return said, activations, when
 
     def _ask(
