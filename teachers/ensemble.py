@@ -15,8 +15,8 @@ import torch
 from logitstore.arrays import I64, Bool
 from logitstore.classes import ClassIndex, join, positions, read_classes
 from logitstore.digests import digest
-from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
-from logitstore.models.machine import pick_device
+from logitstore.errors import LogitstoreError, MemoryShortError, ModelOutputError, TeacherError
+from logitstore.models.machine import out_of_memory, pick_device
 from logitstore.notes import doing
 from logitstore.store.format.frames import FrameSpec
 from logitstore.store.format.manifest import (
@@ -190,6 +190,15 @@ class Ensemble:
         self._shares = [share if isinstance(share, float) else share.to(self.device) for share in self._shares]
         return self
 
+    def compile(self) -> Self:
+        """Have torch's compiler make every member's net faster.
+
+        :raises TeacherError: a member cannot be.
+        """
+        for teacher in self.members:
+            teacher.compile()
+        return self
+
     @overload
     def probabilities(
         self, waveforms: torch.Tensor, masks: Masks | None, members: Literal[False] = False
@@ -251,11 +260,17 @@ class Ensemble:
         """What the members hear of waveforms, by the rates that they take: resampled, on the ensemble's device.
 
         :param waveforms: float32 (B, S) at ``sample_rate``, on any device.
+        :raises MemoryShortError: they do not fit there.
         """
-        return {
-            rate: resample(waveforms, self.sample_rate, rate).to(self.device)
-            for rate in dict.fromkeys(teacher.sample_rate for teacher in self.members)
-        }
+        try:
+            return {
+                rate: resample(waveforms, self.sample_rate, rate).to(self.device)
+                for rate in dict.fromkeys(teacher.sample_rate for teacher in self.members)
+            }
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
+                raise _short("the batch itself", len(waveforms), self.device) from error
+            raise
 
     def _mean(self, said: list[torch.Tensor]) -> torch.Tensor:
         return _mean(said, self._shares, self.average, self.scores)
@@ -344,6 +359,8 @@ class Ensemble:
         except LogitstoreError:
             raise
         except (Exception, SystemExit) as error:
+            if out_of_memory(error):
+                raise _short(f"teacher {teacher.spec!r}", len(waveforms), self.device) from error
             said = (str(error).strip().splitlines() or ["without a word"])[0]
             raise ModelOutputError(
                 f"teacher {teacher.spec!r} failed: {type(error).__name__}: {said}; mend it, or what it needs, and run "
@@ -528,6 +545,14 @@ def check_frames(teacher: Teacher, frames: Frames | None, clips: int, heard: Boo
                 row,
             )
     return Frames(values.clamp(0.0, 1.0), centers)
+
+
+def _short(whose: str, views: int, device: torch.device) -> MemoryShortError:
+    return MemoryShortError(
+        f"{whose}: a batch of {views:,} views does not fit into the memory of {device}; what is committed is whole. Free "
+        "memory there (see what else uses it) and run the same command again; a store keeps the batches that it was "
+        "begun with, so a smaller --batch-size needs another --out"
+    )
 
 
 def _may_change(teacher: Teacher) -> bool:

@@ -84,7 +84,8 @@ Ask = Callable[["torch.Tensor", Masks | None, Bool, Mapping[int, "torch.Tensor"]
 #: Batches that are rendered before they are asked about, at most.
 AHEAD = 3
 #: Stages of a build, see :mod:`logitstore.stages`: decoding and rendering beside these.
-WAIT_AUDIO, FORWARD, ENCODE, WAIT_WRITE, WRITE = "wait for audio", "forward", "encode", "wait for writes", "write"
+WAIT_AUDIO, FORWARD, TOP_K, WAIT_WRITE = "wait for audio", "forward", "top-k", "wait for writes"
+ENCODE, WRITE = "encode", "write"
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,7 @@ def asked(
             with stages.of(FORWARD), naming(begun.renderer.audio, plan, done):
                 said = ask(batch.waveforms, batch.masks, batch.readable, heard.by_rate)
                 said = replace(said, probabilities=said.probabilities.cpu())  # which waits for a GPU
-            with stages.of(ENCODE):
+            with stages.of(TOP_K):
                 gathering.put(batch_content(manifest, plan, done, batch, heard.fingerprints, said))
             done += len(batch.waveforms)
             advance(len(batch.waveforms))

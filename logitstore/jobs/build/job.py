@@ -23,6 +23,7 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
 from logitstore.errors import AudioError, LogitstoreError, ModelOutputError, UsageError
+from logitstore.jobs.build.batch_size import batch_size_of
 from logitstore.jobs.build.block import (
     ENCODE,
     WAIT_WRITE,
@@ -37,6 +38,7 @@ from logitstore.jobs.build.block import (
 )
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.like import Like, as_like
+from logitstore.jobs.build.limit import Limit
 from logitstore.jobs.build.on_ray import Setting, check_ray, fill_on_ray, on_cluster
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
@@ -105,7 +107,8 @@ class BuildSummary(Summary):
 
     ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
     were asked for, which only ``--shards`` and sources of other parts leave. ``survival``: what of the teachers'
-    answers survives the recipe, where views were made and it has ops.
+    answers survives the recipe, where views were made and it has ops. ``limit``: where the time went, of this process,
+    where it asked the teachers itself.
     """
 
     failures: list[Failure]
@@ -113,6 +116,7 @@ class BuildSummary(Summary):
     seconds: float
     missing: int
     survival: Survival | None = None
+    limit: Limit | None = None
 
 
 @dataclass
@@ -236,6 +240,10 @@ def prepare(options: BuildOptions) -> Job:
     quantizer(ensemble.scores, value_bits)
     shard_clips = options.shard_clips or (stored.shard_clips if stored else default_shard_clips(clip_table.num_rows))
     place = Place(samples, sample_rate, shard_clips)
+    batch_size, tried = batch_size_of(
+        options, ensemble, samples, stored, masked=bool(recipe.spectrogram_ops), frames=frames
+    )
+    notes += tried
     teachers, earlier = members_as_stored(ensemble, () if stored is None else stored.teachers)
     notes += earlier
     manifest = Manifest(
@@ -254,14 +262,14 @@ def prepare(options: BuildOptions) -> Job:
         topk=topk,
         value_bits=value_bits,
         shard_clips=shard_clips,
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         device_kind=torch.device(device).type,
         precision=stored_precision(options.precision, torch.device(device).type),
         keep_members=options.keep_members,
         relations=relations,
         frames=frames,
         quality=quality,
-        made_by=versions(),
+        made_by=versions() | ({"compiler": "torch"} if options.compile else {}),
     )
     notes += [
         *_launch_notes(options),
@@ -336,7 +344,7 @@ def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:
     from teachers.ensemble import load_ensemble
 
     apart = on_cluster(options)
-    return load_ensemble(
+    ensemble = load_ensemble(
         options.teachers,
         options.weights,
         options.average,
@@ -346,6 +354,7 @@ def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:
         precision="float32" if apart else options.precision,
         scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
     )
+    return ensemble.compile() if options.compile and not apart else ensemble
 
 
 def _named_recipe(name: str) -> Recipe | None:
@@ -404,6 +413,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
         seconds=seconds,
         missing=missing,
         survival=kept,
+        limit=Limit.of(job.stages, seconds),
     )
 
 
