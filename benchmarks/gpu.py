@@ -39,17 +39,17 @@ from students.objective import Objective
 from students.terms import TARGET, Setting
 from teachers.ensemble import load_ensemble
 
-SECONDS = 10
 _REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is done: members of the ensemble, clips, views of each, views of a batch, steps and batch of a training, and
-    the side of the matrices whose product is the peak."""
+    """What is done: members of the ensemble, clips, their seconds, views of each, views of a batch; steps and batch of
+    a training, and the side of the matrices whose product is the peak."""
 
     members: int = 5
     clips: int = 4096
+    seconds: int = 10
     views: int = 4
     batch: int = 128
     steps: int = 400
@@ -110,12 +110,12 @@ def program(name: str, *given: object) -> tuple[dict[str, Any], float]:
     return document, took
 
 
-def heard_bare(specs: list[str], batch: int, precision: str, device: str) -> tuple[float, int]:
+def heard_bare(specs: list[str], sizes: Sizes, precision: str, device: str) -> tuple[float, int]:
     """Views a second of the ensemble on one ready-made batch, and the multiply-accumulates of a view."""
     ensemble = load_ensemble(specs, device=device, precision=precision)
-    waves = torch.randn(batch, SECONDS * RATE, device=device) / 10
+    waves = torch.randn(sizes.batch, sizes.seconds * RATE, device=device) / 10
     with torch.inference_mode():
-        rate = batch / seconds_of(lambda: ensemble.probabilities(waves, None), device)
+        rate = sizes.batch / seconds_of(lambda: ensemble.probabilities(waves, None), device)
         return rate, macs_of(lambda: ensemble.probabilities(waves[:1], None)) or 0
 
 
@@ -124,7 +124,7 @@ def trained_bare(student: str, sizes: Sizes, precision: str, device: str) -> flo
     model = build(student, CLASSES)
     count = sizes.train_batch
     batch = Batch(
-        torch.randn(count, SECONDS * RATE) / 10, None, torch.rand(count, CLASSES) ** 8, np.arange(count)
+        torch.randn(count, sizes.seconds * RATE) / 10, None, torch.rand(count, CLASSES) ** 8, np.arange(count)
     ).to(torch.device(device))  # fmt: skip
     objective = Objective({TARGET: 1.0}, Setting("bce", 1.0, None))
 
@@ -146,12 +146,12 @@ def measure(out: Path, member: str, student: str, sizes: Sizes, precision: str, 
     audio = out / "audio"
     out.mkdir(parents=True, exist_ok=True)
     if not audio.exists():
-        write_audio(audio, sizes.clips, SECONDS)
+        write_audio(audio, sizes.clips, sizes.seconds)
     specs = write_teachers(out / "teachers", member, sizes.members)
     peak = peak_operations(sizes.side, precision, device)
-    bare, macs = heard_bare(specs, sizes.batch, precision, device)
+    bare, macs = heard_bare(specs, sizes, precision, device)
     store = out / "store"
-    given = [audio, "--out", store, "--views", sizes.views, "--clip-seconds", SECONDS, "--topk", 20]
+    given = [audio, "--out", store, "--views", sizes.views, "--clip-seconds", sizes.seconds, "--topk", 20]
     where = ["--device", device, "--precision", precision]
     teachers = [word for spec in specs for word in ("--teacher", spec)]
     built, build_took = program("main", "build", *given, *teachers, *where, "--batch-size", sizes.batch)
@@ -162,7 +162,7 @@ def measure(out: Path, member: str, student: str, sizes: Sizes, precision: str, 
          f"{2 * macs * made / build_took / peak:.0%}"],
     ]  # fmt: skip
     lines = [
-        f"{sizes.members} x {member}, {precision}, on {_named(device)}: {sizes.clips:,} clips of {SECONDS} s x "
+        f"{sizes.members} x {member}, {precision}, on {_named(device)}: {sizes.clips:,} clips of {sizes.seconds} s x "
         f"{sizes.views} views, batches of {sizes.batch}; peak {peak / 1e12:,.2f} TFLOP/s\n",
         table(["ensemble", "views/s", "to bare", "of the peak"], rows),
         f"\nwhat limited the build: {json.dumps(built.get('limits'))}",
@@ -170,7 +170,7 @@ def measure(out: Path, member: str, student: str, sizes: Sizes, precision: str, 
     bare = trained_bare(student, sizes, precision, device)
     model = build(student, CLASSES).eval()
     with torch.inference_mode():
-        macs = macs_of(lambda: model(torch.randn(1, SECONDS * RATE))) or 0
+        macs = macs_of(lambda: model(torch.randn(1, sizes.seconds * RATE))) or 0
     document, took = program(
         "train_student", store, "--audio-root", audio, "--student", student, "--steps", sizes.steps,
         "--batch-size", sizes.train_batch, "--out", out / "student", "--hold-out", 0, *where,

@@ -13,8 +13,8 @@ def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
 
 
 def test_both_programs_stand_beside_the_bare_passes(tmp_path):
-    sizes = gpu.Sizes(members=2, clips=2, views=1, batch=2, steps=1, train_batch=2, side=64)
-    said = gpu.measure(tmp_path, "ced-tiny", "ced-tiny", sizes, "bf16", "cpu")
+    sizes = gpu.Sizes(members=2, clips=2, seconds=2, views=1, batch=2, steps=1, train_batch=2, side=64)
+    said = gpu.measure(tmp_path, "ced-tiny", "ced-tiny", sizes, "float32", "cpu")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
     rates = {row[0]: float(row[1].replace(",", "")) for row in rows if row[1][:1].isdigit()}
     assert list(rates) == ["bare forward", "logitstore build", "ready-made batches", "train-student", "its own clock"]
