@@ -23,7 +23,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,tflite,ced,cloud,report,serve,shell,docs,examples,tensorboard,media,adam8bit]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,tflite,ced,cloud,report,serve,shell,docs,examples,tensorboard,media,adam8bit,ray]'
 	touch $@
 
 demo: $(VENV)/.demo

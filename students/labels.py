@@ -60,7 +60,7 @@ def clip_labels(
     :param verdicts: a file of verdicts that correct them.
     :param masked: whether the column ``uncertain``, SONYC-UST's X, says of which fine classes nothing is known.
     :raises SourceError: no such column. :raises TeacherError: a label that is none of the store's classes.
-    :raises RunError: no clip has labels; or one has none of the classes and the teachers give softmax scores.
+    :raises RunError: no clip has labels; or one has none of the classes, or an X, and the teachers give softmax scores.
     """
     if column not in store.clips.column_names:
         raise SourceError(
@@ -109,4 +109,10 @@ def clip_labels(
         source=f"the column {column!r}",
     )
     hidden = unknown_classes([tags for _, tags in numbers], store.manifest.classes) if masked else None
+    if hidden is not None and hidden.any() and store.manifest.scores == "softmax":
+        clip = int(np.flatnonzero(np.isin(codes, np.flatnonzero(hidden.any(axis=1))))[0])
+        raise RunError(
+            f"clip {clip} ({store.clips['path'][clip].as_py()}) has an X, so nothing is known of some of its classes, "
+            "and softmax scores need to know of all; leave the labels out of the loss: --label-weight, or --term labels"
+        )
     return ClipLabels(codes, sets, shared=store.manifest.scores == "softmax", unknown=hidden)

@@ -80,9 +80,8 @@ class Objective:
     def _require_mixes(self) -> None:
         unmixed = [name for name, term in self.terms.items() if not term.mixes]
         if unmixed:
-            option = "--similarity" if all(self.terms[name].relations for name in unmixed) else "--term"
             raise RunError(
-                f"--mixup and {option} {', '.join(unmixed)} are both given: batch mixup makes clips that no teacher "
+                f"--mixup and --term {', '.join(unmixed)} are both given: batch mixup makes clips that no teacher "
                 "heard, and no store has relations of them; leave one out, or put the op mixup into the recipe of the "
                 "build, which replays"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,7 +26,7 @@ from logitstore.options import (
 )
 from logitstore.training.options import EPOCHS, EVAL_EVERY, NET, LoopOptions, ModelArgs, Net, Run, check_loop
 from students import presets
-from students.terms import SIMILARITIES, names, selected
+from students.terms import SIMILARITIES, names, selected, weighed
 
 #: The share of files that is held out where --hold-out is not given.
 DEFAULT_HOLD_OUT = 0.05
@@ -36,6 +37,8 @@ NOTHING_TO_EVALUATE = "--eval-every says how often to evaluate, and there is no 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions(LoopOptions):
     """What ``train-student`` is asked; None means the default that the store or the model suggests.
+
+    ``similarity`` is kept as the ``terms`` that it is short for.
 
     Several ``store``, and ``also``, are read as one: those of the same clips, seed and recipe as an ensemble.
     ``audio_root`` is one for all, or one for each in their order.
@@ -152,7 +155,8 @@ class StudentOptions(LoopOptions):
     ] = None  # fmt: skip
     average_best: Annotated[
         int | None,
-        Option("Keep the average of the weights at the best so many measurements; 0 for the last.", group="Evaluation",
+        Option("Keep the average of the weights at the best so many measurements; 0 for the last, or the best with "
+               "--patience.", group="Evaluation",
                metavar="N", least=0, default="the last weights, or the best with --patience"),
     ] = None  # fmt: skip
     select_by: Annotated[
@@ -189,6 +193,12 @@ class StudentOptions(LoopOptions):
     ] = None
     eval_every: Annotated[int | None, EVAL_EVERY.but(default="ten times in all")] = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.similarity is not None:
+            object.__setattr__(self, "terms", (*SIMILARITIES[self.similarity], *self.terms))
+            object.__setattr__(self, "similarity", None)
+
     def column(self, classes: Sequence[str]) -> str | None:
         """The column of labels, of a store's clips and of what is measured on; None where there is none."""
         return column_for(classes) if self.labels or self.eval_measure else self.label_column
@@ -199,20 +209,28 @@ class StudentOptions(LoopOptions):
 
     @classmethod
     def today(cls, recorded: dict[str, Any]) -> dict[str, Any]:
-        """``similarity_weight``, one for all that ``similarity`` names, is a weight of each term."""
+        """``similarity`` is short for terms, and ``similarity_weight``, one for all of them, a weight of each.
+
+        Terms that a training recorded have their weights, those without one their own.
+        """
         there = dict(recorded)
         weights = [there.pop(key) for key in ("similarity-weight", "similarity_weight") if key in there]
         kinds = SIMILARITIES.get(str(there.get("similarity")), ())
-        if not weights or (not kinds and weights[0] == 1):  # which earlier releases recorded without --similarity too
-            return there
-        if not kinds or not isinstance(weights[0], int | float):
-            raise cls.error(
-                "--similarity-weight is no option any more; give each term its own: --term iusp=W --term sp=W"
-            )
         key = next((each for each in ("term", "terms") if each in there), "terms")
         further = there.get(key) or []
         asked = [further] if isinstance(further, str) else list(further)
-        return there | {"similarity": None, key: [*asked, *(f"{name}={weights[0]:.12g}" for name in kinds)]}
+        if weights and not (not kinds and weights[0] == 1):  # which was recorded without --similarity too
+            if not kinds or not isinstance(weights[0], int | float):
+                raise cls.error(
+                    "--similarity-weight is no option any more; give each term its own: --term iusp=W --term sp=W"
+                )
+            kinds = tuple(f"{name}={weights[0]:.12g}" for name in kinds)
+        if kinds:
+            there |= {"similarity": None, key: [*kinds, *asked]}
+        if "terms" in there and all(isinstance(each, str) for each in asked):
+            with suppress(RunError):  # what is wrong with them is said where they are used
+                there["terms"] = weighed([*kinds, *asked])
+        return there
 
     @property
     def stores(self) -> list[str]:
@@ -227,11 +245,7 @@ class StudentOptions(LoopOptions):
     @property
     def weights(self) -> dict[str, float]:
         """The terms of the loss and their weights; see :func:`students.terms.selected`."""
-        return selected(
-            self.terms,
-            similarity=self.similarity,
-            label_weight=self.label_weight,
-        )
+        return selected(self.terms, label_weight=self.label_weight)
 
 
 def check_student(options: StudentOptions) -> None:
@@ -242,11 +256,6 @@ def check_student(options: StudentOptions) -> None:
     check_loop(options)
     if options.new_head and options.init is None:
         raise RunError("--new-head makes the head of a checkpoint anew, and there is no --init SPEC")
-    if options.accumulate > 1 and options.similarity in ("sp", "both"):
-        raise RunError(
-            f"--accumulate {options.accumulate} with --similarity {options.similarity}: SP compares all clips of a "
-            "batch with each other, so its parts are not the whole; leave --accumulate out, or use iusp"
-        )
     if "labels" in options.weights and options.label_column is None and options.labels is None:
         asked = "--label-weight" if options.label_weight else "--term labels"
         raise RunError(f"{asked} is given without --label-column; name the column of the store's clip table")

@@ -21,6 +21,7 @@ from logitstore.errors import AudioError, MismatchError, QueryError, RunError
 from logitstore.evaluation.labelled import read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.evaluation.sonyc import WhileTraining, read_truth
+from logitstore.launched import processes
 from logitstore.models.registry import build, initialised
 from logitstore.models.tagger import Tagger
 from logitstore.notes import note
@@ -30,7 +31,6 @@ from logitstore.store.subset import Subset, read_subset
 from logitstore.training.batches import Replayer
 from logitstore.training.loop import Epoch, FitProgress
 from logitstore.training.options import LoopOptions, check_processes, steps_of
-from logitstore.training.processes import processes
 from logitstore.training.runs import MOST_BYTES, MOST_VALUES
 from logitstore.training.sampling import order_generator, plan
 from logitstore.training.train import (
@@ -53,7 +53,7 @@ from students.presets import find as find_preset
 from students.presets import replaced
 from students.sampling import balanced, weighted_by
 from students.targets import loss_for, tail_of
-from students.terms import TARGET, Setting
+from students.terms import TARGET, Setting, weighed
 
 __all__ = ["StudentOptions", "Trained", "train_student"]
 
@@ -192,18 +192,19 @@ def _objective(options: StudentOptions, store: Store, model: Tagger) -> tuple[Se
 
 
 def _require_frame_outputs(name: str, model: Tagger, terms: Sequence[str]) -> None:
-    """Refuse a student that says nothing of single frames.
+    """Refuse a student that says nothing of single frames, or not when they are.
 
     :raises RunError: naming it, and what to do.
     """
+    wanted = f"--term {', '.join(terms)} needs a student that says something of every frame, and {name!r} does not"
+    for method in ("answers_by_frame", "frame_centers"):
+        if not callable(getattr(model, method, None)):
+            raise RunError(f"{wanted}: it has no method {method}, as logitstore.models.tagger.Tagger has")
     try:
         with torch.no_grad():
             model.eval().answers_by_frame(model.frame_features(torch.zeros(1, model.front_end.sample_rate)))
-    except (RunError, AttributeError) as error:
-        raise RunError(
-            f"--term {', '.join(terms)} needs a student that says something of every frame, and {name!r} does not: "
-            f"{error}; give it --pool mean (or max, attention, cnn14-attention)"
-        ) from error
+    except RunError as error:
+        raise RunError(f"{wanted}: {error}; give it --pool mean (or max, attention, cnn14-attention)") from error
     model.train()
 
 
@@ -449,6 +450,10 @@ def _evaluator(
         clip_seconds=store.manifest.clip_seconds,
         workers=options.workers or os.cpu_count() or 1,
     )
+    if official is not None:
+        found = np.zeros(len(labelled), dtype=np.bool_)
+        found[labelled.row_of[labelled.table["rate"].to_numpy() > 0]] = True  # 0 where a file cannot be opened
+        official.require(labelled.files(found))
     return Evaluator(
         labelled,
         tuple(store.manifest.classes),
@@ -500,6 +505,7 @@ def _identity(
         },
         **chosen,
     )
+    about["options"]["terms"] = weighed(options.terms)
     if not options.terms:  # runs that were begun before there was this option go on
         del about["options"]["terms"]
     preset = about["options"].pop("preset")  # whose values the options have

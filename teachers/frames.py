@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from logitstore.arrays import F32, F64
-from logitstore.store.format.frames import FrameSpec
+from logitstore.arrays import F64
+from logitstore.store.format.frames import FrameSpec, bounds_around, even_centers, frame_bounds, shares
 from logitstore.views.recipe import Masks
 from teachers.contract import Window
 from teachers.windows import masks_from, pool
@@ -41,28 +41,11 @@ class Answer:
     frames: Frames | None = None
 
 
-def even_centers(count: int, seconds: float) -> F64:
-    """The centres of frames that share a stretch of time evenly, float64 (count,)."""
-    return np.asarray((np.arange(count) + 0.5) * (seconds / count), dtype=np.float64)
-
-
-def shares(centers: F64, spec: FrameSpec, seconds: float) -> F32:
-    """How much each of a teacher's frames counts in each of a store's, float32 (T of the store, T of the teacher).
-
-    :param seconds: length of the view. Rows sum to 1.
-    """
-    bounds = np.clip(np.concatenate([[0.0], (centers[1:] + centers[:-1]) / 2, [seconds]]), 0.0, seconds)
-    edges = np.minimum(np.arange(spec.count + 1) * spec.hop_ms / 1000, seconds)
-    begun = np.maximum(edges[:-1, None], bounds[None, :-1])
-    ended = np.minimum(edges[1:, None], bounds[None, 1:])
-    overlap = np.maximum(ended - begun, 0.0)
-    return np.asarray(overlap / overlap.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
 def lay(frames: Frames, spec: FrameSpec, seconds: float) -> torch.Tensor:
     """A teacher's frames on those of a store: float32 (B, T of the store, C) of (B, T, C)."""
     said = frames.probabilities.float()
-    share = torch.from_numpy(shares(frames.centers, spec, seconds)).to(said.device)
+    there, here = frame_bounds(spec.count, spec.hop_ms, seconds), bounds_around(frames.centers, seconds)
+    share = torch.from_numpy(shares(there, here)).to(said.device)
     with torch.autocast(said.device.type, enabled=False):
         return torch.einsum("st,btc->bsc", share, said).clamp_(0.0, 1.0)
 

@@ -22,6 +22,7 @@ from logitstore.errors import AudioError, RunError, SourceError
 from logitstore.evaluation.labelled import Labelled, classes_from, label_matrix, read_labelled
 from logitstore.evaluation.scores import Evaluator
 from logitstore.evaluation.sonyc import unknown
+from logitstore.launched import processes
 from logitstore.models.losses import bce, kl, known_bce
 from logitstore.models.registry import build, initialised
 from logitstore.models.registry import names as nets
@@ -30,7 +31,6 @@ from logitstore.options import label_column_of
 from logitstore.training.batches import Batch, Replayer, Views
 from logitstore.training.loop import Epoch, FitProgress, Loss
 from logitstore.training.options import check_loop, steps_of
-from logitstore.training.processes import processes
 from logitstore.training.runs import Run, load_run
 from logitstore.training.sampling import order_generator, plan
 from logitstore.training.train import Trained, Training, identity, resolve, train, workplace

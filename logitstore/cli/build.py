@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from logitstore.cli.command import again, answer, command, next_steps, note, resumable
+from logitstore.cli.command import again, answer, command, first_speaks, next_steps, note, resumable
 from logitstore.jobs.options import BuildOptions
 from logitstore.options import JsonOptions, Option
 
@@ -35,6 +35,7 @@ def build_command(options: _Build) -> None:
     from logitstore.cli.progress import BuildProgress, build_document, render_build, working
     from logitstore.jobs.build.job import prepare, run
 
+    first_speaks()
     with working("scanning the source and loading the teachers"):
         job = prepare(options)
     if options.dry_run:

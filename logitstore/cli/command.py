@@ -27,6 +27,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from logitstore.errors import LogitstoreError, UsageError
+from logitstore.launched import is_first
 from logitstore.notes import LOGGER
 from logitstore.options import Field, Options, dump, fields_of, read_config
 from logitstore.texts import in_json, one_line, printable
@@ -57,6 +58,7 @@ class _Talk:
     command: str = ""
     line: str = ""
     within: bool = False
+    silent: bool = False
 
 
 _talk = _Talk()
@@ -103,6 +105,12 @@ def again(*without: str) -> str:
     return shlex.join(each for each in shlex.split(_talk.line) if each not in without)
 
 
+def first_speaks() -> None:
+    """Of the processes that ``torchrun`` started on one piece of work, only the first says anything but errors."""
+    if not is_first():
+        stderr.quiet, _talk.silent = True, True
+
+
 @contextmanager
 def part_of_more() -> Iterator[None]:
     """Around commands that are run one after the other: what one does next is known, and not said."""
@@ -118,6 +126,8 @@ def answer(options: Options, document: Mapping[str, Any], text: str, error: Logi
 
     :param document: plain JSON values. :param error: what the command will fail with, although it has a result.
     """
+    if _talk.silent:
+        return
     if not getattr(options, "json", False):
         echo(text)
         return
@@ -198,7 +208,7 @@ class OptionsCommand(click.Command):
             raise click.NoSuchOption(error.option_name, possibilities=near, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> None:
-        stderr.quiet, _talk.verbose = ctx.params["quiet"], ctx.params["verbose"]
+        stderr.quiet, _talk.verbose, _talk.silent = ctx.params["quiet"], ctx.params["verbose"], False
         LOGGER.handlers = [_Notes()]
         LOGGER.setLevel(logging.INFO)
         asked = self.asked(ctx)

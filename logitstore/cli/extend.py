@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from logitstore.cli.command import again, answer, command, next_steps, note, resumable
+from logitstore.cli.command import again, answer, command, first_speaks, next_steps, note, resumable
 from logitstore.jobs.options import ExtendOptions
 from logitstore.options import JsonOptions, Option
 
@@ -34,6 +34,7 @@ def extend_command(options: _Extend) -> None:
     from logitstore.jobs.build import extend
     from logitstore.jobs.build.job import run
 
+    first_speaks()
     with working("scanning the source and loading the teachers"):
         job = extend.prepare_extend(options)
     if options.dry_run:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from logitstore.cli.command import note, stderr
 from logitstore.cli.curve import ROWS, Curve, drawn, of_run
+from logitstore.launched import is_first
 from logitstore.notes import listening
 from logitstore.texts import in_lines, one_line
 
@@ -302,7 +303,9 @@ class BuildProgress(Meter):
         """The callbacks that a build job takes."""
         from logitstore.jobs.build.job import Progress as Callbacks
 
-        return Callbacks(start=self.start, advance=self.advance, failures=self._failed, note=self._note)
+        return Callbacks(
+            start=self.start, advance=self.advance, others=self.advance, failures=self._failed, note=self._note
+        )
 
     def _hours(self) -> str:
         """How much of the audio is done: each clip as long as its views, done when all of these are."""
@@ -329,8 +332,6 @@ class TrainingProgress(Meter):
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        from logitstore.training.processes import is_first
-
         self.first = is_first()
         super().__init__("training", "steps", speaks=self.first, clock=clock)
         self._clips, self._loss, self._measured = 0, "", ""

@@ -11,15 +11,21 @@ sed_scores_eval 0.0.4, which does not run beside current versions of what it nee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from logitstore.arrays import F32, F64, I64
 from logitstore.errors import SourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from logitstore.audio.source import ColumnNames
 
 #: Seconds and share of an event's length by which its onset, and its offset, may be missed.
 COLLAR, OFFSET_SHARE = 0.2, 0.2
@@ -28,6 +34,7 @@ LABEL_COLUMNS = ("event_label", "label", "class")
 #: The effective false positives an hour up to which PSDS looks.
 MOST_FALSE = 100.0
 
+_NOTHING_TRUE = "there is no true event of these classes, so nothing can be measured"
 _TOLERANCE = 1e-6  # seconds
 _CELLS = 1 << 22  # thresholds x frames that are looked at together
 
@@ -95,7 +102,9 @@ class EventF1:
         return ClassCounts("", *sums).f1
 
 
-def read_events(file: str | Path, label_column: str | None = None) -> dict[str, tuple[Event, ...]]:
+def read_events(
+    file: str | Path, label_column: str | None = None, columns: ColumnNames | None = None
+) -> dict[str, tuple[Event, ...]]:
     """Strong labels, or events that were found: a table with a row an event, CSV, TSV, JSON lines or Parquet.
 
     Columns are ``filename``, ``onset``, ``offset`` (seconds) and ``event_label``, as DCASE's tables have them, or
@@ -103,33 +112,62 @@ def read_events(file: str | Path, label_column: str | None = None) -> dict[str, 
     without a label says that a file has no event.
 
     :param label_column: the column of classes; the first of :data:`LABEL_COLUMNS` by default.
-    :raises SourceError: unreadable, no such column, an event without onset or offset.
+    :param columns: which others say what; by their usual names by default.
+    :raises SourceError: unreadable, no such column, an event without onset or offset, or of a probability that is none.
     """
     from logitstore.audio.manifest import read_manifest
 
-    table = read_manifest(Path(file))
+    table = read_manifest(Path(file), columns)
     chosen = [name for name in ((label_column,) if label_column else LABEL_COLUMNS) if name in table.column_names]
     if not chosen:
         wanted = repr(label_column) if label_column else " or ".join(LABEL_COLUMNS)
         raise SourceError(f"{file}: no column {wanted} of classes; it has {', '.join(table.column_names)}")
     nothing = [None] * table.num_rows
-    columns = {name: table[name].to_pylist() if name in table.column_names else nothing for name in _COLUMNS}
+    cells = {name: table[name].to_pylist() if name in table.column_names else nothing for name in _COLUMNS}
     found: dict[str, list[Event]] = {}
-    rows = zip(*columns.values(), table[chosen[0]].to_pylist(), strict=True)
+    rows = zip(*cells.values(), table[chosen[0]].to_pylist(), strict=True)
     for row, (path, start, duration, probability, label) in enumerate(rows, start=1):
         events = found.setdefault(path, [])
         if label is None or not str(label).strip():
             continue
+        what = f"{file}, event {row}, {label!r} in {path}"
         if start is None or duration is None:
             raise SourceError(
-                f"{file}, event {row}, {label!r} in {path}: no {'onset' if start is None else 'offset'}; strong labels "
-                "have both, in seconds"
+                f"{what}: no {'onset' if start is None else 'offset'}: {_times(table, columns, row - 1)}; strong "
+                "labels have both, in seconds"
             )
-        events.append(Event(start, start + duration, str(label), 1.0 if probability is None else float(probability)))
+        events.append(Event(start, start + duration, str(label), _probability(probability, what)))
     return {path: tuple(sorted(events)) for path, events in found.items()}
 
 
 _COLUMNS = ("path", "start", "duration", "probability")
+
+
+def _times(table: pa.Table, columns: ColumnNames | None, row: int) -> str:
+    """What stands in the cells of a row that times were looked for in."""
+    from logitstore.audio.roles import roles
+    from logitstore.audio.source import ColumnNames
+
+    found = roles(table.column_names, columns or ColumnNames(), "")
+    names = [name for name in (found.start, found.end, found.duration) if name in table.column_names]
+    cells = {name: table[name][row].as_py() for name in names}
+    return ", ".join(f"{name} is {'empty' if cell in (None, '') else repr(cell)}" for name, cell in cells.items())
+
+
+def _probability(cell: Any, what: str) -> float:
+    """The probability in a cell, 1 where it is empty.
+
+    :raises SourceError: it is none.
+    """
+    if cell is None or cell == "":
+        return 1.0
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise SourceError(f"{what}: its probability is {cell!r}; allowed is a number from 0 to 1, or nothing")
+    return number
 
 
 def filtered(probabilities: F32, hop: float, seconds: float) -> F32:
@@ -178,7 +216,7 @@ def event_f1(
             for at, more in enumerate((len(true), hits, len(said) - hits)):
                 counts.setdefault(name, [0, 0, 0])[at] += more
     if not any(events for events, _, _ in counts.values()):
-        raise SourceError("there is no true event of these classes, so nothing can be measured")
+        raise SourceError(_NOTHING_TRUE)
     return EventF1(tuple(ClassCounts(name, *each) for name, each in counts.items()))
 
 
@@ -194,11 +232,16 @@ def psds(
 
     :param scores: (T, C) of every file, frame t being of [t, t + 1) * hop, none beyond the end of the file.
     :param lengths: of the files, in seconds.
+    :raises SourceError: there is no true event, or no file that is longer than 0 s.
     """
     spans = {path: [_spans(each for each in truth[path] if each.label == name) for name in classes] for path in scores}
     sounding = np.sum([[_total(each) for each in of] for of in spans.values()], axis=0)  # seconds of each class
     true = np.sum([[len(each) for each in of] for of in spans.values()], axis=0)
+    if not np.any(true):
+        raise SourceError(_NOTHING_TRUE)
     hours = sum(lengths[path] for path in scores) / 3600
+    if not hours > 0:
+        raise SourceError("the files of these events have a length of 0 s, so nothing can be measured")
     curves = []
     for at in np.flatnonzero(true).tolist():
         steps = [_steps(scores[path][:, at], hop, lengths[path], spans[path], at, scenario) for path in scores]
@@ -223,6 +266,8 @@ def _steps(
     :returns: thresholds (U,), falling, and what is added there to true events found, wrong events found, and wrong ones
         taken for each of the C classes: (U, 2 + C).
     """
+    if not len(scores):  # of a file that is too short for a frame
+        return np.zeros(0), np.zeros((0, 2 + len(spans)))
     thresholds = np.unique(scores)[::-1]
     some = max(1, _CELLS // len(scores))
     parts = [_runs(scores[None] >= thresholds[at : at + some, None]) for at in range(0, len(thresholds), some)]

@@ -211,6 +211,26 @@ class WhileTraining:
     classes: tuple[str, ...]
     level: Level
 
+    def require(self, files: Sequence[str]) -> None:
+        """Refuse what can never be measured, before any training.
+
+        :param files: the clips whose audio is there.
+        :raises SourceError: a verified clip is not among them, or no class is of the level.
+        """
+        if not set(self.classes) & set(FINE if self.level == "fine" else (*COARSE, *FINE)):
+            raise SourceError(
+                f"none of the {len(self.classes)} classes, as {self.classes[0]!r}, is one of SONYC-UST's {self.level} "
+                "ones, so the official measure would be 0; "
+                + ("give --level coarse" if self.level == "fine" else "leave --eval-measure out")
+            )
+        there = set(files)
+        absent = [name for name in self.truth.files if name not in there]
+        if absent:
+            raise SourceError(
+                f"{len(absent):,} of the {len(self.truth.files):,} verified clips of the split {self.truth.split} have "
+                f"no audio that can be read, as {absent[0]!r}; the official measure needs all of them"
+            )
+
     def __call__(self, files: Sequence[str], scores: F32) -> dict[str, Any]:
         """Of the scores float32 (n, C) of clips.
 

@@ -261,6 +261,9 @@ def _asked(options: EvaluateOptions) -> EvaluateOptions:
 
     :raises UsageError: options of the measure without it, or such as do not go together.
     """
+    for name in ("threshold", "median_filter", "shortest"):
+        if getattr(options, name) != getattr(EvaluateOptions, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for events, and --events is not given")
     if options.measure is None:
         for name in ("annotations", "predictions", "split", "write_predictions"):
             if getattr(options, name) is not None:

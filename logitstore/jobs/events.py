@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from logitstore.audio.cache import open_cache
+from logitstore.audio.source import ColumnNames
 from logitstore.errors import SourceError, UsageError
 from logitstore.evaluation.events import (
     COLLAR,
@@ -23,6 +25,7 @@ from logitstore.evaluation.events import (
 from logitstore.evaluation.labelled import with_nearest
 from logitstore.jobs.options import EvaluateOptions, TagOptions
 from logitstore.jobs.tag import FRAME_MS, tag
+from logitstore.notes import note
 
 #: Options of ``evaluate`` that have no meaning for events.
 _OTHERS = (
@@ -84,7 +87,7 @@ def evaluate_events(options: EvaluateOptions, progress: Callable[[int, int], Non
     """
     _check(options)
     assert options.manifest is not None  # _check
-    truth = read_events(options.manifest, options.label_column)
+    truth = read_events(options.manifest, options.label_column, ColumnNames.of(options))
     root = Path(options.manifest).parent if options.audio_root is None else Path(options.audio_root)
     asked = TagOptions(
         files=[str(root / path) for path in truth], teachers=options.teachers, weights=options.weights,
@@ -95,7 +98,8 @@ def evaluate_events(options: EvaluateOptions, progress: Callable[[int, int], Non
     scores, found, lengths = {}, {}, {}
     failures: list[tuple[str, str]] = []
     classes: tuple[str, ...] = ()
-    for path, heard in zip(truth, tag(asked, progress), strict=True):
+    disk = open_cache(options)
+    for path, heard in zip(truth, tag(asked, progress, disk=disk), strict=True):
         if heard.error is not None:
             failures.append((path, heard.error))
         if heard.error is not None or heard.frames is None:
@@ -104,6 +108,8 @@ def evaluate_events(options: EvaluateOptions, progress: Callable[[int, int], Non
             classes = tuple(heard.classes)
             _check_labels(options, truth, classes)
         scores[path], found[path], lengths[path] = heard.frames, heard.events or [], heard.seconds
+    if disk is not None:
+        note(disk.summary())
     if not scores:
         raise SourceError(
             f"none of the {len(truth)} files of {options.manifest} can be read, the first: {failures[0][1]}"
@@ -131,7 +137,7 @@ def _check(options: EvaluateOptions) -> None:
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC that says when")
     for name in _OTHERS:
-        if getattr(options, name):
+        if getattr(options, name) != getattr(EvaluateOptions, name):
             raise UsageError(
                 f"--events measures what teachers hear when, and --{name.replace('_', '-')} does not go with it"
             )

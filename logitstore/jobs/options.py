@@ -108,8 +108,24 @@ class BuildingOptions(AudioCacheOptions):
     retry_failed: Annotated[bool, Option("Try the clips again that failed before.", group="Running")] = False
     shards: Annotated[
         str | None,
-        Option("Build only the shards A to B - 1, as one of several jobs that fill one store.",
-               group="Running", metavar="A:B"),
+        Option("Build only the shards A to B - 1, as one of several jobs that fill one store; auto is the part that a "
+               "task of an array job has by its environment (Slurm, Kubernetes, AWS Batch, Grid Engine, PBS, LSF).",
+               group="Running", metavar="A:B|auto"),
+    ] = None  # fmt: skip
+    engine: Annotated[
+        Literal["process", "ray"],
+        Option("What the work runs on: this process, beside any others that fill the store, or a Ray cluster, where "
+               "decoding and the teachers are scheduled apart.", group="Running"),
+    ] = "process"  # fmt: skip
+    ray_address: Annotated[
+        str | None,
+        Option("The Ray cluster, HOST:PORT, or auto for the one that this machine is part of.", group="Running",
+               metavar="A", default="that of RAY_ADDRESS, or one on this machine that ends with the command"),
+    ] = None  # fmt: skip
+    ray_actors: Annotated[
+        str | None,
+        Option("How many copies of the teachers are asked side by side on a Ray cluster, at least and at most.",
+               group="Running", metavar="A:B", default="1 to as many as have room"),
     ] = None  # fmt: skip
 
 

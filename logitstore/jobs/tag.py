@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from logitstore.audio.cache import AudioCache
     from teachers.ensemble import Ensemble
 
 
@@ -166,7 +167,11 @@ def _clock(seconds: float) -> str:
 
 
 def tag(
-    options: TagOptions, progress: Callable[[int, int], None] | None = None, *, own_windows: bool = False
+    options: TagOptions,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    own_windows: bool = False,
+    disk: AudioCache | None = None,
 ) -> Iterator[Tagged]:
     """What the ensemble hears in every file, in their order, each as soon as its last window was heard.
 
@@ -174,6 +179,7 @@ def tag(
 
     :param progress: told (windows done, windows).
     :param own_windows: cut windows as a teacher itself does, where one does and no length is asked for.
+    :param disk: keeps windows that are dear to decode.
     :raises UsageError: no such window, options that do not go together; also what
         :class:`teachers.ensemble.Ensemble` refuses, as teachers without frame outputs under ``frames``.
     """
@@ -202,7 +208,7 @@ def tag(
         files = list(pool.map(_opened, paths))
     cuts = [cut(round(file.seconds * file.sample_rate), file.sample_rate, seconds, hop) for file in files]
     source = _Files(paths)
-    audio = ClipAudio(source, _table(source, files, cuts), ensemble.sample_rate)
+    audio = ClipAudio(source, _table(source, files, cuts), ensemble.sample_rate, disk=disk)
     ends = np.cumsum([len(starts) for starts, _ in cuts])
     samples = max(1, clip_samples(seconds, ensemble.sample_rate))
     failures: dict[int, str] = {}

@@ -130,6 +130,11 @@ class Ced(Tagger):
         logits: torch.Tensor = self.outputlayer(pooled)
         return logits
 
+    def centers(self, frames: Any, count: int, seconds: float) -> Any:
+        steps = self.frames // PATCH  # of a piece, whose last frames may be too few for another
+        hops = frames // steps * self.frames + (frames % steps + 0.5) * PATCH
+        return hops * (self.front_end.hop_length / self.front_end.sample_rate)
+
     def contract(self) -> dict[str, Any]:
         return super().contract() | {"heads": self.heads, "pooling": self.pooling, "frames": self.frames}
 

@@ -70,6 +70,7 @@ class DenseNet(Tagger):
         )  # fmt: skip
         super().__init__(front_end, classes, scores)
         self.frame_hops = (4 if strides else 1) << time_poolings
+        self.first_hop = self.frame_hops / 2 - (2 if strides else 0)  # strides centre their windows on hops 0, 4, 8, …
         self.bn0 = nn.BatchNorm1d(mels, affine=False)
         layers: list[nn.Module] = [
             _convolution(1, channels, 7 if strides else 3, stride=2 if strides else 1),

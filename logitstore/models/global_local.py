@@ -61,6 +61,7 @@ class GlobalLocal(Tagger):
         self.fill_stage, self.fill_value = self.whole.fill_stage, self.whole.fill_value
         self.pieces = at_least("pieces", pieces, 1)
         self.seconds = in_range("seconds", seconds, 0.1, 1000.0)
+        self.no_weight_decay = tuple(f"local.{name}" for name in self.local.no_weight_decay)
         self.whole.requires_grad_(False).eval()
         if self.local.pool is not None and not self.local.has_frames:
             raise RunError(
@@ -79,6 +80,9 @@ class GlobalLocal(Tagger):
         self.whole.eval()
         return self
 
+    def centers(self, frames: Any, count: int, seconds: float) -> Any:
+        return self.whole.centers(frames, count, seconds)
+
     def contract(self) -> dict[str, Any]:
         return super().contract() | {"pieces": self.pieces, "seconds": self.seconds}
 
@@ -95,8 +99,12 @@ class GlobalLocal(Tagger):
             whole, frames = self.whole.outputs(waveforms, masks)
             size = round(self.seconds * self.front_end.sample_rate)
             waveforms = F.pad(waveforms, (0, max(0, size - waveforms.shape[1])))
-            peaks = choose(whole, activations(self.local, frames), self.pieces, size / waveforms.shape[1])
-            starts = begins(peaks, frames.shape[1], waveforms.shape[1], size)  # (B, N)
+            self.local.eval()  # which classes' frames are loudest is not to be had by dropout
+            loud = activations(self.local, frames)
+            self.local.train(self.training)
+            peaks = choose(whole, loud, self.pieces, size / waveforms.shape[1])
+            seconds = self.centers(peaks.double(), frames.shape[1], waveforms.shape[1] / self.front_end.sample_rate)
+            starts = begins(seconds, waveforms.shape[1], size, self.front_end.sample_rate)  # (B, N)
             heard, hidden = cut(waveforms, masks, starts, size, self.front_end.sample_rate)
         said = self.local(heard, hidden).reshape(*starts.shape, self.classes)
         pieces = both(said)
@@ -147,9 +155,9 @@ def choose(whole: torch.Tensor, frames: torch.Tensor, pieces: int, share: float)
     return torch.stack(peaks, dim=1)
 
 
-def begins(peaks: torch.Tensor, frames: int, samples: int, size: int) -> torch.Tensor:
-    """First samples of pieces of ``size`` around the middles of frames, int64 of the shape of ``peaks``."""
-    return ((2 * peaks + 1) * samples // (2 * frames) - size // 2).clamp(0, samples - size)
+def begins(seconds: torch.Tensor, samples: int, size: int, sample_rate: int) -> torch.Tensor:
+    """First samples of pieces of ``size`` around moments of clips of so many samples, int64 of the moments' shape."""
+    return ((seconds * sample_rate).round().long() - size // 2).clamp(0, samples - size)
 
 
 def cut(

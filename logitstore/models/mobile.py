@@ -26,7 +26,7 @@ _MULTIPLE = 8
 
 
 class Mobile(Tagger):
-    """MobileNetV2; mean plus maximum over time; one layer.
+    """MobileNetV2; mean plus maximum over time; one layer. Frame i of its features is centred on hop 32 i.
 
     :param width: multiplier of all channels, 0.05 to 4; they are rounded to multiples of 8.
     :param mels: mel bands, at least 8; ``hop_ms``, ``window_ms``: ms; ``f_min``, ``f_max``: Hz (``f_max`` half of the
@@ -35,6 +35,7 @@ class Mobile(Tagger):
 
     fill_stage = AFTER_NORM
     head_name = "output"
+    frame_hops, first_hop = 32, 0.0
 
     def __init__(
         self,

@@ -31,7 +31,8 @@ class Tagger(nn.Module):
     layer in it has a row for each); ``head_modules``, all that only :meth:`head` uses, in its order, where that is
     more; ``no_weight_decay``, names of parameters that have axes as a matrix has and are none, as position embeddings:
     they never decay; ``pool``, a head of :mod:`logitstore.models.pooling` in place of its own, or None; ``frame_hops``,
-    how many hops of the front end a frame of its features is long, or None where its frames share the clip evenly. A
+    how many hops of the front end a frame of its features is long, or None where its frames share the clip evenly;
+    ``first_hop``, the hop on which the first of them is centred, or None where that is the middle of its own. A
     subclass defines :meth:`frame_features`, or :meth:`outputs` in its place, and :meth:`head`.
     """
 
@@ -41,6 +42,7 @@ class Tagger(nn.Module):
     head_modules: tuple[str, ...] = ()
     no_weight_decay: tuple[str, ...] = ()
     frame_hops: int | None = None
+    first_hop: float | None = None
     pool: Any
 
     def __init__(
@@ -126,16 +128,18 @@ class Tagger(nn.Module):
 
     def frame_centers(self, count: int, seconds: float) -> F64:
         """The seconds that ``count`` frames of its features of a clip of ``seconds`` are centred on, (count,)."""
-        return (np.arange(count, dtype=np.float64) + 0.5) * self.frame_seconds(count, seconds)
+        centers: F64 = self.centers(np.arange(count, dtype=np.float64), count, seconds)
+        return centers
 
-    def frame_seconds(self, count: int, seconds: float) -> float:
-        """The length in seconds of a frame of its features, of which a clip of ``seconds`` has ``count``.
+    def centers(self, frames: Any, count: int, seconds: float) -> Any:
+        """The seconds that some of the ``count`` frames of its features are centred on, to half a hop of the front end.
 
-        Frame i is of [i, i + 1) times that, to half a hop of the front end.
+        :param frames: their numbers, an array or a tensor of floats; what is given back is of its kind.
         """
         if self.frame_hops is None:
-            return seconds / count
-        return float(self.frame_hops * self.front_end.hop_length / self.front_end.sample_rate)
+            return (frames + 0.5) * (seconds / count)
+        first = self.frame_hops / 2 if self.first_hop is None else self.first_hop
+        return (frames * self.frame_hops + first) * (self.front_end.hop_length / self.front_end.sample_rate)
 
     def masked(self, features: torch.Tensor, masks: Masks | None, mix: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, F, T) at the contract's stage, with the masked frames and bands filled, and then mixed."""

@@ -124,11 +124,8 @@ class Yamnet(Tagger):
         logits: torch.Tensor = self.output(frames)
         return average(logits, self.scores), logits
 
-    def frame_seconds(self, count: int, seconds: float) -> float:
-        return HOP_SAMPLES / int(self.front_end.sample_rate)
-
-    def frame_centers(self, count: int, seconds: float) -> F64:
-        return np.asarray((np.arange(count) * HOP_SAMPLES + PATCH_SAMPLES / 2) / self.front_end.sample_rate)
+    def centers(self, frames: Any, count: int, seconds: float) -> Any:
+        return (frames * HOP_SAMPLES + PATCH_SAMPLES / 2) / self.front_end.sample_rate
 
 
 class _Layer(nn.Module):

@@ -15,6 +15,7 @@ from logitstore.training.uncompiled import uncompiled
 #: Its moments lie in memory as the weights do: both in the order of their axes, not channels last.
 IN_ORDER = ("adam8bit",)
 
+_IN_32_BITS = "--optimizer adamw with --weight-decay 0, or the one that you gave: the same with moments of 32 bits"
 _LEAST_8BIT = 4096  # values of a tensor, below which its moments have 32 bits
 
 
@@ -53,7 +54,7 @@ def require_optimizer(name: str, device: torch.device) -> None:
     if not fine:
         raise RunError(
             f"--optimizer {name} cannot be used on {device.type} with bitsandbytes {version('bitsandbytes')}; install "
-            "a newer one, or give --optimizer adam, the same with moments of 32 bits"
+            f"a newer one, or give {_IN_32_BITS}"
         )
 
 
@@ -64,9 +65,7 @@ def _bitsandbytes() -> Any:
     try:
         import bitsandbytes
     except ImportError:
-        raise MissingExtraError(
-            "bitsandbytes", "adam8bit", "--optimizer adam8bit (--optimizer adam is the same with moments of 32 bits)"
-        ) from None
+        raise MissingExtraError("bitsandbytes", "adam8bit", f"--optimizer adam8bit ({_IN_32_BITS})") from None
     finally:
         logger.setLevel(level)
     return bitsandbytes

@@ -21,9 +21,8 @@ import torch.distributed.nn.functional  # imported once there is a process group
 from torch import distributed as dist
 
 from logitstore.errors import LogitstoreError, RunError
+from logitstore.launched import processes
 
-#: Environment variables that torchrun sets for each process.
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _TIMEOUT = timedelta(hours=24)  # the others wait while the first one evaluates
 
 
@@ -125,21 +124,13 @@ class _Gather(torch.autograd.Function):
         return summed[start : start + ctx.counts[ctx.rank]], None, None
 
 
-def processes() -> int:
-    """How many processes train together, as torchrun says; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _VARIABLES) else 1
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return processes() == 1 or int(os.environ["RANK"]) == 0
-
-
 def own_device(device: str) -> str:
     """The device of this process: among several on GPUs, each takes the one of its local rank.
 
     :raises RunError: a single GPU is named for several processes, or there are fewer GPUs than processes.
     """
+    if processes() > 1 and device == "auto" and torch.cuda.is_available():
+        device = "cuda"
     if processes() == 1 or not device.startswith("cuda"):
         return device
     if ":" in device:

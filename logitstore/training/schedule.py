@@ -30,6 +30,8 @@ class Defaults:
 DEFAULTS = (Defaults(spared=False), Defaults())
 WEIGHT_DECAY, FLOOR, WARM_UP_SHARE = DEFAULTS[-1].weight_decay, DEFAULTS[-1].floor, DEFAULTS[-1].warm_up
 MOST_WARM_UP = 5000
+#: Highest learning rates that nets had of their own in earlier releases. A run that was begun with one goes on with it.
+EARLIER_RATES = {"crnn": (1e-3,), "densenet-tiny": (5e-3,)}
 
 
 def default_warm_up(steps: int, share: float = WARM_UP_SHARE) -> int:

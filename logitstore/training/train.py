@@ -35,7 +35,7 @@ from logitstore.training.options import INDIFFERENT, LoopOptions, warm_up_of
 from logitstore.training.precision import pass_dtype
 from logitstore.training.processes import Group, joined, own_device
 from logitstore.training.runs import MOST_BYTES, MOST_VALUES, is_run, learning_curves, load_run, save_run
-from logitstore.training.schedule import DEFAULTS
+from logitstore.training.schedule import DEFAULTS, EARLIER_RATES
 
 OPTIONS_NAME = "training.json"
 CONFIG_NAME = "config.yaml"
@@ -128,7 +128,7 @@ def resolve(options: Options, model_name: str, steps: int, **data: Any) -> Optio
     decay = defaults.weight_decay if options.optimizer == "adamw" else 0.0
     return replace(
         options,
-        lr=default_lr(model_name) if options.lr is None else options.lr,
+        lr=_rate(options, model_name),
         warm_up=warm_up_of(options, steps, defaults.warm_up),
         floor=defaults.floor if options.floor is None else options.floor,
         weight_decay=decay if options.weight_decay is None else options.weight_decay,
@@ -139,14 +139,28 @@ def resolve(options: Options, model_name: str, steps: int, **data: Any) -> Optio
     )
 
 
+def _rate(options: LoopOptions, model_name: str) -> float:
+    """The highest learning rate: as asked, or the net's own, of a run that was begun the one that was its own then."""
+    if options.lr is not None:
+        return options.lr
+    asked = _begun(options).get("options")
+    begun = asked.get("lr") if isinstance(asked, dict) else None
+    return next((rate for rate in EARLIER_RATES.get(model_name, ()) if rate == begun), default_lr(model_name))
+
+
 def _begun_with(options: LoopOptions) -> int:
     """The number of the defaults that the run in the folder was begun with; of the newest where there is none."""
+    number = _begun(options).get("defaults", 1) if _begun(options) else None
+    return number if type(number) is int and 0 < number <= len(DEFAULTS) else len(DEFAULTS)
+
+
+def _begun(options: LoopOptions) -> dict[str, Any]:
+    """What the run in the folder was asked; nothing where there is none, or one that is refused later."""
     try:
         there = load_json(Path(options.run_folder) / OPTIONS_NAME, MOST_BYTES, MOST_VALUES, nan=True)
-        number = there.get("defaults", 1)
-        return number if type(number) is int and 0 < number <= len(DEFAULTS) else len(DEFAULTS)
-    except (OSError, ValueError, AttributeError):
-        return len(DEFAULTS)  # none, or one that is refused later
+    except (OSError, ValueError):
+        return {}
+    return there if isinstance(there, dict) else {}
 
 
 @contextmanager

@@ -138,38 +138,43 @@ def find(name: str) -> type[Term]:
     return found
 
 
-def selected(
-    terms: Sequence[str] = (),
-    *,
-    similarity: str | None = None,
-    label_weight: float = 0.0,
-) -> dict[str, float]:
+def selected(terms: Sequence[str] = (), *, label_weight: float = 0.0) -> dict[str, float]:
     """The weight of every term of a training, in the order in which they are added.
 
     :param terms: as ``NAME=W``, or ``NAME`` for its own weight.
-    :param similarity: a key of :data:`SIMILARITIES`: those terms, each at its own weight.
     :param label_weight: of ``labels``; 0 for none.
     :raises RunError: an unknown name, a weight that is no number of at least 0, or a term that is asked for twice.
     """
-    if similarity is not None and similarity not in SIMILARITIES:
-        raise RunError(f"no similarity {similarity!r}; allowed are {', '.join(SIMILARITIES)}")
     _check_weight("--label-weight", label_weight)
-    weights = {name: find(name).weight for name in SIMILARITIES.get(similarity or "", ())}
-    if label_weight:
-        weights["labels"] = label_weight
+    weights = {"labels": label_weight} if label_weight else {}
     asked: dict[str, float] = {}
     for text in terms:
-        name, equals, number = text.partition("=")
-        if name not in names():
-            raise RunError(f"--term {text!r}: no term {name!r}; allowed are {', '.join(names())}, as NAME or NAME=W")
+        name, weight = _weight(text)
         if name in asked or name in weights:
             raise RunError(f"--term {text!r}: the term {name!r} has a weight already; give one for each")
-        try:
-            asked[name] = float(number) if equals else find(name).weight
-        except ValueError:
-            raise RunError(f"--term {text!r}: the weight {number!r} is no number; give it as {name}=0.5") from None
-        _check_weight(f"--term {text!r}: the weight", asked[name])
+        asked[name] = weight
     return {TARGET: asked.pop(TARGET, 1.0)} | weights | asked
+
+
+def weighed(terms: Sequence[str]) -> list[str]:
+    """Terms as ``NAME=W``, each with its weight and alike where they mean the same.
+
+    :raises RunError: as :func:`selected`.
+    """
+    return [f"{name}={weight:.12g}" for name, weight in map(_weight, terms)]
+
+
+def _weight(text: str) -> tuple[str, float]:
+    """The name of a term, and the weight that is asked for."""
+    name, equals, number = text.partition("=")
+    if name not in names():
+        raise RunError(f"--term {text!r}: no term {name!r}; allowed are {', '.join(names())}, as NAME or NAME=W")
+    try:
+        weight = float(number) if equals else find(name).weight
+    except ValueError:
+        raise RunError(f"--term {text!r}: the weight {number!r} is no number; give it as {name}=0.5") from None
+    _check_weight(f"--term {text!r}: the weight", weight)
+    return name, weight
 
 
 def _check_weight(what: str, weight: float) -> None:

@@ -14,10 +14,11 @@ from logitstore.classes import check_classes
 from logitstore.errors import TeacherError
 from logitstore.models.sidecar import check_rate, check_scores, check_seconds
 from logitstore.plugins import PYTHON, calling, own_factory
+from logitstore.store.format.frames import even_centers
 from logitstore.training.runs import weights_digest
 from logitstore.views.recipe import Masks
 from teachers.contract import POOLINGS, Contract, Window
-from teachers.frames import Answer, Frames, answered, even_centers
+from teachers.frames import Answer, answered
 from teachers.identity import python_identity
 from teachers.teacher import Teacher
 from teachers.windows import in_windows, pool
@@ -42,8 +43,9 @@ class ModuleTeacher(Teacher):
     are kept in the manifest.
 
     A module says when, which frame targets need, where it answers frame by frame or window by window, or has a method
-    ``frame_probabilities(waveforms, masks)``, which gives (B, T, C) and is a call beside the module's own. Frames share
-    a view (or its window) evenly, unless a method ``frame_centers(frames)`` gives the seconds of their centres, (T,).
+    ``frame_probabilities(waveforms, masks)``, which gives (B, T, C) of a view, or of each of its windows, and is a call
+    beside the module's own. Frames share a view (or its window) evenly, unless a method ``frame_centers(frames)`` gives
+    the seconds of their centres, (T,).
 
     It is put into eval mode before every batch; what it keeps out of its children, it must see to itself.
 
@@ -107,19 +109,23 @@ class ModuleTeacher(Teacher):
     def answers(
         self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
     ) -> Answer:
-        method: Any = getattr(self.module, "frame_probabilities", None)
+        window = self.contract.window
         if not frames or not self.has_frames:
             return super().answers(waveforms, masks, features=features, frames=frames)
         activations = self.features(waveforms.clone(), None if masks is None else masks.copy()) if features else None
-        if callable(method):
+        if callable(getattr(self.module, "frame_probabilities", None)):
             said = self.probabilities(waveforms.clone(), None if masks is None else masks.copy())
-            by_frame = method(waveforms, _masks(waveforms, masks))
-            when = Frames(by_frame, self._centers(by_frame.shape[1], waveforms.shape[1] / self.sample_rate))
-            return Answer(said, activations, when)
+            beside = answered(waveforms, masks, window, None, self.sample_rate, self._frames, self._centers)
+            return Answer(said, activations, beside.frames)
         self.module.eval()
-        says = self.contract
-        answer = answered(waveforms, masks, says.window, says.pooling, self.sample_rate, self._by_frame, self._centers)
+        pooling = self.contract.pooling
+        answer = answered(waveforms, masks, window, pooling, self.sample_rate, self._by_frame, self._centers)
         return replace(answer, features=activations)
+
+    def _frames(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
+        method: Any = self.module.frame_probabilities
+        by_frame: torch.Tensor = method(waveforms, _masks(waveforms, masks))
+        return by_frame
 
     def _centers(self, count: int, seconds: float) -> F64:
         method: Any = getattr(self.module, "frame_centers", None)

@@ -129,5 +129,32 @@ def test_strong_labels_are_read_as_dcase_and_as_tag_write_them(tmp_path):
     with pytest.raises(SourceError, match="no column event_label or label or class of classes; it has path"):
         read_events(tmp_path / "own.csv")
     file.write_text("filename\tonset\toffset\tevent_label\nb.wav\t2\t\tdog\n")
-    with pytest.raises(SourceError, match=r"event 1, 'dog' in b.wav: no offset; strong labels have both, in seconds"):
+    with pytest.raises(SourceError, match=r"event 1, 'dog' in b.wav: no offset: .*; strong labels have both"):
         read_events(file)
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        ("soon,2,cat,", r"event 1, 'cat' in b.wav: no onset: onset is 'soon', offset is 2; strong labels have both"),
+        ("1,2,cat,high", "its probability is 'high'; allowed is a number from 0 to 1, or nothing"),
+        ("1,2,cat,nan", "its probability is 'nan'"),
+        ("1,2,cat,1.5", "its probability is 1.5"),
+    ],
+)
+def test_a_cell_that_is_no_number_is_named(tmp_path, row, wrong):
+    (tmp_path / "strong.csv").write_text(f"filename,onset,offset,event_label,probability\nb.wav,{row}\n")
+    with pytest.raises(SourceError, match=wrong):
+        read_events(tmp_path / "strong.csv")
+
+
+def test_a_file_too_short_for_a_frame_is_missed_and_nothing_true_is_refused():
+    scores = {"a.wav": np.array([[0.9], [0.1]], np.float32), "b.wav": np.zeros((0, 1), np.float32)}
+    truth = {"a.wav": (Event(0, 0.04, "dog"),), "b.wav": (Event(0, 0.01, "dog"),)}
+    lengths = {"a.wav": 0.08, "b.wav": 0.01}
+    found = psds(scores, 0.04, truth, lengths, ("dog",), Scenario(0.7, 0.7))
+    assert found == pytest.approx(0.5)
+    with pytest.raises(SourceError, match="no true event of these classes"):
+        psds(scores, 0.04, dict.fromkeys(scores, ()), lengths, ("dog",), Scenario(0.7, 0.7))
+    with pytest.raises(SourceError, match="a length of 0 s"):
+        psds(scores, 0.04, truth, dict.fromkeys(scores, 0.0), ("dog",), Scenario(0.7, 0.7))

@@ -159,6 +159,21 @@ def test_events_are_measured_against_strong_labels(here):
         evaluate_events(asked)
 
 
+def test_events_have_the_columns_that_are_said_and_the_cache_that_is_given(here, caplog):
+    Path("own.csv").write_text("sound,file,from_s,to_s\nloud,a.wav,0.1,0.7\nloud,a.wav,1.2,1.3\n")
+    asked = {
+        "manifest": "own.csv", "teachers": [here], "events": True, "clip_seconds": 1.0, "median_filter": 0.0,
+        "device": "cpu", "label_column": "sound", "path_column": "file", "start_column": "from_s", "end_column": "to_s",
+        "audio_cache": "cache",
+    }  # fmt: skip
+    found = evaluate_events(EvaluateOptions(**asked))
+    assert (found.events, found.f1.macro) == (2, 1)
+    assert "audio cache cache: clips were read from it 0 times, 3 decoded and kept" in caplog.text
+    caplog.clear()
+    assert evaluate_events(EvaluateOptions(**asked)) == found
+    assert "clips were read from it 3 times" in caplog.text
+
+
 def test_the_command_shows_what_was_measured(here):
     strong("a.wav\t0.1\t0.7\tloud")
     done = run(evaluate_command, "strong.tsv", "--events", "--teacher", here, "--clip-seconds", "1", "--per-class")
@@ -166,5 +181,9 @@ def test_the_command_shows_what_was_measured(here):
     assert "1 event in 1 file of 2.5 s; 3 were found at a threshold of 0.5 and a median filter of 0.45 s" in done.stdout
     refused = run(evaluate_command, "strong.tsv", "--events", "--teacher", here, "--where", "true")
     assert "--events measures what teachers hear when, and --where does not go with it" in str(refused.exception)
+    refused = run(
+        evaluate_command, "strong.tsv", "--teacher", here, "--label-column", "event_label", "--threshold", "1"
+    )
+    assert "--threshold is for events, and --events is not given" in str(refused.exception)
     refused = run(evaluate_command, "--events", "--teacher", here)
     assert "--events needs strong labels: give the MANIFEST" in str(refused.exception)

@@ -20,8 +20,15 @@ from logitstore.jobs.merge import merge
 from logitstore.jobs.options import MergeOptions, RepairOptions
 from logitstore.jobs.repair import repair
 from logitstore.jobs.verify.job import VerifyOptions, verify
-from logitstore.store.format.frames import FrameSpec, decode_frames, encode_frames
-from teachers.frames import Frames, lay, shares
+from logitstore.store.format.frames import (
+    FrameSpec,
+    bounds_around,
+    decode_frames,
+    encode_frames,
+    frame_bounds,
+    shares,
+)
+from teachers.frames import Frames, lay
 from teachers.registry import load_teacher
 from tests.stores import contents, options, write_audio
 
@@ -94,6 +101,19 @@ def windows():
     return Windows()
 
 
+def method_in_windows():
+    class Both(Timed):
+        """A view of 2 s would give it a frame more than 4 windows do."""
+
+        window_seconds, spans = 0.5, 5
+
+        def frame_probabilities(self, waveforms, masks=None):
+            assert waveforms.shape[1] == self.sample_rate // 2
+            return super().frame_probabilities(waveforms, masks)
+
+    return Both()
+
+
 def one_window():
     class Whole(Tones):
         window_seconds = 2.0
@@ -142,14 +162,18 @@ def spec_of(count: int, hop_ms: int) -> FrameSpec:
 # how a teacher's frames are laid on a store's
 
 
+def laid(centers: list[float], count: int, hop_ms: int, seconds: float) -> np.ndarray:
+    return shares(frame_bounds(count, hop_ms, seconds), bounds_around(np.array(centers), seconds))
+
+
 def test_frames_stand_for_the_time_that_is_nearest_to_their_centre():
-    share = shares(np.array([0.1, 0.3, 0.5, 0.7, 0.9]), spec_of(3, 400), 1.0)
+    share = laid([0.1, 0.3, 0.5, 0.7, 0.9], 3, 400, 1.0)
     np.testing.assert_allclose(share, [[0.5, 0.5, 0, 0, 0], [0, 0, 0.5, 0.5, 0], [0, 0, 0, 0, 1]], atol=1e-6)
-    repeated = shares(np.array([0.25, 0.75]), spec_of(10, 100), 1.0)
+    repeated = laid([0.25, 0.75], 10, 100, 1.0)
     np.testing.assert_allclose(repeated[:, 0], [1, 1, 1, 1, 1, 0, 0, 0, 0, 0], atol=1e-6)
-    windows = shares(np.array([0.48, 0.96, 1.44]), spec_of(5, 400), 1.92)  # of .96 s every .48 s
+    windows = laid([0.48, 0.96, 1.44], 5, 400, 1.92)  # of .96 s every .48 s
     np.testing.assert_allclose(windows, [[1, 0, 0], [0.8, 0.2, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], atol=1e-6)
-    beyond = shares(np.array([0.5, 1.5, 2.5]), spec_of(2, 500), 1.0)  # of a teacher that pads
+    beyond = laid([0.5, 1.5, 2.5], 2, 500, 1.0)  # of a teacher that pads
     np.testing.assert_allclose(beyond, [[1, 0, 0], [1, 0, 0]], atol=1e-6)
 
 
@@ -162,7 +186,7 @@ def test_a_frame_of_the_store_is_the_mean_over_its_own_time():
     torch.testing.assert_close(same, said, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["method", "by_frame", "windows"])
+@pytest.mark.parametrize("kind", ["method", "by_frame", "windows", "method_in_windows"])
 def test_a_store_holds_what_a_teacher_says_of_when(root, kind):
     asked = with_frames(root, kind, views=1)
     build(asked)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import torch
 
 import logitstore
 from logitstore.audio.sonyc import COARSE, FINE, TAGS
-from logitstore.errors import RunError, UsageError
-from logitstore.evaluation.sonyc import LEVELS, read_predictions, unknown
+from logitstore.errors import RunError, SourceError, UsageError
+from logitstore.evaluation.sonyc import LEVELS, WhileTraining, read_predictions, read_truth, unknown
 from logitstore.models.losses import bce, known_bce
 from students.data import _HeardLabels
 from students.labels import clip_labels
@@ -169,6 +170,25 @@ def test_the_official_measure_says_which_student_is_kept(stored, tmp_path):
     ):
         with pytest.raises(RunError, match=wrong):
             logitstore.train_student(**values | changes, out=str(tmp_path / "none"))
+    fewer = tmp_path / "fewer"
+    shutil.copytree(stored / "audio", fewer / "audio")
+    next((fewer / "audio").glob("13_*.wav")).unlink()
+    with pytest.raises(SourceError, match=r"1 of the 8 verified clips of the split validate .* as '13_"):
+        logitstore.train_student(**values, eval_audio_root=str(fewer), out=str(tmp_path / "late"))
+    assert not (tmp_path / "late" / "log.jsonl").exists()
+
+
+def test_a_level_that_no_class_is_of_is_refused_while_training(stored):
+    truth = read_truth(str(stored / "annotations.csv"), "validate")
+    for classes, level, fine in ((COARSE, "coarse", True), (COARSE, "fine", False), (FINE, "fine", True),
+                                 (FINE, "coarse", True), (("dog",), "coarse", False)):  # fmt: skip
+        if fine:
+            WhileTraining(truth, classes, level).require(truth.files)
+            continue
+        with pytest.raises(
+            SourceError, match=f"is one of SONYC-UST's {level} ones, so the official measure would be 0"
+        ):
+            WhileTraining(truth, classes, level).require(truth.files)
 
 
 def test_a_student_learns_nothing_of_the_labels_of_an_x(stored):

@@ -8,11 +8,13 @@ Some of them each time; under ``LOGITSTORE_NETS=full`` every net with every head
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from logitstore.models.panns import PannsDecisionLevel
 from logitstore.models.pooling import POOLS
 from logitstore.models.registry import build, initialised, names
 from logitstore.models.tagger import probabilities
@@ -88,6 +90,51 @@ def test_a_file_says_what_the_net_says(case: tuple[str, str | None], tmp_path: P
     content = export.graph_of(run, masks=True).SerializeToString()
     heard = [_noise(*shape).numpy() for shape in ((1, export.shortest(model)), (3, rate), (2, 5 * rate))]
     assert export.compare(content, run.model, heard).largest < 1e-4
+
+
+#: A net of every kind with arguments by which its frames come out of strides, pieces or windows.
+_HEARD: dict[str, tuple[str, dict[str, Any]]] = {
+    "cnn4": ("cnn4", {"width": 4}),
+    "cnn6": ("cnn6", {"sample_rate": 8000, "mels": 64}),
+    "cnn-lstm": ("cnn-lstm-tiny", {}),
+    "crnn": ("crnn", {}),
+    "densenet": ("densenet-tiny", {"mels": 16}),
+    "densenet, strides": ("densenet-63", {"mels": 32, "time_poolings": 0}),
+    "mobile": ("mobile", {"width": 0.25}),
+    "ced": ("ced-tiny", {"dim": 32, "depth": 1, "heads": 2}),
+    "ced, pieces": ("ced-tiny", {"dim": 32, "depth": 1, "heads": 2, "frames": 82}),  # 2 frames of each are left over
+    "global-local": ("global-local", {"net": "mobile", "net_args": {"width": 0.25}}),
+}
+
+
+def test_the_frames_of_every_net_of_this_package_are_listened_to() -> None:
+    with torch.device("meta"):
+        kinds = {type(build(name, 1, **args)) for name, args in _HEARD.values()}
+        every = {type(build(name, 1)) for name in names()}
+    assert every <= kinds | {PannsDecisionLevel}  # cnn6's frames, with a head
+
+
+@pytest.mark.parametrize("case", _HEARD)
+def test_what_sounds_at_a_time_moves_the_frames_that_are_centred_there(case: str) -> None:
+    """In the noise of each clip 40 ms are loud; where, is the mean of the frames that they move, near by."""
+    name, args = _HEARD[case]
+    model = initialised(lambda: build(name, 3, **args), 0).eval()
+    rate, seconds = model.front_end.sample_rate, 6.15
+    times = np.linspace(0.5, 5.5, 18)
+    quiet = np.random.default_rng(0).normal(0, 1e-3, round(seconds * rate)).astype(np.float32)
+    heard = np.tile(quiet, (len(times) + 1, 1))
+    for clip, time in enumerate(times):
+        heard[clip, round((time - 0.02) * rate) : round((time + 0.02) * rate)] *= 1000
+    with torch.inference_mode():
+        frames = model.frame_features(torch.from_numpy(heard)).double().numpy()
+    centers = model.frame_centers(frames.shape[1], seconds)
+    frame = float(np.median(np.diff(centers)))
+    moved = np.square(frames[:-1] - frames[-1]).sum(axis=2)  # (18, T)
+    away = centers[None] - times[:, None]
+    near = moved * (np.abs(away) < 2.5 * frame)
+    error = (near * away).sum(axis=1) / near.sum(axis=1)
+    for part in np.split(error, 3):
+        assert abs(part.mean()) < frame / 4 + model.front_end.hop_length / rate / 2, error / frame
 
 
 def _noise(clips: int, samples: int) -> torch.Tensor:

@@ -12,11 +12,13 @@ import torch
 from logitstore.errors import RunError
 from logitstore.jobs.build.job import build as build_store
 from logitstore.jobs.options import BuildOptions
-from logitstore.models.global_local import GlobalLocal, activations, begins, both, choose
+from logitstore.models import global_local
+from logitstore.models.global_local import GlobalLocal, activations, begins, both, choose, cut
 from logitstore.models.registry import build, initialised, names
 from logitstore.store.reader import open_store
 from logitstore.training.loop import FitProgress
 from logitstore.training.runs import load_run, save_run
+from logitstore.training.schedule import parameter_groups
 from logitstore.views.recipe import Masks
 from teachers.registry import load_teacher
 from teachers.train import TeacherOptions, train_teacher
@@ -66,7 +68,7 @@ def test_equal_classes_come_in_their_order_and_pieces_stay_inside() -> None:
     loud = torch.zeros(1, 8, 3)
     loud[0, (1, 6, 3), (0, 1, 2)] = 1.0
     assert choose(torch.zeros(1, 3), loud, 2, 0.5).tolist() == [[1, 6]]
-    assert begins(torch.tensor([0, 3, 4, 7]), 8, 800, 300).tolist() == [0, 200, 300, 500]
+    assert begins(torch.tensor([0.5, 3.5, 4.5, 7.5]), 800, 300, 100).tolist() == [0, 200, 300, 500]
 
 
 def test_the_answer_is_that_of_the_pieces_heard_one_by_one() -> None:
@@ -80,10 +82,11 @@ def test_the_answer_is_that_of_the_pieces_heard_one_by_one() -> None:
         loud = torch.sigmoid(activations(model.local, features)).numpy()
         torch.testing.assert_close(frames, features)
         size, count = round(0.4 * RATE), features.shape[1]
+        centers = model.whole.frame_centers(count, 1.0)
         for clip in range(3):
             said = []
             for peak in _chosen(glo[clip].numpy(), loud[clip], 5, int(count * 0.4)):
-                start = min(max((2 * peak + 1) * RATE // (2 * count) - size // 2, 0), RATE - size)
+                start = min(max(round(centers[peak] * RATE) - size // 2, 0), RATE - size)
                 ends = [float(each[clip]) for each in vars(masks).values()]
                 own = Masks(*(np.array([each]) for each in (ends[0] - start / RATE, ends[1] - start / RATE, *ends[2:])))
                 said.append(model.local(waves[clip : clip + 1, start : start + size], own)[0].double().sigmoid())
@@ -111,6 +114,25 @@ def test_in_training_the_pieces_answer_alone_and_the_first_net_is_frozen() -> No
     grads = {name: parameter.grad is not None for name, parameter in model.named_parameters()}
     assert {name.split(".")[0] for name, there in grads.items() if there} == {"local"}
     assert all(there for name, there in grads.items() if name.startswith("local"))
+
+
+def test_dropout_of_its_head_has_no_part_in_which_pieces_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model(net_args=SMALL | {"pool": "attention", "dropout": 0.5}).train()
+    heard = []
+    monkeypatch.setattr(global_local, "cut", lambda waves, masks, starts, *rest: heard.append(starts) or cut(
+        waves, masks, starts, *rest))  # fmt: skip
+    for _ in range(3):
+        model(_noise(4, RATE))
+    assert all(bool((starts == heard[0]).all()) for starts in heard)
+    assert model.local.training
+    assert all(each.training for each in model.local.modules())
+
+
+def test_the_position_embeddings_of_the_net_of_pieces_do_not_decay() -> None:
+    model = _model("ced-tiny", net_args={"dim": 32, "depth": 1, "heads": 2, "frames": 96})
+    assert {"local.time_pos_embed", "local.freq_pos_embed"} <= set(model.no_weight_decay)
+    decaying = parameter_groups(model, 0.1)[0]["params"]
+    assert not any(each is model.local.time_pos_embed for each in decaying)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from logitstore.jobs.build.job import build
 from logitstore.jobs.options import BuildOptions
 from logitstore.models.registry import build as build_model
 from logitstore.models.registry import initialised
+from logitstore.models.tagger import Tagger
+from logitstore.store.format.frames import bounds_around, frame_bounds, shares
 from logitstore.store.reader import open_store
 from logitstore.training.batches import Batch
 from logitstore.training.runs import save_run
@@ -19,7 +21,6 @@ from students.data import ReplayDataset
 from students.objective import Objective
 from students.options import StudentOptions
 from students.terms import Setting
-from students.terms.frames import shares
 from students.train import train_student
 from teachers.ensemble import load_ensemble
 from tests.heard import CLASSES, RATE, SMALL, make_heard, student_values
@@ -43,7 +44,8 @@ def sigmoid(values):
 )
 def test_a_frame_gets_the_targets_of_the_time_that_it_stands_for(hop, there, centers, expected):
     seconds = {(0.04, 4): 0.16, (0.08, 2): 0.16}.get((hop, there), 0.12)
-    np.testing.assert_allclose(shares(np.array(centers), there, hop, seconds), expected, atol=1e-6)
+    lies = shares(bounds_around(np.array(centers), seconds), frame_bounds(there, round(1000 * hop), seconds))
+    np.testing.assert_allclose(lies, expected, atol=1e-6)
 
 
 def setting(loss="bce", temperature=1.0):
@@ -162,6 +164,19 @@ def test_frames_go_with_mixup_16_bits_and_nets_of_their_own_frames(root, tmp_pat
 def test_a_student_without_frame_outputs_is_refused(root, tmp_path, asked, message):
     with pytest.raises(RunError, match=message):
         learned(root, tmp_path / "run", **asked)
+
+
+def test_what_fails_within_a_student_is_not_said_to_be_a_lack_of_frames(root, tmp_path, monkeypatch):
+    def broken(self, frames):
+        return self.nothing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tagger, "answers_by_frame", broken)
+        with pytest.raises(AttributeError, match="nothing"):
+            learned(root, tmp_path / "run")
+    monkeypatch.setattr(Tagger, "frame_centers", None)
+    with pytest.raises(RunError, match="'cnn4' does not: it has no method frame_centers, as logitstore"):
+        learned(root, tmp_path / "run")
 
 
 def test_a_dataset_gives_frame_targets(root):

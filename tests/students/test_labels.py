@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from logitstore.audio.sonyc import FINE, TAXONOMY
 from logitstore.errors import RunError, TeacherError
 from students.labels import clip_labels
 
@@ -58,3 +59,17 @@ def test_labels_that_are_no_class_or_nothing_are_refused() -> None:
         clip_labels(store([None, "nan"]), "marks")
     with pytest.raises(RunError, match="has an empty cell"):
         clip_labels(store(["Dog", ""], "softmax"), "marks")
+
+
+def test_classes_of_which_nothing_is_known_do_not_go_with_softmax_scores() -> None:
+    """They would have the label -1, and a distribution has none such: the loss was no number."""
+    tag, unsure = TAXONOMY[0].fine[0], TAXONOMY[4].uncertain
+    for scores in ("sigmoid", "softmax"):
+        some = store([[tag], [tag]], scores)
+        some.manifest.classes = FINE
+        some.clips = some.clips.append_column("uncertain", pa.array([[], [unsure]], pa.list_(pa.string())))
+        if scores == "sigmoid":
+            assert (clip_labels(some, "marks", masked=True)(np.arange(2))[0] < 0).any(axis=1).tolist() == [False, True]
+            continue
+        with pytest.raises(RunError, match=r"clip 1 \(1.wav\) has an X, so nothing is known of some"):
+            clip_labels(some, "marks", masked=True)

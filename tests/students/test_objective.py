@@ -11,7 +11,7 @@ from logitstore.models.registry import build
 from logitstore.training.batches import Batch
 from logitstore.training.sampling import mix_weights, share
 from students.objective import Objective
-from students.terms import Setting, find, selected
+from students.terms import SIMILARITIES, Setting, find, selected
 from students.terms.iusp import iusp
 from students.terms.sp import sp
 
@@ -60,7 +60,7 @@ def test_alone_it_is_the_mean_loss_against_the_targets(name, temperature, loss):
 @pytest.mark.parametrize("frames", [T, 2, 9])
 def test_similarity_adds_its_terms_and_reaches_the_students_frames(kind, frames):
     batch, (logits, features) = random_batch(), random_outputs(frames=frames)
-    objective = made("bce", similarity=kind, frames=T)
+    objective = made("bce", terms=SIMILARITIES[kind], frames=T)
     found = objective(logits, features, batch)
     expected = {
         "iusp": iusp(features, batch.frame_grams).mean(),
@@ -80,7 +80,7 @@ def test_similarity_adds_its_terms_and_reaches_the_students_frames(kind, frames)
 
 def test_sp_of_one_process_of_several_is_that_of_the_whole_batch():
     batch, (logits, features) = random_batch(), random_outputs(frames=9)
-    objective = made("bce", similarity="sp", frames=T)
+    objective = made("bce", terms=["sp"], frames=T)
     whole = objective(logits, features, batch).terms["sp"]
     first, rest = batch.part(np.arange(3)), batch.part(np.arange(3, B))
     beside = iter([pooled(features[3:], T), rest.clip_vectors])
@@ -202,12 +202,11 @@ def test_the_shares_depend_on_seed_and_step_alone_and_are_beta_distributed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"similarity": "cosine"}, "no similarity 'cosine'; allowed are iusp, sp, both"),
         ({"label_weight": float("nan")}, "--label-weight is nan"),
         ({"mixup": 0.0}, "--mixup is 0; it must be more than 0"),
         (
-            {"mixup": 0.5, "similarity": "sp"},
-            "--mixup and --similarity sp are both given: .* no store has relations of",
+            {"mixup": 0.5, "terms": ["sp"]},
+            "--mixup and --term sp are both given: .* no store has relations of",
         ),
     ],
 )
@@ -218,19 +217,19 @@ def test_options_that_cannot_be_are_refused(options, message):
 
 def test_a_mix_with_a_similarity_is_refused_when_it_comes():
     logits, features = random_outputs()
-    with pytest.raises(RunError, match="--mixup and --similarity iusp are both given"):
-        made("bce", similarity="iusp")(logits, features, random_batch(), torch.ones(B))
+    with pytest.raises(RunError, match="--mixup and --term iusp are both given"):
+        made("bce", terms=["iusp"])(logits, features, random_batch(), torch.ones(B))
 
 
 def test_a_batch_without_what_is_asked_of_it_is_an_error():
     logits, features = random_outputs()
     bare = Batch(torch.zeros(B, 8), None, torch.zeros(B, C), np.arange(B))
     for objective, missing in (
-        (made("bce", similarity="iusp"), "frame_grams"),
-        (made("bce", similarity="sp", frames=T), "clip_vectors"),
+        (made("bce", terms=["iusp"]), "frame_grams"),
+        (made("bce", terms=["sp"], frames=T), "clip_vectors"),
         (made("bce", label_weight=1.0), "labels"),
     ):
         with pytest.raises(ValueError, match=f"needs {missing}, and the batch was made without"):
             objective(logits, features, bare)
     with pytest.raises(ValueError, match="made without the teachers' number of frames"):
-        made("bce", similarity="sp")(logits, features, random_batch())
+        made("bce", terms=["sp"])(logits, features, random_batch())

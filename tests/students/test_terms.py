@@ -59,10 +59,10 @@ def test_every_file_is_a_term_by_its_name_and_none_is_run_for_that():
     ("asked", "weights"),
     [
         ({}, {"target": 1}),
-        ({"similarity": "both"}, {"target": 1, "iusp": Iusp.weight, "sp": Sp.weight}),
+        ({"terms": ["iusp", "sp"]}, {"target": 1, "iusp": Iusp.weight, "sp": Sp.weight}),
         ({"terms": ["iusp=3", "sp"]}, {"target": 1, "iusp": 3, "sp": Sp.weight}),
         ({"terms": ["target=0.5"], "label_weight": 2}, {"target": 0.5, "labels": 2}),
-        ({"terms": ["labels=2"], "similarity": "sp"}, {"target": 1, "sp": Sp.weight, "labels": 2}),
+        ({"terms": ["sp", "labels=2"]}, {"target": 1, "sp": Sp.weight, "labels": 2}),
     ],
 )
 def test_options_are_short_for_terms_and_weights(asked, weights):
@@ -75,7 +75,7 @@ def test_options_are_short_for_terms_and_weights(asked, weights):
     [
         ({"terms": ["cosine=1"]}, "no term 'cosine'; allowed are frames, iusp, labels, sp, target, as NAME or NAME=W"),
         ({"terms": ["sp=1", "sp=2"]}, "the term 'sp' has a weight already; give one for each"),
-        ({"terms": ["sp=1"], "similarity": "both"}, "the term 'sp' has a weight already"),
+        ({"terms": ["labels=1"], "label_weight": 2}, "the term 'labels' has a weight already"),
         ({"terms": ["sp=much"]}, "the weight 'much' is no number; give it as sp=0.5"),
         ({"terms": ["sp=-1"]}, "the weight is -1; it must be a number of at least 0"),
         ({"terms": ["sp=inf"]}, "the weight is inf; it must be a number of at least 0"),

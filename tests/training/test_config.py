@@ -149,6 +149,27 @@ def test_a_run_of_an_earlier_release_goes_on_with_the_terms_that_its_one_weight_
                 train_student(StudentOptions(**values))
 
 
+def test_terms_that_mean_the_same_are_one_training(root, tmp_path):
+    values = student_values(root, tmp_path / "run", steps=2, epochs=None)
+    train_student(StudentOptions(**values, terms=["iusp=1.0", "sp"]))
+    options = StudentOptions(**values, similarity="sp", terms=["iusp"])
+    assert (options.similarity, options.terms) == (None, ("sp", "iusp"))
+    with pytest.raises(RunError, match="--term 'sp=1': the term 'sp' has a weight already"):
+        train_student(StudentOptions(**values, similarity="sp", terms=["sp=1"]))
+    about = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert about["options"]["terms"] == ["iusp=1", f"sp={find('sp').weight:g}"]
+    for same in (["iusp=1", f"sp={find('sp').weight}"], ["iusp=1.00", "sp"]):
+        assert train_student(StudentOptions(**values, terms=same)).before
+    about["options"] |= {"similarity": "sp", "terms": ["iusp=1.0"]}  # as it was recorded
+    (tmp_path / "run" / "training.json").write_text(json.dumps(about))
+    assert train_student(StudentOptions(**values, similarity="sp", terms=["iusp=1"])).before
+    about["options"] |= {"similarity_weight": 1.0, "terms": []}  # of one weight for all, which was 1 unless given
+    (tmp_path / "run" / "training.json").write_text(json.dumps(about))
+    assert train_student(StudentOptions(**values, terms=["sp=1"])).before
+    with pytest.raises(RunError, match=r"\(options.terms: there \['sp=1'\], asked \['sp=30'\]\)"):
+        train_student(StudentOptions(**values, similarity="sp"))
+
+
 def test_a_flag_wins_over_the_option_that_says_the_same_in_another_way(root, tmp_path):
     config = write(tmp_path / "c.yaml", **(asked(root, tmp_path / "run") | {"weight-by": "entropy"}))
     done = invoke(train_student_command, "--config", config, "--epochs", 2, "--balance")
@@ -229,7 +250,7 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
     [
         ({"precision": "half"}, RunError, "--precision is 'half'; it must be one of float32, bf16, fp16"),
         ({"accumulate": 20}, RunError, "--accumulate 20 asks for more parts than --batch-size 12 has clips"),
-        ({"accumulate": 2, "similarity": "sp"}, RunError, "SP compares all clips of a batch with each other"),
+        ({"accumulate": 2, "similarity": "sp"}, RunError, "--accumulate 2 with the term sp: it compares all clips"),
         ({"lr": 1e38}, RunError, r"--lr is 1e\+38; it must be more than 0 and at most 1e\+30"),
         ({"clip_norm": 0.0}, RunError, "--clip-norm is 0; it must be more than 0"),
         ({"ema": 1.0}, RunError, "--ema is 1; it must be more than 0 and less than 1"),
@@ -258,7 +279,7 @@ def test_a_teachers_config_repeats_it_too(root, tmp_path):
         ({"label_weight": 1.0}, RunError, "--label-weight is given without --label-column"),
         ({"label_weight": 1.0, "label_column": "labels"}, SourceError, "have no column 'labels' to take labels from"),
         ({"mixup": -1.0}, RunError, "--mixup is -1"),
-        ({"mixup": 0.5, "similarity": "iusp"}, RunError, "--mixup and --similarity iusp are both given"),
+        ({"mixup": 0.5, "similarity": "iusp"}, RunError, "--mixup and --term iusp are both given"),
         ({"cache_mib": -1}, RunError, "--cache-mib is -1; it must be at least 0"),
         ({"device": "meta"}, UsageError, "--device meta cannot be used here; give auto, cpu or cuda"),
     ],

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from logitstore.errors import RunError
-from logitstore.training.processes import Group, joined, own_device, processes
+from logitstore.launched import processes
+from logitstore.training.processes import Group, joined, own_device
 from logitstore.training.runs import load_run
 from students.options import StudentOptions
 from students.train import train_student

@@ -34,6 +34,11 @@ def test_8_bits_are_adam_and_decay_as_adamw_does():
     require_optimizer("adam8bit", CPU)
     assert stepped("adam8bit", 0.0, gradient=0.3) == pytest.approx(0.9, abs=1e-3)
     assert stepped("adam8bit", 0.5) == pytest.approx(1 - 0.1 * 0.5, abs=1e-3)
+    for decay in (0.0, 0.5):  # so what is the same with moments of 32 bits is adamw, which adam is not
+        assert stepped("adam8bit", decay, gradient=0.3) == pytest.approx(
+            stepped("adamw", decay, gradient=0.3), abs=1e-3
+        )
+    assert stepped("adam", 0.5, gradient=0.3) != pytest.approx(stepped("adam8bit", 0.5, gradient=0.3), abs=1e-2)
     weight = torch.nn.Parameter(torch.ones(64, 64))
     weight.grad = torch.ones(64, 64)
     optimizer = make_optimizer("adam8bit", [{"params": [weight]}], 0.1, CPU)
@@ -55,10 +60,11 @@ def test_8_bits_that_are_not_installed_or_cannot_run_are_refused_with_what_to_do
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "__import__", without)
         with pytest.raises(
-            MissingExtraError, match=r"--optimizer adam is the same.*pip install 'logitstore\[adam8bit\]'"
+            MissingExtraError,
+            match=r"--optimizer adamw with --weight-decay 0, or the .*: the same.*pip install 'logitstore\[adam8bit\]'",
         ):
             require_optimizer("adam8bit", CPU)
-        require_optimizer("adam", CPU)
+        require_optimizer("adamw", CPU)
     bitsandbytes = pytest.importorskip("bitsandbytes")
 
     def fails(self, closure=None):
@@ -66,7 +72,8 @@ def test_8_bits_that_are_not_installed_or_cannot_run_are_refused_with_what_to_do
 
     monkeypatch.setattr(bitsandbytes.optim.Adam8bit, "step", fails)
     with pytest.raises(
-        RunError, match=r"cannot be used on cpu with bitsandbytes .*; install a newer one, or give --opt"
+        RunError,
+        match=r"cannot be used on cpu with bitsandbytes .*; install a newer one, or give --optimizer adamw with",
     ):
         require_optimizer("adam8bit", CPU)
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from logitstore.errors import RunError
+from logitstore.models.registry import default_lr, names
 from logitstore.training import precision
 from logitstore.training.checkpoints import Checkpoints, DamagedCheckpoint, decode, encode, mean_weights
 from logitstore.training.loop import Epoch, _items
 from logitstore.training.processes import Group
 from logitstore.training.runlog import RunLog
 from logitstore.training.runs import load_run
-from logitstore.training.schedule import DEFAULTS, Defaults
+from logitstore.training.schedule import DEFAULTS, EARLIER_RATES, Defaults
 from students.options import StudentOptions
 from students.train import train_student
 from teachers.train import TeacherOptions, train_teacher
@@ -262,6 +263,20 @@ def test_a_run_goes_on_with_the_defaults_that_it_was_begun_with(root, tmp_path, 
     monkeypatch.setattr("logitstore.training.train.DEFAULTS", DEFAULTS[:1] * 2 + (replace(DEFAULTS[0], spared=True),))
     learn(root, tmp_path / "spared", **small)
     assert load_run(tmp_path / "spared").digest != load_run(tmp_path / "whole").digest
+
+
+def test_a_run_goes_on_with_the_rate_that_was_its_nets_own_when_it_was_begun(root, tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr("logitstore.training.train.default_lr", lambda name: 1e-3)
+        interrupted(root, tmp_path / "run", 3, checkpoint_every=2)
+    learn(root, tmp_path / "whole", lr=1e-3)
+    with pytest.raises(RunError, match=r"options.lr: there 0.001, asked 0.005"):
+        learn(root, tmp_path / "run")
+    monkeypatch.setattr("logitstore.training.train.EARLIER_RATES", {"cnn4": (1e-3,)})
+    learn(root, tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert EARLIER_RATES.keys() <= set(names())
+    assert all(default_lr(name) not in rates for name, rates in EARLIER_RATES.items())
 
 
 def test_a_log_that_is_not_the_checkpoints_is_refused(root, tmp_path):

@@ -6,7 +6,7 @@ clip, and a clip that cannot be decoded keeps its place as silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -33,6 +33,8 @@ from logitstore.views.render import Rendered, Renderer
 if TYPE_CHECKING:
     import torch
 
+    from teachers.ensemble import Ensemble, Outputs
+
 
 @dataclass(frozen=True)
 class Said:
@@ -43,6 +45,32 @@ class Said:
     members: torch.Tensor | None = None
     relations: U8 | None = None
     frames: torch.Tensor | None = None
+
+
+def said_by(
+    ensemble: Ensemble,
+    manifest: Manifest,
+    relations: Callable[[Sequence[torch.Tensor]], U8] | None,
+    waveforms: torch.Tensor,
+    masks: Masks | None,
+    heard: Bool | None = None,
+    known: Outputs | None = None,
+) -> Said:
+    """What an ensemble says of B views, as far as a store keeps it.
+
+    :param relations: what is kept of the members' features, where the store keeps that.
+    :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
+    :param known: what the ensemble has said of them already.
+    """
+    said = known or ensemble.outputs(
+        waveforms, masks, features=relations is not None, frames=manifest.frames, heard=heard
+    )
+    return Said(
+        said.probabilities,
+        said.members if manifest.keep_members else None,
+        None if relations is None else relations(said.features),
+        said.frames,
+    )
 
 
 #: What is said of waveforms (B, S) and their masks; the third, bool (B,), says which of them hold a clip.
@@ -86,6 +114,127 @@ def block_draws(manifest: Manifest, part: Part, plan: BlockPlan) -> dict[str, I6
     return {name: np.stack([drawn.columns[name] for drawn in by_view], axis=1) for name in recipe.columns}
 
 
+def flat_draws(manifest: Manifest, part: Part, plan: BlockPlan) -> Draws:
+    """The draws of a block, one after the other: clip by clip, view by view."""
+    return Draws({name: values.reshape(-1) for name, values in block_draws(manifest, part, plan).items()})
+
+
+@dataclass(frozen=True)
+class BatchContent:
+    """What a block holds of one batch of B of its views: ``first`` is the place of the batch's first view among them.
+
+    ``answers`` of the views, and what is stored where the store asks for it: ``members``, uint16 codes (M, B, k),
+    ``relations``, uint8 codes (B, width), and ``runs``. ``draws`` as they were rendered; ``failed`` the reasons by row;
+    ``fingerprints`` of a few.
+    """
+
+    first: int
+    answers: Answers
+    members: npt.NDArray[np.uint16] | None
+    relations: U8 | None
+    runs: Runs | None
+    draws: dict[str, I64]
+    failed: dict[int, str]
+    fingerprints: Sequence[Fingerprint]
+
+    def __len__(self) -> int:
+        return len(self.answers.classes)
+
+
+def batch_content(
+    manifest: Manifest, plan: BlockPlan, first: int, batch: Rendered, fingerprints: Sequence[Fingerprint], said: Said
+) -> BatchContent:
+    """What a block holds of what was said of one batch of its views.
+
+    :param first: the place of the batch's first view among the block's.
+    """
+    answers = Answers.of_views(len(batch.waveforms), manifest.topk)
+    probabilities = said.probabilities.cpu().numpy()
+    answers.put(slice(None), probabilities, manifest.scores, whole=manifest.quality is not None)
+    members, runs = None, None
+    if manifest.keep_members and said.members is not None:
+        top = answers.classes[None].astype(np.int64)
+        members = manifest.quantizer.encode(np.take_along_axis(said.members.cpu().numpy(), top, axis=2))
+    if manifest.frames is not None and said.frames is not None:
+        when = said.frames.cpu().numpy()
+        when[~batch.readable] = 0
+        runs = encode_frames(when, manifest.frames)
+    failed = {clip - plan.clips.start: str(error) for clip, error in batch.errors.items()}
+    return BatchContent(first, answers, members, said.relations, runs, dict(batch.draws.columns), failed, fingerprints)
+
+
+class Gathering:
+    """A block whose batches come in one after the other, in any order.
+
+    :param manifest: of the store. :param plan: of the block.
+    """
+
+    def __init__(self, manifest: Manifest, plan: BlockPlan) -> None:
+        self.manifest, self.plan = manifest, plan
+        count = len(plan.clips) * plan.views
+        self._answers = Answers.of_views(count, manifest.topk)
+        self._draws = {name: np.zeros(count, np.int64) for name in manifest.recipe.columns}
+        self._members: npt.NDArray[np.uint16] | None = None
+        if manifest.keep_members:
+            self._members = np.zeros((len(manifest.teachers), count, manifest.topk), np.uint16)
+        spec = manifest.relations
+        self._relations = None if spec is None else np.zeros((count, spec.width), np.uint8)
+        self._runs: dict[int, Runs] = {}
+        self._failed: dict[int, str] = {}
+        self._fingerprints: dict[int, Sequence[Fingerprint]] = {}
+
+    def put(self, batch: BatchContent) -> None:
+        """Take in a batch; one that is there already changes nothing."""
+        here = slice(batch.first, batch.first + len(batch))
+        for name, values in vars(self._answers).items():
+            values[here] = getattr(batch.answers, name)
+        if self._members is not None and batch.members is not None:
+            self._members[:, here] = batch.members
+        if self._relations is not None and batch.relations is not None:
+            self._relations[here] = batch.relations
+        if batch.runs is not None:
+            self._runs[batch.first] = batch.runs
+        for name, drawn in batch.draws.items():
+            self._draws[name][here] = drawn
+        self._failed |= batch.failed
+        self._fingerprints[batch.first] = batch.fingerprints
+
+    def content(self) -> BlockContent:
+        """Everything that the block holds, once all its batches are there."""
+        manifest, clips, views = self.manifest, len(self.plan.clips), self.plan.views
+        readable = np.ones(clips, dtype=bool)
+        readable[list(self._failed)] = False
+
+        def by_clip(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return values.reshape(clips, views, *values.shape[1:])
+
+        members, relations = self._members, self._relations
+        if relations is not None:
+            relations = by_clip(relations)
+            relations[~readable] = 0
+        stored = None
+        if manifest.quality is None:
+            codes = manifest.quantizer.encode(self._answers.probabilities)
+        else:
+            of_views = np.repeat(readable, views)
+            chosen = choose(self._answers, manifest.quality, manifest.scores, len(manifest.classes), of_views)
+            codes = chosen.codes
+            counts, rests = (
+                by_clip(np.where(of_views, each, 0).astype(each.dtype)) for each in (chosen.counts, chosen.rests)
+            )
+            stored = Kept(counts, rests, chosen.bits, chosen.loss)
+        in_order = sorted(self._fingerprints)
+        return BlockContent(
+            Targets(by_clip(self._answers.classes), by_clip(codes), readable, stored),
+            None if members is None else members.reshape(len(members), clips, views, manifest.topk),
+            Draws({name: by_clip(values) for name, values in self._draws.items()}),
+            self._failed,
+            [each for first in in_order for each in self._fingerprints[first]],
+            relations,
+            None if manifest.frames is None else Runs.joined([self._runs[first] for first in in_order]),
+        )
+
+
 def make_block(
     manifest: Manifest,
     part: Part,
@@ -104,67 +253,16 @@ def make_block(
     :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
     :raises ModelOutputError: a teacher did not give probabilities; the clip is named.
     """
-    clips, views, k = len(plan.clips), plan.views, manifest.topk
-    said_of = Answers.of_views(clips * views, k)
-    codes = np.zeros((clips * views, k), np.uint16)
-    members = np.zeros((len(manifest.teachers), clips * views, k), np.uint16) if manifest.keep_members else None
-    kept = manifest.relations
-    relations = None if kept is None else np.zeros((clips * views, kept.width), np.uint8)
-    runs: list[Runs] = []
-    draws = Draws({name: values.reshape(-1) for name, values in block_draws(manifest, part, plan).items()})
-    failed: dict[int, str] = {}
-    fingerprints: list[Fingerprint] = []
-    done = 0
+    gathering, done = Gathering(manifest, plan), 0
+    draws = flat_draws(manifest, part, plan)
     with closing(prefetched(view_batches(manifest, plan, audio, draws, pool, strict))) as batches:
-        for batch, heard in batches:
-            here = slice(done, done + len(batch.waveforms))
+        for batch, fingerprints in batches:
             with naming(audio, plan, done):
                 said = ask(batch.waveforms, batch.masks, batch.readable)
-            said_of.put(here, said.probabilities.cpu().numpy(), manifest.scores, whole=manifest.quality is not None)
-            top = said_of.classes[here]
-            codes[here] = manifest.quantizer.encode(said_of.probabilities[here])
-            if members is not None and said.members is not None:
-                picked = np.take_along_axis(said.members.cpu().numpy(), top[None].astype(np.int64), axis=2)
-                members[:, here] = manifest.quantizer.encode(picked)
-            if relations is not None and said.relations is not None:
-                relations[here] = said.relations
-            if manifest.frames is not None and said.frames is not None:
-                when = said.frames.cpu().numpy()
-                when[~batch.readable] = 0
-                runs.append(encode_frames(when, manifest.frames))
-            for name, drawn in batch.draws.columns.items():
-                draws.columns[name][here] = drawn
-            failed |= {clip - plan.clips.start: str(error) for clip, error in batch.errors.items()}
-            fingerprints += heard
-            done = here.stop
+            gathering.put(batch_content(manifest, plan, done, batch, fingerprints, said))
+            done += len(batch.waveforms)
             advance(len(batch.waveforms))
-    readable = np.ones(clips, dtype=bool)
-    readable[list(failed)] = False
-
-    def by_clip(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return values.reshape(clips, views, *values.shape[1:])
-
-    if relations is not None:
-        relations = by_clip(relations)
-        relations[~readable] = 0
-    kept_of = None
-    if manifest.quality is not None:
-        of_views = np.repeat(readable, views)
-        chosen = choose(said_of, manifest.quality, manifest.scores, len(manifest.classes), of_views)
-        codes = chosen.codes
-        counts, rests = (
-            by_clip(np.where(of_views, each, 0).astype(each.dtype)) for each in (chosen.counts, chosen.rests)
-        )
-        kept_of = Kept(counts, rests, chosen.bits, chosen.loss)
-    return BlockContent(
-        Targets(by_clip(said_of.classes), by_clip(codes), readable, kept_of),
-        None if members is None else members.reshape(len(members), clips, views, k),
-        Draws({name: by_clip(values) for name, values in draws.columns.items()}),
-        failed,
-        fingerprints,
-        relations,
-        None if manifest.frames is None else Runs.joined(runs),
-    )
+    return gathering.content()
 
 
 @contextmanager

@@ -6,9 +6,8 @@ are missing. With ``retry_failed``, blocks that hold a failed clip are made anew
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,12 +22,14 @@ from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
 from logitstore.errors import AudioError, ModelOutputError, UsageError
-from logitstore.jobs.build.block import BlockPlan, Said, make_block
+from logitstore.jobs.build.block import BlockPlan, Said, make_block, said_by
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.like import Like, as_like
+from logitstore.jobs.build.on_ray import Setting, check_ray, fill_on_ray, on_cluster
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
+from logitstore.launched import array_part, is_first, own_cores, part_of, processes, rank
 from logitstore.models.machine import versions
 from logitstore.notes import doing
 from logitstore.store import claims
@@ -62,8 +63,10 @@ if TYPE_CHECKING:
 
 PARTNER_CACHE_BYTES = 1 << 30
 WAIT_SECONDS = 0.5
+_LOOK_SECONDS = 10.0  # between two looks at what others have made
 _LOST = "the claim of shard {} was lost: this process stood still for longer than it lasts"
 DEFAULT_TOPK = 20
+_OWN_PART = "auto"  # of --shards
 _ANY_RATE = 16_000
 _MOST_BLOCKS = 4
 _SURVIVAL_SHARE = 0.02  # of the views that a build made
@@ -76,13 +79,15 @@ class Progress:
 
     start: Callable[[int, int], None] = lambda done, total: None  # views
     advance: Callable[[int], None] = lambda views: None
+    others: Callable[[int], None] = lambda views: None  # that other processes of torchrun have made meanwhile
     failures: Callable[[int], None] = lambda count: None
     note: Callable[[str], None] = lambda message: None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSummary(Summary):
-    """What a store holds after a build that made ``made_views`` of its views in ``seconds``.
+    """What a store holds after a build that made ``made_views`` of its views in ``seconds``, with all processes that
+    ``torchrun`` started.
 
     ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
     were asked for, which only ``--shards`` and sources of other parts leave. ``survival``: what of the teachers'
@@ -124,18 +129,10 @@ class Job:
 
         :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
         """
-        said = None if self.tried is None else self.tried.of(waveforms, masks)
+        known = None if self.tried is None else self.tried.of(waveforms, masks)
         self.tried = None
-        if said is None:
-            said = self.ensemble.outputs(
-                waveforms, masks, features=self.relator is not None, frames=self.manifest.frames, heard=heard
-            )
-        return Said(
-            said.probabilities,
-            said.members if self.manifest.keep_members else None,
-            self.relator.codes(said.features) if self.relator is not None else None,
-            said.frames,
-        )
+        relations = None if self.relator is None else self.relator.codes
+        return said_by(self.ensemble, self.manifest, relations, waveforms, masks, heard, known)
 
 
 def prepare(options: BuildOptions) -> Job:
@@ -155,7 +152,10 @@ def prepare(options: BuildOptions) -> Job:
 
         relations = relation_spec(options.relations, options.similarity_frames)
     asked = options.recipe if isinstance(options.recipe, Recipe) else _named_recipe(options.recipe)
-    workers = options.workers if options.workers is not None else os.cpu_count() or 1
+    if options.shards == _OWN_PART:
+        array_part()
+    check_ray(options)
+    workers = options.workers if options.workers is not None else own_cores()
     storage = open_storage(options.out, to_write=True)
     stored = _stored_manifest(storage)
     if options.source:
@@ -190,7 +190,7 @@ def prepare(options: BuildOptions) -> Job:
     from teachers.ensemble import members_as_stored
 
     ensemble = ensemble or _load(options, stored)
-    device = str(ensemble.device)
+    device = options.device if on_cluster(options) else str(ensemble.device)
     sample_rate = ensemble.sample_rate
     samples = clip_samples(seconds, sample_rate)
     notes += _rate_notes(options, ensemble, stored)
@@ -241,6 +241,7 @@ def prepare(options: BuildOptions) -> Job:
         made_by=versions(),
     )
     notes += [
+        *_launch_notes(options),
         *ensemble.notes,
         *([said] if (said := alike(manifest, clip_table, options.views or 1)) else []),
     ]
@@ -252,6 +253,17 @@ def prepare(options: BuildOptions) -> Job:
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
     return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes, like=like)
+
+
+def _launch_notes(options: BuildOptions) -> list[str]:
+    """What is to be said of this process as one of several."""
+    notes = []
+    if processes() > 1:
+        notes.append(f"{processes()} processes share the work; this one speaks for all")
+    if options.shards == _OWN_PART:
+        index, parts = array_part()
+        notes.append(f"part {index + 1} of {parts} of the shards, as the environment says of this task")
+    return notes
 
 
 def _frames(hop_ms: int, samples: int, sample_rate: int, stored: Manifest | None) -> FrameSpec:
@@ -296,17 +308,19 @@ def _kept(options: BuildOptions, ensemble: Ensemble, before: Manifest | None) ->
 
 
 def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:
-    """The teachers of a build, on its device."""
+    """The teachers of a build, on the device of this process."""
+    from logitstore.training.processes import own_device
     from teachers.ensemble import load_ensemble
 
+    apart = on_cluster(options)
     return load_ensemble(
         options.teachers,
         options.weights,
         options.average,
         options.classes,
         sample_rate=options.sample_rate or (stored.sample_rate if stored is not None else None),
-        device=options.device,
-        precision=options.precision,
+        device="cpu" if apart else own_device(options.device),
+        precision="float32" if apart else options.precision,
         scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
     )
 
@@ -359,7 +373,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
     began = time.monotonic()
     store, made, missing = fill(job, progress)
     seconds = time.monotonic() - began
-    kept = _survival(job, made, progress) if made else None
+    kept = _survival(job, made, progress) if made and is_first() else None
     return BuildSummary(
         **vars(summarise(store)),
         failures=store.failures(),
@@ -407,14 +421,19 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache, disk)
     known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
     total = sum(len(writer.clips_of(shard)) for shard in chosen) * job.views
-    done = sum(c.clips * (min(c.view_stop, job.views) - c.view_start) for c in known if c.view_start < job.views)
+    done = _done(known, chosen, job.views)
     progress.start(done, total)
     progress.failures(sum(len(c.failed) for c in known))
-    made = 0
+    made, own = 0, _turn(chosen)
     with ThreadPoolExecutor(max(1, job.workers), "decode") as pool, claims.Claimer(job.storage) as claimer:
         if manifest.relations is not None:
             from logitstore.jobs.build.relate import make_relator
 
+            if manifest.relations.clips is not None and on_cluster(options) and writer.basis() is None:
+                raise UsageError(
+                    "the basis of the clips' vectors is fitted before all else, with the teachers on a GPU, and this "
+                    "machine has none; run this command on one that has, or begin the store there with --shards 0:1"
+                )
             job.relator = make_relator(
                 manifest.relations, job.ensemble, writer, audio, pool, strict=options.strict, note=progress.note
             )
@@ -425,10 +444,26 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
             for commit in _given_again(job, writer):
                 heard.check(commit)
         waiting = set(chosen)
+        advance = _together(job, chosen, done, progress)
+
+        def check(shard: int) -> None:
+            for commit in commits.read_all(job.storage, shard)[:1]:
+                heard.check(commit)
+            if job.like is not None and heard_before is not None:
+                for commit in job.like.of_shard(shard)[:1]:
+                    heard_before.check(commit)
+
+        if options.engine == "ray":
+            setting = Setting.of(options, manifest, job.source, job.device, job.relator)
+            made = fill_on_ray(
+                setting, writer, audio, job.views, waiting, claimer, check,
+                advance=advance, failures=progress.failures, note=progress.note,
+            )  # fmt: skip
         while waiting:
             moved = False
             stored = commits.spans(job.storage)
-            for shard in sorted(waiting):
+            turn, own = sorted(waiting & own) or sorted(waiting), set()
+            for shard in turn:
                 if not missing_views(stored.get(shard, ()), job.views):
                     waiting.discard(shard)
                     continue
@@ -436,16 +471,12 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                     continue
                 lost = False
                 try:
-                    for commit in commits.read_all(job.storage, shard)[:1]:
-                        heard.check(commit)
-                    if job.like is not None and heard_before is not None:
-                        for commit in job.like.of_shard(shard)[:1]:
-                            heard_before.check(commit)
+                    check(shard)
                     for start, stop in missing_views(commits.spans(job.storage, shard).get(shard, ()), job.views):
                         plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
                         content = make_block(
                             manifest, writer.part_of(shard), plan, audio, job.ask,
-                            pool=pool, strict=options.strict, advance=progress.advance,
+                            pool=pool, strict=options.strict, advance=advance,
                         )  # fmt: skip
                         name = commits.block_name(shard, start, stop)
                         written = writer.write_block(
@@ -470,10 +501,54 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     if disk is not None:
         progress.note(disk.summary())
     store = Pieces([Piece(job.storage, manifest, writer.root_digest)])
+    if processes() > 1:
+        before = sum(commit.stored_views for commit in known)
+        made = max(made, sum(commit.stored_views for commit in store.commits if commit.shard in chosen) - before)
     missing = unfinished_shards(store.commits, writer.shards, max(job.views, store.views))
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
     return store, made, len(missing)
+
+
+def _turn(shards: Collection[int]) -> set[int]:
+    """The shards that this process begins with, where torchrun started several."""
+    if processes() == 1:
+        return set()
+    ordered = sorted(shards)
+    return {ordered[place] for place in part_of(len(ordered), rank(), processes())}
+
+
+def _done(committed: Sequence[Commit], shards: Collection[int], views: int) -> int:
+    """How many of the first ``views`` views of some shards' clips are done."""
+    return sum(
+        commit.clips * (min(commit.view_stop, views) - commit.view_start)
+        for commit in committed
+        if commit.shard in shards and commit.view_start < views
+    )
+
+
+def _together(job: Job, shards: Collection[int], done: int, progress: Progress) -> Callable[[int], None]:
+    """What is told of views that were just made: of several processes, the first one looks up at times what all have.
+
+    :param done: how many views were there when this process began.
+    """
+    if processes() == 1 or not is_first():
+        return progress.advance
+    seen, looked = done, time.monotonic()
+
+    def advance(views: int) -> None:
+        nonlocal seen, looked
+        seen += views
+        progress.advance(views)
+        if time.monotonic() - looked < _LOOK_SECONDS:
+            return
+        there = _done(commits.read_all(job.storage), shards, job.views)
+        if there > seen:
+            progress.others(there - seen)
+            seen = there
+        looked = time.monotonic()
+
+    return advance
 
 
 def _given_again(job: Job, writer: StoreWriter) -> list[Commit]:
@@ -542,15 +617,19 @@ def _decodes(audio: ClipAudio, clip: int) -> bool:
 
 
 def chosen_shards(options: BuildOptions, writer: StoreWriter, shards: Sequence[int]) -> list[int]:
-    """Those of some shards, rising, that ``--shards A:B`` asks for.
+    """Those of some shards, rising, that ``--shards A:B`` asks for, or that are this task's part of an array job.
 
-    :raises UsageError: it is no such range, or there are none of these shards in it.
+    :raises UsageError: it is no such range, there are none of these shards in it, or this is no array job.
     """
     if options.shards is None:
         return list(shards)
+    if options.shards == _OWN_PART:
+        return [shards[place] for place in part_of(len(shards), *array_part())]
     low, colon, high = options.shards.partition(":")
     if not colon or not (low or "0").isdecimal() or not (high or "0").isdecimal():
-        raise UsageError(f"--shards {options.shards!r} is not of the form A:B, as in 0:8 (shards 0 to 7), 8: or :8")
+        raise UsageError(
+            f"--shards {options.shards!r} is not of the form A:B, as in 0:8 (shards 0 to 7), 8: or :8, nor auto"
+        )
     first, stop = int(low or 0), int(high) if high else writer.shards
     chosen = [shard for shard in shards if first <= shard < stop]
     if shards and not chosen:

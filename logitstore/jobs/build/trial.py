@@ -14,10 +14,9 @@ import numpy as np
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.found import named
 from logitstore.errors import AudioError, LogitstoreError
-from logitstore.jobs.build.block import BlockPlan, block_draws, naming, view_batches
+from logitstore.jobs.build.block import BlockPlan, block_draws, flat_draws, naming, view_batches
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.store.format.parts import Part
-from logitstore.views.recipe import Draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +70,7 @@ def try_out(
     part = Part("", "", clip_table, 0, 0)
     with ThreadPoolExecutor(options.workers or os.cpu_count() or 1, "decode") as pool:
         for plan in _plans(options, manifest, clip_table.num_rows):
-            draws = Draws({name: values.reshape(-1) for name, values in block_draws(manifest, part, plan).items()})
+            draws = flat_draws(manifest, part, plan)
             done = 0
             with closing(view_batches(manifest, plan, audio, draws, pool, options.strict and not begun)) as batches:
                 for batch, _ in batches:

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from logitstore.arrays import F32, I64, U8, U16
+from logitstore.arrays import F32, F64, I64, U8, U16
 from logitstore.errors import UsageError
 from logitstore.store.format.codec import Quantizer
 from logitstore.store.format.gaps import decode_gaps, encode_gaps
@@ -79,6 +79,37 @@ class FrameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 def frame_count(hop_ms: int, clip_samples: int, sample_rate: int) -> int:
     """Frames T that cover a view of so many samples."""
     return -(-1000 * clip_samples // (sample_rate * hop_ms))
+
+
+def even_centers(count: int, seconds: float) -> F64:
+    """The centres of frames that share a stretch of time evenly, float64 (count,)."""
+    return np.asarray((np.arange(count) + 0.5) * (seconds / count), dtype=np.float64)
+
+
+def frame_bounds(count: int, hop_ms: int, seconds: float) -> F64:
+    """Where so many frames of a store begin and end, float64 (count + 1,), none beyond the view's seconds."""
+    return np.asarray(np.minimum(np.arange(count + 1) * hop_ms / 1000, seconds), dtype=np.float64)
+
+
+def bounds_around(centers: F64, seconds: float) -> F64:
+    """Where frames begin and end that stand for what is nearest to their centres, float64 (T + 1,).
+
+    :param centers: float64 (T,), seconds, not falling. :param seconds: of the view, all of which they share.
+    """
+    middles = (centers[1:] + centers[:-1]) / 2
+    return np.asarray(np.clip(np.concatenate([[0.0], middles, [seconds]]), 0.0, seconds), dtype=np.float64)
+
+
+def shares(bounds: F64, others: F64) -> F32:
+    """How much each of some frames counts in each of others that cut the same time, by how long it lies in it.
+
+    :param bounds: where T frames begin and end, float64 (T + 1,); ``others``, those that count in them, (S + 1,).
+    :returns: float32 (T, S), rows that sum to 1; to 0 of a frame that takes no time.
+    """
+    begun = np.maximum(bounds[:-1, None], others[None, :-1])
+    ended = np.minimum(bounds[1:, None], others[None, 1:])
+    overlap = np.maximum(ended - begun, 0.0)
+    return np.asarray(overlap / np.maximum(overlap.sum(axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
 def common_spec(specs: Sequence[FrameSpec | None]) -> FrameSpec | None:
