@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import secrets
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -25,7 +26,8 @@ from logitstore.jobs.build.job import Progress, build, prepare  # noqa: E402
 from logitstore.store.storage import open_storage  # noqa: E402
 from tests.stores import contents, inside, options, write_audio  # noqa: E402
 
-CLIPS, SHARDS = 30, 8
+REPOSITORY = Path(__file__).parents[2]
+CLIPS = 30
 #: One node in three does nothing but keep the cluster together; a node of the others has room for one of each stage.
 WORKER = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
@@ -182,6 +184,22 @@ def test_an_error_on_the_cluster_is_the_one_line_of_a_single_process(root, clust
         build(on_ray(root, cluster, out=root / "nan", teachers=["python:slow:failing"], shards=":1"))
     assert not list((root / "strict").glob("c[ol][ma]*/*.json"))
     assert not list((root / "nan").glob("c[ol][ma]*/*.json"))
+
+
+def test_the_file_of_ray_builds_on_the_cluster_that_the_environment_names(root, cluster):
+    told = {
+        "AUDIO": "audio", "STORE": "scripted", "TEACHER": "python:slow:slow", "VIEWS": "3", "DEVICE": "cpu",
+        "MORE": "--teacher python:tones:steep --topk 4 --clip-seconds 1 --batch-size 5 --shard-clips 4 --keep-members",
+        "RAY_ADDRESS": cluster.address, "ACTORS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(root)]),
+    }  # fmt: skip
+    script = REPOSITORY / "docs" / "scaling" / "ray.sh"
+    run = subprocess.run([script], cwd=root, env=os.environ | told, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("store      scripted\nclips      31 x 3 views, in 8 blocks\nmade       90 views in ")
+    assert f"{cluster.address}: 3 nodes, 4 CPUs, 0 GPUs" in run.stderr
+    assert contents(root / "scripted") == contents(root / "single")
 
 
 def test_what_a_cluster_cannot_do_is_refused_at_once(root, monkeypatch):
