@@ -110,7 +110,7 @@ def clip_labels(
     )
     hidden = unknown_classes([tags for _, tags in numbers], store.manifest.classes) if masked else None
     if hidden is not None and hidden.any() and store.manifest.scores == "softmax":
-        clip = int(np.argmax(hidden.any(axis=1)[codes] & (codes != _UNLABELLED)))
+        clip = int(np.flatnonzero(np.isin(codes, np.flatnonzero(hidden.any(axis=1))))[0])
         raise RunError(
             f"clip {clip} ({store.clips['path'][clip].as_py()}) has an X, so nothing is known of some of its classes, "
             "and softmax scores need to know of all; leave the labels out of the loss: --label-weight, or --term labels"

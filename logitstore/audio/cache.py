@@ -26,7 +26,7 @@ import struct
 import threading
 import time
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,8 @@ class AudioCache:
             if isinstance(audio, Path):
                 status = audio.stat()
                 of.update(b"%d %d %d " % (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-                of.update(os.fsencode(audio.resolve()))  # times that an archive gave may be those of others too
+                place = f"{_folder(str(audio.parent))}/{audio.name}"
+                of.update(place.encode(*_NAMES))  # times that an archive gave may be those of others too
             else:
                 if audio.seek(0, os.SEEK_END) > _MOST_HASHED:
                     return None
@@ -271,6 +272,12 @@ def _decoders() -> str:
     with suppress(PackageNotFoundError):
         versions.append(version("av"))
     return " ".join([str(DECODING), *versions])
+
+
+@lru_cache(1024)
+def _folder(path: str) -> str:
+    """Where a folder really is: to ask that of every file takes longer than to open and read the short ones."""
+    return os.path.realpath(path)
 
 
 def _taken(folder: Path) -> int:

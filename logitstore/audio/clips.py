@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from logitstore.arrays import F32
-from logitstore.audio.audiofile import Audio
+from logitstore.audio.audiofile import Audio, Pcm
 from logitstore.audio.cache import AudioCache
 from logitstore.audio.decode import decode_audio, write_samples
 from logitstore.audio.lengths import samples_at
@@ -69,12 +71,12 @@ class ClipAudio:
         if kept is not None:
             return kept
         path, cut = self._cut(clip)
-        audio = self._source.read(path)
-        if self._disk is not None and cut[-1]:
-            row = np.empty(max(0, int(samples_at(cut[1], cut[2], self._sample_rate))), np.float32)
-            if len(row) and self._written(clip, audio, path, cut, row) == len(row):
-                return row
-        return self._decoded(clip, audio, path, cut)
+        with self._read(path) as audio:
+            if self._disk is not None and cut[-1]:
+                row = np.empty(max(0, int(samples_at(cut[1], cut[2], self._sample_rate))), np.float32)
+                if len(row) and self._written(clip, audio, path, cut, row) == len(row):
+                    return row
+            return self._decoded(clip, audio, path, cut)
 
     def write(self, clip: int, row: F32, turn: int = 0) -> int:
         """Write a clip into a row of a batch, as :func:`put` does; what needs no decoder goes there at once.
@@ -84,13 +86,23 @@ class ClipAudio:
         kept = self._kept(clip)
         if kept is None:
             path, cut = self._cut(clip)
-            audio = self._source.read(path)
-            count = self._written(clip, audio, path, cut, row, turn)
-            if count:
-                row[count:] = 0
-                return count
-            kept = self._decoded(clip, audio, path, cut)
+            with self._read(path) as audio:
+                count = self._written(clip, audio, path, cut, row, turn)
+                if count:
+                    row[count:] = 0
+                    return count
+                kept = self._decoded(clip, audio, path, cut)
         return put(kept, row, turn)
+
+    @contextmanager
+    def _read(self, path: str) -> Iterator[Audio]:
+        """What the source reads; a stream, as of what lies in an archive, is closed afterwards."""
+        audio = self._source.read(path)
+        try:
+            yield audio
+        finally:
+            if not isinstance(audio, Path | Pcm):
+                audio.close()
 
     def _written(self, clip: int, audio: Audio, path: str, cut: Cut, row: F32, turn: int = 0) -> int:
         """Write a clip that need not be decoded: how many samples, 0 where it must be."""

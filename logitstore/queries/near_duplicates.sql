@@ -2,7 +2,8 @@
 -- Pairs of clips with the nearest answers: other encodings or cuts of one recording, often of one scene. Compared are
 -- clips whose two likeliest classes are the same, each with those that come next in the order of the likeliest one's
 -- probability. distance is the Hellinger-like distance of the mean answers over the views: the root of the sum over
--- classes of (sqrt p - sqrt q)², halved; 0 is the same. Views differ at random, so few views make it coarse.
+-- classes of (sqrt p - sqrt q)², halved; 0 is the same. A class that a view does not keep counts as 0 in it, so a small
+-- k makes clips alike that differ in faint classes only. Views differ at random, so few views make it coarse.
 -- $neighbours = 3: with how many of the next clips each is compared
 -- $limit = 20: how many pairs to show, the nearest first
 WITH

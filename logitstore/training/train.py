@@ -145,7 +145,7 @@ def _rate(options: LoopOptions, model_name: str) -> float:
         return options.lr
     asked = _begun(options).get("options")
     begun = asked.get("lr") if isinstance(asked, dict) else None
-    return begun if begun in EARLIER_RATES.get(model_name, ()) else default_lr(model_name)
+    return next((rate for rate in EARLIER_RATES.get(model_name, ()) if rate == begun), default_lr(model_name))
 
 
 def _begun_with(options: LoopOptions) -> int:

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +94,22 @@ def test_clips_of_an_archive_are_known_by_their_bytes(audio: Path, tmp_path: Pat
     assert bits(clips(tmp_path / "audio.tar", disk)) == expected
     assert bits(clips(tmp_path / "audio.tar", disk)) == expected
     assert (disk.made, disk.read) == (KEPT + 1, KEPT + 1)  # what lies in an archive is decoded, however plain
+
+
+def test_streams_of_an_archive_are_closed(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "audio.tar", "w") as archive:
+        for name in KINDS:
+            archive.add(audio / name, name)
+    opened: list[BinaryIO] = []
+    kept = clips(tmp_path / "audio.tar", AudioCache(tmp_path / "cache"))
+    read = kept._source.read
+    monkeypatch.setattr(kept._source, "read", lambda path: opened.append(read(path)) or opened[-1])
+    row = np.empty(2 * RATE, np.float32)
+    for clip in (0, 0, 1, 2):  # decoded, then kept, then decoded into a row and kept there
+        bits(kept)
+        kept.write(clip, row)
+    assert len(opened) == 4 * (len(KINDS) + 1)
+    assert all(stream.closed for stream in opened)
 
 
 def test_a_file_that_changed_is_decoded_anew(audio: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shlex
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from logitstore import open_store, report
 from logitstore.cli.main import cli
 from logitstore.errors import MissingExtraError, OutputError, RunError, UsageError
 from logitstore.jobs.report import draws as draws_part
+from logitstore.jobs.report import members as members_part
 from logitstore.jobs.report.charts import histogram, lines, ticks
 from logitstore.jobs.report.job import parts
 from logitstore.jobs.report.runs import read_run
@@ -179,6 +181,36 @@ def test_the_divergence_of_members(made, page):
     assert page.by("Values of Divergence by pair, nats a view", "net #2")["net"] == pytest.approx(total)
     same = (said[0].argmax(axis=2) == said[1].argmax(axis=2)).mean()
     assert page.by("Values of Same first class, by pair", "net #2")["net"] == pytest.approx(same)
+
+
+class _Views(SimpleNamespace):
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+def test_divergences_of_views_are_told_apart_however_many_classes_are_kept(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(members_part, "histogram", lambda title, says, edges, used, *rest, **more: shown.update(
+        edges=edges, used=used))  # fmt: skip
+    spread = np.linspace(0.02, 0.3, 200)
+    k = 128
+    manifest = SimpleNamespace(
+        topk=k, keep_members=True, teachers=[SimpleNamespace(weight=0.5, name=name) for name in "ab"]
+    )
+    monkeypatch.setattr(members_part, "member_names", lambda manifest: ["a", "b"])
+    part = members_part.Members(
+        SimpleNamespace(summary=SimpleNamespace(manifest=manifest), classes=[str(at) for at in range(k)], softmax=False)
+    )
+    said = np.full((2, 200, k), 0.5, np.float32)
+    part.see(_Views(
+        members=said, disagreement=np.repeat(spread[:, None] / k, k, axis=1), scores="sigmoid",
+        classes=np.tile(np.arange(k), (200, 1)), used=np.ones((200, k), bool),
+    ))  # fmt: skip
+    part.section()
+    assert np.count_nonzero(shown["used"]) > 20
+    assert shown["used"].sum() == 200
+    middles = (shown["edges"][:-1] + shown["edges"][1:]) / 2
+    assert float((middles * shown["used"]).sum() / 200) == pytest.approx(spread.mean(), abs=0.01)
 
 
 def test_members_that_do_not_know_a_class_are_left_out_of_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from logitstore.store.format.manifest import member_names
 from logitstore.store.measures import jensen_shannon
 
 PART = {"place": 60, "class": "Members"}
-_FINE = 4000
+_FINE = 400  # bins a nat, however many nats the k classes of a view could be apart
 _BINS = 40
 _SHOWN = 12
 _MOST_PAIRS = 12  # members in the matrix
@@ -33,8 +34,8 @@ class Members(Part):
         self.pairs, self.pair_views = np.zeros((self.count, self.count)), np.zeros((self.count, self.count), np.int64)
         self.same = np.zeros((self.count, self.count), np.int64)
         self.by_class, self.class_views, self.spread = np.zeros(size), np.zeros(size, np.int64), np.zeros(size)
-        self.most = report.summary.manifest.topk * np.log(2)
-        self.counts = np.zeros(_FINE, np.int64)
+        most = report.summary.manifest.topk * math.log(2)  # nats
+        self.counts = np.zeros(math.ceil(_FINE * most), np.int64)
         self.total, self.views = 0.0, 0
 
     def see(self, views: Views) -> None:
@@ -44,7 +45,8 @@ class Members(Part):
         terms = views.disagreement
         each = terms.sum(axis=1)
         self.total, self.views = self.total + float(each.sum()), self.views + len(views)
-        self.counts += np.bincount(np.clip((each / self.most * _FINE).astype(int), 0, _FINE - 1), minlength=_FINE)
+        bins = len(self.counts)
+        self.counts += np.bincount(np.clip((each * _FINE).astype(int), 0, bins - 1), minlength=bins)
         flat, size = views.classes.reshape(-1), len(self.by_class)
         self.by_class += np.bincount(flat, terms.reshape(-1), minlength=size)
         self.class_views += np.bincount(flat[views.used.reshape(-1)], minlength=size)
@@ -81,10 +83,10 @@ class Members(Part):
         mean = np.zeros(len(classes))
         mean[held] = self.by_class[held] / self.class_views[held]
         order = held[np.lexsort((held, -mean[held]))].tolist()
-        stop = max(1, round(quantile(self.counts, 1.0) * _FINE))
+        stop = max(1, round(quantile(self.counts, 1.0) * len(self.counts)))
         step = max(1, -(-stop // _BINS))
         used = np.add.reduceat(np.append(self.counts, np.zeros(step, np.int64)), np.arange(-(-stop // step)) * step)
-        edges = np.arange(len(used) + 1) * step / _FINE * self.most
+        edges = np.arange(len(used) + 1) * step / _FINE
         content: list[Content] = [
             matrix("Divergence by pair, nats a view", "The stronger the colour, the further apart.", names, pairs),
             matrix("Same first class, by pair", "Share of views, among the stored classes.", names, same, ".2f"),

@@ -88,7 +88,7 @@ def even_centers(count: int, seconds: float) -> F64:
 
 def frame_bounds(count: int, hop_ms: int, seconds: float) -> F64:
     """Where so many frames of a store begin and end, float64 (count + 1,), none beyond the view's seconds."""
-    return np.minimum(np.arange(count + 1) * hop_ms / 1000, seconds)
+    return np.asarray(np.minimum(np.arange(count + 1) * hop_ms / 1000, seconds), dtype=np.float64)
 
 
 def bounds_around(centers: F64, seconds: float) -> F64:
@@ -96,7 +96,8 @@ def bounds_around(centers: F64, seconds: float) -> F64:
 
     :param centers: float64 (T,), seconds, not falling. :param seconds: of the view, all of which they share.
     """
-    return np.clip(np.concatenate([[0.0], (centers[1:] + centers[:-1]) / 2, [seconds]]), 0.0, seconds)
+    middles = (centers[1:] + centers[:-1]) / 2
+    return np.asarray(np.clip(np.concatenate([[0.0], middles, [seconds]]), 0.0, seconds), dtype=np.float64)
 
 
 def shares(bounds: F64, others: F64) -> F32:
