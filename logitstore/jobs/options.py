@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from logitstore.errors import RunError
 from logitstore.options import (
+    BATCH_SIZE,
     CLASSES,
     CLIP_SECONDS,
     CLIPS,
@@ -44,6 +45,8 @@ from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST
 from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
 from teachers.registry import forms
 
+#: Views of a batch of a store, unless told otherwise.
+DEFAULT_BATCH = 32
 TEACHER = Option(
     f"A teacher: a run {', '.join(forms())}. Repeatable.",
     group="Teachers", flag="teacher", metavar="SPEC", names="teacher",
@@ -210,7 +213,21 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
             group="What is stored", metavar="MS", least=LEAST_HOP_MS, most=MOST_HOP_MS, default="nothing of when",
         ),
     ] = None  # fmt: skip
-    batch_size: BatchSize = 32
+    batch_size: Annotated[
+        int | Literal["auto"],
+        BATCH_SIZE.but(
+            help="How many views go through the teachers at a time; auto tries out how many are fastest on a GPU with "
+            "memory to spare, before the first block, and is the default on a CPU. A store keeps the number that it was "
+            "begun with."
+        ),
+    ] = DEFAULT_BATCH
+    compile: Annotated[
+        bool,
+        Option(
+            "Compile the teachers' nets with torch's compiler first, which takes a minute and rounds otherwise.",
+            group="Running",
+        ),
+    ] = False  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,13 @@ def pick_device(name: str) -> str:
     return name
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, or of Python, says that there is no memory left, of a GPU or of the machine."""
+    import torch
+
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def versions() -> dict[str, str]:
     """Versions of what computes and writes a store; recorded in it, and only warned about."""
     import soundfile

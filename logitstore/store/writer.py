@@ -251,8 +251,11 @@ class StoreWriter:
             return None
         if anew:
             self.storage.put(where, encoded)
-        elif not self.storage.create(where, encoded):  # the answer to our own request was lost, or another was first
-            return commits.decode(self.storage.get(where), where)
+        elif not self.storage.create(
+            where, encoded, keep
+        ):  # another was first, or the claim was lost between two tries
+            (found,) = self.storage.get_many([where])
+            return None if found is None else commits.decode(found, where)
         return commit
 
     def _written(self, named: dict[str, bytes]) -> bool:

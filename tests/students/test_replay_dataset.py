@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import students
 from logitstore import open_store
-from logitstore.audio.ahead import prefetched
+from logitstore.audio.ahead import Prefetched
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, SourceError, TeacherError, UsageError
@@ -516,9 +516,9 @@ def test_prefetching_keeps_order_hands_errors_over_and_stops_its_thread():
 
     seen = []
     with pytest.raises(ValueError, match="after five"):
-        seen.extend(prefetched(items()))
+        seen.extend(Prefetched(items()))
     assert seen == list(range(5))
-    endless = prefetched(iter(int, 1))
+    endless = Prefetched(iter(int, 1))
     assert next(endless) == 0
     endless.close()
 
