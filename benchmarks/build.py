@@ -1,19 +1,29 @@
 """What a build costs beside its teachers, and whether that or its memory grows with the number of clips.
 
-    python -m benchmarks.build              # 1,000 and 10,000 clips with a teacher that takes no time; then a real one
-    python -m benchmarks.build --quick      # 200 and 2,000 clips
+    python -m benchmarks.build                          # all of it, in some 12 minutes of two quiet cores
+    python -m benchmarks.build --yamnet yamnet:FILE     # with YAMNet too, whose weights are not made here
+    python -m benchmarks.build --quick                  # everything once, with next to no views
+    python -m benchmarks.build --part whole --minutes 30 --only cnn4
 
-Own cost is the time of a build, from the scanned clips to the finished store, less the time inside the teachers. Every
-build runs in a process of its own; peak is its VmHWM (Linux only). The share is the rate of a whole build over the bare
-rate of the same ensemble on the same batches, measured in the same process; the share of processor time is the same of
-the seconds that the processors worked for the process, which other processes of the machine do not change.
+``growth``: builds of more and more clips with a teacher that takes no time. Own cost is the time of a build, from the
+scanned clips to the finished store, less the time inside the teachers; peak is the VmHWM of its process (Linux only).
+
+``whole``: the command ``logitstore build``, a process from its start to its end (interpreter, imports, scan, the first
+batch, what survives the recipe, the last commit), beside the bare forward of the same ensemble on ready-made batches of
+the same clips, measured in a process of its own before and after it. ``share`` is the rate of the whole process over
+the bare rate; ``inside`` the same of what lies between the scan and the last commit; ``processor`` of the seconds that
+processors worked, which other processes of the machine do not change. Below each stand what the time went into, as
+``logitstore build --json`` says it, and how busy the cores were meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,10 +38,14 @@ import torch
 from benchmarks.query import peak_megabytes
 from benchmarks.read import table
 from logitstore.models.registry import build as build_model
-from logitstore.models.tagger import probabilities
+from logitstore.training.runs import save_run
 
 RATE, CLASSES, K = 16_000, 527, 20
-DISTINCT = 64
+DISTINCT = 64  # files
+VIEWS, BATCH = 10, 32
+READY = 8  # batches that the bare forward is asked about, in turn
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_OTHER_SECONDS = 12.0  # of a case: three processes begin, and audio is written
 
 
 class Instant(torch.nn.Module):
@@ -50,138 +64,224 @@ class Instant(torch.nn.Module):
         return self.said[: len(waveforms)]
 
 
-class Real(Instant):
-    """The student model cnn4 with random weights, as a teacher."""
-
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-        torch.manual_seed(0)
-        self.model = build_model("cnn4", CLASSES)
-
-    def forward(self, waveforms: torch.Tensor, masks: Any = None) -> torch.Tensor:
-        """Probabilities (B, C)."""
-        return probabilities(self.model(waveforms, masks), "sigmoid")
-
-
 def instant() -> torch.nn.Module:
     """The factory of ``python:benchmarks.build:instant``."""
     return Instant()
 
 
-def real() -> torch.nn.Module:
-    """The factory of ``python:benchmarks.build:real``."""
-    return Real()
+def write_audio(folder: Path, clips: int, seconds: float, kind: str = "pcm") -> None:
+    """Files of noise: 64 distinct ones, and hard links to them.
 
-
-def write_audio(folder: Path, clips: int, seconds: float) -> None:
-    """WAV files of noise: 64 distinct ones, and hard links to them."""
+    :param kind: "pcm" for 16-bit WAV files of 16 kHz, "ogg" for Ogg Vorbis of 44.1 kHz.
+    """
     folder.mkdir()
     random = np.random.default_rng(0)
+    ending, rate = ("wav", RATE) if kind == "pcm" else ("ogg", 44_100)
     for number in range(clips):
-        target = folder / f"{number:06d}.wav"
+        target = folder / f"{number:06d}.{ending}"
         if number < DISTINCT:
-            wave = 0.1 * random.standard_normal(int(RATE * seconds))
-            soundfile.write(target, wave.astype(np.float32), RATE, subtype="PCM_16")
+            wave = (0.1 * random.standard_normal(int(rate * seconds))).astype(np.float32)
+            soundfile.write(target, wave, rate, subtype="PCM_16" if kind == "pcm" else "VORBIS")
         else:
-            os.link(folder / f"{number % DISTINCT:06d}.wav", target)
+            os.link(folder / f"{number % DISTINCT:06d}.{ending}", target)
 
 
-def one(root: Path, seconds: float, views: int, teacher: str, batch_size: int) -> dict[str, float]:
-    """One build of ``root/audio`` in this process: views, seconds, seconds inside the ensemble, peak MB, share."""
+def own_cost(root: Path, seconds: float, views: int, batch_size: int) -> dict[str, float]:
+    """One build of ``root/audio`` in this process by a teacher that takes no time: views, seconds, seconds inside the
+    ensemble, peak MB."""
     from logitstore.jobs.build import job
-    from logitstore.jobs.options import BuildOptions
 
-    options = BuildOptions(
-        source=str(root / "audio"),
-        out=str(root / f"store-{os.getpid()}"),
-        teachers=[f"python:benchmarks.build:{teacher}"],
-        views=views,
-        topk=K,
-        clip_seconds=max(2.0, seconds),
-        batch_size=batch_size,
-        device="cpu",
-    )
+    options = _options(root / "audio", root / f"store-{os.getpid()}", ["python:benchmarks.build:instant"], views,
+                       seconds, batch_size)  # fmt: skip
     prepared = job.prepare(options)
     inside, answer = 0.0, prepared.ask
-    batches: list[tuple[torch.Tensor, Any]] = []
 
-    def ask(waveforms: torch.Tensor, masks: Any, heard: Any = None) -> Any:
+    def ask(*given: Any) -> Any:
         nonlocal inside
         started = time.perf_counter()
-        said = answer(waveforms, masks, heard)
+        said = answer(*given)
         inside += time.perf_counter() - started
-        if teacher == "real" and len(batches) < 8:
-            batches.append((waveforms, masks))
         return said
 
     prepared.ask = ask  # type: ignore[method-assign]
-    started, busy = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     summary = job.run(prepared, job.Progress())
-    took, busy = time.perf_counter() - started, time.process_time() - busy
-    found = {"views": summary.made_views, "seconds": took, "inside": inside, "busy": busy, "peak": peak_megabytes()}
-    if teacher == "real":
-        count = sum(len(waveforms) for waveforms, _ in batches)
-        started, before = time.perf_counter(), time.process_time()
-        for _ in range(3):
-            for waveforms, masks in batches:
-                answer(waveforms, masks)
-        found["bare"] = 3 * count / (time.perf_counter() - started)
-        found["bare_busy"] = (time.process_time() - before) / (3 * count)
+    took = time.perf_counter() - started
+    return {"views": summary.made_views, "seconds": took, "inside": inside, "peak": peak_megabytes()}
+
+
+def _options(source: Path, out: Path, teachers: list[str], views: int, seconds: float, batch_size: int) -> Any:
+    from logitstore.jobs.options import BuildOptions
+
+    return BuildOptions(
+        source=str(source), out=str(out), teachers=teachers, views=views, topk=K, clip_seconds=max(2.0, seconds),
+        batch_size=batch_size, device="cpu",
+    )  # fmt: skip
+
+
+def bare(source: Path, teachers: list[str], seconds: float, lasting: float) -> dict[str, float]:
+    """The forward of an ensemble on ready-made batches, in this process, for so many seconds: views a second, and
+    seconds of a processor a view."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from logitstore.audio.clips import ClipAudio
+    from logitstore.jobs.build import block, job
+    from logitstore.store.format.parts import Part
+
+    prepared = job.prepare(_options(source, source.parent / "none", teachers, VIEWS, seconds, BATCH))
+    manifest, table = prepared.manifest, prepared.clip_table
+    plan = block.BlockPlan(0, range(min(table.num_rows, manifest.shard_clips)), 0, VIEWS)
+    audio = ClipAudio(prepared.source, table, manifest.sample_rate)
+    ready: list[tuple[Any, ...]] = []
+    with ThreadPoolExecutor(1) as pool:
+        draws = block.flat_draws(manifest, Part("", "", table, 0, 0), plan)
+        for batch, _ in block.view_batches(manifest, plan, audio, draws, pool, True):
+            ready.append((batch.waveforms, batch.masks, prepared.ensemble.at_rates(batch.waveforms)))
+            if len(ready) == READY:
+                break
+
+    def ask(number: int) -> int:
+        waveforms, masks, by_rate = ready[number % len(ready)]
+        prepared.ensemble.outputs(waveforms, masks, features=False, by_rate=by_rate)
+        return len(waveforms)
+
+    ask(0)
+    views, number, began, busy = 0, 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - began < lasting or number < 2:
+        views += ask(number)
+        number += 1
+    return {"rate": views / (time.perf_counter() - began), "busy": (time.process_time() - busy) / views}
+
+
+def _run(*given: str) -> dict[str, Any]:
+    """What a process of this benchmark prints last."""
+    command = [sys.executable, "-m", "benchmarks.build", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def measure(
-    root: Path, clips: int, seconds: float, views: int, teacher: str, runs: int, batch: int
-) -> dict[str, float]:
-    """The best of some builds, each in a process of its own."""
-    folder = root / f"{clips}-{seconds:g}"
-    if not folder.exists():
+def growth(scratch: Path, quick: bool) -> None:
+    """Print what builds of more clips cost."""
+    rows = []
+    for clips, seconds, views in ((60, 0.5, 2),) if quick else ((1000, 0.5, 4), (10_000, 0.5, 4), (960, 10.0, 10)):
+        folder = scratch / f"{clips}-{seconds:g}"
         folder.mkdir()
         write_audio(folder / "audio", clips, seconds)
-    found: list[dict[str, float]] = []
-    for _ in range(runs):
-        given = [str(folder), str(seconds), str(views), teacher, str(batch)]
-        command = [sys.executable, "-m", "benchmarks.build", "--one", *given]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    return min(found, key=lambda run: run["seconds"])
+        found = [_run("--own", str(folder), str(seconds), str(views)) for _ in range(1 if quick else 2)]
+        run = min(found, key=lambda each: each["seconds"])
+        own, rate = 1e6 * (run["seconds"] - run["inside"]) / run["views"], run["views"] / run["seconds"]
+        name = f"{clips:,} clips x {views} views of {max(2.0, seconds):g} s"
+        rows.append([name, f"{rate:,.0f}", f"{own:,.0f}", f"{run['peak']:,.0f}"])
+    print("A teacher that takes no time\n")
+    print(table(["build", "views/s", "own cost, us a view", "peak MB"], rows), flush=True)
+
+
+def make_teachers(folder: Path, yamnet: str | None) -> dict[str, list[str]]:
+    """Specs of ensembles by their names: nets with random weights, and YAMNet where it is given."""
+    specs: dict[str, list[str]] = {}
+    for name in ("cnn4", "ced-tiny"):
+        for seed in range(2):
+            torch.manual_seed(seed)
+            place = folder / f"{name}-{seed}"
+            save_run(place, name, {}, Instant.classes, "sigmoid", RATE, build_model(name, CLASSES))
+            specs.setdefault(name, []).append(str(place))
+    ensembles = {"cnn4": specs["cnn4"][:1], "2 cnn4": specs["cnn4"]}
+    ensembles |= {"ced-tiny": specs["ced-tiny"][:1], "2 ced-tiny": specs["ced-tiny"]}
+    return ensembles | ({} if yamnet is None else {"YAMNet": [yamnet]})
+
+
+def whole(scratch: Path, given: argparse.Namespace) -> None:
+    """Print a line for each ensemble and kind of audio, and below it where the time went."""
+    ensembles = make_teachers(scratch, given.yamnet)
+    if given.yamnet is None:
+        print("YAMNet is left out: give --yamnet yamnet:FILE\n")
+    cases = [(name, kind) for name in ensembles for kind in ("pcm", "ogg") if kind == "pcm" or name[0] != "2"]
+    cases = [each for each in cases if given.only is None or each[0] in given.only]
+    cases = cases[:1] if given.quick else cases
+    seconds = 1.0 if given.quick else 10.0
+    a_case = 60.0 * given.minutes / len(cases) - _OTHER_SECONDS
+    lasting = 0.2 if given.quick else max(3.0, 0.1 * a_case)
+    build_seconds = 1.0 if given.quick else max(5.0, a_case - 2 * lasting)
+    rows, said = [], []
+    for name, kind in cases:
+        few = scratch / f"{kind}-few"
+        if not few.exists():
+            write_audio(few, DISTINCT, seconds, kind)
+        ask = ["--bare", str(few), str(seconds), str(lasting), *ensembles[name]]
+        before = _run(*ask)
+        clips = 8 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
+        folder = scratch / f"{kind}-{clips}"
+        if not folder.exists():
+            write_audio(folder, clips, seconds, kind)
+        store = scratch / f"store-{len(rows)}"
+        run = timed_build(folder, store, ensembles[name], seconds)
+        after = _run(*ask)
+        shutil.rmtree(store)
+        rate, busy = ((before[each] + after[each]) / 2 for each in ("rate", "busy"))
+        views, limit = run["views_made"], run["limit"]
+        rows.append([
+            name, {"pcm": "16-bit PCM", "ogg": "Ogg, 44.1 kHz"}[kind], f"{views:,}", f"{run['wall']:.1f}",
+            f"{views / run['wall']:,.1f}", f"{rate:,.1f}", f"{views / run['wall'] / rate:.3f}",
+            f"{views / run['seconds'] / rate:.3f}", f"{busy * views / run['busy']:.3f}",
+        ])  # fmt: skip
+        shares = {part: share * run["seconds"] / run["wall"] for part, share in limit["shares"].items()}
+        shares["start and end"] = 1 - run["seconds"] / run["wall"]
+        beside = {part: 1e3 * spent / views for part, spent in limit["stages"].items()}
+        said.append(
+            f"{name}, {kind}: {', '.join(f'{part} {100 * share:.1f} %' for part, share in shares.items())}; beside it, "
+            f"ms a view, {', '.join(f'{part} {spent:.2f}' for part, spent in beside.items())}; "
+            f"cores busy {100 * run['busy'] / run['wall'] / CORES:.0f} %; bare before and after "
+            f"{before['rate']:,.1f}, {after['rate']:,.1f}"
+        )
+    print(f"Whole processes, clips of {seconds:g} s x {VIEWS} views, recipe ced, {CORES} cores\n")
+    header = ["audio", "views", "s", "views/s", "bare forward, views/s", "share", "inside", "processor"]
+    print(table(["teachers", *header], rows))
+    print("\n" + "\n".join(said))
+
+
+def timed_build(source: Path, store: Path, teachers: list[str], seconds: float) -> dict[str, Any]:
+    """What ``logitstore build`` says with ``--json``, with ``wall``, its seconds, and ``busy``, its processors'."""
+    command = [sys.executable, "-m", "logitstore", "build", str(source), "--out", str(store), "--json"]
+    command += [word for teacher in teachers for word in ("--teacher", teacher)]
+    command += ["--views", str(VIEWS), "--topk", str(K), "--clip-seconds", f"{max(2.0, seconds):g}"]
+    command += ["--batch-size", str(BATCH), "--device", "cpu", "--recipe", "ced"]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found | {"wall": wall, "busy": busy}
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer clips, one run each")
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=("growth", "whole"), help="do one part alone")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long the whole processes take, about")
+    parser.add_argument("--only", nargs="*", help="these ensembles alone, as cnn4 '2 cnn4'")
+    parser.add_argument("--yamnet", help="the spec of YAMNet")
+    parser.add_argument("--quick", action="store_true", help="one case of each, next to no views")
+    parser.add_argument("--own", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        root, seconds, views, teacher, batch = given.one
-        print(json.dumps(one(Path(root), float(seconds), int(views), teacher, int(batch))))
+    if given.own:
+        root, seconds, views = given.own
+        print(json.dumps(own_cost(Path(root), float(seconds), int(views), BATCH)))
         return
-    runs = 1 if given.quick else 2
-    with tempfile.TemporaryDirectory() as scratch:
-        rows = []
-        for clips in (200, 2000) if given.quick else (1000, 10_000):
-            run = measure(Path(scratch), clips, 0.5, 4, "instant", runs, 32)
-            own = run["seconds"] - run["inside"]
-            rate, cost = run["views"] / run["seconds"], 1e6 * own / run["views"]
-            rows.append([f"{clips:,} clips x 4 views of 2 s", f"{rate:,.0f}", f"{cost:,.0f}", f"{run['peak']:,.0f}"])
-        print("A teacher that takes no time\n")
-        print(table(["build", "views/s", "own cost, us a view", "peak MB"], rows))
-        clips = 32 if given.quick else 192
-        rows = []
-        for teacher in ("instant", "real"):
-            run = measure(Path(scratch), clips, 10.0, 10, teacher, runs, 32)
-            own = run["seconds"] - run["inside"]
-            rate = run["views"] / run["seconds"]
-            name = "no time" if teacher == "instant" else "cnn4"
-            bare = f"{run['bare']:,.0f}" if "bare" in run else ""
-            share = f"{rate / run['bare']:.2f}" if "bare" in run else ""
-            processor = f"{run['bare_busy'] * run['views'] / run['busy']:.2f}" if "bare" in run else ""
-            cost = 1e6 * own / run["views"]
-            rows.append([name, f"{rate:,.0f}", f"{cost:,.0f}", bare, share, processor, f"{run['peak']:,.0f}"])
-        print(f"{clips} clips x 10 views of 10 s, recipe ced\n")
-        header = ["views/s", "own cost, us a view", "bare forward, views/s", "share", "of processor time", "peak MB"]
-        print(table(["teacher", *header], rows))
+    if given.bare:
+        source, seconds, lasting, *teachers = given.bare
+        print(json.dumps(bare(Path(source), teachers, float(seconds), float(lasting))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if given.part in (None, "growth"):
+            growth(Path(folder), given.quick)
+        if given.part in (None, "whole"):
+            whole(Path(folder), given)
 
 
 if __name__ == "__main__":

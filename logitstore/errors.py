@@ -98,3 +98,7 @@ class ModelOutputError(LogitstoreError, ValueError):
     def __init__(self, message: str, row: int | None = None) -> None:
         super().__init__(message)
         self.row = row
+
+
+class MemoryShortError(ModelOutputError):
+    """A model has no memory left for a batch."""

@@ -147,6 +147,7 @@ class Field:
     :param kind: bool, int, float, str or dict: of each value where there are ``many``, of which one alone may stand for
         itself (``single``). :param other: further types that a Python caller may give. :param choices: the values that
         are allowed, or none for any.
+    :param words: texts that are allowed in the place of a number.
     :param default: ``dataclasses.MISSING`` where it is required.
     """
 
@@ -157,6 +158,7 @@ class Field:
     single: bool
     other: tuple[type, ...]
     choices: tuple[Any, ...]
+    words: tuple[str, ...]
     default: Any
 
     @property
@@ -186,6 +188,8 @@ class Field:
             return self.option.metavar
         if self.choices:
             return "|".join(map(str, self.choices))
+        if self.words:
+            return "|".join(("N", *self.words))
         names = {int: "N", float: "X", dict: "K=V", bool: ""}
         return self.key.upper() if self.option.argument else names.get(self.kind, "TEXT")
 
@@ -212,7 +216,7 @@ class Field:
         """The end of a message about a value that cannot be right, which says what can; None for one that can."""
         if value is None and not self.required and self.default is None:
             return None
-        if isinstance(value, self.other):
+        if isinstance(value, self.other) or (isinstance(value, str) and value in self.words):
             return None
         if self.kind is dict:
             fine = isinstance(value, Mapping) and all(isinstance(each, str) for each in value)
@@ -223,7 +227,7 @@ class Field:
             or not isinstance(values, Sequence)
             or not all(self._is_of_kind(each) for each in values)
         ):
-            word = _KINDS[self.kind]
+            word = " or ".join((_KINDS[self.kind], *self.words))
             return f"it must be {word} or a list of {word}s" if self.many else f"it must be {word}"
         if self.choices:
             fine = all(each in self.choices for each in values)
@@ -291,6 +295,8 @@ def _option(hint: Any) -> Option | None:
 
 def _field(each: dataclasses.Field[Any], option: Option, hint: Any) -> Field:
     types = _types(get_args(hint)[0])
+    words = [kind for kind, _ in types if get_origin(kind) is Literal] if types[0][0] in (int, float) else []
+    types = [each for each in types if each[0] not in words]
     single, several = ([kind for kind, many in types if many is wanted] for wanted in (False, True))
     kind, *other = single or several
     choices = get_args(kind) if get_origin(kind) is Literal else ()
@@ -303,6 +309,7 @@ def _field(each: dataclasses.Field[Any], option: Option, hint: Any) -> Field:
         single=bool(single),
         other=(*other, tuple, list) if several and not many else tuple(other),
         choices=choices,
+        words=tuple(word for each in words for word in get_args(each)),
         default=each.default_factory() if callable(each.default_factory) else each.default,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, overload
 
@@ -15,8 +15,8 @@ import torch
 from logitstore.arrays import I64, Bool
 from logitstore.classes import ClassIndex, join, positions, read_classes
 from logitstore.digests import digest
-from logitstore.errors import LogitstoreError, ModelOutputError, TeacherError
-from logitstore.models.machine import pick_device
+from logitstore.errors import LogitstoreError, MemoryShortError, ModelOutputError, TeacherError
+from logitstore.models.machine import out_of_memory, pick_device
 from logitstore.notes import doing
 from logitstore.store.format.frames import FrameSpec
 from logitstore.store.format.manifest import (
@@ -39,6 +39,7 @@ from logitstore.views.recipe import Masks, Recipe
 from logitstore.views.render import resample
 from teachers import registry
 from teachers.frames import Answer, Frames, lay
+from teachers.shared import one_batch, share_front_ends
 from teachers.teacher import Teacher
 
 #: Length of views in seconds where no teacher says what it learnt from.
@@ -126,6 +127,7 @@ class Ensemble:
             in_order = len(found) == len(teacher.classes) and bool((found == np.arange(len(found))).all())
             self._positions.append(None if in_order else torch.from_numpy(found))
         self._shares = _shares(self.weights, self.known)
+        self._shared = share_front_ends(self.members)
         self.notes = [*_twins(self.members), *_unequal(self.members, self.known)]
 
     def check(self, recipe: Recipe, clip_seconds: float | None = None) -> None:
@@ -188,6 +190,15 @@ class Ensemble:
         self._shares = [share if isinstance(share, float) else share.to(self.device) for share in self._shares]
         return self
 
+    def compile(self) -> Self:
+        """Have torch's compiler make every member's net faster.
+
+        :raises TeacherError: a member cannot be.
+        """
+        for teacher in self.members:
+            teacher.compile()
+        return self
+
     @overload
     def probabilities(
         self, waveforms: torch.Tensor, masks: Masks | None, members: Literal[False] = False
@@ -224,6 +235,7 @@ class Ensemble:
         features: bool = True,
         frames: FrameSpec | None = None,
         heard: Bool | None = None,
+        by_rate: Mapping[int, torch.Tensor] | None = None,
     ) -> Outputs:
         """As :meth:`probabilities`, with each member's probabilities and, of the same pass, its features over time.
 
@@ -231,14 +243,34 @@ class Ensemble:
             its frames (see :mod:`teachers.frames`) and averaged like those of views.
         :param heard: bool (B,), which views hold a clip, the others standing in for clips that cannot be decoded: what
             is said of those is not looked at, and comes back as zeros. All of them by default.
+        :param by_rate: the same waveforms as :meth:`at_rates` gives them, made before; nobody needs them any more, so
+            that a member may change them.
         :raises ModelOutputError: as there; or features that are not finite numbers of shape (B, T, D).
         :raises TeacherError: frames are asked for, and a member does not say when.
         """
-        said, activations, when = self._asked(waveforms, masks, features=features, frames=frames, heard=heard)
+        said, activations, when = self._asked(
+            waveforms, masks, features=features, frames=frames, heard=heard, by_rate=by_rate
+        )
         laid = None
         if frames is not None:
             laid = self._mean([each.flatten(0, 1) for each in when]).reshape(len(waveforms), frames.count, -1)
         return Outputs(self._mean(said), torch.stack(said), tuple(activations), laid)
+
+    def at_rates(self, waveforms: torch.Tensor) -> dict[int, torch.Tensor]:
+        """What the members hear of waveforms, by the rates that they take: resampled, on the ensemble's device.
+
+        :param waveforms: float32 (B, S) at ``sample_rate``, on any device.
+        :raises MemoryShortError: they do not fit there.
+        """
+        try:
+            return {
+                rate: resample(waveforms, self.sample_rate, rate).to(self.device)
+                for rate in dict.fromkeys(teacher.sample_rate for teacher in self.members)
+            }
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
+                raise _short("the batch itself", len(waveforms), self.device) from error
+            raise
 
     def _mean(self, said: list[torch.Tensor]) -> torch.Tensor:
         return _mean(said, self._shares, self.average, self.scores)
@@ -288,32 +320,35 @@ class Ensemble:
         features: bool = False,
         frames: FrameSpec | None = None,
         heard: Bool | None = None,
+        by_rate: Mapping[int, torch.Tensor] | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Of every member its probabilities (B, C) at the ensemble's classes, features, and frames (B, T, C)."""
-        at_rate: dict[int, torch.Tensor] = {}
+        at_rate = self.at_rates(waveforms) if by_rate is None else by_rate
         said: list[torch.Tensor] = []
         activations: list[torch.Tensor] = []
         when: list[torch.Tensor] = []
-        for teacher, at in zip(self.members, self._positions, strict=True):
-            if teacher.sample_rate not in at_rate:
-                own = resample(waveforms, self.sample_rate, teacher.sample_rate)
-                at_rate[teacher.sample_rate] = own.to(self.device)
-            answer = self._ask(teacher, at_rate[teacher.sample_rate], masks, features, frames is not None)
-            checked = check_output(teacher, answer.probabilities, len(waveforms), heard, self._dtype is not None)
-            said.append(_chosen(checked.to(self.device), at))
-            if features:
-                activations.append(check_features(teacher, answer.features, len(waveforms), heard).to(self.device))
-            if frames is not None:
-                found = check_frames(teacher, answer.frames, len(waveforms), heard)
-                laid = lay(found, frames, waveforms.shape[1] / self.sample_rate).to(self.device)
-                when.append(_chosen(laid, at))
+        last = {teacher.sample_rate: number for number, teacher in enumerate(self.members)}
+        with one_batch(self._shared):
+            for number, (teacher, at) in enumerate(zip(self.members, self._positions, strict=True)):
+                own = at_rate[teacher.sample_rate]
+                if _may_change(teacher) and (by_rate is None or last[teacher.sample_rate] != number):
+                    own = own.clone()  # it may change what it is given, and nobody else is to hear that
+                answer = self._ask(teacher, own, masks, features, frames is not None)
+                checked = check_output(teacher, answer.probabilities, len(waveforms), heard, self._dtype is not None)
+                said.append(_chosen(checked.to(self.device), at))
+                if features:
+                    activations.append(check_features(teacher, answer.features, len(waveforms), heard).to(self.device))
+                if frames is not None:
+                    found = check_frames(teacher, answer.frames, len(waveforms), heard)
+                    laid = lay(found, frames, waveforms.shape[1] / self.sample_rate).to(self.device)
+                    when.append(_chosen(laid, at))
         return said, activations, when
 
     def _ask(
         self, teacher: Teacher, waveforms: torch.Tensor, masks: Masks | None, features: bool, frames: bool
     ) -> Answer:
-        """What a member gives, unchecked. It gets copies to work on, so that it changes nothing that others hear."""
-        own, own_masks = waveforms.clone(), None if masks is None else masks.copy()
+        """What a member gives, unchecked. ``waveforms`` are its own to change, where it runs somebody's own code."""
+        own, own_masks = waveforms, None if masks is None else masks.copy()
         try:
             with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
                 if frames:
@@ -324,6 +359,8 @@ class Ensemble:
         except LogitstoreError:
             raise
         except (Exception, SystemExit) as error:
+            if out_of_memory(error):
+                raise _short(f"teacher {teacher.spec!r}", len(waveforms), self.device) from error
             said = (str(error).strip().splitlines() or ["without a word"])[0]
             raise ModelOutputError(
                 f"teacher {teacher.spec!r} failed: {type(error).__name__}: {said}; mend it, or what it needs, and run "
@@ -508,6 +545,20 @@ def check_frames(teacher: Teacher, frames: Frames | None, clips: int, heard: Boo
                 row,
             )
     return Frames(values.clamp(0.0, 1.0), centers)
+
+
+def _short(whose: str, views: int, device: torch.device) -> MemoryShortError:
+    return MemoryShortError(
+        f"{whose}: a batch of {views:,} views does not fit into the memory of {device}; what is committed is whole. "
+        "Free memory there (see what else uses it) and run the same command again; a store keeps the batches that it "
+        "was begun with, so a smaller --batch-size needs another --out"
+    )
+
+
+def _may_change(teacher: Teacher) -> bool:
+    """Whether a teacher may change the waveforms that it is given: whatever runs code that is not this project's."""
+    ours = type(teacher).__module__.split(".")[0] == __name__.split(".")[0]
+    return not ours or teacher.own_code or CODE in teacher.contract.arguments
 
 
 def says_whole(teacher: Teacher, seconds: float) -> str | None:

@@ -128,6 +128,16 @@ class Teacher(ABC):
             raise TeacherError(f"teacher {self.spec!r} does not say when; frame targets need another teacher")
         return Answer(said, activations, self.frame_probabilities(waveforms, masks) if frames else None)
 
+    def compile(self) -> None:
+        """Have torch's compiler make the net faster, at its first batches, which take longer; it then rounds otherwise.
+
+        :raises TeacherError: a teacher that is no net of torch, or whose net is not this project's.
+        """
+        raise TeacherError(
+            f"teacher {self.spec!r} cannot be compiled; run folders, ced: and the other published nets can. Leave "
+            "--compile out, or that teacher"
+        )
+
     def earlier_digests(self) -> tuple[str, ...]:
         """The digests by which earlier releases, whose rule covered less, knew this very teacher."""
         return ()

@@ -308,10 +308,31 @@ def _completing(each: Field) -> Callable[[click.Context, click.Parameter, str], 
     return lambda ctx, param, word: [] if completer is None else completer(each, word)
 
 
+class _NumberOrWord(click.ParamType):
+    """A number, or one of some words in its place."""
+
+    def __init__(self, kind: type, words: tuple[str, ...]) -> None:
+        self.number, self.words = click.types.convert_type(kind), words
+        self.name = self.number.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in self.words:
+            return value
+        try:
+            return self.number.convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message.rstrip('.')}, nor {' or '.join(self.words)}.", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+
 def _parameter(each: Field) -> click.Parameter:
     kind: Any = click.Choice([str(choice) for choice in each.choices]) if each.choices else each.kind
     if each.kind is dict:
         kind = str
+    if each.words:
+        kind = _NumberOrWord(kind, each.words)
     if each.option.argument:
         return click.Argument(
             [each.name], type=kind, nargs=-1 if each.many else 1, required=False, shell_complete=_completing(each)

@@ -271,6 +271,8 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(4, f"relations  {relation_sizes(summary.relation_bytes, summary.stored_views)}")
     if summary.manifest.frames is not None:
         lines.insert(4, f"frames     {summary.frame_sizes()}")
+    if summary.limit is not None:
+        lines.insert(3, f"limit      {summary.limit.render()}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
     if summary.requests is not None:
@@ -285,15 +287,9 @@ def build_document(summary: BuildSummary) -> dict[str, Any]:
     made = {"views_made": summary.made_views, "seconds": summary.seconds, "shards_missing": summary.missing}
     kept = None if summary.survival is None else summary.survival.to_dict()
     failures = [vars(failure) for failure in summary.failures]
-    return (
-        summary.to_dict()
-        | made
-        | {
-            "failures": failures,
-            "survival": kept,
-            "requests": None if summary.requests is None else summary.requests.to_dict(),
-        }
-    )
+    limit = None if summary.limit is None else summary.limit.to_dict()
+    sent = None if summary.requests is None else summary.requests.to_dict()
+    return summary.to_dict() | made | {"failures": failures, "survival": kept, "requests": sent, "limit": limit}
 
 
 class BuildProgress(Meter):

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from logitstore.errors import RunError
 from logitstore.options import (
+    BATCH_SIZE,
     CLASSES,
     CLIP_SECONDS,
     CLIPS,
@@ -38,11 +39,14 @@ from logitstore.options import (
     WorkerOptions,
 )
 from logitstore.store.format.frames import LEAST_HOP_MS, MOST_HOP_MS
+from logitstore.store.format.manifest import MOST_VIEWS
 from logitstore.store.format.quality import LEAST, MOST, MOST_CLASSES_KEPT
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
 from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
 from teachers.registry import forms
 
+#: Views of a batch of a store, unless told otherwise.
+DEFAULT_BATCH = 32
 TEACHER = Option(
     f"A teacher: a run {', '.join(forms())}. Repeatable.",
     group="Teachers", flag="teacher", metavar="SPEC", names="teacher",
@@ -209,7 +213,21 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
             group="What is stored", metavar="MS", least=LEAST_HOP_MS, most=MOST_HOP_MS, default="nothing of when",
         ),
     ] = None  # fmt: skip
-    batch_size: BatchSize = 32
+    batch_size: Annotated[
+        int | Literal["auto"],
+        BATCH_SIZE.but(
+            help="How many views go through the teachers at a time; auto tries out how many are fastest on a GPU with "
+            "memory to spare, before the first block, and is the default on a CPU. A store keeps the number that it "
+            "was begun with."
+        ),
+    ] = DEFAULT_BATCH
+    compile: Annotated[
+        bool,
+        Option(
+            "Compile the teachers' nets with torch's compiler first, which takes a minute and rounds otherwise.",
+            group="Running",
+        ),
+    ] = False  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +282,44 @@ class MergeOptions(Options):
         Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored",
                default="as many as the store that has most"),
     ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(DeviceOptions):
+    """What ``logitstore plan`` is asked."""
+
+    clips: Annotated[float, Option("How many clips there are, as 2e6.", least=1, most=1e12)]
+    views: Annotated[int, Option("How many augmented views every clip gets.", least=1, most=MOST_VIEWS)] = 10
+    teachers: Annotated[
+        Teachers, TEACHER.but(help="A teacher; with a rate given, any name. Repeatable.", group="Teachers", names=None)
+    ]
+    rates: Annotated[
+        Sequence[str],
+        Option("Views a second of a teacher on one device, one for all or one each in their order; `measured` asks it "
+               "here for a few seconds about noise. Repeatable.", group="Teachers", flag="rate", metavar="N|measured",
+               default="measured"),
+    ] = ()  # fmt: skip
+    devices: Annotated[int, Option("How many devices work at once.", group="Running", least=1)] = 1
+    price: Annotated[
+        float | None, Option("What an hour of one device costs.", group="Running", least=0, default="not told")
+    ] = None
+    like: Annotated[
+        str | None,
+        Option("Bytes a view and classes kept are those of this store.", group="What is stored",
+               metavar="STORE", names="store"),
+    ] = None  # fmt: skip
+    clip_seconds: Annotated[float, CLIP_SECONDS.but(help="The length of every view in seconds.", default=None)] = 10.0
+    topk: Annotated[
+        int | None,
+        Option("How many classes of every view are kept.", group="What is stored", least=1, default="20"),
+    ] = None
+    value_bits: Annotated[
+        int | None, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored", default="8")
+    ] = None
+    shard_clips: Annotated[
+        int | None,
+        Option("Clips in a shard.", group="What is stored", least=1, default="by the number of clips, at most 4096"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

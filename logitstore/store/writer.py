@@ -82,10 +82,11 @@ class StoreWriter:
         :raises MismatchError: the store was made otherwise or from other clips; the difference is shown.
         """
         manifest, root, committed = cls._begin(storage, manifest)
-        content = encode_clips(clip_table)
-        if not part_names(storage) and storage.create(part_name(0), content):
-            part = next_part((), clip_table, digest(content), manifest.shard_clips)
-            return cls(storage, manifest, root, (part,), (part,))
+        if not part_names(storage):
+            content = encode_clips(clip_table)
+            if storage.create(part_name(0), content):  # otherwise another builder was first
+                part = next_part((), clip_table, digest(content), manifest.shard_clips)
+                return cls(storage, manifest, root, (part,), (part,))
         parts = read_parts(storage, manifest.shard_clips)
         _require_fitting(storage, manifest, committed, parts)
         return cls(storage, manifest, root, parts, parts_of_source(parts, clip_table, storage.location))

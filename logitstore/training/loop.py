@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from logitstore.arrays import I64
-from logitstore.audio.ahead import prefetched
+from logitstore.audio.ahead import Prefetched
 from logitstore.digests import derived_seed
 from logitstore.errors import ModelOutputError, RunError
 from logitstore.models.tagger import Tagger
@@ -202,7 +202,7 @@ def fit(
         loop = _Loop(model, options, objective, run, checkpoints, group, about or {}, report, found)
         with closing(loop):
             report.start(options.steps, loop.done)
-            with closing(prefetched(_items(epochs, options.steps, device, group, loop))) as items:
+            with closing(Prefetched(_items(epochs, options.steps, device, group, loop))) as items:
                 for item in items:
                     if item.batch is not None:
                         loop.step(item, item.batch)

@@ -7,6 +7,7 @@ clip alone. Spectrogram ops are not applied here: each front end applies the :cl
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
@@ -19,16 +20,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
-from logitstore.audio.ahead import decoded_ahead
+from logitstore.audio.ahead import DECODE, decoded_ahead
 from logitstore.audio.clips import ClipAudio, put
 from logitstore.audio.decode import resample_clip
 from logitstore.errors import AudioError
+from logitstore.stages import Stages
 from logitstore.views.ops import Op, Place, WaveformOp
 from logitstore.views.recipe import Draws, Masks, Recipe, masks
 
 if TYPE_CHECKING:
     import torch
 
+RENDER = "render"  # a stage
 _TASK = 4  # clips that a thread of a pool puts into their rows at a time
 _MOST_KEPT = 8  # buffers of batches
 
@@ -115,6 +118,7 @@ class Renderer:
     :param pool: decodes clips side by side; one after the other without one.
     :param mix_without: what becomes of a view whose partner cannot be decoded. True where draws are made: it is
         rendered without, and its draws say so. False where draws are given: the view cannot be rendered.
+    :param stages: told what decoding and rendering take, as ``decode`` and ``render``.
     """
 
     def __init__(
@@ -125,12 +129,14 @@ class Renderer:
         *,
         pool: Executor | None = None,
         mix_without: bool = False,
+        stages: Stages | None = None,
     ) -> None:
         self.audio = audio
         self.recipe = recipe
         self.place = place
         self.pool = pool
         self.mix_without = mix_without
+        self.stages = Stages() if stages is None else stages
         self._buffers = _Buffers()
 
     def view(self, clip: int, draws: Draws, partner: int = -1) -> tuple[torch.Tensor, Masks | None]:
@@ -158,7 +164,7 @@ class Renderer:
         counts = Counter(clips.tolist())
         often = {clip for clip, count in counts.items() if count > 1} | set(others[others >= 0].tolist())
         missing = sorted(often - heard.keys())
-        heard |= decoded_ahead(self.audio, missing, self.pool, len(missing))
+        heard |= decoded_ahead(self.audio, missing, self.pool, len(missing), self.stages)
         turns, ops = self._turns(draws, len(clips))
         waveforms, lengths, broken = self._placed(clips, turns, heard)
         errors = broken | {clip: sound for clip, sound in heard.items() if isinstance(sound, AudioError)}
@@ -175,9 +181,11 @@ class Renderer:
             draws = self.recipe.without_partner(draws, np.array(alone, dtype=bool))
             lengths[list(failures)] = 0
             waveforms[list(failures)] = 0
-        _augment(waveforms, lengths, ops, draws, mixed, self.place.sample_rate)
+        with self.stages.of(RENDER):
+            _augment(waveforms, lengths, ops, draws, mixed, self.place.sample_rate)
+            hidden = masks(self.recipe, draws)
         blamed = {clip: errors[clip] for clip in sorted(set(failures.values()))}
-        return Rendered(waveforms, masks(self.recipe, draws), draws, failures, blamed)
+        return Rendered(waveforms, hidden, draws, failures, blamed)
 
     def _turns(self, draws: Draws, count: int) -> tuple[list[int], Sequence[Op]]:
         """By how many samples to turn each clip as it is put into its row, and the ops that are left to do then."""
@@ -199,6 +207,8 @@ class Renderer:
         broken: dict[int, AudioError] = {}
 
         def write(positions: Sequence[int]) -> None:
+            began, busy = time.perf_counter(), time.thread_time()
+            written = any(numbers[position] not in heard for position in positions)
             for position in positions:
                 clip, row, turn = numbers[position], rows[position], turns[position]
                 sound = heard.get(clip)
@@ -212,6 +222,8 @@ class Renderer:
                     except AudioError as error:
                         row[:] = 0
                         broken[clip] = error
+            stage = DECODE if written else RENDER
+            self.stages.add(stage, time.perf_counter() - began, time.thread_time() - busy)
 
         numbers = clips.tolist()
         parts = [range(start, min(start + _TASK, len(numbers))) for start in range(0, len(numbers), _TASK)]
@@ -228,7 +240,7 @@ class Renderer:
         :param partners: as in :meth:`batch`. :param ahead: how many clips to decode before they are used, at most.
         """
         order = clips[np.flatnonzero(np.diff(clips, prepend=-1))].tolist()
-        with closing(decoded_ahead(self.audio, order, self.pool, ahead)) as decoding:
+        with closing(decoded_ahead(self.audio, order, self.pool, ahead, self.stages)) as decoding:
             held: dict[int, F32 | AudioError] = {}
             for start in range(0, len(clips), size):
                 here = slice(start, start + size)

@@ -29,6 +29,7 @@ class TaggerTeacher(Teacher):
         """A net behind its contract; ``stated`` are further words of it, such as its licence."""
         self.spec = spec
         self.model = model.eval()
+        self._outputs: Any = None  # those of the model, compiled
         says = model.contract()
         self.contract = Contract(
             name=name,
@@ -47,7 +48,7 @@ class TaggerTeacher(Teacher):
 
     @torch.inference_mode()
     def probabilities(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
-        return probabilities(self.model(waveforms, masks), self.scores)
+        return probabilities(self._asked(waveforms, masks)[0], self.scores)
 
     @torch.inference_mode()
     def features(self, waveforms: torch.Tensor, masks: Masks | None) -> torch.Tensor:
@@ -55,19 +56,32 @@ class TaggerTeacher(Teacher):
 
     @torch.inference_mode()
     def outputs(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, frames = self.model.outputs(waveforms, masks)
+        logits, frames = self._asked(waveforms, masks)
         return probabilities(logits, self.scores), frames
 
     @torch.inference_mode()
     def answers(
         self, waveforms: torch.Tensor, masks: Masks | None, *, features: bool = False, frames: bool = False
     ) -> Answer:
-        logits, activations = self.model.outputs(waveforms, masks)
+        logits, activations = self._asked(waveforms, masks)
         when = None
         if frames:
             said = probabilities(self.model.frame_logits(activations), self.scores)
             when = Frames(said, self.model.frame_centers(said.shape[1], waveforms.shape[1] / self.sample_rate))
         return Answer(probabilities(logits, self.scores), activations if features else None, when)
+
+    def compile(self) -> None:
+        log_mel: Any = self.model.log_mel  # whose complex numbers the compiler only slows down
+        log_mel.forward = torch.compiler.disable(log_mel.forward)
+        self._outputs = torch.compile(self.model.outputs)
+
+    def _asked(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C) and frame features (B, T, D)."""
+        if self._outputs is None:
+            return self.model.outputs(waveforms, masks)
+        given = None if masks is None else masks.to("cpu")  # tensors, as the compiler knows no arrays in inference mode
+        both: tuple[torch.Tensor, torch.Tensor] = self._outputs(waveforms, given)
+        return both
 
     def to(self, device: str | torch.device) -> Self:
         layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format

@@ -182,6 +182,24 @@ def _make_block(manifest: Manifest, part: parts.Part, plan: Any, *_: object, **_
     return _content(plan.clips.start, len(plan.clips), plan.view_start, plan.views, failed)
 
 
+def _begun(manifest: Manifest, part: parts.Part, plan: Any, *_: object, **__: object) -> Any:
+    return SimpleNamespace(manifest=manifest, part=part, plan=plan, close=lambda: None)
+
+
+def _asked(begun: Any, *_: object, advance: Callable[[int], None], ending: Callable[[], None]) -> Any:
+    content = _make_block(begun.manifest, begun.part, begun.plan)
+    ending()  # the next block is claimed before this one is written
+    return SimpleNamespace(content=lambda: content)
+
+
+class _AtOnce(_Pool):
+    """A pool of threads whose work is done when it is asked for."""
+
+    def submit(self, act: Callable[..., Any], *values: Any) -> Any:
+        found = act(*values)
+        return SimpleNamespace(result=lambda: found)
+
+
 _encoded: dict[Any, dict[str, bytes]] = {}
 _encode_group = writer.encode_group
 _tables_encoded: dict[int, bytes] = {}
@@ -292,7 +310,7 @@ class _Piece:
         return found
 
 
-_QUIET: Any = SimpleNamespace(notes=[])  # an ensemble that has nothing to say
+_QUIET: Any = SimpleNamespace(notes=[], at_rates=None)  # an ensemble that has nothing to say
 
 
 @contextlib.contextmanager
@@ -316,9 +334,10 @@ def simulated() -> Iterator[None]:
         writer: {"encode_group": _group, "encode_clips": _clips, "read_parts": _parts, "plan_extension": _plan},
         jobs: {
             "try_out": lambda *_, **__: None, "Heard": lambda *_: SimpleNamespace(check=lambda commit: None),
-            "time": _Time, "make_block": _make_block, "ClipAudio": lambda *_: None, "holds": lambda *_: True,
+            "time": _Time, "make_block": _make_block, "Begun": _begun, "asked": _asked,
+            "ClipAudio": lambda *_: None, "holds": lambda *_: True,
             "_decodes": lambda audio, clip: World.now.mended,
-            "ThreadPoolExecutor": lambda *_: contextlib.nullcontext(),
+            "ThreadPoolExecutor": _AtOnce,
             "Piece": _Piece, "Pieces": lambda pieces: pieces[0],
         },
     }  # fmt: skip

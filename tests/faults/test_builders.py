@@ -59,7 +59,9 @@ def test_a_builder_that_dies_on_another_host_holds_up_nobody_for_longer_than_its
     left = world.build()
     waited = time.monotonic() - died
     assert left.status == 0
-    assert "waiting for 1 shards that other builders have claimed" in left.out
+    assert re.search(
+        "waiting for [12] shards that other builders have claimed", left.out
+    )  # the next one is begun early
     assert lease - 1.0 < waited < lease + 10.0
     world.check_finished(scratch=True)  # whether another host's writer is gone is known an hour later
     counted("claims of the dead that were waited for no longer than they lasted")

@@ -6,17 +6,18 @@ clip, and a clip that cannot be decoded keeps its place as silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from logitstore.arrays import I64, U8, Bool
-from logitstore.audio.ahead import prefetched
+from logitstore.audio.ahead import Prefetched
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import samples_at
 from logitstore.errors import AudioError, ModelOutputError
@@ -55,15 +56,18 @@ def said_by(
     masks: Masks | None,
     heard: Bool | None = None,
     known: Outputs | None = None,
+    by_rate: Mapping[int, torch.Tensor] | None = None,
 ) -> Said:
     """What an ensemble says of B views, as far as a store keeps it.
 
     :param relations: what is kept of the members' features, where the store keeps that.
     :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
     :param known: what the ensemble has said of them already.
+    :param by_rate: the waveforms as the members take them, where they are known already; see
+        :meth:`teachers.ensemble.Ensemble.at_rates`.
     """
     said = known or ensemble.outputs(
-        waveforms, masks, features=relations is not None, frames=manifest.frames, heard=heard
+        waveforms, masks, features=relations is not None, frames=manifest.frames, heard=heard, by_rate=by_rate
     )
     return Said(
         said.probabilities,
@@ -73,8 +77,15 @@ def said_by(
     )
 
 
-#: What is said of waveforms (B, S) and their masks; the third, bool (B,), says which of them hold a clip.
-Ask = Callable[["torch.Tensor", Masks | None, Bool], Said]
+#: What is said of waveforms (B, S) and their masks; the third, bool (B,), says which of them hold a clip; the fourth
+#: are the waveforms as the teachers take them, by their rates, where that is known already.
+Ask = Callable[["torch.Tensor", Masks | None, Bool, Mapping[int, "torch.Tensor"] | None], Said]
+
+#: Batches that are rendered before they are asked about, at most.
+AHEAD = 3
+#: Stages of a build, see :mod:`logitstore.stages`: decoding and rendering beside these.
+WAIT_AUDIO, FORWARD, TOP_K, WAIT_WRITE = "wait for audio", "forward", "top-k", "wait for writes"
+ENCODE, WRITE = "encode", "write"
 
 
 @dataclass(frozen=True)
@@ -235,6 +246,86 @@ class Gathering:
         )
 
 
+class Heard(NamedTuple):
+    """A batch that is ready to be asked about: its views, the fingerprints that belong to it, and the waveforms as the
+    teachers take them, by their rates (see :meth:`teachers.ensemble.Ensemble.at_rates`)."""
+
+    batch: Rendered
+    fingerprints: list[Fingerprint]
+    by_rate: Mapping[int, torch.Tensor] | None
+
+
+class Begun:
+    """A block whose views are rendered, from now on, a few batches ahead of their use.
+
+    :param at_rates: makes of a batch's waveforms what the teachers take, ahead of their use too.
+    :param strict: whether a clip that cannot be decoded is an error.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        part: Part,
+        plan: BlockPlan,
+        renderer: Renderer,
+        *,
+        at_rates: Callable[[torch.Tensor], Mapping[int, torch.Tensor]] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.manifest, self.plan, self.renderer = manifest, plan, renderer
+
+        def ready() -> Iterator[Heard]:
+            draws = flat_draws(manifest, part, plan)
+            rendered = view_batches(manifest, plan, renderer.audio, draws, None, strict, renderer)
+            with closing(rendered) as batches:
+                for batch, fingerprints in batches:
+                    yield Heard(batch, fingerprints, None if at_rates is None else at_rates(batch.waveforms))
+
+        self.batches = Prefetched(ready(), AHEAD)
+
+    def close(self) -> None:
+        """Render no more."""
+        self.batches.close()
+
+
+def asked(
+    begun: Begun,
+    ask: Ask,
+    *,
+    advance: Callable[[int], None] = lambda views: None,
+    ending: Callable[[], None] = lambda: None,
+) -> Gathering:
+    """What the ensemble says of a block that was begun.
+
+    :param advance: told how many views were just finished. :param ending: called once, when the last batches of the
+        block are being asked about: the time to begin another.
+    :raises AudioError: of a block that is begun as strict, the first clip that cannot be decoded, by name.
+    :raises ModelOutputError: a teacher did not give probabilities; the clip is named.
+    """
+    manifest, plan, stages = begun.manifest, begun.plan, begun.renderer.stages
+    gathering, done = Gathering(manifest, plan), 0
+    last = len(plan.clips) * plan.views - AHEAD * manifest.batch_size
+    ended = False
+    with closing(begun):
+        while True:
+            with stages.of(WAIT_AUDIO):
+                heard = next(begun.batches, None)
+            if heard is None:
+                break
+            batch = heard.batch
+            with stages.of(FORWARD), naming(begun.renderer.audio, plan, done):
+                said = ask(batch.waveforms, batch.masks, batch.readable, heard.by_rate)
+                said = replace(said, probabilities=said.probabilities.cpu())  # which waits for a GPU
+            with stages.of(TOP_K):
+                gathering.put(batch_content(manifest, plan, done, batch, heard.fingerprints, said))
+            done += len(batch.waveforms)
+            advance(len(batch.waveforms))
+            if not ended and done >= last:
+                ended = True
+                ending()
+    return gathering
+
+
 def make_block(
     manifest: Manifest,
     part: Part,
@@ -246,23 +337,9 @@ def make_block(
     strict: bool = False,
     advance: Callable[[int], None] = lambda views: None,
 ) -> BlockContent:
-    """Everything that a block holds.
-
-    :param ask: the ensemble.
-    :param advance: told how many views were just finished.
-    :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
-    :raises ModelOutputError: a teacher did not give probabilities; the clip is named.
-    """
-    gathering, done = Gathering(manifest, plan), 0
-    draws = flat_draws(manifest, part, plan)
-    with closing(prefetched(view_batches(manifest, plan, audio, draws, pool, strict))) as batches:
-        for batch, fingerprints in batches:
-            with naming(audio, plan, done):
-                said = ask(batch.waveforms, batch.masks, batch.readable)
-            gathering.put(batch_content(manifest, plan, done, batch, fingerprints, said))
-            done += len(batch.waveforms)
-            advance(len(batch.waveforms))
-    return gathering.content()
+    """Everything that one block holds; the arguments and errors are those of :func:`asked`."""
+    renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True)
+    return asked(Begun(manifest, part, plan, renderer, strict=strict), ask, advance=advance).content()
 
 
 @contextmanager
@@ -279,17 +356,24 @@ def naming(audio: ClipAudio, plan: BlockPlan, done: int) -> Iterator[None]:
 
 
 def view_batches(
-    manifest: Manifest, plan: BlockPlan, audio: ClipAudio, draws: Draws, pool: ThreadPoolExecutor, strict: bool
+    manifest: Manifest,
+    plan: BlockPlan,
+    audio: ClipAudio,
+    draws: Draws,
+    pool: ThreadPoolExecutor | None,
+    strict: bool,
+    renderer: Renderer | None = None,
 ) -> Generator[tuple[Rendered, list[Fingerprint]], None, None]:
     """The views of a block, clip by clip, in batches; with the first readable one of each half goes its fingerprint.
 
+    :param renderer: of these clips; one for several blocks, so that its memory is used again.
     :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
     """
-    renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True)
+    renderer = renderer or Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True)
     clips = np.repeat(np.arange(plan.clips.start, plan.clips.stop), plan.views)
     rows = manifest.recipe.partners(draws)
     partners = None if rows is None else np.where(rows < 0, -1, plan.clips.start + rows)
-    ahead = 2 * manifest.batch_size // plan.views + 2 * pool._max_workers
+    ahead = 2 * manifest.batch_size // plan.views + 2 * (os.cpu_count() or 1)
     done, due = 0, sorted({0, len(clips) // 2})
     with closing(renderer.batches(clips, draws, partners, manifest.batch_size, ahead)) as batches:
         for batch in batches:

@@ -138,5 +138,5 @@ class Heard:
         if not len(kept):
             return np.zeros((0, len(self.store.manifest.classes)), np.float32), kept
         masks = None if rendered.masks is None else rendered.masks[kept]
-        said = ask(rendered.waveforms[torch.from_numpy(kept)], masks, np.ones(len(kept), dtype=bool))
+        said = ask(rendered.waveforms[torch.from_numpy(kept)], masks, np.ones(len(kept), dtype=bool), None)
         return said.probabilities.cpu().numpy(), kept

@@ -7,8 +7,9 @@ are missing. With ``retry_failed``, blocks that hold a failed clip are made anew
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,17 +22,31 @@ from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
-from logitstore.errors import AudioError, ModelOutputError, UsageError
-from logitstore.jobs.build.block import BlockPlan, Said, make_block, said_by
+from logitstore.errors import AudioError, LogitstoreError, ModelOutputError, UsageError
+from logitstore.jobs.build.batch_size import batch_size_of
+from logitstore.jobs.build.block import (
+    ENCODE,
+    WAIT_WRITE,
+    WRITE,
+    Begun,
+    BlockPlan,
+    Gathering,
+    Said,
+    asked,
+    make_block,
+    said_by,
+)
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.like import Like, as_like
+from logitstore.jobs.build.limit import Limit
 from logitstore.jobs.build.on_ray import Setting, check_ray, fill_on_ray, on_cluster
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.launched import array_part, is_first, own_cores, part_of, processes, rank
-from logitstore.models.machine import versions
+from logitstore.models.machine import own_memory, versions
 from logitstore.notes import doing
+from logitstore.stages import Stages
 from logitstore.store import claims, requests
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
@@ -50,6 +65,7 @@ from logitstore.store.summary import Summary, summarise
 from logitstore.store.writer import StoreWriter
 from logitstore.views.ops import Place
 from logitstore.views.recipe import AUTO, Recipe, fitting, load_recipe
+from logitstore.views.render import Renderer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +107,8 @@ class BuildSummary(Summary):
     ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
     were asked for, which only ``--shards`` and sources of other parts leave. ``survival``: what of the teachers'
     answers survives the recipe, where views were made and it has ops. ``requests``: what this process sent to object
-    stores for it, where it sent any.
+    stores for it, where it sent any. ``limit``: where the time went, of this process, where it asked the teachers
+    itself.
     """
 
     failures: list[Failure]
@@ -100,6 +117,7 @@ class BuildSummary(Summary):
     missing: int
     survival: Survival | None = None
     requests: requests.Requests | None = None
+    limit: Limit | None = None
 
 
 @dataclass
@@ -119,6 +137,7 @@ class Job:
     tried: Answer | None = None  # of the first batch, until that is asked about
     like: Like | None = None  # the store whose clips and draws are this one's too
     sent_before: requests.Requests = field(default_factory=requests.sent)  # by this process
+    stages: Stages = field(default_factory=Stages)
 
     @property
     def views(self) -> int:
@@ -126,15 +145,23 @@ class Job:
         assert self.options.views is not None, "prepare resolves it"
         return self.options.views
 
-    def ask(self, waveforms: torch.Tensor, masks: Masks | None, heard: Bool | None = None) -> Said:
+    def ask(
+        self,
+        waveforms: torch.Tensor,
+        masks: Masks | None,
+        heard: Bool | None = None,
+        by_rate: Mapping[int, torch.Tensor] | None = None,
+    ) -> Said:
         """What the ensemble says; each member, and the relations of their features, where the store keeps them.
 
         :param heard: bool (B,), which views hold a clip that could be decoded; all of them by default.
+        :param by_rate: the waveforms as the members take them, where they are known already; see
+            :meth:`teachers.ensemble.Ensemble.at_rates`.
         """
         known = None if self.tried is None else self.tried.of(waveforms, masks)
         self.tried = None
         relations = None if self.relator is None else self.relator.codes
-        return said_by(self.ensemble, self.manifest, relations, waveforms, masks, heard, known)
+        return said_by(self.ensemble, self.manifest, relations, waveforms, masks, heard, known, by_rate)
 
 
 def prepare(options: BuildOptions) -> Job:
@@ -216,6 +243,10 @@ def prepare(options: BuildOptions) -> Job:
     quantizer(ensemble.scores, value_bits)
     shard_clips = options.shard_clips or (stored.shard_clips if stored else default_shard_clips(clip_table.num_rows))
     place = Place(samples, sample_rate, shard_clips)
+    batch_size, tried = batch_size_of(
+        options, ensemble, samples, stored, masked=bool(recipe.spectrogram_ops), frames=frames
+    )
+    notes += tried
     teachers, earlier = members_as_stored(ensemble, () if stored is None else stored.teachers)
     notes += earlier
     manifest = Manifest(
@@ -234,14 +265,14 @@ def prepare(options: BuildOptions) -> Job:
         topk=topk,
         value_bits=value_bits,
         shard_clips=shard_clips,
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         device_kind=torch.device(device).type,
         precision=stored_precision(options.precision, torch.device(device).type),
         keep_members=options.keep_members,
         relations=relations,
         frames=frames,
         quality=quality,
-        made_by=versions(),
+        made_by=versions() | ({"compiler": "torch"} if options.compile else {}),
     )
     notes += [
         *_launch_notes(options),
@@ -328,7 +359,7 @@ def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:
     from teachers.ensemble import load_ensemble
 
     apart = on_cluster(options)
-    return load_ensemble(
+    ensemble = load_ensemble(
         options.teachers,
         options.weights,
         options.average,
@@ -338,6 +369,7 @@ def _load(options: BuildOptions, stored: Manifest | None) -> Ensemble:
         precision="float32" if apart else options.precision,
         scale_weights=not isinstance(options, Extension),  # of a store they are scaled already
     )
+    return ensemble.compile() if options.compile and not apart else ensemble
 
 
 def _named_recipe(name: str) -> Recipe | None:
@@ -397,6 +429,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
         missing=missing,
         survival=kept,
         requests=requests.since(job.sent_before),
+        limit=Limit.of(job.stages, seconds),
     )
 
 
@@ -432,7 +465,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     for note in (*job.notes, *job.ensemble.notes[told:]):
         progress.note(note)
     chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
-    cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
+    cache = partner_cache(manifest)
     disk = open_cache(options)
     audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache, disk)
     known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
@@ -478,42 +511,14 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                 setting, writer, audio, job.views, waiting, claimer, check,
                 advance=advance, failures=progress.failures, note=progress.note,
             )  # fmt: skip
+        renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True, stages=job.stages)
+        line = _Line(job, writer, renderer, claimer, check, advance, progress)
         while waiting:
-            moved = False
-            stored = commits.spans(job.storage)
-            turn, own = sorted(waiting & own) or sorted(waiting), set()
-            for shard in turn:
-                if not missing_views(stored.get(shard, ()), job.views):
-                    waiting.discard(shard)
-                    continue
-                if not claimer.take(shard):
-                    continue
-                lost = False
-                try:
-                    for start, stop in missing_views(check(shard), job.views):
-                        plan = BlockPlan(shard, writer.clips_of(shard), start, stop)
-                        content = make_block(
-                            manifest, writer.part_of(shard), plan, audio, job.ask,
-                            pool=pool, strict=options.strict, advance=advance,
-                        )  # fmt: skip
-                        name = commits.block_name(shard, start, stop)
-                        written = writer.write_block(
-                            shard, start, stop, content, f"blocks/{name}", keep=partial(claimer.keep, shard)
-                        )
-                        if written is None:
-                            progress.note(f"{_LOST.format(shard)}; what is missing of it is made again")
-                            lost = True
-                            break
-                        made += written.stored_views
-                        progress.failures(len(written.failed))
-                finally:
-                    claimer.drop(shard)
-                if not lost:
-                    waiting.discard(shard)
-                moved = True
+            moved, own = line.run(waiting, own), set()
             if waiting and not moved:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
                 time.sleep(claimer.idle_seconds())
+        made += line.made
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
     if disk is not None:
@@ -526,6 +531,133 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
     return store, made, len(missing)
+
+
+class _Line:
+    """The line that blocks go along: rendered, asked about, encoded and written, each by threads of its own.
+
+    Towards the end of a block the next is begun, under a claim of its own, so that the teachers go on at once; and a
+    block is written while they hear the next. At most one is being rendered, one asked about and one written.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        writer: StoreWriter,
+        renderer: Renderer,
+        claimer: claims.Claimer,
+        check: Callable[[int], Sequence[Commit]],
+        advance: Callable[[int], None],
+        progress: Progress,
+    ) -> None:
+        self.job, self.writer, self.renderer, self.claimer = job, writer, renderer, claimer
+        self.check, self.advance, self.progress = check, advance, progress
+        self.made = 0  # views
+
+    def run(self, waiting: set[int], own: Collection[int]) -> bool:
+        """Make the blocks that some shards lack and that nobody else makes; whether there was anything to do.
+
+        :param waiting: shards; those that need nothing more leave it, and come back where their claim was lost.
+        :param own: those of them to make alone, where there are any.
+        """
+        self._moved = False
+        self._written: Future[Commit | None] | None = None
+        self._shard = -1
+        plans, begun, failed = (
+            self._plans(waiting, sorted(waiting & set(own)) or sorted(waiting)),
+            list[Begun](),
+            list[LogitstoreError](),
+        )
+
+        def begin() -> None:
+            try:
+                plan = next(plans, None)
+            except LogitstoreError as error:  # raised once the block that is asked about is written
+                failed.append(error)
+                return
+            if plan is not None:
+                begun.append(self._begin(plan))
+
+        with ThreadPoolExecutor(1, "write") as pool, ExitStack() as open_ones:
+            open_ones.callback(lambda: [each.close() for each in begun])
+            begin()
+            while begun:
+                block = begun[0]
+                gathering = asked(block, self.job.ask, advance=self.advance, ending=begin)
+                del begun[0]
+                last = not begun or begun[0].plan.shard != block.plan.shard
+                self._settle(waiting)
+                self._shard = block.plan.shard
+                self._written = pool.submit(self._write, block.plan, gathering, last)
+            self._settle(waiting)
+        for error in failed:
+            raise error
+        return self._moved
+
+    def _plans(self, waiting: set[int], turn: Sequence[int]) -> Iterator[BlockPlan]:
+        """The blocks of some shards that are missing and that nobody makes; the shards are claimed from here on."""
+        views = self.job.views
+        stored = commits.spans(self.job.storage)
+        for shard in turn:
+            if not missing_views(stored.get(shard, ()), views):
+                waiting.discard(shard)
+                continue
+            if not self.claimer.take(shard):
+                continue
+            self._moved = True
+            waiting.discard(shard)
+            try:
+                missing = missing_views(self.check(shard), views)
+            except BaseException:
+                self.claimer.drop(shard)
+                raise
+            if not missing:
+                self.claimer.drop(shard)
+            for start, stop in missing:
+                yield BlockPlan(shard, self.writer.clips_of(shard), start, stop)
+
+    def _begin(self, plan: BlockPlan) -> Begun:
+        return Begun(
+            self.writer.manifest, self.writer.part_of(plan.shard), plan, self.renderer,
+            at_rates=self.job.ensemble.at_rates, strict=self.job.options.strict,
+        )  # fmt: skip
+
+    def _write(self, plan: BlockPlan, gathering: Gathering, last: bool) -> Commit | None:
+        """Write a block; after the ``last`` one of its shard that goes by its claim is dropped."""
+        try:
+            with self.job.stages.of(ENCODE):
+                content = gathering.content()
+            with self.job.stages.of(WRITE):
+                name = commits.block_name(plan.shard, plan.view_start, plan.view_stop)
+                return self.writer.write_block(
+                    plan.shard, plan.view_start, plan.view_stop, content, f"blocks/{name}",
+                    keep=partial(self.claimer.keep, plan.shard),
+                )  # fmt: skip
+        finally:
+            if last:
+                self.claimer.drop(plan.shard)
+
+    def _settle(self, waiting: set[int]) -> None:
+        """Wait until the block that is being written is there, and count it."""
+        if self._written is None:
+            return
+        with self.job.stages.of(WAIT_WRITE):
+            written, self._written = self._written.result(), None
+        if written is None:
+            self.progress.note(f"{_LOST.format(self._shard)}; what is missing of it is made again")
+            waiting.add(self._shard)
+        else:
+            self.made += written.stored_views
+            self.progress.failures(len(written.failed))
+
+
+def partner_cache(manifest: Manifest) -> int:
+    """Bytes of decoded clips to keep: under a recipe with mixup those of a shard, so that each is decoded once, as far
+    as a quarter of the memory holds them."""
+    if not manifest.recipe.has_mixup:
+        return 0
+    shard = 4 * manifest.shard_clips * manifest.clip_samples
+    return min(shard, max(PARTNER_CACHE_BYTES, (own_memory() or 0) // 4))
 
 
 def _turn(shards: Collection[int]) -> set[int]:

@@ -212,6 +212,8 @@ class Setting:
             precision=options.precision,
             scale_weights=False,
         )
+        if options.compile:
+            ensemble.compile()
         found, _ = members_as_stored(ensemble, manifest.teachers)
         for here, stored in zip(found, manifest.teachers, strict=True):
             if here.digest != stored.digest:
