@@ -4,8 +4,8 @@
     python -m benchmarks.requests --shards 100
 
 moto serves S3's API on this machine's loopback and counts what it is asked; the teacher is fake. Requests do not depend
-on what a shard holds, but for a builder that takes longer than 20 seconds for one, which renews its claim (a GET and a
-PUT). Beside what was counted stands what docs/cloud.md says for so many shards.
+on what a shard holds, but every 20 seconds a builder renews the claim that it holds (a GET and a PUT). Beside what was
+counted stands what docs/cloud.md says for so many shards, without these.
 """
 
 from __future__ import annotations
