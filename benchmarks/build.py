@@ -213,7 +213,7 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
             write_audio(few, DISTINCT, seconds, kind)
         ask = ["--bare", str(few), str(seconds), str(lasting), *ensembles[name]]
         before = _run(*ask)
-        clips = 8 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
+        clips = 4 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
         folder = scratch / f"{kind}-{clips}"
         if not folder.exists():
             write_audio(folder, clips, seconds, kind)
