@@ -19,12 +19,13 @@ from logitstore.audio.clips import ClipAudio, joined_clips
 from logitstore.audio.source import Source
 from logitstore.digests import derived_seed
 from logitstore.errors import MismatchError, UsageError
-from logitstore.store.audio import AudioRoot, clip_tables, open_sources
+from logitstore.store.audio import AudioRoot, clip_keys, open_sources
 from logitstore.store.reader import Store, open_store
-from logitstore.training.batches import Replayer, Views
+from logitstore.store.storage import LocalStorage
+from logitstore.training.batches import ByPosition, Replayer, Views
 from logitstore.views.fingerprint import compare
 from logitstore.views.mel import FrontEnd, LogMel, apply_masks
-from logitstore.views.recipe import Draws, Masks, draw
+from logitstore.views.recipe import Draws, Masks, Recipe, draw
 from logitstore.views.render import Renderer
 from students.labels import ClipLabels
 from students.targets import dense_targets, tail_of
@@ -34,6 +35,8 @@ CHECKED_VIEWS = 4
 
 _MOST_NAMED = 3
 _READ_CLIPS = 1 << 16
+#: Targets and draws of so many clips are decoded before the first batch, and of more where batches need them.
+_AHEAD = 1 << 18
 
 
 class ReplayDataset(Dataset[dict[str, Any]]):
@@ -278,8 +281,9 @@ class _StoredTargets:
 
     def __init__(self, store: Store, view: int, clips: I64, tail: str) -> None:
         self.store, self.view, self.clips, self.tail = store, view, clips, tail
-        for start in range(0, len(clips), _READ_CLIPS):  # decodes them, and refuses clips that have none
-            store.targets(view, clips[start : start + _READ_CLIPS])
+        ahead = clips[:1] if _on_demand(store, clips) else clips
+        for start in range(0, len(ahead), _READ_CLIPS):  # decodes them, and refuses clips that have none
+            store.targets(view, ahead[start : start + _READ_CLIPS])
 
     def __call__(self, positions: I64) -> F32:
         manifest, clips = self.store.manifest, self.clips[positions]
@@ -289,6 +293,34 @@ class _StoredTargets:
             classes, probabilities, len(manifest.classes), self.tail, rests, clips=clips, view=self.view,
             seed=manifest.seed,
         )  # fmt: skip
+
+
+def _on_demand(store: Store, clips: I64) -> bool:
+    """Whether views are decoded where batches need them: many clips, in folders, which worker processes can read."""
+    parts = (part for piece in store.pieces for part in piece.parts)
+    return len(clips) > _AHEAD and all(isinstance(part.storage, LocalStorage) for part in parts)
+
+
+class _StoredDraws:
+    """Draws of n views by position, read when used."""
+
+    def __init__(self, store: Store, view: int, clips: I64) -> None:
+        self.store, self.view, self.clips = store, view, clips
+
+    def __getitem__(self, positions: I64) -> Draws:
+        return self.store.draws(self.view, self.clips[positions])
+
+
+class _StoredPartners:
+    """The clips that n views are mixed with, by position, read when used."""
+
+    def __init__(self, draws: _StoredDraws) -> None:
+        self.draws = draws
+
+    def __getitem__(self, positions: I64) -> I64:
+        partners = self.draws.store.partners(self.draws.clips[positions], self.draws[positions])
+        assert partners is not None
+        return partners
 
 
 class _StoredRelations:
@@ -324,15 +356,17 @@ class _StoredFrames:
 class _HeardLabels:
     """Labels of n views by position: a clip's own, mixed with its partner's as its waveform is."""
 
-    def __init__(self, labels: ClipLabels, clips: I64, partners: I64 | None, shares: F32) -> None:
-        self.labels, self.clips, self.partners, self.shares = labels, clips, partners, shares
+    def __init__(
+        self, labels: ClipLabels, recipe: Recipe, clips: I64, draws: ByPosition[Draws], partners: ByPosition[I64] | None
+    ) -> None:
+        self.labels, self.recipe, self.clips, self.draws, self.partners = labels, recipe, clips, draws, partners
 
     def __call__(self, positions: I64) -> tuple[F32, Bool]:
         clips = self.clips[positions]
         own, labelled = self.labels(clips)
         if self.partners is None:
             return own, labelled
-        partners, weight = self.partners[positions], self.shares[positions, None]
+        partners, weight = self.partners[positions], self.recipe.partner_shares(self.draws[positions])[:, None]
         theirs, known = self.labels(np.where(partners < 0, clips, partners))  # of an unmixed view its own, at weight 0
         unknown = (own < 0) | ((theirs < 0) & (weight > 0))
         return np.where(unknown, np.float32(-1), (1 - weight) * own + weight * theirs), labelled & known
@@ -353,11 +387,11 @@ def open_replayer(
     :param disk: keeps what is dear to decode.
     :param heard_at: Hz of the waveforms given; the store's by default. :param pool: decodes clips side by side.
     """
-    manifest, names = store.manifest, store.clips["path"]
-    audio = joined_clips(list(sources), clip_tables(store, sources), manifest.sample_rate, cache_bytes, disk)
+    manifest = store.manifest
+    audio = joined_clips(list(sources), clip_keys(store, sources), manifest.sample_rate, cache_bytes, disk)
     return Replayer(
         audio,
-        lambda clip: str(names[clip].as_py()),
+        lambda clip: store.keys[clip][0],
         manifest.recipe,
         manifest.clip_samples,
         manifest.sample_rate,
@@ -379,6 +413,9 @@ def stored_views(
 ) -> Views:
     """One view of some clips: targets and draws, read block by block, so that any order of use is as fast.
 
+    Of more than :data:`_AHEAD` clips of a store in a folder they are decoded when a batch first needs their block, so
+    that the first batch is there as soon as that of a small store.
+
     :param rows: the clips; all that have targets by default.
     :param fresh: None for the stored draws; (seed, number) for the number-th fresh draws of that stream. Targets and
         relations are the stored ones all the same: that is what is inconsistent.
@@ -393,19 +430,25 @@ def stored_views(
     clips = store.clips_of(view) if rows is None else np.asarray(rows, dtype=np.int64)
     if clips.ndim != 1 or not len(clips):
         raise UsageError(f"{store.location} has no clips to replay in view {view} among those asked for")
-    if clips.min() < 0 or clips.max() >= store.clips.num_rows:
+    if clips.min() < 0 or clips.max() >= len(store):
         bad = clips.min() if clips.min() < 0 else clips.max()
-        raise UsageError(f"clip {bad} is not in {store.location}; it has clips 0 to {store.clips.num_rows - 1}")
+        raise UsageError(f"clip {bad} is not in {store.location}; it has clips 0 to {len(store) - 1}")
     targets = _StoredTargets(store, view, clips, tail)
-    draws = store.draws(view, clips) if fresh is None else fresh_draws(store, clips, *fresh)
-    partners = store.partners(clips, draws)
+    draws: ByPosition[Draws]
+    partners: ByPosition[I64] | None
+    if fresh is None and _on_demand(store, clips):
+        draws, first = (asked := _StoredDraws(store, view, clips)), np.zeros(1, np.int64)
+        partners = None if store.partners(clips[first], draws[first]) is None else _StoredPartners(asked)
+    else:
+        draws = drawn = store.draws(view, clips) if fresh is None else fresh_draws(store, clips, *fresh)
+        partners = store.partners(clips, drawn)
     return Views(
         clips,
         draws,
         partners,
         targets,
         _StoredRelations(store, view, clips, relations) if relations else None,
-        None if labels is None else _HeardLabels(labels, clips, partners, store.manifest.recipe.partner_shares(draws)),
+        None if labels is None else _HeardLabels(labels, store.manifest.recipe, clips, draws, partners),
         _StoredFrames(store, view, clips) if frame_targets else None,
     )
 

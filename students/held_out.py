@@ -1,19 +1,23 @@
 """Clips of the store whose targets are not learned, so that a student is measured without any labels.
 
 Unless told otherwise, a training holds out the share :data:`students.options.DEFAULT_HOLD_OUT` of the files, at most
-some :data:`MOST_CLIPS` clips, and nothing of a store of fewer than :data:`LEAST_FILES` files.
+some :data:`MOST_CLIPS` clips, and nothing of a store of fewer than :data:`LEAST_FILES` files. Of a store of more than
+:data:`LOOKED_THROUGH` clips these are not looked for among all files, see :func:`_of_many`.
 
 Under a recipe with mixup one can still be heard in training, as the partner of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from logitstore.arrays import F32, I64, Bool
@@ -34,6 +38,9 @@ from students.options import DEFAULT_HOLD_OUT
 MOST_CLIPS, LEAST_FILES = 500, 20
 #: So many views are compared where there are as many; a clip in several of its views where there are fewer clips.
 COMPARED = 500
+#: In a store of more clips, few files to hold out are sought in some places, not among all.
+LOOKED_THROUGH = 1 << 20
+_GROUPS, _SOUGHT = 16, 512
 _MOST_OF_CLIPS = 0.2  # more of them, as of one long file among short ones, are not held out by default
 _FAR = 1.25  # times the share that was asked for, or a part of it: said
 
@@ -47,59 +54,134 @@ def held_out(paths: Sequence[str], share: float) -> Bool:
     :param paths: of n clips. :param share: of the files, in (0, 1).
     :returns: bool (n,).
     """
-    files = sorted(dict.fromkeys(paths), key=lambda path: (derived_seed("held out", path), path))
-    apart = set(files[: max(1, round(share * len(files)))])
+    files = dict.fromkeys(paths)
+    apart = _lowest(files, round(share * len(files)))
     return np.array([path in apart for path in paths], dtype=bool)
 
 
-def default_share(store: Store, by_view: list[I64]) -> float:
-    """The share of files to hold out of a store where none was asked for; 0 where none should be, and why is said."""
-    clips = np.unique(np.concatenate(by_view))
-    names = store.clips["path"].take(clips).to_pylist()
-    files = len(set(names))
-    measure = "nothing is held out: measure the student with `logitstore compare`, or give --hold-out"
-    if files < LEAST_FILES:
-        note(f"{store.location} has {files} file{'s' * (files > 1)}, too few to do without some, so {measure}")
-        return 0.0
-    share = min(DEFAULT_HOLD_OUT, MOST_CLIPS / len(clips))
-    found = float(held_out(names, share).mean())
-    if found > _MOST_OF_CLIPS:
-        note(f"the files to hold out have {found:.0%} of the clips of {store.location}, so {measure}")
-        return 0.0
-    return share
+def _lowest(files: Iterable[str], count: int) -> set[str]:
+    """The files, ``count`` of them and at least one, of the lowest hashes."""
+    hashed = ((derived_seed("held out", path), path) for path in files)
+    return {path for _, path in heapq.nsmallest(max(1, count), hashed)}
 
 
-def split(store: Store, by_view: list[I64], share: float) -> tuple[list[I64], list[I64]]:
-    """The clips of each view to learn from, and those held out; a share that is far from the one asked for is said.
+@dataclass(frozen=True)
+class Apart:
+    """Clips held out, rising: all clips of ``files`` files, of ``of_files`` in all, about."""
 
-    :raises MismatchError: no clip is left to learn from in some view.
-    """
-    clips = np.unique(np.concatenate(by_view))
+    clips: I64
+    files: int
+    of_files: int
+
+
+def _apart(store: Store, clips: I64, share: float) -> Apart:
+    """The clips that a share holds out, of some, rising."""
+    if len(clips) > LOOKED_THROUGH and share * len(clips) <= MOST_CLIPS + 0.5:
+        found = _of_many(store, clips, share)
+        if found is not None:
+            return found
     names = store.clips["path"].take(clips).to_pylist()
     chosen = held_out(names, share)
-    apart = clips[chosen]
-    files = len(set(names))
     files_apart = len({name for name, out in zip(names, chosen.tolist(), strict=True) if out})
-    if files_apart == files:
+    return Apart(clips[chosen], files_apart, len(set(names)))
+
+
+def _of_many(store: Store, clips: I64, share: float) -> Apart | None:
+    """Few files of a store of many, without a look at every path; None where too few files are met.
+
+    They are sought among :data:`_SOUGHT` neighbours in each of some groups of rows of the clip table, chosen by hashes
+    of their numbers. How many files there are in all is told from these groups.
+    """
+    groups = store.keys.groups
+    numbers = sorted(range(len(groups)), key=lambda number: derived_seed("held out", number))[:_GROUPS]
+    candidates: set[str] = set()
+    rows = files = 0
+    for group in (groups[number] for number in numbers):
+        paths = group.read(["path"])["path"]
+        rows, files = rows + len(paths), files + pc.count_distinct(paths).as_py()
+        low, high = np.searchsorted(clips, (group.clips.start, group.clips.stop))
+        middle = low + max(0, (high - low - _SOUGHT) // 2)
+        own = clips[middle : min(high, middle + _SOUGHT)] - group.clips.start
+        candidates |= set(paths.take(own).to_pylist())
+    count = round(share * len(clips) * files / rows)
+    if len(candidates) < max(2 * count, LEAST_FILES):
+        return None
+    apart = sorted(_lowest(candidates, count))
+    found = []
+    for group in groups:
+        if group.may_hold(apart):
+            held = pc.is_in(group.read(["path"])["path"], value_set=pa.array(apart, pa.string()))
+            found.append(group.clips.start + np.flatnonzero(held.to_numpy()))
+    chosen = np.concatenate(found)
+    at = np.minimum(np.searchsorted(clips, chosen), len(clips) - 1)
+    return Apart(chosen[clips[at] == chosen], len(apart), round(len(clips) * files / rows))
+
+
+def default_share(store: Store, by_view: list[I64]) -> tuple[float, Apart | None]:
+    """The share of files to hold out of a store where none was asked for, and the clips that it holds out.
+
+    The share is 0 where none should be, and why is said.
+    """
+    clips = _union(by_view)
+    share = min(DEFAULT_HOLD_OUT, MOST_CLIPS / len(clips))
+    apart = _apart(store, clips, share)
+    measure = "nothing is held out: measure the student with `logitstore compare`, or give --hold-out"
+    if apart.of_files < LEAST_FILES:
+        files = apart.of_files
+        note(f"{store.location} has {files} file{'s' * (files > 1)}, too few to do without some, so {measure}")
+        return 0.0, None
+    found = len(apart.clips) / len(clips)
+    if found > _MOST_OF_CLIPS:
+        note(f"the files to hold out have {found:.0%} of the clips of {store.location}, so {measure}")
+        return 0.0, None
+    return share, apart
+
+
+def split(store: Store, by_view: list[I64], share: float, chosen: Apart | None = None) -> tuple[list[I64], list[I64]]:
+    """The clips of each view to learn from, and those held out; a share that is far from the one asked for is said.
+
+    :param chosen: the clips that the share holds out, where they are known already.
+    :raises MismatchError: no clip is left to learn from in some view.
+    """
+    clips = _union(by_view)
+    found = chosen or _apart(store, clips, share)
+    apart, files = found.clips, found.of_files
+    if found.files == files:
         raise MismatchError(
-            f"--hold-out {share:g} leaves nothing to learn from: it holds out {files_apart} of {files} files of "
+            f"--hold-out {share:g} leaves nothing to learn from: it holds out {found.files} of {files} files of "
             f"{store.location}, all {len(clips)} clips (a file's clips stay together); "
             + ("hold out less" if files > 1 else "leave it out, for there is one file")
         )
-    found = len(apart) / len(clips)
-    if not share / _FAR <= found <= share * _FAR:
+    part = len(apart) / len(clips)
+    if not share / _FAR <= part <= share * _FAR:
         note(
-            f"--hold-out {share:g} holds out {files_apart} of {files} files, {len(apart)} of {len(clips)} clips "
-            f"({found:.0%} of the clips, {share:.0%} was asked for): a file's clips stay together"
+            f"--hold-out {share:g} holds out {found.files} of {files} files, {len(apart)} of {len(clips)} clips "
+            f"({part:.0%} of the clips, {share:.0%} was asked for): a file's clips stay together"
         )
-    learned = [rows[~np.isin(rows, apart)] for rows in by_view]
+    learned, held = [], []
+    for view, rows in enumerate(by_view):
+        if view and rows is by_view[view - 1]:
+            learned.append(learned[-1])
+            held.append(held[-1])
+            continue
+        at = np.searchsorted(rows, apart)
+        at = at[(at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == apart)]
+        learned.append(np.delete(rows, at))
+        held.append(rows[at])
     for view, rows in enumerate(learned):
         if not len(rows):
             raise MismatchError(
                 f"--hold-out {share:g} leaves nothing to learn from in view {view} of {store.location}: it holds out "
                 f"{len(apart)} of {len(clips)} clips (a file's clips stay together); hold out less"
             )
-    return learned, [rows[np.isin(rows, apart)] for rows in by_view]
+    return learned, held
+
+
+def _union(by_view: list[I64]) -> I64:
+    """The clips of all views, rising."""
+    if all(rows is by_view[0] for rows in by_view):
+        return by_view[0]
+    return np.unique(np.concatenate(by_view))
 
 
 class HeldOutLoss:
@@ -202,14 +284,14 @@ class HeldOutViews:
         """
         targets, known, places = [], [], []
         said: list[list[F32]] = [[] for _ in listeners]
-        table, classes, done = self.store.clips, len(self.store.manifest.classes), 0
+        keys, classes, done = self.store.keys, len(self.store.manifest.classes), 0
         for view, clips in self.views:
             at, values = self.store.targets(view, clips)
             rests = None if self.store.manifest.quality is None else self.store.rests(view, clips)
             targets.append(dense(at, values, classes, rests))
             known.append(dense(at, (values > 0).astype(np.float32), classes, None) > 0)
-            rows = table.select(["path", "start", "rate"]).take(clips).to_pylist()
-            places += [Place(row["path"], row["start"] / row["rate"] if row["rate"] else 0.0, view) for row in rows]
+            for path, (start, _, rate) in map(keys.__getitem__, clips.tolist()):
+                places.append(Place(path, start / rate if rate else 0.0, view))
             if replayer is None:
                 continue
             views = stored_views(self.store, view, clips)
@@ -249,5 +331,4 @@ class HeldOutAgreement:
 
 def held_out_clips(store: Store, by_view: list[I64], share: float) -> I64:
     """The clips that :func:`split` holds out, rising."""
-    clips = np.unique(np.concatenate(by_view))
-    return clips[held_out(store.clips["path"].take(clips).to_pylist(), share)]
+    return _apart(store, _union(by_view), share).clips

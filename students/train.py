@@ -25,7 +25,7 @@ from logitstore.launched import processes
 from logitstore.models.registry import build, initialised
 from logitstore.models.tagger import Tagger
 from logitstore.notes import note
-from logitstore.store.audio import clip_tables, open_sources
+from logitstore.store.audio import clip_keys, open_sources
 from logitstore.store.reader import Store, open_store
 from logitstore.store.subset import Subset, read_subset
 from logitstore.training.batches import Replayer
@@ -44,7 +44,7 @@ from logitstore.training.train import (
     workplace,
 )
 from students.data import check_audio, open_replayer, stored_views
-from students.held_out import HeldOutAgreement, HeldOutLoss, default_share, split
+from students.held_out import Apart, HeldOutAgreement, HeldOutLoss, default_share, split
 from students.init import InitReport, load_init
 from students.labels import ClipLabels, clip_labels
 from students.objective import Objective
@@ -63,6 +63,8 @@ DEFAULT_STEPS = 600
 #: Without --eval-every: measures are taken so many times in a training, evenly, and at its end.
 _EVALUATIONS = 10
 _MOST_NAMED = 3
+#: So many clips' files are looked for before the first step; of more, runs of neighbours.
+_MOST_FILES, _RUNS, _RUN = 1 << 16, 8, 512
 _PLACES = ("store", "also", "store_weights", "audio_root", "clips", "verdicts", "out")  # what is there, digests say
 
 
@@ -95,10 +97,10 @@ def train_student(options: StudentOptions, progress: FitProgress | None = None) 
     by_view = clips_by_view(store, options.where, subset)
     if subset is not None:
         note(_chosen(store, by_view, subset, options.where))
-    share = _share(options, store, by_view)
+    share, chosen = _share(options, store, by_view)
     if not share and options.eval_every is not None and options.eval_manifest is None:
         raise RunError(NOTHING_TO_EVALUATE)
-    by_view, apart = split(store, by_view, share) if share else (by_view, None)
+    by_view, apart = split(store, by_view, share, chosen) if share else (by_view, None)
     counts = [len(clips) for clips in by_view]
     resolved = resolve(
         options,
@@ -211,13 +213,16 @@ def _average_best(options: StudentOptions) -> int | None:
     return 1 if options.average_best is None and options.patience is not None else options.average_best
 
 
-def _share(options: StudentOptions, store: Store, by_view: list[I64]) -> float | None:
-    """The share of files to hold out; None for a run that was begun when none were unless that was asked for."""
+def _share(options: StudentOptions, store: Store, by_view: list[I64]) -> tuple[float | None, Apart | None]:
+    """The share of files to hold out, and the clips of it where they are known.
+
+    The share is None for a run that was begun when none were unless that was asked for.
+    """
     if options.hold_out is not None:
-        return options.hold_out
+        return options.hold_out, None
     if needs_held_out(options):
-        return DEFAULT_HOLD_OUT
-    return None if _begun_without(options.out) else default_share(store, by_view)
+        return DEFAULT_HOLD_OUT, None
+    return (None, None) if _begun_without(options.out) else default_share(store, by_view)
 
 
 def _begun_without(out: str) -> bool:
@@ -317,15 +322,18 @@ def clips_by_view(store: Store, where: str | None, subset: Subset | None = None)
     """
     if not store.commits:
         raise MismatchError(f"{store.location} has no finished block, so no view to learn from; run its build first")
-    by_view = [store.clips_of(view) for view in range(store.views)]
+    by_view: list[I64] = []
+    for view in range(store.views):
+        clips = store.clips_of(view)
+        by_view.append(by_view[-1] if view and np.array_equal(clips, by_view[-1]) else clips)
     if where is not None:
         try:
             chosen = store.sql(f"SELECT clip FROM clips WHERE ({where}\n)")["clip"].to_numpy()
         except QueryError as error:
             raise QueryError(f"--where {where!r}: {error}") from error
-        by_view = [clips[np.isin(clips, chosen)] for clips in by_view]
+        by_view = _among(by_view, chosen, len(store))
     if subset is not None:
-        by_view = [clips[np.isin(clips, subset.clips)] for clips in by_view]
+        by_view = _among(by_view, subset.clips, len(store))
     for view, clips in enumerate(by_view):
         if not len(clips):
             asked = f" for which --where {where!r} holds" if where is not None else ""
@@ -334,6 +342,16 @@ def clips_by_view(store: Store, where: str | None, subset: Subset | None = None)
                 f"{store.location} has no clip with targets in view {view}{asked}; nothing to learn from"
             )
     return by_view
+
+
+def _among(by_view: list[I64], chosen: I64, count: int) -> list[I64]:
+    """The clips of each view that were chosen, of ``count`` in all."""
+    among = np.zeros(count, dtype=bool)
+    among[chosen] = True
+    found: list[I64] = []
+    for view, clips in enumerate(by_view):
+        found.append(found[-1] if view and clips is by_view[view - 1] else clips[among[clips]])
+    return found
 
 
 def _chosen(store: Store, by_view: list[I64], subset: Subset, where: str | None) -> str:
@@ -376,15 +394,24 @@ def _smallest(views: int, options: LoopOptions) -> int:
 
 
 def _check_files(store: Store, sources: Sequence[Source], by_view: list[I64], roots: Sequence[str]) -> None:
-    """Refuse a folder that lacks files of the store's clips, before hours of training meet the first of them."""
-    clips = np.unique(np.concatenate(by_view))
+    """Refuse a folder that lacks files of the store's clips, before hours of training meet the first of them.
+
+    Of more than :data:`_MOST_FILES` clips, runs of neighbours from all over the store are looked for, which is said.
+    """
+    distinct = {id(rows): rows for rows in by_view}.values()
+    if max(map(len, distinct)) <= _MOST_FILES:
+        clips = np.unique(np.concatenate(list(distinct)))
+    else:
+        firsts = ((rows, np.linspace(0, max(0, len(rows) - _RUN), _RUNS).astype(int)) for rows in distinct)
+        clips = np.unique(np.concatenate([rows[at : at + _RUN] for rows, starts in firsts for at in starts]))
+        note(f"the files of {len(clips):,} of the {len(store):,} clips of {store.location} were looked for, not all")
     first = 0
-    for source, table, root in zip(sources, clip_tables(store, sources), roots, strict=True):
-        own = clips[(clips >= first) & (clips < first + table.num_rows)] - first
-        first += table.num_rows
+    for source, keys, root in zip(sources, clip_keys(store, sources), roots, strict=True):
+        own = clips[(clips >= first) & (clips < first + len(keys))] - first
+        first += len(keys)
         if source.kind != "folder":
             continue
-        paths = dict.fromkeys(table["path"].take(own).to_pylist())
+        paths = dict.fromkeys(keys[clip][0] for clip in own.tolist())
         missing = [path for path in paths if not _is_file(source, path)]
         if missing:
             more = ", …" if len(missing) > _MOST_NAMED else ""
@@ -472,7 +499,7 @@ def _identity(
         store={
             "manifest_digest": store.root_digest,
             "content_digest": content_digest(store),
-            "clips": store.clips.num_rows,
+            "clips": len(store),
             "views": store.views,
             "clip_seconds": store.manifest.clip_seconds,
         },
@@ -488,8 +515,8 @@ def _identity(
 def _notes(store: Store, epochs: int, views: int) -> tuple[str, ...]:
     notes = []
     committed = sum({commit.first_clip: commit.clips for commit in store.commits}.values())
-    if committed < store.clips.num_rows:
-        notes.append(f"the store is not finished: {committed} of {store.clips.num_rows} clips have targets")
+    if committed < len(store):
+        notes.append(f"the store is not finished: {committed} of {len(store)} clips have targets")
     if epochs % views:
         notes.append(
             f"{epochs} epochs are no multiple of the store's {views} views: some views were used once more often"

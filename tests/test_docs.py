@@ -62,6 +62,10 @@ ELSEWHERE = {
 FOREIGN_OPTIONS = {
     "--no-deps",
     "--nproc-per-node",
+    "--standalone",
+    "--max-restarts",
+    "--array",
+    "--requeue",
     "--repo-type",
     "--seeds",
     "--constraint",

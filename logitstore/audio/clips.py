@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,10 +27,39 @@ if TYPE_CHECKING:
 Cut: TypeAlias = tuple[int, int, int]
 
 
+class ClipKeys(ABC):
+    """Which part of which file each clip is, by the clip's number. Safe to share between threads."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of clips."""
+
+    @abstractmethod
+    def __getitem__(self, clip: int) -> tuple[str, Cut]:
+        """Its path; start and length in frames, and their rate in Hz."""
+
+
+class TableKeys(ClipKeys):
+    """Those of a clip table with the columns path, start, length and rate."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._paths = table["path"]
+        self._starts, self._lengths, self._rates = (
+            table[name].to_numpy().astype(np.int64) for name in ("start", "length", "rate")
+        )
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, clip: int) -> tuple[str, Cut]:
+        path: str = self._paths[clip].as_py()
+        return path, (int(self._starts[clip]), int(self._lengths[clip]), int(self._rates[clip]))
+
+
 class ClipAudio:
     """Decoded clips by their numbers, at one sample rate. Safe to share between threads.
 
-    :param table: a clip table with the columns path, start, length and rate.
+    :param table: a clip table with the columns path, start, length and rate, or the keys of one.
     :param cache_bytes: how much decoded audio to keep, the most recently used first; none by default.
     :param disk: keeps what is dear to decode.
     """
@@ -37,30 +67,28 @@ class ClipAudio:
     def __init__(
         self,
         source: Source,
-        table: pa.Table,
+        table: pa.Table | ClipKeys,
         sample_rate: int,
         cache_bytes: int = 0,
         disk: AudioCache | None = None,
     ) -> None:
         self._source = source
-        self._paths = table["path"]
-        self._starts, self._lengths, self._rates = (
-            table[name].to_numpy().astype(np.int64) for name in ("start", "length", "rate")
-        )
+        self._keys = table if isinstance(table, ClipKeys) else TableKeys(table)
         self._sample_rate = sample_rate
         self._cache: OrderedDict[int, F32] = OrderedDict()
         self._limit = cache_bytes
         self._cached = 0
         self._lock = Lock()
         self._disk = disk
-        self._verified = np.zeros(0 if disk is None else len(self._starts), dtype=bool)
+        self._verified = np.zeros(0 if disk is None else len(self._keys), dtype=bool)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._keys)
 
     def place(self, clip: int) -> str:
         """Where a clip is: its path, and where in that file it starts."""
-        return clip_place(self._paths[clip].as_py(), int(self._starts[clip]), int(self._rates[clip]))
+        path, (start, _, rate) = self._keys[clip]
+        return clip_place(path, start, rate)
 
     def __getitem__(self, clip: int) -> F32:
         """A clip's own samples, float32 (n,), mono.
@@ -70,7 +98,7 @@ class ClipAudio:
         kept = self._kept(clip)
         if kept is not None:
             return kept
-        path, cut = self._cut(clip)
+        path, cut = self._keys[clip]
         with self._read(path) as audio:
             if self._disk is not None and cut[-1]:
                 row = np.empty(max(0, int(samples_at(cut[1], cut[2], self._sample_rate))), np.float32)
@@ -85,7 +113,7 @@ class ClipAudio:
         """
         kept = self._kept(clip)
         if kept is None:
-            path, cut = self._cut(clip)
+            path, cut = self._keys[clip]
             with self._read(path) as audio:
                 count = self._written(clip, audio, path, cut, row, turn)
                 if count:
@@ -147,11 +175,6 @@ class ClipAudio:
                     self._cached -= self._cache.popitem(last=False)[1].nbytes
         return samples
 
-    def _cut(self, clip: int) -> tuple[str, Cut]:
-        """Path of a clip, and start, length and rate."""
-        path: str = self._paths[clip].as_py()
-        return path, (int(self._starts[clip]), int(self._lengths[clip]), int(self._rates[clip]))
-
 
 class JoinedClips(ClipAudio):
     """The clips of several tables, one after the other, each from a source of its own.
@@ -204,15 +227,15 @@ def clip_place(path: str, start: int, rate: int) -> str:
 
 def joined_clips(
     sources: Sequence[Source],
-    tables: Sequence[pa.Table],
+    clips: Sequence[ClipKeys],
     sample_rate: int,
     cache_bytes: int = 0,
     disk: AudioCache | None = None,
 ) -> ClipAudio:
     """The clips of some tables, numbered through; the cache in memory is shared out by their numbers of clips."""
-    total = max(1, sum(table.num_rows for table in tables))
-    clips = [
-        ClipAudio(source, table, sample_rate, cache_bytes * table.num_rows // total, disk)
-        for source, table in zip(sources, tables, strict=True)
+    total = max(1, sum(map(len, clips)))
+    each = [
+        ClipAudio(source, keys, sample_rate, cache_bytes * len(keys) // total, disk)
+        for source, keys in zip(sources, clips, strict=True)
     ]
-    return clips[0] if len(clips) == 1 else JoinedClips(clips)
+    return each[0] if len(each) == 1 else JoinedClips(each)

@@ -13,6 +13,7 @@ from logitstore.options import nearest
 
 _COMMANDS = {
     "doctor": ("logitstore.cli.doctor", "doctor_command", "Say whether everything that is needed works here."),
+    "plan": ("logitstore.cli.plan", "plan_command", "Say what a build of many clips will take."),
     "build": (
         "logitstore.cli.build",
         "build_command",

@@ -275,6 +275,8 @@ def render_build(summary: BuildSummary) -> str:
         lines.insert(3, f"limit      {summary.limit.render()}")
     if summary.missing:
         lines.insert(2, f"missing    {summary.missing:,} of {summary.shards:,} shards are not finished")
+    if summary.requests is not None:
+        lines.append(f"requests   {summary.requests}")
     if summary.survival is not None:
         lines += summary.survival.headed()
     return in_lines(lines)
@@ -286,7 +288,8 @@ def build_document(summary: BuildSummary) -> dict[str, Any]:
     kept = None if summary.survival is None else summary.survival.to_dict()
     failures = [vars(failure) for failure in summary.failures]
     limit = None if summary.limit is None else summary.limit.to_dict()
-    return summary.to_dict() | made | {"failures": failures, "survival": kept, "limit": limit}
+    sent = None if summary.requests is None else summary.requests.to_dict()
+    return summary.to_dict() | made | {"failures": failures, "survival": kept, "requests": sent, "limit": limit}
 
 
 class BuildProgress(Meter):

@@ -24,13 +24,12 @@ from logitstore.store.joint import Joint, joint_notes, require_alike
 from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece, open_piece
 from logitstore.store.pieces import Pieces, refuse_twice
+from logitstore.store.requests import sent, since
 from logitstore.store.shards import unfinished_shards
 from logitstore.store.storage import open_storage
 from logitstore.store.summary import summarise
 from logitstore.store.writer import BlockContent, StoreWriter
 from logitstore.views.recipe import Draws
-
-_WAIT_SECONDS = 0.5
 
 
 @dataclass
@@ -47,7 +46,7 @@ def merge(options: MergeOptions, progress: MergeProgress | None = None) -> Build
     :raises MismatchError: stores that did not hear the same views, or one at ``out`` that was made otherwise.
     :raises UsageError: fewer than two stores, or options that cannot be right; no view that all of them have.
     """
-    progress, began = progress or MergeProgress(), time.monotonic()
+    progress, began, before = progress or MergeProgress(), time.monotonic(), sent()
     if not options.ensemble:
         raise UsageError(
             "merge joins the teachers of stores that heard the same views; say so with --ensemble. Stores of other "
@@ -84,6 +83,7 @@ def merge(options: MergeOptions, progress: MergeProgress | None = None) -> Build
         made_views=made,
         seconds=time.monotonic() - began,
         missing=len(missing),
+        requests=since(before),
     )
 
 
@@ -108,7 +108,7 @@ def write_joint(writer: StoreWriter, joint: Joint, progress: MergeProgress) -> i
                     claimer.drop(shard)
             if waiting and len(waiting) == before:
                 progress.note(f"waiting for {len(waiting)} shards that others have claimed{claimer.waits()}")
-                time.sleep(_WAIT_SECONDS)
+                time.sleep(claimer.idle_seconds())
     return made
 
 

@@ -39,6 +39,7 @@ from logitstore.options import (
     WorkerOptions,
 )
 from logitstore.store.format.frames import LEAST_HOP_MS, MOST_HOP_MS
+from logitstore.store.format.manifest import MOST_VIEWS
 from logitstore.store.format.quality import LEAST, MOST, MOST_CLASSES_KEPT
 from logitstore.store.format.relations import DEFAULT_FRAMES, LEAST_FRAMES, MOST_FRAMES
 from logitstore.views.recipe import AUTO, BUILT_IN, Recipe
@@ -281,6 +282,44 @@ class MergeOptions(Options):
         Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored",
                default="as many as the store that has most"),
     ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(DeviceOptions):
+    """What ``logitstore plan`` is asked."""
+
+    clips: Annotated[float, Option("How many clips there are, as 2e6.", least=1, most=1e12)]
+    views: Annotated[int, Option("How many augmented views every clip gets.", least=1, most=MOST_VIEWS)] = 10
+    teachers: Annotated[
+        Teachers, TEACHER.but(help="A teacher; with a rate given, any name. Repeatable.", group="Teachers", names=None)
+    ]
+    rates: Annotated[
+        Sequence[str],
+        Option("Views a second of a teacher on one device, one for all or one each in their order; `measured` asks it "
+               "here for a few seconds about noise. Repeatable.", group="Teachers", flag="rate", metavar="N|measured",
+               default="measured"),
+    ] = ()  # fmt: skip
+    devices: Annotated[int, Option("How many devices work at once.", group="Running", least=1)] = 1
+    price: Annotated[
+        float | None, Option("What an hour of one device costs.", group="Running", least=0, default="not told")
+    ] = None
+    like: Annotated[
+        str | None,
+        Option("Bytes a view and classes kept are those of this store.", group="What is stored",
+               metavar="STORE", names="store"),
+    ] = None  # fmt: skip
+    clip_seconds: Annotated[float, CLIP_SECONDS.but(help="The length of every view in seconds.", default=None)] = 10.0
+    topk: Annotated[
+        int | None,
+        Option("How many classes of every view are kept.", group="What is stored", least=1, default="20"),
+    ] = None
+    value_bits: Annotated[
+        int | None, Option("Bits for a probability: 4 to 8, or 16 for float16.", group="What is stored", default="8")
+    ] = None
+    shard_clips: Annotated[
+        int | None,
+        Option("Clips in a shard.", group="What is stored", least=1, default="by the number of clips, at most 4096"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from logitstore.store.format.manifest import NOT_COVERED, member_names
 from logitstore.store.piece import open_piece
 from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
+from logitstore.store.requests import Requests, sent, since
 from logitstore.store.shards import missing_views
 from logitstore.store.summary import Summary, failure_lines, summarise
 from logitstore.texts import in_lines
@@ -31,6 +32,7 @@ class Status(Summary):
 
     claimed: tuple[int, ...]
     failures: tuple[Failure, ...]
+    requests: Requests | None = None
 
     @property
     def missing(self) -> int:
@@ -60,6 +62,7 @@ class Status(Summary):
             "quality": None if self.kept is None else asdict(self.kept),
             "not_covered": [{"teacher": name, "what": what} for name, what in self.not_covered],
             "failures": [vars(failure) for failure in self.failures],
+            "requests": None if self.requests is None else self.requests.to_dict(),
         }
 
     def render(self) -> str:
@@ -73,6 +76,7 @@ class Status(Summary):
             *([f"quality    {self.kept}"] if self.kept is not None else []),
             *([f"frames     {self.frame_sizes()}"] if self.manifest.frames is not None else []),
             *failure_lines(self.failures, self.location, 20),
+            *([f"requests   {self.requests}"] if self.requests is not None else []),
         ]
         lines[3:3] = [
             f"teachers   the digest of {name} does not cover {what}: a change of it is not noticed"
@@ -83,11 +87,13 @@ class Status(Summary):
 
 def status(location: str) -> Status:
     """The status of the store at ``location``."""
+    before = sent()
     store = open_store(location)
     return Status(
         **vars(summarise(store, measured=False)) | {"location": location},
         claimed=tuple(claims.claimed_shards(store.storage)),
         failures=tuple(store.failures()),
+        requests=since(before),
     )
 
 

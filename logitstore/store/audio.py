@@ -12,6 +12,7 @@ from logitstore.store.pieces import Pieces
 if TYPE_CHECKING:
     from logitstore.audio.clips import ClipAudio
     from logitstore.audio.source import Source
+    from logitstore.store.keys import StoredKeys
 
 #: Where audio is: a folder or packed audio, or an open source.
 AudioRoot: TypeAlias = "Source | str | os.PathLike[str]"
@@ -34,9 +35,9 @@ def open_sources(store: Pieces, audio_root: AudioRoot | Sequence[AudioRoot]) -> 
     return [open_audio(os.fspath(root)) if isinstance(root, str | os.PathLike) else root for root in roots]
 
 
-def clip_tables(store: Pieces, sources: Sequence[Source]) -> list[Any]:
-    """The clips of each source, as Arrow tables with the columns of ``store.clips``."""
-    return [store.clips] if len(sources) == 1 else [piece.clips for piece in store.pieces]
+def clip_keys(store: Pieces, sources: Sequence[Source]) -> list[StoredKeys]:
+    """The keys of the clips of each source."""
+    return [store.keys] if len(sources) == 1 else [piece.keys for piece in store.pieces]
 
 
 def clip_audio(store: Pieces, audio_root: AudioRoot | Sequence[AudioRoot], cache_bytes: int = 0) -> ClipAudio:
@@ -48,4 +49,4 @@ def clip_audio(store: Pieces, audio_root: AudioRoot | Sequence[AudioRoot], cache
     from logitstore.audio.clips import joined_clips
 
     sources = open_sources(store, audio_root)
-    return joined_clips(sources, clip_tables(store, sources), store.manifest.sample_rate, cache_bytes)
+    return joined_clips(sources, clip_keys(store, sources), store.manifest.sample_rate, cache_bytes)

@@ -21,10 +21,12 @@ import msgspec
 
 from logitstore.errors import CorruptStoreError, StoreError
 from logitstore.store.names import CLAIMS, claimed_shard, shown
-from logitstore.store.storage import Storage, process_exists
+from logitstore.store.storage import LocalStorage, Storage, process_exists
 
 FOLDER = CLAIMS
 LEASE_SECONDS = 60.0
+_WAIT_SECONDS = 0.5
+_TRIES = 3  # to remove one
 _MOST_AHEAD_SECONDS = 3600.0  # of another machine's clock, for one who looks but once
 
 
@@ -61,6 +63,7 @@ class Claimer:
         self._held: dict[str, bytes] = {}  # claims as they were last written
         self._seen: dict[str, tuple[bytes, float]] = {}  # others' claims, and since when they are as they are
         self._waits_for: dict[str, Claim] = {}  # others' claims that are in the way
+        self._idle = 0  # how often it has waited since it has taken one
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="claims", daemon=True)
@@ -87,6 +90,7 @@ class Claimer:
                 taken = self._sure(name)
             if not taken:
                 self._held.pop(name, None)
+        self._idle = 0 if taken else self._idle
         return taken
 
     def keep(self, shard: int) -> bool:
@@ -96,6 +100,12 @@ class Claimer:
                 return self._sure(f"{FOLDER}/{shard:06d}.json")
             except CorruptStoreError:  # no file that a builder wrote, as when it was taken
                 return True
+
+    def idle_seconds(self) -> float:
+        """How long to wait before others' claims are looked at again; at a URL longer every time, until one is had."""
+        times = 1 if isinstance(self._storage, LocalStorage) else min(16, 2**self._idle)
+        self._idle += 1
+        return times * _WAIT_SECONDS
 
     def waits(self) -> str:
         """One of the claims that are in the way, in words, and what to do where its builder is gone."""
@@ -114,13 +124,12 @@ class Claimer:
             self._held.pop(name, None)
 
     def _take(self, name: str, content: bytes) -> bool:
-        if self._storage.create(name, content):
-            self._waits_for.pop(name, None)
+        if name not in self._waits_for and self._storage.create(name, content):
             return True
         try:
             found = self._storage.get(name)
-        except FileNotFoundError:  # just dropped; there will be another time
-            return False
+        except FileNotFoundError:  # just dropped
+            return self._waits_for.pop(name, None) is not None and self._storage.create(name, content)
         except CorruptStoreError:  # no file that a builder wrote: it holds nobody up
             return True
         holder = _decode(found)
@@ -140,9 +149,16 @@ class Claimer:
         return now - since >= LEASE_SECONDS
 
     def _delete(self, name: str) -> None:
+        """Remove a claim; whose removal gets no answer is looked at again, as another's may lie there by then."""
         with contextlib.suppress(CorruptStoreError):
-            if self._sure(name):  # otherwise it expires, or is another's by now
-                self._storage.delete(name)
+            for left in reversed(range(_TRIES)):
+                if not self._sure(name):  # it expires, or is another's by now, or is gone
+                    return
+                try:
+                    return self._storage.delete(name)
+                except StoreError:
+                    if not left:
+                        raise
 
     def _sure(self, name: str) -> bool:
         """Whether a claim holds for half a lease at least; renewed where that is not certain from reading it."""
@@ -161,10 +177,10 @@ class Claimer:
             return True
         found = next(iter(self._storage.get_many([name])))  # our own, where the answer to an earlier request was lost
         holder = None if found is None else _decode(found)
-        if found is not None and holder is not None and holder.token == self._token:
+        ours = found is not None and holder is not None and holder.token == self._token
+        if found is not None and ours and self._storage.replace(name, content, found):
             self._held[name] = content
-            if self._storage.replace(name, content, found):
-                return True
+            return True
         del self._held[name]
         return False
 

@@ -53,12 +53,12 @@ class StoredClip:
     """
 
     def __init__(self, store: Pieces, number: int, audio: ClipAudio | None = None) -> None:
-        count = store.clips.num_rows
+        count = int(store.offsets[-1])
         if not 0 <= number < count:
             raise UsageError(f"clip {number} is not in {store.location}; it has clips 0 to {count - 1}")
         self.number = number
         self._store, self._audio = store, audio
-        (self._row,) = store.clips.slice(number, 1).to_pylist()
+        self._row = store.clip_row(number)
 
     @property
     def path(self) -> str:

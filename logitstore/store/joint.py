@@ -195,6 +195,11 @@ class Joint(Piece):
         return self.manifest.topk
 
     @property
+    def views(self) -> int:
+        """Number of views V: one more than the highest view of any block."""
+        return max((commit.view_stop for commit in self.commits), default=0)
+
+    @property
     def location(self) -> str:
         """What a user calls the stores."""
         return " & ".join(piece.location for piece in self.pieces)

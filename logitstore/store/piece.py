@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,10 +38,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from logitstore.store.keys import StoredKeys
+
 #: Bytes of draws to keep, as they are stored, the most recently used blocks.
 DRAWS_BYTES = 1 << 28
 #: Bytes of runs to keep, decoded, of the most recently used blocks.
 RUNS_BYTES = 1 << 30
+
+
+def _last_view(spans: Iterable[Commit | commits.Span]) -> int:
+    return max((span.view_stop for span in spans), default=0)
 
 
 def open_piece(path: str | Any) -> Piece:
@@ -82,6 +88,8 @@ class Piece:
         """A piece is handed to another process as where it lies; what is decoded is shared all the same."""
         if self.commits:
             self._decoded.share()
+            if self._many_draws:
+                self._decoded_draws.share()
             if self.manifest.relations is not None:
                 self._decoded_relations.share()
         return Piece, (self.storage, self.manifest, self.root_digest, self.decoded_bytes)
@@ -109,8 +117,12 @@ class Piece:
 
     @property
     def views(self) -> int:
-        """Number of views V: one more than the highest view of any block."""
-        return max((commit.view_stop for commit in self.commits), default=0)
+        """Number of views V: one more than the highest view of any block; from a listing, until commits are read."""
+        return self._listed_views if "commits" not in vars(self) else _last_view(self.commits)
+
+    @functools.cached_property
+    def _listed_views(self) -> int:
+        return _last_view(span for of_shard in commits.spans(self.storage).values() for span in of_shard)
 
     # the clip table
 
@@ -207,9 +219,16 @@ class Piece:
         return table.add_column(0, "clip", pa.array(np.arange(table.num_rows)))
 
     @functools.cached_property
+    def keys(self) -> StoredKeys:
+        """Path, start, length and rate of each clip, read where they are asked for."""
+        from logitstore.store.keys import StoredKeys
+
+        return StoredKeys([self])
+
+    @property
     def part_clips(self) -> tuple[int, ...]:
-        """Number of clips of every file of the clip table."""
-        return tuple(file.metadata.num_rows for file in self.clip_files().values())
+        """Number of clips that every file of the clip table claims."""
+        return tuple(self._part_rows.values())
 
     @property
     def shards(self) -> int:
@@ -290,6 +309,11 @@ class Piece:
         columns = {column.name: np.zeros(len(clips), np.int64) for column in self.manifest.columns}
         if not columns:
             return columns
+        if self._many_draws:
+            blocks = self._places.blocks_holding(view, clips)
+            taken = self._decoded_draws.take(view, clips, blocks, self._draw_rows)
+            drawn = layout.decode_draws(self.manifest.columns, taken.T, 1)
+            return {name: values[:, 0] for name, values in drawn.items()}
         for commit, where, rows in self._places.by_block(view, clips):
             planes = self._drawn(commit)[:, rows * commit.views + (view - commit.view_start)]
             for name, drawn in layout.decode_draws(self.manifest.columns, planes, 1).items():
@@ -436,12 +460,29 @@ class Piece:
     @functools.cached_property
     def _decoded(self) -> DecodedTargets:
         width = self.k * (2 + self.manifest.quantizer.code_bytes) + (self.manifest.quality is not None)
-        return DecodedTargets(content_key(self.storage, self.commits), self.commits, width, self.decoded_bytes)
+        return DecodedTargets(self._content_key, self.commits, width, self.decoded_bytes)
 
     @functools.cached_property
     def _decoded_relations(self) -> DecodedTargets:
-        key = f"{content_key(self.storage, self.commits)} relations"
+        key = f"{self._content_key} relations"
         return DecodedTargets(key, self.commits, self._relation_spec.width, self.decoded_bytes)
+
+    @functools.cached_property
+    def _content_key(self) -> str:
+        return content_key(self.storage, self.commits)
+
+    @functools.cached_property
+    def _decoded_draws(self) -> DecodedTargets:
+        """Draws as rows of bytes: of a store of so many that blocks in memory would be decoded over and over."""
+        return DecodedTargets(f"{self._content_key} draws", self.commits, self._planes, self.decoded_bytes)
+
+    @property
+    def _planes(self) -> int:
+        return sum(column.planes for column in self.manifest.columns)
+
+    @functools.cached_property
+    def _many_draws(self) -> bool:
+        return sum(commit.clips * commit.views for commit in self.commits) * self._planes > DRAWS_BYTES
 
     @functools.cached_property
     def _relation_spec(self) -> RelationSpec:
@@ -545,6 +586,9 @@ class Piece:
         while len(self._draws) > 1 and sum(kept.nbytes for kept in self._draws.values()) > DRAWS_BYTES:
             self._draws.popitem(last=False)
         return planes
+
+    def _draw_rows(self, commit: Commit) -> U8:
+        return np.ascontiguousarray(self._draw_planes(commit).T).reshape(commit.clips, commit.views, -1)
 
     def _arrays(self, commit: Commit, *names: str) -> dict[str, U8]:
         """Arrays of a block, by name; their objects are read at once where that helps, and checked."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from logitstore.audio.clips import ClipAudio
     from logitstore.store.format.basis import Basis
+    from logitstore.store.keys import Group, StoredKeys
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Pieces:
         self.manifest = pieces[0].manifest if len(pieces) == 1 else _common_manifest(self.pieces)
         #: The file of the table ``verdicts``; None for ``verdicts.csv`` beside the store, where there is one.
         self.verdicts: str | None = None
+        self._near: tuple[Group, pa.Table] | None = None  # rows of the clip table
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.pieces,)
@@ -183,10 +185,26 @@ class Pieces:
         table = pa.concat_tables([each.drop_columns(["clip"]) for each in tables], promote_options="default")
         return table.add_column(0, "clip", pa.array(np.arange(table.num_rows)))
 
+    @functools.cached_property
+    def keys(self) -> StoredKeys:
+        """Path, start, length and rate of each clip, read where they are asked for."""
+        from logitstore.store.keys import StoredKeys
+
+        return StoredKeys(self.pieces)
+
     def lengths(self, clips: I64) -> I64:
         """The clips' own lengths in samples at the store's rate, before padding: int64 (n,)."""
         (lengths,) = self._gather(clips, lambda piece, own: (piece.lengths(own),))
         return lengths
+
+    def clip_row(self, clip: int) -> dict[str, Any]:
+        """The row of a clip in :attr:`clips`; those near it are read with it, and kept until others are asked for."""
+        group = self.keys.group_of(clip)
+        if self._near is None or self._near[0] is not group:
+            self._near = group, group.read()
+        (row,) = self._near[1].slice(clip - group.clips.start, 1).to_pylist()
+        names = dict.fromkeys(name for each in self.keys.groups for name in each.file.schema_arrow.names)
+        return {"clip": clip, **{name: row.get(name) for name in names}}
 
     def clip_rows(self, clips: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Some columns of the clip table of some clips, in their order; only the rows near them are read.
@@ -275,8 +293,12 @@ class Pieces:
 
     def shard_starts(self, clips: I64) -> I64:
         """The first clip of the shard of each of some clips that are in blocks: int64 (n,)."""
-        firsts = np.unique([commit.first_clip for commit in self.commits])
+        firsts = self._shard_firsts
         return np.asarray(firsts[np.searchsorted(firsts, clips, side="right") - 1], np.int64)
+
+    @functools.cached_property
+    def _shard_firsts(self) -> I64:
+        return np.unique(np.array([commit.first_clip for commit in self.commits], dtype=np.int64))
 
     def fingerprinted(self, count: int) -> list[Recorded]:
         """Up to ``count`` of the views that have fingerprints, spread over the store."""
@@ -287,7 +309,7 @@ class Pieces:
             draws = self.draws(stored.view, [clip])
             partners = self.partners(np.array([clip]), draws)
             partner = -1 if partners is None else int(partners[0])
-            found.append(Recorded(clip, self.clips["path"][clip].as_py(), draws, partner, stored))
+            found.append(Recorded(clip, self.keys[clip][0], draws, partner, stored))
         return found
 
     def failures(self, most: int | None = None) -> list[Failure]:

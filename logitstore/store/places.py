@@ -52,12 +52,19 @@ class Places:
 
         :raises UsageError: a clip is in no such block, or failed.
         """
-        known = self._view(view)
-        blocks: I64 = known.numbers[self._within(view, clips)]
+        known, blocks = self._view(view), self.blocks_holding(view, clips)
         if len(known.failed):
             failed = np.isin(clips, known.failed)
             if failed.any():
                 self._refuse_failed(view, int(clips[failed][0]))
+        return blocks
+
+    def blocks_holding(self, view: int, clips: I64) -> I64:
+        """The same, of clips that may have failed.
+
+        :raises UsageError: a clip is in no such block.
+        """
+        blocks: I64 = self._view(view).numbers[self._within(view, clips)]
         return blocks
 
     def by_block(self, view: int, clips: I64) -> Iterator[tuple[Commit, I64, I64]]:

@@ -58,6 +58,11 @@ class Storage(Protocol):
     def get_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
         """The bytes of some objects, in their order, read at once where that helps; None where there is none."""
 
+    def contents(
+        self, prefix: str = "", stem: str = "", wanted: Callable[[str], bool] = lambda name: True
+    ) -> Iterator[tuple[str, bytes | None]]:
+        """What :meth:`names` finds and is wanted, by name, and its bytes; None where it has gone since."""
+
     def put(self, name: str, content: bytes) -> None:
         """Write an object whole or not at all, over what was there."""
 
@@ -67,8 +72,11 @@ class Storage(Protocol):
     def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
         """Create some objects as :meth:`create` does; the names of those that were there, which stay as they are."""
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Write an object unless there is one of that name, in one step; whether it was written."""
+    def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
+        """Write an object unless there is one of that name, in one step; whether it was written.
+
+        :param still: asked before it is tried again, which it is only where this holds.
+        """
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
         """Write an object over one that holds ``expected``; whether it was written.
@@ -78,7 +86,8 @@ class Storage(Protocol):
         """
 
     def delete(self, name: str) -> None:
-        """Remove an object if it is there."""
+        """Remove an object if it is there; of claims StoreError may also mean that it is gone, and only that the answer
+        is lost."""
 
     def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
         """The names in ``prefix`` (a folder, without a closing '/') that begin with ``stem`` there, sorted."""
@@ -123,6 +132,12 @@ class LocalStorage:
             except FileNotFoundError:
                 yield None
 
+    def contents(
+        self, prefix: str = "", stem: str = "", wanted: Callable[[str], bool] = lambda name: True
+    ) -> Iterator[tuple[str, bytes | None]]:
+        names = list(filter(wanted, self.names(prefix, stem)))
+        yield from zip(names, self.get_many(names), strict=True)
+
     def put(self, name: str, content: bytes) -> None:
         self._put(name, content)
         self._sync_folders([name])
@@ -138,7 +153,7 @@ class LocalStorage:
         self._sync_folders(contents)
         return [name for name, new in zip(contents, made, strict=True) if not new]
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         made = self._create(name, content)
         self._sync_folders([name])
         return made

@@ -14,7 +14,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -77,7 +77,10 @@ class WebStorage(ObjectStorage):
         self._unmet = (exceptions.AlreadyExistsError, exceptions.PreconditionError)
         self._place = place or (_on_hub(self._location) if self._scheme == "hf" else _on_server(self._location))
         options: Any = {"allow_http": True, "default_headers": self._place.headers}
-        self._store = store.HTTPStore.from_url(self._place.base, client_options=options)
+        self._store = store.HTTPStore.from_url(
+            self._place.base, client_options=options, retry_config={"max_retries": 0}
+        )
+        self._begin()
 
     def __reduce__(self) -> Any:
         return WebStorage, (self._location, self._place)
@@ -97,17 +100,25 @@ class WebStorage(ObjectStorage):
 
     def _listed_here(self) -> dict[str, int]:
         try:
-            with self._request("read", LISTING):
-                found = self._api.get(self._store, LISTING)
-                if found.meta["size"] > _MOST_LISTING:
-                    raise CorruptStoreError(f"{self._location}: {LISTING} has {found.meta['size']:,} bytes")
-                content = bytes(found.bytes())
+            content = self._sent("gets", "read", LISTING, self._read_listing)
         except FileNotFoundError:
             raise NotAStoreError(
                 f"{self._location} has no {LISTING}, and a web server cannot list a store's objects; write it with "
                 f"`logitstore export STORE --format listing --out {LISTING}` and put it beside the store's zarr.json"
             ) from None
         return read_listing(content, self._location)
+
+    def _read_listing(self) -> bytes:
+        found = self._api.get(self._store, LISTING)
+        if found.meta["size"] > _MOST_LISTING:
+            raise CorruptStoreError(f"{self._location}: {LISTING} has {found.meta['size']:,} bytes")
+        return bytes(found.bytes())
+
+    def contents(
+        self, prefix: str = "", stem: str = "", wanted: Callable[[str], bool] = lambda name: True
+    ) -> Iterator[tuple[str, bytes | None]]:
+        names = list(filter(wanted, self.names(prefix, stem)))
+        yield from zip(names, self.get_many(names), strict=True)
 
     def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
         begin = f"{prefix}/{stem}" if prefix else stem
@@ -122,7 +133,7 @@ class WebStorage(ObjectStorage):
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         self._refuse()
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         self._refuse()
 
     def create_many(self, contents: Mapping[str, bytes]) -> list[str]:
@@ -140,12 +151,13 @@ class WebStorage(ObjectStorage):
             "or a bucket and work there"
         )
 
-    def _explained(self, doing: str, name: str, text: str) -> StoreError:
+    def _explained(self, doing: str, name: str, text: str, spent: str = "") -> StoreError:
         text = " ".join(text.split())
         if match := re.search(r"status code: (40[13][^:]*)", text):
             token = "; a private dataset needs a token in HF_TOKEN" if self._scheme == "hf" else ""
             return StoreError(f"{self._location}: the server refused to {doing} {name} ({match[1].strip()}){token}")
         reason = text.split(" - ", 1)[-1].split("Debug source")[0][:300].rstrip(". ")
+        reason += f", {spent}" if spent else ""
         return StoreError(f"{self._location}: cannot {doing} {name} ({reason}); check the URL and the network")
 
 

@@ -82,10 +82,11 @@ class StoreWriter:
         :raises MismatchError: the store was made otherwise or from other clips; the difference is shown.
         """
         manifest, root, committed = cls._begin(storage, manifest)
-        content = encode_clips(clip_table)
-        if not part_names(storage) and storage.create(part_name(0), content):
-            part = next_part((), clip_table, digest(content), manifest.shard_clips)
-            return cls(storage, manifest, root, (part,), (part,))
+        if not part_names(storage):
+            content = encode_clips(clip_table)
+            if storage.create(part_name(0), content):  # otherwise another builder was first
+                part = next_part((), clip_table, digest(content), manifest.shard_clips)
+                return cls(storage, manifest, root, (part,), (part,))
         parts = read_parts(storage, manifest.shard_clips)
         _require_fitting(storage, manifest, committed, parts)
         return cls(storage, manifest, root, parts, parts_of_source(parts, clip_table, storage.location))
@@ -250,8 +251,11 @@ class StoreWriter:
             return None
         if anew:
             self.storage.put(where, encoded)
-        elif not self.storage.create(where, encoded):  # the answer to our own request was lost, or another was first
-            return commits.decode(self.storage.get(where), where)
+        elif not self.storage.create(
+            where, encoded, keep
+        ):  # another was first, or the claim was lost between two tries
+            (found,) = self.storage.get_many([where])
+            return None if found is None else commits.decode(found, where)
         return commit
 
     def _written(self, named: dict[str, bytes]) -> bool:

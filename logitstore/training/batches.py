@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,15 @@ from logitstore.errors import AudioError, MismatchError
 from logitstore.views.ops import Place
 from logitstore.views.recipe import Draws, Masks, Recipe
 from logitstore.views.render import Renderer, resample
+
+Known = TypeVar("Known", covariant=True)
+
+
+class ByPosition(Protocol[Known]):
+    """What is known of n views: an array of n, or what gives the part of such an array."""
+
+    def __getitem__(self, positions: I64) -> Known:
+        """Of the views at some positions, int64 (B,) in [0, n)."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,8 @@ class Views:
     """
 
     clips: I64
-    draws: Draws
-    partners: I64 | None
+    draws: ByPosition[Draws]
+    partners: ByPosition[I64] | None
     targets: Callable[[I64], F32]
     relations: Callable[[I64], tuple[F32 | None, F32 | None]] | None = None
     labels: Callable[[I64], tuple[F32, Bool]] | None = None

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
 from logitstore.arrays import F64, I64
 from logitstore.digests import derived_seed
+
+
+class Batches(Sequence[I64]):
+    """An order of positions, int64 (n,), cut into batches whose sizes differ by one at most, the larger ones first."""
+
+    def __init__(self, order: I64, count: int) -> None:
+        self.order, self._count = order, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[each] for each in range(self._count)[number]]
+        number = range(self._count)[number]
+        size, larger = divmod(len(self.order), self._count)
+        start = number * size + min(number, larger)
+        return self.order[start : start + size + (number < larger)]
 
 
 def order_generator(seed: int, epoch: int) -> torch.Generator:
@@ -26,7 +47,7 @@ def plan(
     *,
     weights: F64 | None = None,
     steps: int | None = None,
-) -> list[I64]:
+) -> Sequence[I64]:
     """The batches of an epoch: positions int64 in [0, views).
 
     Without weights every view once, in an order that the generator decides, in batches of nearly one size. With them as
@@ -45,7 +66,7 @@ def plan(
     else:
         rounds = -(-steps * batch_size // views)
         order = np.concatenate([_permutation(views, generator) for _ in range(rounds)])[: steps * batch_size]
-    return np.array_split(order, epoch_steps(views, batch_size) if steps is None else steps)
+    return Batches(order, epoch_steps(views, batch_size) if steps is None else steps)
 
 
 def share(count: int, parts: int, part: int) -> I64:

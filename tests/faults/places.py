@@ -423,6 +423,7 @@ class Bucket:
         made._api, made._store = self, None
         made._errors = SimpleNamespace(BaseError=RequestError)
         made._unmet = (AlreadyExistsError, AlreadyExistsError)
+        made._begin()
         return made
 
     def fill(self, objects: dict[str, bytes]) -> None:
@@ -463,24 +464,22 @@ class Bucket:
         scheduler = self.world.scheduler
         scheduler.step(f"{what} {name}", acts=False)
         try:
-            for _ in range(3):
-                roll = scheduler.random.random() / max(scheduler.faulty, 1e-9)
-                if scheduler.calm or roll >= 1.0:
-                    return apply()
-                if roll < 0.3:
-                    scheduler.log("… is lost on the way")
-                elif roll < 0.7 or not writes or not late:
-                    with contextlib.suppress(AlreadyExistsError, FileNotFoundError):
-                        apply()
-                    scheduler.log("… is done, and its answer is lost")
-                else:
-                    self.late.append(Late(what, name, apply, scheduler.now + 20 * scheduler.random.random()))
-                    scheduler.log("… is under way, and not waited for")
-                if scheduler.random.random() < 0.2:
-                    scheduler.log("… has failed")
-                    raise RequestError("no answer")
-                scheduler.step(f"{what} {name} again")
-            return apply()
+            roll = scheduler.random.random() / max(scheduler.faulty, 1e-9)
+            if scheduler.calm or roll >= 1.0:
+                return apply()
+            if roll < 0.3:
+                scheduler.log("… is lost on the way")
+            elif roll < 0.7 or not writes or not late:
+                with contextlib.suppress(AlreadyExistsError, FileNotFoundError):
+                    apply()
+                scheduler.log("… is done, and its answer is lost")
+            else:
+                self.late.append(Late(what, name, apply, scheduler.now + 20 * scheduler.random.random()))
+                scheduler.log("… is under way, and not waited for")
+            if scheduler.random.random() < 0.2:
+                scheduler.log("… has failed")
+                raise RequestError("no answer")
+            raise RequestError("no answer (kind: Interrupted)")  # which is sent again
         finally:
             if writes:
                 self.world.builder.guarded = None
@@ -494,9 +493,15 @@ class Bucket:
         self.tags[name] = hashlib.md5(content).hexdigest() if self.by_content else str(self.version)
         self.world.see_object(name)
 
-    def put(self, _: Any, name: str, content: bytes, mode: Any = "overwrite") -> None:
+    def put(
+        self, _: Any, name: str, content: bytes, mode: Any = "overwrite", *, use_multipart: bool = False
+    ) -> dict[str, str]:
+        def write() -> dict[str, str]:
+            self._put(name, content, mode)
+            return {"e_tag": self.tags[name]}
+
         kind = "replace" if isinstance(mode, dict) else {"create": "create", "overwrite": "put"}[mode]
-        self._request(kind, name, lambda: self._put(name, content, mode), writes=True)
+        return dict(self._request(kind, name, write, writes=True))
 
     def get(self, _: Any, name: str) -> Any:
         def read() -> Any:
@@ -523,7 +528,7 @@ class Bucket:
 
         def found() -> Any:
             return [
-                {"path": name, "size": len(self.held[name])}
+                {"path": name, "size": len(self.held[name]), "e_tag": self.tags[name]}
                 for name in sorted(self.held)
                 if name.startswith(begin) and (offset is None or name > offset)
             ]

@@ -327,7 +327,10 @@ def simulated() -> Iterator[None]:
             "os": SimulatedOs, "socket": host, "secrets": secret, "time": _Time, "process_exists": _exists,
             "threading": SimpleNamespace(Lock=_Lock, Event=_Event, Thread=_Thread), "Claimer": _Watched,
         },
-        cloud: {"_pool": _Pool, "_check_process": lambda: None},
+        cloud: {
+            "_pool": _Pool, "_check_process": lambda: None, "time": _Time, "note": lambda message: None,
+            "random": SimpleNamespace(uniform=lambda low, high: World.now.scheduler.random.uniform(low, high)),
+        },
         writer: {"encode_group": _group, "encode_clips": _clips, "read_parts": _parts, "plan_extension": _plan},
         jobs: {
             "try_out": lambda *_, **__: None, "Heard": lambda *_: SimpleNamespace(check=lambda commit: None),

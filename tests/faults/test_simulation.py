@@ -69,7 +69,7 @@ class _Later:
         self.held = contents
         return []
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, still: Any = None) -> bool:
         made = self.storage.create(name, content)
         self.storage.create_many(self.held)
         return bool(made)
@@ -170,7 +170,7 @@ def replacing_in_two_steps() -> Iterator[None]:
 def commit_over_another() -> Iterator[None]:
     """As it was done: a commit is put, whatever is there, and however long ago the claim was taken."""
 
-    def planted(self: Any, name: str, content: bytes) -> bool:
+    def planted(self: Any, name: str, content: bytes, still: Any = None) -> bool:
         if not name.startswith(commits.FOLDER):
             return bool(create(self, name, content))
         self.put(name, content)

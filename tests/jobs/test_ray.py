@@ -4,8 +4,10 @@ import copy
 import logging
 import os
 import secrets
+import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +27,9 @@ from logitstore.jobs.build.job import Progress, build, prepare  # noqa: E402
 from logitstore.store.storage import open_storage  # noqa: E402
 from tests.stores import contents, inside, options, write_audio  # noqa: E402
 
-CLIPS, SHARDS = 30, 8
+REPOSITORY = Path(__file__).parents[2]
+CLIPS = 30
+VIEWS = (CLIPS + 1) * 3
 #: One node in three does nothing but keep the cluster together; a node of the others has room for one of each stage.
 WORKER = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
@@ -39,7 +43,7 @@ def slow():
     forward = teacher.forward
     def logged(waveforms, masks=None):
         time.sleep(0.1)
-        if ray.is_initialized():
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
             with open("asked.log", "a") as log:
                 log.write(f"{ray.get_runtime_context().get_node_id()} {os.getpid()} {len(waveforms)}\\n")
         return forward(waveforms, masks)
@@ -133,46 +137,86 @@ def on_ray(root: Path, cluster, **changes):
     return asked(root, engine="ray", ray_address=cluster.address, ray_actors="1:2", **changes)
 
 
-def node_of_the_teachers() -> str:
-    """The node of an actor that is asked at this moment."""
-    return Path("asked.log").read_text().split("\n")[-2].split()[0]
+class Failing:
+    """Kills the node where the teachers are and adds another, once; and keeps a log of it."""
+
+    def __init__(self, cluster):
+        self.cluster, self.began, self.log = cluster, time.monotonic(), []
+        Path("asked.log").unlink(missing_ok=True)
+
+    def tell(self, event):
+        self.log.append(f"{time.monotonic() - self.began:5.1f} s  {event}")
+
+    def asked(self):
+        """The node, the process and the number of views of each call of a teacher."""
+        try:
+            return [line.split() for line in Path("asked.log").read_text().split("\n")[:-1]]
+        except FileNotFoundError:
+            return []
+
+    def kill(self):
+        workers = self.cluster.workers
+        name = self.asked()[-1][0]
+        node = next(each for each in workers if each.node_id == name)
+        self.cluster.remove_node(node, allow_graceful=False)
+        workers.remove(node)
+        self.tell(f"killed node {name[:8]}, where the teachers are")
+        workers.append(self.cluster.add_node(**WORKER))
+        self.tell(f"added node {workers[-1].node_id[:8]}")
+
+    def check(self, out, single):
+        """The bytes are there, and it was no easy ride."""
+        there = open_storage(out)
+        assert {name: there.get(name) for name in there.names()} == single
+        by_process = Counter()
+        for node, process, views in self.asked():
+            by_process[f"process {process} of node {node[:8]}"] += int(views)
+        self.tell(f"the teachers were asked about {sum(by_process.values())} views: {dict(by_process)}")
+        assert len(by_process) > 1
+        assert sum(by_process.values()) >= VIEWS
+        if "RAY_TEST_LOG" in os.environ:
+            with Path(os.environ["RAY_TEST_LOG"]).open("a") as file:
+                file.write("\n".join([out, *self.log, ""]))
 
 
-@pytest.mark.parametrize("place", ["a folder", "S3"])
-def test_the_bytes_are_those_of_one_process_when_a_node_dies_and_one_joins(place, root, cluster, request, capsys):
-    out = str(root / "store") if place == "a folder" else request.getfixturevalue("bucket")
-    Path("asked.log").unlink(missing_ok=True)
-    began, done, log = time.monotonic(), 0, []
-
-    def tell(event):
-        log.append(f"{time.monotonic() - began:5.1f} s  {event}")
+def test_the_bytes_are_those_of_one_process_when_a_node_dies_and_another_joins(root, cluster):
+    failing, done = Failing(cluster), 0
 
     def advance(views):
         nonlocal done
-        done += views
-        if done >= 30 and not any("killed" in line for line in log):
-            name = node_of_the_teachers()
-            node = next(each for each in cluster.workers if each.node_id == name)
-            cluster.remove_node(node, allow_graceful=False)
-            cluster.workers.remove(node)
-            tell(f"{done} views have come; killed node {name[:8]}, where the teachers are")
-            cluster.workers.append(cluster.add_node(**WORKER))
-            tell(f"added node {cluster.workers[-1].node_id[:8]}")
+        before, done = done, done + views
+        if before < VIEWS // 3 <= done:
+            failing.tell(f"{done} views have come")
+            failing.kill()
 
-    summary = build(on_ray(root, cluster, out=out), Progress(advance=advance, note=tell))
-    tell(f"{summary.made_views} views made")
-    there = open_storage(out)
-    found = {name: there.get(name) for name in there.names()}
-    assert found == contents(root / "single")
-    asked_in = [line.split() for line in Path("asked.log").read_text().splitlines()]
-    nodes = {node[:8]: sum(int(views) for other, _, views in asked_in if other == node) for node, _, _ in asked_in}
-    views = (CLIPS + 1) * 3
-    tell(f"the teachers were asked about {sum(nodes.values())} views for {views}: {nodes}")
-    assert sum(nodes.values()) >= views
-    assert len({(node, process) for node, process, _ in asked_in}) > 1
-    if "RAY_TEST_LOG" in os.environ:
-        with capsys.disabled():
-            print("\n" + "\n".join(log))
+    summary = build(on_ray(root, cluster, out=root / "store"), Progress(advance=advance, note=failing.tell))
+    failing.tell(f"{summary.made_views} views made")
+    failing.check(str(root / "store"), contents(root / "single"))
+
+
+def test_the_script_of_the_documents_fills_a_bucket_while_a_node_dies_and_another_joins(root, cluster, bucket):
+    told = {
+        "AUDIO": "audio", "STORE": bucket, "TEACHER": "python:slow:slow", "VIEWS": "3", "DEVICE": "cpu",
+        "MORE": "--teacher python:tones:steep --topk 4 --clip-seconds 1 --batch-size 5 --shard-clips 4 --keep-members",
+        "RAY_ADDRESS": cluster.address, "ACTORS": "1:2",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(root)]),
+    }  # fmt: skip
+    failing = Failing(cluster)
+    run = subprocess.Popen(
+        [REPOSITORY / "docs" / "scaling" / "ray.sh"], cwd=root, env=os.environ | told, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while len(failing.asked()) < VIEWS // 3 // 5:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    failing.kill()
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    lines = f"store      {bucket}\nclips      31 x 3 views, in 8 blocks\nmade       90 views in "
+    assert out.startswith(lines)
+    assert f"note       Ray {ray.__version__}, {cluster.address}: 3 nodes, 4 CPUs, 0 GPUs" in err
+    failing.check(bucket, contents(root / "single"))
 
 
 def test_an_error_on_the_cluster_is_the_one_line_of_a_single_process(root, cluster):

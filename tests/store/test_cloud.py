@@ -1,29 +1,26 @@
 """Stores at URLs: a real S3 API on this machine's loopback, and memory. What is promised of a folder holds there."""
 
 import http.server
-import logging
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from logitstore import open_store
 from logitstore.errors import CorruptStoreError, MissingExtraError, NotAStoreError, StoreError, UsageError
 from logitstore.jobs.build.job import Progress, build, prepare, run
 from logitstore.jobs.status import status
-from logitstore.store import claims
+from logitstore.store import claims, requests
 from logitstore.store.cloud import ObjectStorage
 from logitstore.store.storage import LocalStorage, open_storage
+from tests.s3 import objects, s3_server
 from tests.stores import contents, inside, options, write_audio
 
 REPOSITORY = str(Path(__file__).parents[2])
@@ -33,21 +30,8 @@ BUCKETS = iter(range(1000))
 @pytest.fixture(scope="module")
 def server():
     """The URL of an S3 API on 127.0.0.1; the environment names it, and credentials that it accepts."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    serving = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    serving.start()
-    host, port = serving.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith("AWS_"):
-                patch.delenv(name)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ACCESS_KEY_ID", "anybody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
-        yield f"http://{host}:{port}"
-    serving.stop()
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -91,23 +75,13 @@ def filled(audio, url):
     return url
 
 
-def objects(url: str) -> dict[str, bytes]:
-    """Every object below a URL, read without this package."""
-    bucket, prefix = url.removeprefix("s3://").split("/", 1)
-    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
-    names = [found["Key"] for page in pages for found in page.get("Contents", [])]
-    return {
-        name.removeprefix(f"{prefix}/"): client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in names
-    }
-
-
 def builder(root: Path, out: str, *, kill_after: int = 1 << 30) -> subprocess.Popen[str]:
     """A process that builds, prints how many views it made, and kills itself after so many."""
     code = f"""
 import os, sys, signal
 sys.path[:0] = {[REPOSITORY, str(root)]!r}
 from pathlib import Path
+from tests.s3 import objects, s3_server
 from tests.stores import options
 from logitstore.jobs.build.job import Progress, build, prepare, run
 left = {kill_after}
@@ -121,18 +95,17 @@ print(build(options(Path({str(root)!r}), out={out!r}), Progress(advance=advance)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-class Requests(Counter):
-    """Counts what every storage at a URL asks for."""
+class Asked:
+    """What this process has sent since it was made, or cleared."""
 
-    def __init__(self, monkeypatch):
-        super().__init__()
-        original = ObjectStorage._request
+    def __init__(self):
+        self.clear()
 
-        def counted(storage, doing, name):
-            self[doing] += 1
-            return original(storage, doing, name)
+    def clear(self):
+        self._before = requests.sent()
 
-        monkeypatch.setattr(ObjectStorage, "_request", counted)
+    def __getattr__(self, kind):
+        return getattr(requests.sent() - self._before, kind)
 
 
 # the storage
@@ -174,15 +147,6 @@ def test_every_storage_keeps_its_promises(storage):
     storage.delete("a/x")
     storage.sweep_scratch()
     assert list(storage.names()) == ["a/y-1", "a/y-2", "ab/z", "top"]
-
-
-def test_a_listing_of_more_than_a_page_is_whole(url):
-    storage = open_storage(url)
-    names = [f"commits/{number:06d}-0-1.json" for number in range(1203)]
-    storage.put_many(dict.fromkeys(names, b"x"))
-    assert list(storage.names("commits")) == names
-    assert list(storage.names("commits", "000700-")) == ["commits/000700-0-1.json"]
-    assert sum(storage.sizes().values()) == 1203
 
 
 def test_one_builder_alone_takes_over_an_expired_claim(url):
@@ -266,7 +230,7 @@ def test_a_store_that_another_builder_begins_at_this_moment_is_shared(audio, url
 
 
 def test_reading_a_store_at_a_url(audio, filled, monkeypatch):
-    asked = Requests(monkeypatch)
+    asked = Asked()
     store, local = open_store(filled), open_store(audio / "store")
     for view in range(3):
         for here, there in zip(local.targets(view, range(20)), store.targets(view, range(20)), strict=True):
@@ -277,29 +241,29 @@ def test_reading_a_store_at_a_url(audio, filled, monkeypatch):
     assert store.sql(question).equals(local.sql(question))
     for table in ("clips", "views", "blocks", "failures", "teachers"):
         assert store.sql(f"FROM {table}").equals(local.sql(f"FROM {table}")), table
-    assert status(filled).to_dict() == status(str(audio / "store")).to_dict() | {"store": filled}
-    assert asked["write"] == asked["delete"] == 0
+    assert status(filled).to_dict() | {"requests": None} == status(str(audio / "store")).to_dict() | {"store": filled}
+    assert asked.puts == asked.deletes == 0
 
 
 def test_a_summary_lists_and_does_not_ask_for_every_object(audio, filled, monkeypatch):
     from logitstore.store.summary import summarise
 
-    asked = Requests(monkeypatch)
+    asked = Asked()
     found = summarise(open_store(filled)).to_dict()
     assert found == summarise(open_store(audio / "store")).to_dict() | {"store": filled}
-    assert asked["read"] == 1 + 3 + 1  # manifest, commits, clip table
-    assert asked["list"] == 3  # commits, clip tables, sizes
+    assert asked.gets == 1 + 3 + 1  # manifest, commits, clip table
+    assert asked.listings == 3  # commits, clip tables, sizes
 
 
 def test_sql_reads_the_clip_table_and_the_needed_blocks_once(filled, monkeypatch):
     store = open_store(filled)
-    asked = Requests(monkeypatch)
+    asked = Asked()
     store.sql("SELECT count(*) FROM topk WHERE clip < 8")
-    assert asked["read"] <= 3 + 1 + 20  # commits, the clip table that they must fit, and one block of three
+    assert asked.gets <= 3 + 1 + 20  # commits, the clip table that they must fit, and one block of three
     asked.clear()
     store.sql("SELECT a.path FROM clips a JOIN clips b USING (clip)")
     store.sql("SELECT count(*) FROM clips")
-    assert asked["read"] == 0
+    assert asked.gets == 0
 
 
 def test_the_commands_work_on_a_url(filled, capsys, monkeypatch):

@@ -83,14 +83,14 @@ def test_by_default_a_small_share_is_held_out_of_a_store_that_is_large_enough(
     clips_of_file: list[int], share: float, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = store(clips_of_file)
-    assert default_share(some, [np.arange(some.clips.num_rows)]) == share
+    assert default_share(some, [np.arange(some.clips.num_rows)])[0] == share
     assert said in caplog.text if said else caplog.text == ""
 
 
 def test_a_long_file_is_not_held_out_by_default(caplog: pytest.LogCaptureFixture) -> None:
     sizes = [1] * 20
     sizes[int(np.flatnonzero(held_out([f"{number}.wav" for number in range(20)], 0.05))[0])] = 100
-    assert default_share(store(sizes), [np.arange(119)]) == 0
+    assert default_share(store(sizes), [np.arange(119)]) == (0, None)
     assert "the files to hold out have 84% of the clips of store, so nothing is held out" in caplog.text
 
 

@@ -18,6 +18,7 @@ from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
 from logitstore.errors import MismatchError, RunError, SourceError, TeacherError, UsageError
 from logitstore.jobs.build.job import build
+from logitstore.store.piece import Piece
 from logitstore.training.batches import Replayer
 from logitstore.training.sampling import order_generator, plan
 from logitstore.views.mel import CED, FrontEnd, LogMel, apply_masks
@@ -520,3 +521,30 @@ def test_prefetching_keeps_order_hands_errors_over_and_stops_its_thread():
     endless = Prefetched(iter(int, 1))
     assert next(endless) == 0
     endless.close()
+
+
+@pytest.mark.parametrize("name", ["ced", "mixed"])
+def test_views_of_many_clips_are_decoded_where_batches_need_them_and_are_the_same(root, name, monkeypatch):
+    positions = np.array([7, 0, 10, 7])
+    store = open_store(root / name)
+    labels = clip_labels(store, "label", ";") if name == "mixed" else None
+    whole = replayer_of(root, store).batch(stored_views(store, 1, labels=labels), positions)
+    monkeypatch.setattr("students.data._AHEAD", 4)
+    monkeypatch.setattr("logitstore.store.piece.DRAWS_BYTES", 1)
+    many = open_store(root / name)
+    many.decoded_bytes = 0  # what others have decoded is not looked at
+    asked: list[str] = []
+    decode = Piece._decode
+    monkeypatch.setattr(Piece, "_decode", lambda *given: (asked.append(given[1].name), decode(*given))[1])
+    views = stored_views(many, 1, labels=labels)
+    assert len(asked) == 1  # a look at the block of the first clip, and no more
+    part = replayer_of(root, many).batch(views, positions)
+    for field, value in vars(whole).items():
+        other = getattr(part, field)
+        if isinstance(value, Masks):
+            assert all(map(np.array_equal, vars(value).values(), vars(other).values())), field
+        else:
+            assert (other is None) == (value is None), field
+            assert value is None or np.array_equal(value, other), field
+    with pytest.raises(UsageError, match=r"clip 12 is not in .*; it has clips 0 to 11"):
+        stored_views(many, 1, [1, 2, 3, 4, 5, 12])

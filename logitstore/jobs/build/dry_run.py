@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from logitstore.jobs.build.block import BlockPlan, block_draws
+from logitstore.jobs.build.sizes import duration, store_bytes, view_bytes
+from logitstore.jobs.plan import rate_of
 from logitstore.jobs.survival import Survival, of_build
 from logitstore.store.format.basis import FRAME_COMPONENTS
 from logitstore.store.format.manifest import encode_root
@@ -21,15 +22,10 @@ from logitstore.views.recipe import Draws, masks
 if TYPE_CHECKING:
     from logitstore.jobs.build.job import Job
 
-_OBJECTS_PER_BLOCK = 1_830  # bytes of metadata and commit of one block; this and what follows: docs/benchmarks.md
 #: Bytes of one code of an array of relations in a store, of the cnn4 teachers of docs/benchmarks.md.
 _BYTES_A_CODE = {"frame_norms": 0.91, "frame_angles": 0.60, "clip_scales": 0.67, "clip_vectors": 0.81}
 _BYTES_AN_ARRAY = 400  # its metadata
 _WHEN = "frames     every {} ms, which come on top: some 100 to 1,000 bytes a view, by how much sounds when"
-#: Bytes of the targets of a view of a store with a quality, about, of ten classes and of hundreds of them: how many
-#: classes it keeps is known when the teachers have spoken.
-_BYTES_OF_QUALITY = 8.0
-_ENTRY_BITS_OVERHEAD = 2.0  # bits a target that its class costs beside its value, of YAMNet under the recipe gentle
 
 
 @dataclass(frozen=True)
@@ -73,32 +69,27 @@ def dry_run(job: Job) -> Plan:
         member = load_ensemble(
             [teacher], sample_rate=manifest.sample_rate, device=job.device, precision=options.precision
         )
-        member.outputs(waveforms, hidden, features=kept is not None, frames=manifest.frames)
-        began = time.perf_counter()
-        said = member.outputs(waveforms, hidden, features=kept is not None, frames=manifest.frames)
-        spent = time.perf_counter() - began
-        seconds += spent
+        rate, said = rate_of(member, waveforms, hidden, features=kept is not None, frames=manifest.frames)
+        seconds += batch / rate
         widths += [int(frames.shape[2]) for frames in said.features]
-        lines.append(f"teacher    {teacher.spec}: {batch / spent:,.1f} views/s")
+        lines.append(f"teacher    {teacher.spec}: {rate:,.1f} views/s")
     unreadable = [
         path for path, rate in zip(table["path"].to_pylist(), table["rate"].to_pylist(), strict=True) if not rate
     ]
     hours = pcm_bytes([table], manifest.sample_rate) / 2 / manifest.sample_rate / 3600
     planes = sum(column.planes for column in manifest.columns)
-    targets, kept_classes = manifest.topk * (manifest.value_bits * 0.75 + _ENTRY_BITS_OVERHEAD) / 8, f"{manifest.topk}"
+    kept_classes = f"{manifest.topk}"
     if manifest.quality is not None:
-        targets = min(targets, _BYTES_OF_QUALITY)
         kept_classes = f"1 to {manifest.topk}, with {manifest.quality:g} nats lost,"
-    per_view = targets + planes * 0.63
+    per_view = view_bytes(manifest.topk, manifest.value_bits, planes, manifest.quality)
     related = {} if kept is None else _relation_sizes(kept, widths, total, shards)
-    expected = sum(related.values()) + per_view * total + shards * _OBJECTS_PER_BLOCK + 9 * clips
-    expected += len(encode_root(manifest))
+    expected = sum(related.values()) + store_bytes(clips, views, shards, per_view) + len(encode_root(manifest))
     lines = [
         f"clips      {clips:,}, {hours:,.2f} hours of audio",
         f"views      {views} each, {total:,} in all, in {shards:,} blocks of {manifest.shard_clips:,} clips",
         f"classes    {len(manifest.classes)}, of which {kept_classes} are kept; {manifest.scores} scores",
         *lines,
-        f"time       about {_duration(seconds * total / batch)} on {job.device}",
+        f"time       about {duration(seconds * total / batch)} on {job.device}",
         f"size       about {expected / 1e6:,.1f} MB, {expected / total:.0f} bytes a view",
         *([f"relations  {relation_sizes(related, total)}"] if kept is not None else []),
         *([_WHEN.format(manifest.frames.hop_ms)] if manifest.frames is not None else []),
@@ -122,11 +113,3 @@ def _relation_sizes(spec: RelationSpec, widths: list[int], views: int, blocks: i
     if spec.clips is not None:
         sizes["basis"] = FRAME_COMPONENTS * (sum(widths) + spec.clips * spec.pooled * len(widths))
     return sizes
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"

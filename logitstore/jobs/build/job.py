@@ -46,7 +46,7 @@ from logitstore.launched import array_part, is_first, own_cores, part_of, proces
 from logitstore.models.machine import own_memory, versions
 from logitstore.notes import doing
 from logitstore.stages import Stages
-from logitstore.store import claims
+from logitstore.store import claims, requests
 from logitstore.store.format import commits
 from logitstore.store.format.codec import quantizer
 from logitstore.store.format.commits import Commit
@@ -77,7 +77,6 @@ if TYPE_CHECKING:
     from teachers.ensemble import Ensemble
 
 PARTNER_CACHE_BYTES = 1 << 30
-WAIT_SECONDS = 0.5
 _LOOK_SECONDS = 10.0  # between two looks at what others have made
 _LOST = "the claim of shard {} was lost: this process stood still for longer than it lasts"
 DEFAULT_TOPK = 20
@@ -106,8 +105,9 @@ class BuildSummary(Summary):
 
     ``failures`` are the clips without targets. ``missing`` of the shards lack some of the views that
     were asked for, which only ``--shards`` and sources of other parts leave. ``survival``: what of the teachers'
-    answers survives the recipe, where views were made and it has ops. ``limit``: where the time went, of this process,
-    where it asked the teachers itself.
+    answers survives the recipe, where views were made and it has ops. ``requests``: what this process sent to object
+    stores for it, where it sent any. ``limit``: where the time went, of this process, where it asked the teachers
+    itself.
     """
 
     failures: list[Failure]
@@ -115,6 +115,7 @@ class BuildSummary(Summary):
     seconds: float
     missing: int
     survival: Survival | None = None
+    requests: requests.Requests | None = None
     limit: Limit | None = None
 
 
@@ -134,6 +135,7 @@ class Job:
     relator: Relator | None = None  # of a store that keeps relations, once its basis is known
     tried: Answer | None = None  # of the first batch, until that is asked about
     like: Like | None = None  # the store whose clips and draws are this one's too
+    sent_before: requests.Requests = field(default_factory=requests.sent)  # by this process
     stages: Stages = field(default_factory=Stages)
 
     @property
@@ -169,6 +171,7 @@ def prepare(options: BuildOptions) -> Job:
     from logitstore.audio.sources import open_audio, open_source
     from logitstore.store.sql.tables import joined_names
 
+    sent_before = requests.sent()
     if not options.teachers:
         raise UsageError("no teacher was given; give at least one --teacher SPEC")
     options, like = as_like(options)
@@ -282,7 +285,19 @@ def prepare(options: BuildOptions) -> Job:
             if stored.made_by.get(name) != version
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
-    return Job(options, source, clip_table, ensemble, manifest, storage, workers, device, notes, like=like)
+    return Job(
+        options,
+        source,
+        clip_table,
+        ensemble,
+        manifest,
+        storage,
+        workers,
+        device,
+        notes,
+        like=like,
+        sent_before=sent_before,
+    )
 
 
 def _launch_notes(options: BuildOptions) -> list[str]:
@@ -412,6 +427,7 @@ def run(job: Job, progress: Progress) -> BuildSummary:
         seconds=seconds,
         missing=missing,
         survival=kept,
+        requests=requests.since(job.sent_before),
         limit=Limit.of(job.stages, seconds),
     )
 
@@ -478,12 +494,15 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
         waiting = set(chosen)
         advance = _together(job, chosen, done, progress)
 
-        def check(shard: int) -> None:
-            for commit in commits.read_all(job.storage, shard)[:1]:
+        def check(shard: int) -> Sequence[Commit]:
+            """What a shard has, found to be of what this build hears."""
+            committed = commits.read_all(job.storage, shard)
+            for commit in committed[:1]:
                 heard.check(commit)
             if job.like is not None and heard_before is not None:
                 for commit in job.like.of_shard(shard)[:1]:
                     heard_before.check(commit)
+            return committed
 
         if options.engine == "ray":
             setting = Setting.of(options, manifest, job.source, job.device, job.relator)
@@ -497,7 +516,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
             moved, own = line.run(waiting, own), set()
             if waiting and not moved:
                 progress.note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
-                time.sleep(WAIT_SECONDS)
+                time.sleep(claimer.idle_seconds())
         made += line.made
         if options.retry_failed:
             made += _retry_failed(job, writer, chosen, audio, heard, pool, claimer, progress)
@@ -526,7 +545,7 @@ class _Line:
         writer: StoreWriter,
         renderer: Renderer,
         claimer: claims.Claimer,
-        check: Callable[[int], None],
+        check: Callable[[int], Sequence[Commit]],
         advance: Callable[[int], None],
         progress: Progress,
     ) -> None:
@@ -579,8 +598,8 @@ class _Line:
 
     def _plans(self, waiting: set[int], turn: Sequence[int]) -> Iterator[BlockPlan]:
         """The blocks of some shards that are missing and that nobody makes; the shards are claimed from here on."""
-        views, storage = self.job.views, self.job.storage
-        stored = commits.spans(storage)
+        views = self.job.views
+        stored = commits.spans(self.job.storage)
         for shard in turn:
             if not missing_views(stored.get(shard, ()), views):
                 waiting.discard(shard)
@@ -590,8 +609,7 @@ class _Line:
             self._moved = True
             waiting.discard(shard)
             try:
-                self.check(shard)
-                missing = missing_views(commits.spans(storage, shard).get(shard, ()), views)
+                missing = missing_views(self.check(shard), views)
             except BaseException:
                 self.claimer.drop(shard)
                 raise

@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 PARTNER_CACHE_BYTES = 1 << 30
 _MOST_BLOCKS = 4096  # that a pipeline is given at a time
 _WRITERS = 4
-_WAIT_SECONDS = 0.5
 _PROCESS_BYTES = 400 << 20
 _MOST_BATCHES = 8  # that a task holds, decoded clips and views
 _QUIET_SECONDS = 120.0  # without a batch, before that is said
@@ -232,7 +231,7 @@ def fill_on_ray(
     views: int,
     waiting: set[int],
     claimer: claims.Claimer,
-    check: Callable[[int], None],
+    check: Callable[[int], object],
     *,
     advance: Callable[[int], None],
     failures: Callable[[int], None],
@@ -268,7 +267,7 @@ def fill_on_ray(
             made += desk.made
             if not desk.made:
                 note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
-                time.sleep(_WAIT_SECONDS)
+                time.sleep(claimer.idle_seconds())
 
 
 @dataclass

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from logitstore.audio.source import Source
 
 
-_WAIT_SECONDS = 0.5
-
-
 @dataclass(frozen=True)
 class ImportedViews:
     """What is known of the views of some clips: classes and probabilities (R, V, k), draw columns int64 (R, V)."""
@@ -196,9 +193,10 @@ def write_blocks(
         waiting = set(range(writer.shards))
         while waiting:
             before = len(waiting)
+            stored = commits.spans(storage)
             for shard in sorted(waiting):
                 name = commits.block_name(shard, 0, views)
-                if not _committed(storage, name):
+                if commits.Span(shard, 0, views) not in stored.get(shard, ()):
                     if not claimer.take(shard):
                         continue
                     try:
@@ -209,7 +207,7 @@ def write_blocks(
                 advance(len(writer.clips_of(shard)) * views)
                 waiting.discard(shard)
             if waiting and len(waiting) == before:
-                time.sleep(_WAIT_SECONDS)
+                time.sleep(claimer.idle_seconds())
     store = Pieces([Piece(storage, writer.manifest, writer.root_digest)])
     ours = {commits.block_name(shard, 0, views) for shard in range(writer.shards)}
     strangers = [commit.name for commit in store.commits if commit.name not in ours]
@@ -227,14 +225,6 @@ def write_blocks(
         failures=store.failures(),
         notes=notes,
     )
-
-
-def _committed(storage: Storage, name: str) -> bool:
-    try:
-        storage.size(commits.object_name(name))
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _content(

@@ -22,6 +22,7 @@ from logitstore.store.format.manifest import IMPORTED, MERGED, ROOT, Manifest, d
 from logitstore.store.format.quality import nearest
 from logitstore.store.joint import as_built
 from logitstore.store.reader import Store, open_store
+from logitstore.store.requests import Requests, sent, since
 from logitstore.store.storage import open_storage
 from logitstore.texts import in_lines
 from logitstore.views.fingerprint import compare
@@ -69,6 +70,7 @@ class Verified:
     recomputed: Recomputed | None
     problems: tuple[str, ...]
     sampled: str | None = None
+    requests: Requests | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -80,6 +82,7 @@ class Verified:
             "replayed": self.replayed,
             "recomputed": None if self.recomputed is None else asdict(self.recomputed),
             "problems": list(self.problems),
+            "requests": None if self.requests is None else self.requests.to_dict(),
             **({} if self.sampled is None else {"sampled": self.sampled}),
         }
 
@@ -109,6 +112,8 @@ class Verified:
                 + ("" if again.relation_error is None else f", relations differ by {100 * again.relation_error:.2f} %")
                 + ("" if again.frame_error is None else f", frames by {again.frame_error:.4f}")
             )
+        if self.requests is not None:
+            lines.append(f"requests   {self.requests}")
         lines.append(f"problems   {len(self.problems):,}")
         return in_lines([*lines, *(f"           {problem}" for problem in self.problems)])
 
@@ -133,6 +138,7 @@ def verify(options: VerifyOptions, advance: Callable[[int, int], None] | None = 
     :raises UsageError: options that do not go together.
     """
     _check(options)
+    before = sent()
     storage = open_storage(options.store)
     sample = None
     if options.sample is not None and options.state is not None:
@@ -161,7 +167,7 @@ def verify(options: VerifyOptions, advance: Callable[[int, int], None] | None = 
                 recomputed, wrong = recompute(store, audio, options.teachers, count, options.device)
                 problems += wrong
     sampled = None if sample is None else sample.render()
-    return Verified(storage.location, found, replayed, recomputed, tuple(problems), sampled)
+    return Verified(storage.location, found, replayed, recomputed, tuple(problems), sampled, since(before))
 
 
 def recompute(

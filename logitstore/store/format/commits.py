@@ -106,9 +106,8 @@ def objects(storage: Storage, shard: int | None = None) -> Iterator[tuple[str, b
 
     The content is None of one that has gone since it was listed. What else lies among them is no commit.
     """
-    listed = storage.names(FOLDER, "" if shard is None else f"{shard:06d}-")
-    names = [name for name in listed if commit_numbers(name) is not None]
-    yield from zip(names, storage.get_many(names), strict=True)
+    stem = "" if shard is None else f"{shard:06d}-"
+    yield from storage.contents(FOLDER, stem, lambda name: commit_numbers(name) is not None)
 
 
 def read_all(

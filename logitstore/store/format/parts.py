@@ -344,12 +344,14 @@ def _under_stored_names(parts: Sequence[Part], scanned: pa.Table) -> pa.Table:
 
 
 def _assigned(parts: Sequence[Part], scanned: pa.Table) -> tuple[I64, I64]:
-    """For every scanned clip the part that has its key, and one that has its path; -1 where there is none."""
+    """For every scanned clip the part that has its key, and one that has its path; -1 where there is none.
+
+    Clips of paths that were not scanned are left out first: a store that grows by new files is gone through once.
+    """
+    wanted = pc.unique(scanned["path"])
+    known = [part.table.select(KEY).filter(pc.is_in(part.table["path"], value_set=wanted)) for part in parts]
     keys = pa.concat_tables(
-        [
-            part.table.select(KEY).append_column("part", pa.array(np.full(part.table.num_rows, number)))
-            for number, part in enumerate(parts)
-        ]
+        [table.append_column("part", pa.array(np.full(table.num_rows, number))) for number, table in enumerate(known)]
     )
     paths = keys.group_by("path").aggregate([("part", "min")]).rename_columns(["path", "part"])
     return _look_up(scanned, keys, KEY), _look_up(scanned, paths, ("path",))

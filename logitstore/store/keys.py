@@ -1,0 +1,95 @@
+"""The keys of a store's clips, read where they are asked for: opening a store costs the same however many it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from logitstore.arrays import I64
+from logitstore.audio.clips import ClipKeys, Cut, TableKeys
+from logitstore.errors import CorruptStoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from logitstore.store.piece import Piece
+
+
+class Group(NamedTuple):
+    """A group of rows of a file of the clip table: its clips, and where it lies."""
+
+    clips: range
+    piece: Piece
+    name: str
+    file: pq.ParquetFile
+    number: int
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Some columns of its clips, all by default.
+
+        :raises CorruptStoreError: the file is damaged.
+        """
+        return self.piece.clip_group(self.name, self.file, columns, self.number)
+
+    def may_hold(self, paths: Sequence[str]) -> bool:
+        """Whether one of some rising paths can be in it, by the least and the greatest path that it says it has."""
+        column = self.file.schema_arrow.get_field_index("path")
+        known = self.file.metadata.row_group(self.number).column(column).statistics
+        if known is None or not known.has_min_max:
+            return True
+        at = int(np.searchsorted(paths, known.min))
+        return at < len(paths) and paths[at] <= known.max
+
+
+class StoredKeys(ClipKeys):
+    """Those of one or several pieces, one after the other.
+
+    The first clip of a group of rows (131,072 of them, as this package writes them) that is asked for has the whole
+    group read, which is then kept: some 50 bytes a clip.
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.groups = tuple(_groups(pieces))
+        self._firsts: I64 = np.array([group.clips.start for group in self.groups], dtype=np.int64)
+        self._read: dict[int, TableKeys] = {}
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type[StoredKeys], tuple[list[Piece]]]:
+        return StoredKeys, (list(dict.fromkeys(group.piece for group in self.groups)),)
+
+    def __len__(self) -> int:
+        return self.groups[-1].clips.stop if self.groups else 0
+
+    def group_of(self, clip: int) -> Group:
+        """The group of rows that a clip lies in."""
+        return self.groups[int(self._firsts.searchsorted(clip, side="right")) - 1]
+
+    def __getitem__(self, clip: int) -> tuple[str, Cut]:
+        number = int(self._firsts.searchsorted(clip, side="right")) - 1
+        keys = self._read.get(number)
+        if keys is None:
+            with self._lock:
+                if number not in self._read:
+                    self._read[number] = TableKeys(self.groups[number].read(["path", "start", "length", "rate"]))
+                keys = self._read[number]
+        return keys[int(clip) - self.groups[number].clips.start]
+
+
+def _groups(pieces: Sequence[Piece]) -> Iterator[Group]:
+    first = 0
+    for piece in pieces:
+        for name, file in piece.clip_files().items():
+            rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            if sum(rows) != file.metadata.num_rows or min(rows, default=0) < 0:
+                raise CorruptStoreError(
+                    f"{piece.location}: {name} says that it has {file.metadata.num_rows:,} clips, and its groups of "
+                    f"rows have {sum(rows):,}; restore it from a copy"
+                )
+            for number, count in enumerate(rows):
+                if count:
+                    yield Group(range(first, first + count), piece, name, file, number)
+                first += count
