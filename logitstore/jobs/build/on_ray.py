@@ -24,6 +24,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
@@ -74,6 +75,7 @@ _ENVIRONMENT = {
 }
 _RAYS_THREAD = "ray_listen_error_messages"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MOST_SHOWN = 180  # characters of what Ray says
 _LEAST_CORES = 2  # one that decodes, one for the teachers
 _CONNECT_SECONDS = 10.0
 _PROBED = 3  # clips of a shard that one at least must be read of
@@ -422,7 +424,7 @@ class _Listening:
             return self._stream.write(text)
         lines = _COLOUR.sub("", text).replace("(raylet)", "").splitlines()
         if lines and lines[0].strip():
-            self._note(one_line(f"Ray: {lines[0].strip()}"))
+            self._note(one_line(f"Ray: {shorten(lines[0], _MOST_SHOWN, placeholder=' …')}"))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
