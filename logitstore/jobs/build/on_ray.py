@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
@@ -252,7 +252,7 @@ def fill_on_ray(
     with _cluster(setting, note) as ray:
         while True:
             stored = commits.spans(writer.storage)
-            plans = []
+            plans: list[BlockPlan] = []
             for shard in sorted(waiting):
                 missing = missing_views(stored.get(shard, ()), views)
                 if not missing:
@@ -480,7 +480,7 @@ def _first(error: BaseException) -> str:
 
 def _contents(
     ray: Any, setting: Setting, writer: StoreWriter, plans: Sequence[BlockPlan]
-) -> Iterator[tuple[tuple[int, int], Any]]:
+) -> Generator[tuple[tuple[int, int], Any], None, None]:
     """What the cluster makes of some plans: the number of a plan and the place of a batch in it, and what is kept of
     that batch, or the error that there was."""
     from ray.data import ActorPoolStrategy, from_items
