@@ -98,8 +98,7 @@ def layouts(scratch: Path, count: int) -> list[list[str]]:
             file.write(samples.tobytes())
     row, size = np.empty(LONG, np.float32), 4 * LONG
     opened = os.open(together, os.O_RDONLY)
-    with together.open("rb") as file:
-        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.float32).reshape(count, LONG)
+    mapped = np.frombuffer(mmap.mmap(opened, 0, access=mmap.ACCESS_READ), np.float32).reshape(count, LONG)
 
     def read(order: np.ndarray) -> None:
         for number in order.tolist():

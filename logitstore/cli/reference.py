@@ -68,6 +68,7 @@ def _section(name: str, command: OptionsCommand) -> Iterator[str]:
 def _value(each: Field) -> str:
     kinds = {bool: "flag", int: "whole number", float: "number", str: "text", dict: "mapping"}
     value = "one of these" if each.choices else kinds[each.kind]
+    value = " or ".join((value, *each.words))
     return ", ".join(part for part in (value, each.allowed(), "repeatable" if each.many else None) if part)
 
 

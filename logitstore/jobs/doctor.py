@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from logitstore.arrays import F32
+from logitstore.models.machine import first_line, own_memory
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -264,33 +265,16 @@ def _failing(what: Callable[[], object]) -> str:
 
 def _machine() -> Machine:
     gpus, why = _gpus()
-    return Machine(f"{platform.system()} {platform.machine()}", _cores(), _memory(), gpus, why)
+    return Machine(f"{platform.system()} {platform.machine()}", _cores(), own_memory(), gpus, why)
 
 
 def _cores() -> int:
     """Cores that this process may use: of the machine, those that a scheduler or a container leaves it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _first_line("/sys/fs/cgroup/cpu.max").partition(" ")
+    quota, _, period = first_line("/sys/fs/cgroup/cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit() and int(period):
         cores = max(1, min(cores, int(quota) // int(period)))
     return cores
-
-
-def _memory() -> int | None:
-    """Bytes of memory that this process may use."""
-    try:
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return None
-    limit = _first_line("/sys/fs/cgroup/memory.max")
-    return min(whole, int(limit)) if limit.isdigit() else whole
-
-
-def _first_line(file: str) -> str:
-    try:
-        return Path(file).read_text().split("\n", 1)[0].strip()
-    except OSError:
-        return ""
 
 
 def _gpus() -> tuple[tuple[str, ...], str | None]:

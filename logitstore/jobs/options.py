@@ -217,8 +217,8 @@ class BuildOptions(BuildingOptions, StoredOptions, EnsembleOptions, ColumnOption
         int | Literal["auto"],
         BATCH_SIZE.but(
             help="How many views go through the teachers at a time; auto tries out how many are fastest on a GPU with "
-            "memory to spare, before the first block, and is the default on a CPU. A store keeps the number that it was "
-            "begun with."
+            "memory to spare, before the first block, and is the default on a CPU. A store keeps the number that it "
+            "was begun with."
         ),
     ] = DEFAULT_BATCH
     compile: Annotated[

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
 import platform
+from pathlib import Path
 
 from logitstore.errors import UsageError
 
@@ -34,6 +36,24 @@ def out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def own_memory() -> int | None:
+    """Bytes of memory that this process may use, of the machine or of its container; None where nothing says it."""
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+    limit = first_line("/sys/fs/cgroup/memory.max")
+    return min(whole, int(limit)) if limit.isdigit() else whole
+
+
+def first_line(file: str) -> str:
+    """The first line of a file of the system; an empty text where there is none."""
+    try:
+        return Path(file).read_text().split("\n", 1)[0].strip()
+    except OSError:
+        return ""
 
 
 def versions() -> dict[str, str]:

@@ -334,7 +334,8 @@ def simulated() -> Iterator[None]:
         writer: {"encode_group": _group, "encode_clips": _clips, "read_parts": _parts, "plan_extension": _plan},
         jobs: {
             "try_out": lambda *_, **__: None, "Heard": lambda *_: SimpleNamespace(check=lambda commit: None),
-            "time": _Time, "make_block": _make_block, "Begun": _begun, "asked": _asked, "ClipAudio": lambda *_: None, "holds": lambda *_: True,
+            "time": _Time, "make_block": _make_block, "Begun": _begun, "asked": _asked,
+            "ClipAudio": lambda *_: None, "holds": lambda *_: True,
             "_decodes": lambda audio, clip: World.now.mended,
             "ThreadPoolExecutor": _AtOnce,
             "Piece": _Piece, "Pieces": lambda pieces: pieces[0],

@@ -44,7 +44,7 @@ from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
 from logitstore.launched import array_part, is_first, own_cores, part_of, processes, rank
-from logitstore.models.machine import versions
+from logitstore.models.machine import own_memory, versions
 from logitstore.notes import doing
 from logitstore.stages import Stages
 from logitstore.store import claims, requests
@@ -465,7 +465,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     for note in (*job.notes, *job.ensemble.notes[told:]):
         progress.note(note)
     chosen = set(chosen_shards(options, writer, writer.shards_of(_parts_to_build(job, writer, progress))))
-    cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
+    cache = partner_cache(manifest)
     disk = open_cache(options)
     audio = ClipAudio(job.source, writer.clips, manifest.sample_rate, cache, disk)
     known = [commit for commit in commits.read_all(job.storage) if commit.shard in chosen]
@@ -649,6 +649,15 @@ class _Line:
         else:
             self.made += written.stored_views
             self.progress.failures(len(written.failed))
+
+
+def partner_cache(manifest: Manifest) -> int:
+    """Bytes of decoded clips to keep: under a recipe with mixup those of a shard, so that each is decoded once, as far
+    as a quarter of the memory holds them."""
+    if not manifest.recipe.has_mixup:
+        return 0
+    shard = 4 * manifest.shard_clips * manifest.clip_samples
+    return min(shard, max(PARTNER_CACHE_BYTES, (own_memory() or 0) // 4))
 
 
 def _turn(shards: Collection[int]) -> set[int]:
