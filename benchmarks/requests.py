@@ -70,7 +70,7 @@ def served() -> tuple[str, Counter[str]]:
     moto: Any = threaded_moto_server
     application = moto.DomainDispatcherApplication
 
-    class Counting(application):  # type: ignore[misc]
+    class Counting(application):  # type: ignore[misc, valid-type]
         def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
             listing = "list-type=2" in environ.get("QUERY_STRING", "")
             kind = "LIST" if listing else environ["REQUEST_METHOD"]
