@@ -103,7 +103,7 @@ def own_cost(root: Path, seconds: float, views: int, batch_size: int) -> dict[st
         inside += time.perf_counter() - started
         return said
 
-    prepared.ask = ask  # type: ignore[method-assign]
+    prepared.ask = ask  # type: ignore[method-assign, assignment]
     started = time.perf_counter()
     summary = job.run(prepared, job.Progress())
     took = time.perf_counter() - started
@@ -205,14 +205,15 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
     a_case = 60.0 * given.minutes / len(cases) - _OTHER_SECONDS
     lasting = 0.2 if given.quick else max(3.0, 0.1 * a_case)
     build_seconds = 1.0 if given.quick else max(5.0, a_case - 2 * lasting)
-    rows, said = [], []
+    rows: list[list[str]] = []
+    said: list[str] = []
     for name, kind in cases:
         few = scratch / f"{kind}-few"
         if not few.exists():
             write_audio(few, DISTINCT, seconds, kind)
         ask = ["--bare", str(few), str(seconds), str(lasting), *ensembles[name]]
         before = _run(*ask)
-        clips = 8 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
+        clips = 4 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
         folder = scratch / f"{kind}-{clips}"
         if not folder.exists():
             write_audio(folder, clips, seconds, kind)
