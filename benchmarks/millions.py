@@ -9,7 +9,8 @@ shard failed. The audio is fake too: 4,096 short WAV files, which every folder o
 20,000,000 clips have 20,000,000 paths that can be read, and the audio of each is one of 4,096 files.
 
 What a command costs is measured in a process of its own: seconds of its whole life, its interpreter's start and imports
-among them, seconds of the processor, seconds until what the row names, and the largest resident set (Linux).
+among them, seconds of the processor (all that tells where other work goes on), seconds until what the row names, and
+the largest resident set (Linux).
 
 What is there in DIR is used: an interrupted run goes on, ``--again STEP`` measures a step anew.
 """
@@ -172,17 +173,19 @@ def do_open(store: str) -> dict[str, float]:
     opened = open_store(store)
     counted = len(opened), opened.views
     assert all(counted)
-    return {"opened": time.perf_counter() - began}
+    return {"opened": time.perf_counter() - began, "opened, processor": time.process_time()}
 
 
 def do_sample(store: str) -> dict[str, float]:
-    """The targets and draws of 1,000 clips from all over a store, and one clip to look at."""
+    """The targets and draws of 32 clips from all over a store, and one clip to look at."""
     from logitstore import open_store
 
     opened = open_store(store)
-    clips = np.random.default_rng(0).integers(0, len(opened), 32)
+    known = opened.clips_of(0)
+    clips = known[np.random.default_rng(0).integers(0, len(known), 32)]
     began = time.perf_counter()
-    opened.targets(0, clips), opened.draws(0, clips)
+    opened.targets(0, clips)
+    opened.draws(0, clips)
     first = time.perf_counter() - began
     began = time.perf_counter()
     repr(opened[int(clips[0])].view(1))
@@ -202,9 +205,16 @@ def do_replay(store: str) -> dict[str, float]:
     order: I64 = random.integers(0, len(data), 64 * 32)
     loader = DataLoader(data, batch_size=32, sampler=order.tolist())  # type: ignore[arg-type]
     times = [time.perf_counter()]
+    busy = 0.0
     for _ in loader:
+        busy = busy or time.process_time()
         times.append(time.perf_counter())
-    return {"made": made, "first batch": times[1] - began, "a batch": (times[-1] - times[1]) / (len(times) - 2)}
+    return {
+        "made": made,
+        "first batch": times[1] - began,
+        "first batch, processor": busy,
+        "a batch": (times[-1] - times[1]) / (len(times) - 2),
+    }
 
 
 def do_train(store: str) -> dict[str, float]:
@@ -219,14 +229,20 @@ def do_train(store: str) -> dict[str, float]:
     del logitstore
     out = f"{store}.run"
     shutil.rmtree(out, ignore_errors=True)
-    began, times = time.perf_counter(), []
+    began, times, busy = time.perf_counter(), list[float](), list[float]()
+
+    def step(*_: object) -> None:
+        times.append(time.perf_counter())
+        busy.append(time.process_time())
+
     options = StudentOptions(
         store=store, audio_root=str(_audio_of(Path(store))), student="cnn4", out=out, steps=1000, batch_size=32,
         model_args={"width": 4, "mels": 32, "hop_ms": 20},
     )  # fmt: skip
-    train_student(options, FitProgress(step=lambda *_: times.append(time.perf_counter())))
+    train_student(options, FitProgress(step=step))
     return {
         "first step": times[0] - began,
+        "first step, processor": busy[0],
         "1,000 steps": times[-1] - began,
         "a step at the end": (times[-1] - times[-101]) / 100,
     }
@@ -299,11 +315,17 @@ def _audio_of(store: Path) -> Path:
 
 def _build(store: Path, clips: int) -> dict[str, float]:
     make_audio(_audio_of(store), clips)
-    pieces = range(-(-clips // PIECE))
-    each = [_measured(["--clips", str(clips), "--piece", str(piece), "--out", str(store)]) for piece in pieces]
+    each = []
+    for piece in range(-(-clips // PIECE)):
+        file = store.parent / f"{clips}.piece{piece}.json"
+        if not file.exists():
+            took = _measured(["--clips", str(clips), "--piece", str(piece), "--out", str(store)])
+            file.write_text(json.dumps(took))
+        each.append(json.loads(file.read_text()))
     objects = [path.stat().st_size for path in store.rglob("*") if path.is_file()]
     return {
         "seconds": sum(one["seconds"] for one in each),
+        "processor": sum(one["processor"] for one in each),
         "peak MB": max(one["peak MB"] for one in each),
         "bytes": sum(objects),
         "objects": len(objects),
@@ -337,22 +359,20 @@ def _measured(arguments: Sequence[str], module: str = "benchmarks.millions") -> 
 
 
 def table(sizes: Sequence[int], figures: Sequence[dict[str, Any]]) -> str:
-    """Seconds and peaks as Markdown, a column a store."""
+    """Seconds of each process, of the processor in brackets, and its peak as Markdown, a column a store."""
     lines = ["| | " + " | ".join(f"{size:,} clips" for size in sizes) + " |", "| --- |" + " ---: |" * len(sizes)]
-    built = [each["build"] for each in figures]
-    lines.append("| built | " + " | ".join(f"{b['seconds']:,.0f} s, {b['peak MB']:,.0f} MB" for b in built) + " |")
-    lines.append(
-        "| bytes, objects | " + " | ".join(f"{b['bytes'] / 1e6:,.1f} MB, {b['objects']:,}" for b in built) + " |"
-    )
-    for step, (name, _) in STEPS.items():
+    sizes_of = (f"{each['build']['bytes'] / 1e6:,.1f} MB, {each['build']['objects']:,}" for each in figures)
+    lines.append("| bytes, objects | " + " | ".join(sizes_of) + " |")
+    names = {"build": "all pieces written, the largest of their peaks", **{step: STEPS[step][0] for step in STEPS}}
+    for step, name in names.items():
         found = [each[step] for each in figures if step in each]
         if len(found) < len(figures):
             continue
-        whole = (f"{each['seconds']:,.2f} s, {each['peak MB']:,.0f} MB" for each in found)
-        lines.append(f"| {name} | " + " | ".join(whole) + " |")
+        whole = (f"{each['seconds']:,.1f} s ({each['processor']:,.1f}), {each['peak MB']:,.0f} MB" for each in found)
+        lines.append(f"| {name} | {' | '.join(whole)} |")
         for key in found[0]:
-            if key not in ("seconds", "processor", "peak MB"):
-                lines.append(f"| … {key} | " + " | ".join(f"{1000 * each[key]:,.0f} ms" for each in found) + " |")
+            if key not in ("seconds", "processor", "peak MB", "bytes", "objects") and all(key in one for one in found):
+                lines.append(f"| … {key} | {' | '.join(f'{each[key]:,.2f} s' for each in found)} |")
     return "\n".join(lines)
 
 

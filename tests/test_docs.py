@@ -50,6 +50,7 @@ ELSEWHERE = {
     "docs/look.md": "tests/cli/test_show.py",
     "docs/report.md": "tests/jobs/test_report.py",
     "docs/reading.md": "tests/test_docs.py",
+    "docs/scaling.md": "tests/jobs/test_plan.py",
     "docs/sql.md": "tests/queries/test_answers.py",
     "docs/sonyc.md": "tests/jobs/test_sonyc.py",
     "docs/speedrun.md": "tests/benchmarks/test_speedrun.py",

@@ -19,7 +19,7 @@ from logitstore.store.format.layout import columns_for
 from logitstore.store.shards import default_shard_clips
 from logitstore.texts import in_lines, one_line
 from logitstore.views.ops import Place
-from logitstore.views.recipe import BUILT_IN, Draws, masks
+from logitstore.views.recipe import BUILT_IN, masks
 
 if TYPE_CHECKING:
     import torch
@@ -193,7 +193,7 @@ def _measured(spec: str, options: PlanOptions) -> float:
         lengths=np.full(_BATCH, samples), place=Place(samples, ensemble.sample_rate, _BATCH), shard_rows=_BATCH,
     )  # fmt: skip
     noise = np.random.default_rng(0).standard_normal((_BATCH, samples)).astype(np.float32) * 0.1
-    return rate_of(ensemble, torch.from_numpy(noise), masks(recipe, Draws(drawn.columns)), _SECONDS)[0]
+    return rate_of(ensemble, torch.from_numpy(noise), masks(recipe, drawn), _SECONDS, features=False)[0]
 
 
 def rate_of(

@@ -312,8 +312,8 @@ class Piece:
         if self._many_draws:
             blocks = self._places.blocks_holding(view, clips)
             taken = self._decoded_draws.take(view, clips, blocks, self._draw_rows)
-            drawn = layout.decode_draws(self.manifest.columns, taken.T, 1)
-            return {name: values[:, 0] for name, values in drawn.items()}
+            by_name = layout.decode_draws(self.manifest.columns, taken.T, 1)
+            return {name: values[:, 0] for name, values in by_name.items()}
         for commit, where, rows in self._places.by_block(view, clips):
             planes = self._drawn(commit)[:, rows * commit.views + (view - commit.view_start)]
             for name, drawn in layout.decode_draws(self.manifest.columns, planes, 1).items():

@@ -44,6 +44,8 @@ LINES = [
                    "--audio-root audio --clip-seconds 0.6", 0),
     ("import ced", "import npy none.npy --names names.txt --classes classes.txt --scores logits --out npy2", 2),
     ("import ced", "import ced nowhere --audio-root audio --classes classes.txt --out ced", 2),
+    ("plan", "plan --clips 2e6 --teacher any --rate 100 --price 2", 0),
+    ("plan", "plan --clips 2e6 --teacher any --rate none", 2),
     ("status", "status store", 0),
     ("status", "status nowhere", 2),
     ("verify", "verify store", 0),
