@@ -251,8 +251,10 @@ class Piece:
 
     def clips_of(self, view: int) -> I64:
         """The clips, rising, that have targets for a view."""
-        parts = [commit.first_clip + commit.readable for commit in self._places.commits_of(view)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        blocks = self._places.commits_of(view)
+        clips = np.concatenate([np.arange(each.first_clip, each.first_clip + each.clips) for each in blocks])
+        failed = [each.first_clip + row for each in blocks for row, _ in each.failed]
+        return np.delete(clips, np.searchsorted(clips, failed)) if failed else clips
 
     def targets(self, view: int, clips: I64) -> tuple[U16, F32]:
         """What the ensemble said of one view of some clips: classes uint16 (n, k), probabilities float32 (n, k).
