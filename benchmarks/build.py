@@ -237,10 +237,10 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
             f"cores busy {100 * run['busy'] / run['wall'] / CORES:.0f} %; bare before and after "
             f"{before['rate']:,.1f}, {after['rate']:,.1f}"
         )
-    print(f"Whole processes, clips of {seconds:g} s x {VIEWS} views, recipe ced, {CORES} cores\n")
+        print(said[-1], flush=True)
+    print(f"\nWhole processes, clips of {seconds:g} s x {VIEWS} views, recipe ced, {CORES} cores\n")
     header = ["audio", "views", "s", "views/s", "bare forward, views/s", "share", "inside", "processor"]
     print(table(["teachers", *header], rows))
-    print("\n" + "\n".join(said))
 
 
 def timed_build(source: Path, store: Path, teachers: list[str], seconds: float) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def make_piece(folder: Path, clips: int, piece: int) -> None:
     from logitstore.views.recipe import Draws
     from logitstore.views.render import Renderer
 
-    os.fsync = lambda descriptor: None
+    os.fsync = lambda fd: None
     manifest, storage = _manifest(), LocalStorage(folder)
     first = piece * PIECE
     table = clip_table(first, min(first + PIECE, clips))
@@ -157,7 +157,8 @@ def make_piece(folder: Path, clips: int, piece: int) -> None:
         rows = np.random.default_rng(shard).permutation(FILES)[: len(numbers)]
         failed = 1 + shard * 7919 % (len(numbers) - 1)
         readable = np.arange(len(numbers)) != failed
-        targets = Targets(*(np.where(readable[:, None, None], each[rows], 0) for each in (classes, codes)), readable)
+        kept, coded = (np.where(readable[:, None, None], each[rows], 0) for each in (classes, codes))
+        targets = Targets(kept, coded, readable)
         content = BlockContent(targets, None, Draws(columns), {failed: "not audio"}, [mark])
         writer.write_block(shard, 0, VIEWS, content, f"blocks/{commits.block_name(shard, 0, VIEWS)}")
 
@@ -181,8 +182,8 @@ def do_sample(store: str) -> dict[str, float]:
     from logitstore import open_store
 
     opened = open_store(store)
-    known = opened.clips_of(0)
-    clips = known[np.random.default_rng(0).integers(0, len(known), 32)]
+    blocks = np.random.default_rng(0).permutation(len(opened.commits))[:32]
+    clips = np.array([opened.commits[block].first_clip for block in blocks])
     began = time.perf_counter()
     opened.targets(0, clips)
     opened.draws(0, clips)
@@ -203,7 +204,7 @@ def do_replay(store: str) -> dict[str, float]:
     made = time.perf_counter() - began
     random = np.random.default_rng(0)
     order: I64 = random.integers(0, len(data), 64 * 32)
-    loader = DataLoader(data, batch_size=32, sampler=order.tolist())  # type: ignore[arg-type]
+    loader = DataLoader(data, batch_size=32, sampler=order.tolist())
     times = [time.perf_counter()]
     busy = 0.0
     for _ in loader:

@@ -158,7 +158,8 @@ def split(store: Store, by_view: list[I64], share: float, chosen: Apart | None =
             f"--hold-out {share:g} holds out {found.files} of {files} files, {len(apart)} of {len(clips)} clips "
             f"({part:.0%} of the clips, {share:.0%} was asked for): a file's clips stay together"
         )
-    learned, held = [], []
+    learned: list[I64] = []
+    held: list[I64] = []
     for view, rows in enumerate(by_view):
         if view and rows is by_view[view - 1]:
             learned.append(learned[-1])

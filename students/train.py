@@ -325,7 +325,8 @@ def clips_by_view(store: Store, where: str | None, subset: Subset | None = None)
     by_view: list[I64] = []
     for view in range(store.views):
         clips = store.clips_of(view)
-        by_view.append(by_view[-1] if view and np.array_equal(clips, by_view[-1]) else clips)
+        same = view and (clips is by_view[-1] or np.array_equal(clips, by_view[-1]))
+        by_view.append(by_view[-1] if same else clips)
     if where is not None:
         try:
             chosen = store.sql(f"SELECT clip FROM clips WHERE ({where}\n)")["clip"].to_numpy()

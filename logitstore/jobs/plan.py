@@ -86,8 +86,8 @@ class Costs:
             f"objects    {self.objects:,}, of {self.shards:,} shards of {self.shard_clips:,} clips",
             f"requests   {self.build_requests:,} of a build on an object store, {self.verify_requests:,} to verify, "
             f"{self.open_requests:,} to open",
-            f"training   {_bytes(self.process_bytes)} of memory a process, {_bytes(self.shared_bytes)} of temporary file, of "
-            f"which an epoch uses {_bytes(self.view_bytes)}",
+            f"training   {_bytes(self.process_bytes)} of memory a process, "
+            f"{_bytes(self.shared_bytes)} of temporary file, of which an epoch uses {_bytes(self.view_bytes)}",
         ]
         return in_lines(lines)
 

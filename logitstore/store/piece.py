@@ -85,6 +85,7 @@ class Piece:
         self.decoded_bytes = decoded_bytes
         self._draws: OrderedDict[str, U8] = OrderedDict()
         self._runs: OrderedDict[str, Runs] = OrderedDict()
+        self._clips_of: tuple[list[Commit], I64] = ([], np.zeros(0, np.int64))  # of the last blocks asked for
         self._read: OrderedDict[str, bytes] = OrderedDict()  # objects of blocks by their paths
         self._read_bytes, self._reading = 0, threading.Lock()
         self._part_contents: dict[str, bytes] = {}  # of the clip table, where it was read from a URL
@@ -256,8 +257,14 @@ class Piece:
 
     def clips_of(self, view: int) -> I64:
         """The clips, rising, that have targets for a view."""
-        parts = [commit.first_clip + commit.readable for commit in self._places.commits_of(view)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        blocks = self._places.commits_of(view)
+        if blocks == self._clips_of[0]:  # as of a build's views, which lie in one block
+            return self._clips_of[1]
+        clips = np.concatenate([np.arange(each.first_clip, each.first_clip + each.clips) for each in blocks])
+        failed = [each.first_clip + row for each in blocks for row, _ in each.failed]
+        clips = np.delete(clips, np.searchsorted(clips, failed)) if failed else clips
+        self._clips_of = blocks, clips
+        return clips
 
     def targets(self, view: int, clips: I64) -> tuple[U16, F32]:
         """What the ensemble said of one view of some clips: classes uint16 (n, k), probabilities float32 (n, k).

@@ -52,7 +52,7 @@ def dry_run(job: Job) -> Plan:
     from teachers.ensemble import load_ensemble
 
     manifest, table, options = job.manifest, job.clip_table, job.options
-    clips, views = table.num_rows, options.views
+    clips, views = table.num_rows, options.views or 1
     total = clips * views
     shards = -(-clips // manifest.shard_clips)
     batch = min(manifest.batch_size, total)
