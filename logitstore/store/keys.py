@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,14 +16,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from logitstore.store.piece import Piece
+
+class ClipFiles(Protocol):
+    """What has the files of a clip table: a piece of a store."""
+
+    @property
+    def location(self) -> str:
+        """What a user calls it."""
+
+    def clip_files(self) -> dict[str, pq.ParquetFile]:
+        """The files by name, in the order of their clips."""
+
+    def clip_group(self, name: str, file: pq.ParquetFile, columns: Sequence[str] | None, group: int) -> pa.Table:
+        """Some columns of a group of rows of a file."""
 
 
 class Group(NamedTuple):
     """A group of rows of a file of the clip table: its clips, and where it lies."""
 
     clips: range
-    piece: Piece
+    piece: ClipFiles
     name: str
     file: pq.ParquetFile
     number: int
@@ -52,13 +64,13 @@ class StoredKeys(ClipKeys):
     group read, which is then kept: some 50 bytes a clip.
     """
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[ClipFiles]) -> None:
         self.groups = tuple(_groups(pieces))
         self._firsts: I64 = np.array([group.clips.start for group in self.groups], dtype=np.int64)
         self._read: dict[int, TableKeys] = {}
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type[StoredKeys], tuple[list[Piece]]]:
+    def __reduce__(self) -> tuple[type[StoredKeys], tuple[list[ClipFiles]]]:
         return StoredKeys, (list(dict.fromkeys(group.piece for group in self.groups)),)
 
     def __len__(self) -> int:
@@ -79,7 +91,7 @@ class StoredKeys(ClipKeys):
         return keys[int(clip) - self.groups[number].clips.start]
 
 
-def _groups(pieces: Sequence[Piece]) -> Iterator[Group]:
+def _groups(pieces: Sequence[ClipFiles]) -> Iterator[Group]:
     first = 0
     for piece in pieces:
         for name, file in piece.clip_files().items():
