@@ -103,7 +103,7 @@ def own_cost(root: Path, seconds: float, views: int, batch_size: int) -> dict[st
         inside += time.perf_counter() - started
         return said
 
-    prepared.ask = ask  # type: ignore[method-assign]
+    prepared.ask = ask  # type: ignore[method-assign, assignment]
     started = time.perf_counter()
     summary = job.run(prepared, job.Progress())
     took = time.perf_counter() - started
@@ -205,14 +205,15 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
     a_case = 60.0 * given.minutes / len(cases) - _OTHER_SECONDS
     lasting = 0.2 if given.quick else max(3.0, 0.1 * a_case)
     build_seconds = 1.0 if given.quick else max(5.0, a_case - 2 * lasting)
-    rows, said = [], []
+    rows: list[list[str]] = []
+    said: list[str] = []
     for name, kind in cases:
         few = scratch / f"{kind}-few"
         if not few.exists():
             write_audio(few, DISTINCT, seconds, kind)
         ask = ["--bare", str(few), str(seconds), str(lasting), *ensembles[name]]
         before = _run(*ask)
-        clips = 8 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
+        clips = 4 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
         folder = scratch / f"{kind}-{clips}"
         if not folder.exists():
             write_audio(folder, clips, seconds, kind)
@@ -236,10 +237,10 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
             f"cores busy {100 * run['busy'] / run['wall'] / CORES:.0f} %; bare before and after "
             f"{before['rate']:,.1f}, {after['rate']:,.1f}"
         )
-    print(f"Whole processes, clips of {seconds:g} s x {VIEWS} views, recipe ced, {CORES} cores\n")
+        print(said[-1], flush=True)
+    print(f"\nWhole processes, clips of {seconds:g} s x {VIEWS} views, recipe ced, {CORES} cores\n")
     header = ["audio", "views", "s", "views/s", "bare forward, views/s", "share", "inside", "processor"]
     print(table(["teachers", *header], rows))
-    print("\n" + "\n".join(said))
 
 
 def timed_build(source: Path, store: Path, teachers: list[str], seconds: float) -> dict[str, Any]:

@@ -4,8 +4,8 @@
     python -m benchmarks.requests --shards 100
 
 moto serves S3's API on this machine's loopback and counts what it is asked; the teacher is fake. Requests do not depend
-on what a shard holds, but for a builder that takes longer than 20 seconds for one, which renews its claim (a GET and a
-PUT). Beside what was counted stands what docs/cloud.md says for so many shards.
+on what a shard holds, but every 20 seconds a builder renews the claim that it holds (a GET and a PUT). Beside what was
+counted stands what docs/cloud.md says for so many shards, without these.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +61,23 @@ def stated(shards: int) -> dict[str, int]:
 
 def served() -> tuple[str, Counter[str]]:
     """The URL of a new S3 API with the bucket ``logits``, and how often it is asked, by method and kind."""
-    import boto3
+    import boto3  # type: ignore[import-untyped]
     from moto.moto_server import threaded_moto_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     asked: Counter[str] = Counter()
 
-    class Counting(threaded_moto_server.DomainDispatcherApplication):
-        def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    moto: Any = threaded_moto_server
+    application = moto.DomainDispatcherApplication
+
+    class Counting(application):  # type: ignore[misc, valid-type]
+        def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
             listing = "list-type=2" in environ.get("QUERY_STRING", "")
             kind = "LIST" if listing else environ["REQUEST_METHOD"]
             asked[{"POST": "DELETE"}.get(kind, kind)] += 1  # obstore deletes by POST
             return super().__call__(environ, start_response)
 
-    threaded_moto_server.DomainDispatcherApplication = Counting
+    moto.DomainDispatcherApplication = Counting
     serving = threaded_moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     serving.start()
     host, port = serving.get_host_and_port()
@@ -104,9 +107,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shards", type=int, default=1000)
     shards = parser.parse_args(arguments).shards
 
-    from logitstore.jobs.build.job import BuildOptions, build
+    from logitstore.jobs.build.job import build
+    from logitstore.jobs.options import BuildOptions, VerifyOptions
     from logitstore.jobs.status import status
-    from logitstore.jobs.verify.job import VerifyOptions, verify
+    from logitstore.jobs.verify.job import verify
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

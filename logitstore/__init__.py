@@ -34,6 +34,7 @@ from logitstore.errors import (
     AudioError,
     CorruptStoreError,
     LogitstoreError,
+    MemoryShortError,
     MismatchError,
     MissingExtraError,
     ModelOutputError,
@@ -71,9 +72,9 @@ if TYPE_CHECKING:
     from teachers.registry import load_teacher
 
 __all__ = [
-    "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MismatchError", "MissingExtraError",
-    "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError", "RecipeError",
-    "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
+    "AudioError", "Centers", "CorruptStoreError", "LogitstoreError", "MemoryShortError", "MismatchError",
+    "MissingExtraError", "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError",
+    "RecipeError", "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
     "TeacherError", "UsageError", "apply_masks", "build", "compare", "evaluate", "export_student", "extend",
     "load_student", "load_teacher", "merge", "open_store", "repair", "report", "tag", "train_student", "train_teacher",
     "verify",

@@ -23,8 +23,8 @@ SMALL = {"width": 2, "mels": 16, "hop_ms": 40}
 _RECIPE = "ops:\n- op: roll\n- op: time_mask\n  max_seconds: 0.2\n- op: frequency_mask\n  max_steps: 12\n"
 
 
-def make_heard(folder: Path, clips: int = 36, views: int = 2) -> Path:
-    """``folder/store`` of labelled clips of 0.6 s in ``folder/audio``."""
+def make_heard(folder: Path, clips: int = 36, views: int = 2, ending: str = "wav") -> Path:
+    """``folder/store`` of labelled clips of 0.6 s in ``folder/audio``, in files with this ending."""
     random = np.random.default_rng(2)
     lines = ["path,label,fold"]
     (folder / "audio").mkdir()
@@ -32,8 +32,8 @@ def make_heard(folder: Path, clips: int = 36, views: int = 2) -> Path:
         time = np.arange(RATE * 6 // 10) / RATE
         which = number % 3
         wave = 0.02 * random.standard_normal(len(time)) + 0.2 * np.sin(2 * np.pi * (5000, 400, 1500)[which] * time)
-        soundfile.write(folder / "audio" / f"{number:02d}.wav", wave.astype(np.float32), RATE)
-        lines.append(f"{number:02d}.wav,{CLASSES[which]},{1 + number // 12}")
+        soundfile.write(folder / "audio" / f"{number:02d}.{ending}", wave.astype(np.float32), RATE)
+        lines.append(f"{number:02d}.{ending},{CLASSES[which]},{1 + number // 12}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     (folder / "short.yaml").write_text(_RECIPE)
     teachers = []

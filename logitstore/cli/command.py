@@ -308,7 +308,7 @@ def _completing(each: Field) -> Callable[[click.Context, click.Parameter, str], 
     return lambda ctx, param, word: [] if completer is None else completer(each, word)
 
 
-class _NumberOrWord(click.ParamType):
+class _NumberOrWord(click.ParamType):  # type: ignore[type-arg]
     """A number, or one of some words in its place."""
 
     def __init__(self, kind: type, words: tuple[str, ...]) -> None:

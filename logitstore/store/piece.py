@@ -7,6 +7,7 @@ views have the piece's own numbers here; ``pieces.py`` reads one or several piec
 from __future__ import annotations
 
 import functools
+import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 #: Bytes of draws to keep, as they are stored, the most recently used blocks.
 DRAWS_BYTES = 1 << 28
+#: Bytes of objects of blocks to keep that were read from a URL, the newest: targets and draws lie in the same ones.
+READ_BYTES = 1 << 27
 #: Bytes of runs to keep, decoded, of the most recently used blocks.
 RUNS_BYTES = 1 << 30
 
@@ -83,6 +86,8 @@ class Piece:
         self._draws: OrderedDict[str, U8] = OrderedDict()
         self._runs: OrderedDict[str, Runs] = OrderedDict()
         self._clips_of: tuple[list[Commit], I64] = ([], np.zeros(0, np.int64))  # of the last blocks asked for
+        self._read: OrderedDict[str, bytes] = OrderedDict()  # objects of blocks by their paths
+        self._read_bytes, self._reading = 0, threading.Lock()
         self._part_contents: dict[str, bytes] = {}  # of the clip table, where it was read from a URL
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -601,8 +606,7 @@ class Piece:
         """Arrays of a block, by name; their objects are read at once where that helps, and checked."""
         holders = held_in(self.manifest, names)
         wanted = [name for name in commit.objects if name.split("/", 1)[0] in holders]
-        contents = self.storage.get_many([f"{commit.group}/{name}" for name in wanted])
-        found = {name: self._checked(commit, name, content) for name, content in zip(wanted, contents, strict=True)}
+        found = self._objects(commit, wanted)
 
         def get(name: str) -> bytes:
             return found[name] if name in found else self._checked(commit, name, None)
@@ -611,6 +615,23 @@ class Piece:
             return decode_arrays(self.manifest, commit, get, names, sum(map(len, found.values())))
         except ValueError as error:
             raise self._damaged(commit, error) from error
+
+    def _objects(self, commit: Commit, names: Sequence[str]) -> dict[str, bytes]:
+        """Objects of a block by name, checked; from a URL each is read once while there is room to keep it."""
+        kept = {name: self._read.get(f"{commit.group}/{name}") for name in names}
+        found = {name: content for name, content in kept.items() if content is not None}
+        missing = [name for name in names if name not in found]
+        contents = self.storage.get_many([f"{commit.group}/{name}" for name in missing])
+        read = {name: self._checked(commit, name, content) for name, content in zip(missing, contents, strict=True)}
+        if not isinstance(self.storage, LocalStorage):
+            with self._reading:
+                for name, content in read.items():
+                    before = self._read.pop(f"{commit.group}/{name}", b"")
+                    self._read[f"{commit.group}/{name}"] = content
+                    self._read_bytes += len(content) - len(before)
+                while self._read_bytes > READ_BYTES:
+                    self._read_bytes -= len(self._read.popitem(last=False)[1])
+        return found | read
 
     def _checked(self, commit: Commit, name: str, content: bytes | None) -> bytes:
         path = f"{commit.group}/{name}"

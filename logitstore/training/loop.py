@@ -295,6 +295,7 @@ class _Loop:
         place = None if found is None else self._restore(found)
         if group.first:
             self.lines = RunLog(run / LOG_NAME, place)
+            self._say_processes(1 if found is None else found.values.get("about", {}).get("processes", 1))
         self.outputs = _Outputs(self.model, options.by_frame)
         self.parallel = None if group.size == 1 else self._parallel()
         self._train()
@@ -559,12 +560,10 @@ class _Loop:
                 _load(self.averaged, tensors["averaged"])
             self.optimizer.load_state_dict(tensors["optimizer"])
             self.scaler.load_state_dict(tensors["scaler"])
-            torch.set_rng_state(tensors["random"][self.group.rank])
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(tensors["gpu_random"][self.group.rank], self.device)
             self.selection.restore(values["selection"])
             for name in _COUNTERS:
                 setattr(self, name, values[name])
+            self._restore_random(tensors)
             self.before, self.kept_step = values["seconds"], self.done
             place: dict[str, Any] = values["log"]
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -573,6 +572,27 @@ class _Loop:
                 f"({' '.join(str(error).split())[:200]}); remove the run folder, or give another --out"
             ) from error
         return place
+
+    def _say_processes(self, before: int) -> None:
+        """Log and say that others train on than did before: the batches stay, and what each draws and measures changes.
+
+        :param before: how many processes the checkpoint is of.
+        """
+        if self.done and before != self.group.size:
+            self._write({"event": "processes", "step": self.done, "before": before, "now": self.group.size})
+            self.report.note(
+                f"step {self.done:,}: goes on with {_counted(self.group.size)} in the place of {before}; the batches "
+                "are the same, and dropout and the statistics of BatchNorm are not what they would have been"
+            )
+
+    def _restore_random(self, tensors: Any) -> None:
+        """The state of the random numbers of this process; of one that was not there before, a new one."""
+        if self.group.rank >= len(tensors["random"]):
+            torch.manual_seed(derived_seed("dropout", self.options.seed, self.group.rank, self.done))
+            return
+        torch.set_rng_state(tensors["random"][self.group.rank])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["gpu_random"][self.group.rank], self.device)
 
     def _parallel(self) -> DistributedDataParallel:
         from torch.nn.parallel import DistributedDataParallel
@@ -594,6 +614,10 @@ class _Outputs(nn.Module):
         frames = self.model.frame_features(*given)
         logits, frame_logits = self.model.answers_by_frame(frames)
         return logits, frames, frame_logits
+
+
+def _counted(processes: int) -> str:
+    return f"{processes} process{'es' * (processes != 1)}"
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

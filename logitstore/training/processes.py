@@ -165,7 +165,13 @@ def joined(device: str) -> Iterator[Group]:
     mine = not dist.is_initialized()
     try:
         if mine:
-            dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT)
+            made: Any = dist  # whose types leave these two out
+            store, _, _ = next(made.rendezvous("env://", timeout=_TIMEOUT))
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # where others' addresses are of another one
+            dist.init_process_group(
+                "nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT, rank=rank, world_size=count,
+                store=made.PrefixStore(f"attempt {attempt}", store),
+            )  # fmt: skip
         yield Group(rank, count, place if place.type == "cuda" else torch.device("cpu"))
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, LogitstoreError) or not _is_lost(error):

@@ -46,7 +46,7 @@ Options = TypeVar("Options", bound=LoopOptions)
 
 #: Options without which runs were begun: where one is None, such a run goes on.
 _LATER = ("label_separator", "labels", "level", "eval_measure", "eval_split")
-_MAY_DIFFER = ("versions.", "places.", "preset")
+_MAY_DIFFER = ("versions.", "places.", "preset", "processes")
 #: What runs did that were begun before there were these options and numbers.
 _BEFORE = {"defaults": 1, "options.cosine": "rest", "options.optimizer": "adamw", "options.weight_decay": 0.01}
 _MOST_NAMED = 4

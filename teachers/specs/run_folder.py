@@ -72,7 +72,7 @@ class TaggerTeacher(Teacher):
 
     def compile(self) -> None:
         log_mel: Any = self.model.log_mel  # whose complex numbers the compiler only slows down
-        log_mel.forward = torch.compiler.disable(log_mel.forward)
+        log_mel.forward = torch.compiler.disable(log_mel.forward)  # type: ignore[no-untyped-call]
         self._outputs = torch.compile(self.model.outputs)
 
     def _asked(self, waveforms: torch.Tensor, masks: Masks | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,11 +1,15 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore.store.format import layout
 from logitstore.store.format.gaps import decode_gaps, encode_gaps
 from logitstore.store.format.layout import Column, Targets
+from logitstore.store.format.objects import encode_group
 
 
 def random_targets(seed: int, rows: int, views: int, k: int, classes: int, cells: int) -> Targets:
@@ -94,3 +98,13 @@ def test_columns_take_as_many_planes_as_their_range_needs():
         Column("c", -80_000, 3),
         Column("d", 5, 1),
     )
+
+
+def test_threads_encode_what_one_alone_does_and_leave_zarr_as_it_was():
+    """A plane of zeros is a chunk too, whatever zarr's settings are once another thread has done with them."""
+    arrays = {"packed": {"zeros": np.zeros((3, 40), np.uint8), "ones": np.ones((2, 30), np.uint8)}}
+    alone = encode_group({}, {}, arrays)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            assert list(pool.map(lambda _: encode_group({}, {}, arrays), range(4))) == [alone] * 4
+            assert not zarr.config.get("array.write_empty_chunks")

@@ -11,6 +11,7 @@ import pytest
 
 from logitstore.errors import StoreError
 from logitstore.jobs.build.job import build
+from logitstore.jobs.build.sizes import build_requests, verify_requests
 from logitstore.jobs.status import status
 from logitstore.jobs.verify.job import VerifyOptions, verify
 from logitstore.store import claims, cloud, requests
@@ -222,13 +223,14 @@ def test_a_build_asks_nine_requests_a_shard_and_sixteen(template, server, url):
                 "gets": 2 * shards + 3, "puts": 5 * shards + 2, "listings": shards + 11, "heads": 0, "deletes": shards,
             }  # fmt: skip
             assert (made.total, made.again) == (9 * shards + 16, 0)
+            assert made.total == build_requests(shards)
             assert counted(made) == asked(server)
             again = build(alone).requests
             assert (again.gets, again.puts, again.total) == (shards + 5, 0, shards + 17)
     asking = status(place).requests
     assert (asking.gets, asking.listings, asking.total) == (shards + 2, 3, shards + 5)
     checked = verify(VerifyOptions(store=place))
-    assert checked.requests.total == 4 * shards + 8
+    assert checked.requests.total == 4 * shards + 8 == verify_requests(shards)
     assert f"requests   {checked.requests}" in checked.render()
 
 

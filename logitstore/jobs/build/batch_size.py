@@ -100,9 +100,10 @@ def batch_size_of(
     if stored is not None:
         return stored.batch_size, [f"batches of {stored.batch_size} views, which the store was begun with"]
     device = ensemble.device
-    if device.type == "cpu":
+    cluster = options.engine == "ray" and options.device == "cuda"
+    if device.type == "cpu" and not cluster:
         return DEFAULT_BATCH, [f"batches of {DEFAULT_BATCH} views, as --batch-size auto has on a CPU"]
-    if processes() > 1:
+    if processes() > 1 or cluster:
         raise UsageError(
             "--batch-size auto tries out one GPU, and several processes might find several numbers; begin the store "
             "with one process and --shards 0:1, or give a number"

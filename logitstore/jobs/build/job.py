@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -578,17 +577,20 @@ class _Line:
             if plan is not None:
                 begun.append(self._begin(plan))
 
-        with ThreadPoolExecutor(1, "write") as pool, ExitStack() as open_ones:
-            open_ones.callback(lambda: [each.close() for each in begun])
-            begin()
-            while begun:
-                block = begun[0]
-                gathering = asked(block, self.job.ask, advance=self.advance, ending=begin)
-                del begun[0]
-                last = not begun or begun[0].plan.shard != block.plan.shard
-                self._settle(waiting)
-                self._shard = block.plan.shard
-                self._written = pool.submit(self._write, block.plan, gathering, last)
+        with ThreadPoolExecutor(1, "write") as pool:
+            try:
+                begin()
+                while begun:
+                    block = begun[0]
+                    gathering = asked(block, self.job.ask, advance=self.advance, ending=begin)
+                    del begun[0]
+                    last = not begun or begun[0].plan.shard != block.plan.shard
+                    self._settle(waiting)
+                    self._shard = block.plan.shard
+                    self._written = pool.submit(self._write, block.plan, gathering, last)
+            finally:
+                for each in begun:
+                    each.close()
             self._settle(waiting)
         for error in failed:
             raise error

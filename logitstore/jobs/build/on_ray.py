@@ -13,16 +13,19 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
@@ -70,6 +73,9 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+_RAYS_THREAD = "ray_listen_error_messages"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MOST_SHOWN = 180  # characters of what Ray says
 _LEAST_CORES = 2  # one that decodes, one for the teachers
 _CONNECT_SECONDS = 10.0
 _PROBED = 3  # clips of a shard that one at least must be read of
@@ -246,7 +252,7 @@ def fill_on_ray(
     with _cluster(setting, note) as ray:
         while True:
             stored = commits.spans(writer.storage)
-            plans = []
+            plans: list[BlockPlan] = []
             for shard in sorted(waiting):
                 missing = missing_views(stored.get(shard, ()), views)
                 if not missing:
@@ -394,7 +400,8 @@ def _cluster(setting: Setting, note: Callable[[str], None]) -> Iterator[Any]:
             note("the teachers run on CPUs, and the cluster has GPUs; --device cuda runs them there")
         elif cores < _LEAST_CORES:
             note(f"the cluster has {cores} CPUs, and a build needs {_LEAST_CORES}; it waits for a node that has more")
-        yield ray
+        with redirect_stdout(cast(Any, _Listening(sys.stdout, note))):
+            yield ray
     except RayError as error:
         raise StoreError(
             f"the Ray cluster failed ({_first(error)}); what was committed is whole, and the same command goes on "
@@ -403,6 +410,25 @@ def _cluster(setting: Setting, note: Callable[[str], None]) -> Iterator[Any]:
     finally:
         if mine:
             ray.shutdown()
+
+
+class _Listening:
+    """Standard output, which Ray prints to when a node or a process is lost: that becomes a note, of one line."""
+
+    def __init__(self, stream: TextIO, note: Callable[[str], None]) -> None:
+        self._stream, self._note = stream, note
+
+    def write(self, text: str) -> int:
+        """Write text, whoever it is from."""
+        if threading.current_thread().name != _RAYS_THREAD:
+            return self._stream.write(text)
+        lines = _COLOUR.sub("", text).replace("(raylet)", "").splitlines()
+        if lines and lines[0].strip():
+            self._note(one_line(f"Ray: {shorten(lines[0], _MOST_SHOWN, placeholder=' …')}"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager
@@ -454,7 +480,7 @@ def _first(error: BaseException) -> str:
 
 def _contents(
     ray: Any, setting: Setting, writer: StoreWriter, plans: Sequence[BlockPlan]
-) -> Iterator[tuple[tuple[int, int], Any]]:
+) -> Generator[tuple[tuple[int, int], Any], None, None]:
     """What the cluster makes of some plans: the number of a plan and the place of a batch in it, and what is kept of
     that batch, or the error that there was."""
     from ray.data import ActorPoolStrategy, from_items
@@ -472,7 +498,7 @@ def _contents(
             .map_batches(
                 _Teachers, batch_size=1, batch_format="numpy", fn_constructor_args=(shared,),
                 compute=ActorPoolStrategy(min_size=least, max_size=most),
-                **({"num_gpus": 1} if setting.device == "cuda" else {"num_cpus": 1}),
+                num_gpus=1 if setting.device == "cuda" else None, num_cpus=None if setting.device == "cuda" else 1,
             )
         )  # fmt: skip
         for row in asked.iter_rows():
@@ -528,7 +554,7 @@ def _rendered(rows: dict[str, Any], shared: Any) -> Iterator[dict[str, Any]]:
             made = view_batches(manifest, plan, audio, draws, pool, setting.options.strict)
             with closing(made) as batches:
                 for batch, fingerprints in batches:
-                    rest = number, plan, done, replace(batch, waveforms=None), fingerprints
+                    rest = number, plan, done, replace(batch, waveforms=cast(Any, None)), fingerprints
                     yield {"waveforms": batch.waveforms.numpy()[None], "rest": _object(rest)}
                     done += len(batch.waveforms)
     except LogitstoreError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ PACKED, FRAMES, PARTS = "packed", "frames", "parts"
 _INDEX = np.dtype("<u8")  # of a shard: offset and length of each inner chunk, then a CRC-32C
 _CHECKSUM_BYTES = 4
 _MOST_DESCRIPTION = 1 << 16
+_ENCODING = Lock()
 
 
 class Part(NamedTuple):
@@ -40,6 +42,9 @@ def encode_group(
 ) -> dict[str, bytes]:
     """A Zarr v3 group of uint8 arrays (planes, n) as objects, by their names relative to the group.
 
+    One at a time in a process: zarr's settings are those of all its threads, and one that ends here would take them
+    from another.
+
     :param packed: more arrays, by the name of the one that they are packed into.
     """
     import zarr
@@ -48,7 +53,7 @@ def encode_group(
 
     contents: dict[str, Any] = {}
     store = MemoryStore(contents)
-    with zarr.config.set({"json_indent": None, "array.write_empty_chunks": True}):
+    with _ENCODING, zarr.config.set({"json_indent": None, "array.write_empty_chunks": True}):
         group = zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
         for name, array in (arrays | {name: _pack(parts) for name, parts in (packed or {}).items()}).items():
             chunk = (1, max(1, array.shape[1]))

@@ -1,0 +1,63 @@
+"""The build benchmark: both sides hear the same, whole processes are timed, and shares are what they are called."""
+
+import argparse
+
+import pytest
+import soundfile
+
+from benchmarks import build
+from logitstore.models.registry import initialised
+from logitstore.training.runs import save_run
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    small = {"width": 2, "mels": 16, "hop_ms": 40}
+    model = initialised(lambda: build.build_model("cnn4", 3, **small), 1).eval()
+    save_run(tmp_path / "teacher", "cnn4", small, ("a", "b", "c"), "sigmoid", build.RATE, model)
+    return str(tmp_path / "teacher")
+
+
+def test_audio_is_of_both_kinds_and_the_same_files_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "DISTINCT", 2)
+    for kind, rate in (("pcm", 16_000), ("ogg", 44_100)):
+        build.write_audio(tmp_path / kind, 5, 0.2, kind)
+        files = sorted((tmp_path / kind).iterdir())
+        assert [soundfile.info(file).samplerate for file in files] == [rate] * 5
+        assert files[4].read_bytes() == files[0].read_bytes() != files[1].read_bytes()
+
+
+def test_a_build_and_the_bare_forward_are_measured(tmp_path, teacher, monkeypatch):
+    monkeypatch.setattr(build, "K", 2)
+    build.write_audio(tmp_path / "audio", 3, 0.5, "ogg")
+    found = build.bare(tmp_path / "audio", [teacher], 0.5, 0.0)
+    assert found["rate"] > 0
+    assert found["busy"] > 0
+    own = build.own_cost(tmp_path, 0.5, 2, 4)
+    assert own["views"] == 6
+    assert 0 < own["inside"] < own["seconds"]
+    whole = build.timed_build(tmp_path / "audio", tmp_path / "store", [teacher], 0.5)
+    assert whole["views_made"] == 3 * build.VIEWS
+    assert whole["wall"] > whole["seconds"]
+    assert whole["limit"]["shares"].keys() == {"forward", "audio", "writing", "top-k", "rest"}
+
+
+def test_the_share_is_of_the_whole_process_over_the_bare_rate(tmp_path, monkeypatch, capsys):
+    rates = iter((90.0, 110.0))
+
+    def timed(source, store, *_):
+        store.mkdir()
+        shares = {"forward": 0.9, "audio": 0.06, "writing": 0.0, "top-k": 0.0, "rest": 0.04}
+        limit = {"by": "forward", "shares": shares, "stages": {"decode": 0.1}}
+        return {"views_made": 1000, "wall": 12.5, "busy": 20.0, "seconds": 11.0, "limit": limit}
+
+    monkeypatch.setattr(build, "_run", lambda *_: {"rate": next(rates), "busy": 0.018})
+    monkeypatch.setattr(build, "timed_build", timed)
+    monkeypatch.setattr(build, "make_teachers", lambda *_: {"net": ["a"], "2 net": ["a", "b"]})
+    asked = {"yamnet": None, "only": ["2 net"], "quick": False, "minutes": 0.1}
+    monkeypatch.setattr(build, "write_audio", lambda *_: _[0].mkdir())
+    build.whole(tmp_path, argparse.Namespace(**asked))
+    said = capsys.readouterr().out
+    assert "| 2 net | 16-bit PCM | 1,000 | 12.5 | 80.0 | 100.0 | 0.800 | 0.909 | 0.900 |" in said
+    assert "forward 79.2 %" in said
+    assert "start and end 12.0 %" in said
