@@ -14,9 +14,10 @@ _VALUE_SHARE = 0.75  # of a value's bits, after compression
 _PLANE_SHARE = 0.63  # of a byte of the draws
 #: Objects of a block: its targets and draws, metadata of both levels, and its commit. A store has two more.
 BLOCK_OBJECTS, STORE_OBJECTS = 4, 2
-#: Requests of a build on an object store, and of reading all of it to verify it; tests/store/test_requests.py counts.
-SHARD_REQUESTS, BUILD_REQUESTS = 9, 16
-SHARD_READS, VERIFY_REQUESTS = 4, 8
+#: Requests of a build on an object store for a shard and beside shards, and of reading all of it to verify it; listings
+#: are counted apart. docs/cloud.md says which, and tests/store/test_requests.py counts.
+SHARD_REQUESTS, BUILD_REQUESTS = 9, 13
+SHARD_READS, VERIFY_REQUESTS = 4, 6
 PAGE = 1_000  # names of a listing
 
 
@@ -40,18 +41,24 @@ def store_bytes(clips: int, views: int, blocks: int, each: float) -> float:
 
 
 def build_requests(shards: int) -> int:
-    """Requests of a build on an object store by one builder, undisturbed; listings come in pages of 1,000 names."""
-    return SHARD_REQUESTS * shards + BUILD_REQUESTS
+    """Requests of a build on an object store by one builder, undisturbed, but for claims that it renews."""
+    commits, blocks = shards, (BLOCK_OBJECTS - 1) * shards
+    listed = (commits, blocks, commits + blocks + STORE_OBJECTS)
+    return SHARD_REQUESTS * shards + BUILD_REQUESTS + sum(map(_pages, listed))
 
 
 def verify_requests(shards: int) -> int:
     """Requests of ``logitstore verify``, which reads every object once."""
-    return SHARD_READS * shards + VERIFY_REQUESTS
+    return SHARD_READS * shards + VERIFY_REQUESTS + _pages(shards) + _pages(BLOCK_OBJECTS * shards + STORE_OBJECTS)
 
 
 def open_requests(shards: int) -> int:
     """Requests of opening a store to train from: its manifest, clip table, and a listing and reading of its commits."""
-    return 2 + shards + -(-shards // PAGE)
+    return 2 + shards + _pages(shards)
+
+
+def _pages(names: int) -> int:
+    return -(-names // PAGE)
 
 
 def duration(seconds: float) -> str:
