@@ -165,7 +165,7 @@ def measure(out: Path, member: str, student: str, sizes: Sizes, precision: str, 
         f"{sizes.members} x {member}, {precision}, on {_named(device)}: {sizes.clips:,} clips of {sizes.seconds} s x "
         f"{sizes.views} views, batches of {sizes.batch}; peak {peak / 1e12:,.2f} TFLOP/s\n",
         table(["ensemble", "views/s", "to bare", "of the peak"], rows),
-        f"\nwhat limited the build: {json.dumps(built.get('limits'))}",
+        f"\nwhat limited the build: {json.dumps(built['limit'])}",
     ]
     bare = trained_bare(student, sizes, precision, device)
     model = build(student, CLASSES).eval()

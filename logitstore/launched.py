@@ -36,9 +36,13 @@ def is_first() -> bool:
 
 def own_cores() -> int:
     """How many of this machine's cores are for this process: torchrun's processes share them."""
-    cores = os.cpu_count() or 1
+    return max(1, (os.cpu_count() or 1) // processes_here())
+
+
+def processes_here() -> int:
+    """How many of :func:`processes` are on this machine."""
     here = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, cores // int(here)) if processes() > 1 and here.isdecimal() and int(here) else cores
+    return int(here) if processes() > 1 and here.isdecimal() and int(here) else 1
 
 
 @dataclass(frozen=True)

@@ -388,7 +388,7 @@ class _Watched(Teacher):
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self.spec, self.contract = teacher.spec, teacher.contract
-        self.own_code, self.if_logits = teacher.own_code, teacher.if_logits
+        self.own_code, self.if_logits = True, teacher.if_logits  # it is given a copy, as any that may change one
         self.changed = False
 
     def _asked(self, method: Callable[..., Any], waveforms: torch.Tensor, masks: Masks | None) -> Any:

@@ -549,9 +549,8 @@ def check_frames(teacher: Teacher, frames: Frames | None, clips: int, heard: Boo
 
 def _short(whose: str, views: int, device: torch.device) -> MemoryShortError:
     return MemoryShortError(
-        f"{whose}: a batch of {views:,} views does not fit into the memory of {device}; what is committed is whole. "
-        "Free memory there (see what else uses it) and run the same command again; a store keeps the batches that it "
-        "was begun with, so a smaller --batch-size needs another --out"
+        f"{whose}: a batch of {views:,} views does not fit into the memory of {device}; see what else uses it, or "
+        "give a smaller --batch-size"
     )
 
 

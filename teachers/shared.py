@@ -13,7 +13,7 @@ from teachers.teacher import Teacher
 
 
 class Shared(nn.Module):
-    """A front end, which gives what it gave before while it is asked about the very same waveforms.
+    """A front end, which within :func:`one_batch` gives what it gave before where it is asked about the same waveforms.
 
     ``forward``: as of ``own``. What it gives is the members' in common: none may change it.
     """
@@ -21,6 +21,7 @@ class Shared(nn.Module):
     def __init__(self, own: nn.Module) -> None:
         super().__init__()
         self.own = own
+        self._keeps = False
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -28,12 +29,13 @@ class Shared(nn.Module):
         if last is not None and last[0] is waveforms:
             return last[1]
         found: torch.Tensor = self.own(waveforms)
-        self._last = (waveforms, found)
+        if self._keeps:
+            self._last = (waveforms, found)
         return found
 
-    def forget(self) -> None:
-        """Compute anew from now on, whatever it is asked about."""
-        self._last = None
+    def keep(self, keeps: bool) -> None:
+        """From now on, keep what it gave last, or keep nothing and compute whatever it is asked about."""
+        self._keeps, self._last = keeps, None
 
 
 def share_front_ends(members: Sequence[Teacher]) -> list[Shared]:
@@ -65,8 +67,10 @@ def share_front_ends(members: Sequence[Teacher]) -> list[Shared]:
 @contextmanager
 def one_batch(shared: Sequence[Shared]) -> Iterator[None]:
     """While it lasts, the members are asked about one batch; nothing of it is kept afterwards."""
+    for each in shared:
+        each.keep(True)
     try:
         yield
     finally:
         for each in shared:
-            each.forget()
+            each.keep(False)

@@ -15,6 +15,7 @@ import numpy as np
 from logitstore.errors import UsageError
 from logitstore.jobs.build import sizes
 from logitstore.jobs.options import PlanOptions
+from logitstore.store.format.codec import quantizer
 from logitstore.store.format.layout import columns_for
 from logitstore.store.shards import default_shard_clips
 from logitstore.texts import in_lines, one_line
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MEASURED = "measured"
 _SECONDS, _BATCH = 3.0, 32  # of a measurement
+_LEAST_RATE = 1e-6  # views a second
 _RATE = 16_000  # Hz of the views whose draws are counted
 #: Bytes that a training keeps of a clip in its own memory: its key, and its place in the view and in the epoch's order.
 _KEY_BYTES, _ORDER_BYTES = 50, 16
@@ -99,16 +101,17 @@ def plan(options: PlanOptions) -> Costs:
     :raises TeacherError: one that is to be measured cannot be loaded. :raises NotAStoreError: ``like`` is no store.
     """
     like = None if options.like is None else _summary(options.like)
+    _check(options)
     given = _rates(options)
     clips = round(options.clips)
     place = Place(round(options.clip_seconds * _RATE), _RATE, 1)
     planes = sum(column.planes for column in columns_for(BUILT_IN["ced"].ranges(place)))
-    topk = options.topk or 20
+    topk, bits, quality = options.topk or 20, options.value_bits or 8, None
     shard_clips = options.shard_clips or default_shard_clips(clips)
-    each = sizes.view_bytes(topk, options.value_bits or 8, planes)
     if like is not None:
-        topk = like.manifest.topk
+        topk, bits, quality = like.manifest.topk, like.manifest.value_bits, like.manifest.quality
         planes = sum(column.planes for column in like.manifest.columns)
+    each = sizes.view_bytes(topk, bits, planes, quality)
     shards = -(-clips // shard_clips)
     total = clips * options.views
     size = sizes.store_bytes(clips, options.views, shards, each)
@@ -119,8 +122,7 @@ def plan(options: PlanOptions) -> Costs:
         for teacher, rate in zip(options.teachers, given, strict=True)
     )
     hours = total * sum(1 / rate for rate in rates) / 3600
-    wide = (options.value_bits or 8) > 8 if like is None else like.manifest.quantizer.code_bytes > 1
-    row = topk * (4 if wide else 3) + planes
+    row = topk * (4 if bits > 8 else 3) + planes
     return Costs(
         clips=clips,
         views=options.views,
@@ -143,6 +145,17 @@ def plan(options: PlanOptions) -> Costs:
         view_bytes=row * clips,
         process_bytes=(_KEY_BYTES + _ORDER_BYTES) * clips,
     )
+
+
+def _check(options: PlanOptions) -> None:
+    """Refuse what no store can be.
+
+    :raises UsageError: such bits; options beside a store that says the same.
+    """
+    quantizer("sigmoid", options.value_bits or 8)
+    for name in ("topk", "value_bits"):
+        if options.like is not None and getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is that of the store of --like; leave one of the two out")
 
 
 def _summary(place: str) -> Summary:
@@ -172,8 +185,10 @@ def _rate(text: str) -> float | None:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise UsageError(f"--rate {text!r} is no number of views a second; give one above 0, or {MEASURED}")
+    if not _LEAST_RATE <= rate < float("inf"):
+        raise UsageError(
+            f"--rate {text!r} is no number of views a second; give one of {_LEAST_RATE:g} at least, or {MEASURED}"
+        )
     return rate
 
 

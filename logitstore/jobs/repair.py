@@ -29,7 +29,7 @@ from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.basis import BASIS
 from logitstore.store.format.commits import Commit, Span
-from logitstore.store.format.manifest import IMPORTED, MERGED, ROOT, Manifest
+from logitstore.store.format.manifest import COMPILER, IMPORTED, MERGED, ROOT, Manifest
 from logitstore.store.format.parts import KEY, encode_clips, read_parts
 from logitstore.store.names import BLOCKS, CLIPS, part_name
 from logitstore.store.piece import Piece
@@ -277,6 +277,8 @@ class _Repair:
 
         options, manifest = self.options, self.manifest
         ensemble = store_ensemble(self.storage.location, manifest, options.teachers, options.device)
+        if COMPILER in manifest.made_by:
+            ensemble.compile()
         if options.source is not None:
             source = open_source(options.source, options.audio_root, ColumnNames.of(options))
         else:

@@ -99,9 +99,11 @@ class GlobalLocal(Tagger):
             whole, frames = self.whole.outputs(waveforms, masks)
             size = round(self.seconds * self.front_end.sample_rate)
             waveforms = F.pad(waveforms, (0, max(0, size - waveforms.shape[1])))
+            modes = {module: module.training for module in self.local.modules()}  # of which some may be frozen
             self.local.eval()  # which classes' frames are loudest is not to be had by dropout
             loud = activations(self.local, frames)
-            self.local.train(self.training)
+            for module, mode in modes.items():
+                module.training = mode
             peaks = choose(whole, loud, self.pieces, size / waveforms.shape[1])
             seconds = self.centers(peaks.double(), frames.shape[1], waveforms.shape[1] / self.front_end.sample_rate)
             starts = begins(seconds, waveforms.shape[1], size, self.front_end.sample_rate)  # (B, N)

@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from logitstore.errors import UsageError
@@ -44,8 +45,22 @@ def own_memory() -> int | None:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows
         return None
-    limit = first_line("/sys/fs/cgroup/memory.max")
-    return min(whole, int(limit)) if limit.isdigit() else whole
+    limits = [first_line(f"{folder}/{name}") for folder, name in _memory_groups()]
+    return min([whole, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def _memory_groups() -> Iterator[tuple[str, str]]:
+    """The folders of the control groups that this process is in, the innermost first, and the file of their limit."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if kinds in ("", "memory"):  # of version 2; of version 1
+            root, name = ("", "memory.max") if not kinds else ("/memory", "memory.limit_in_bytes")
+            for inner in (path, *map(str, Path(path).parents)):
+                yield f"/sys/fs/cgroup{root}{inner}".rstrip("/"), name
 
 
 def first_line(file: str) -> str:

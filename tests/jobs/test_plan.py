@@ -66,8 +66,10 @@ def test_a_teacher_is_measured_where_no_rate_is_given(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rates": ("fast",)}, "--rate 'fast' is no number of views a second; give one above 0, or measured"),
+        ({"rates": ("fast",)}, "--rate 'fast' is no number of views a second; give one of at least 1e-06, or measured"),
         ({"rates": ("0",)}, "--rate '0' is no number"),
+        ({"rates": ("1e-320",)}, "--rate '1e-320' is no number"),
+        ({"value_bits": -50}, "-50 bits a value cannot be stored"),
         ({"rates": ("nan",)}, "--rate 'nan' is no number"),
         ({"rates": ("1", "2", "3")}, "3 rates for 2 teachers; give one --rate for all of them, or one for each"),
         ({"teachers": ()}, "a plan needs at least one --teacher"),

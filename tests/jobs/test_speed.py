@@ -68,6 +68,10 @@ def test_members_with_one_front_end_compute_it_once_and_say_the_same(net, tmp_pa
         said = ensemble.probabilities(waveforms, given, members=True)[1]
     assert len(calls) == 3
     assert torch.equal(said, torch.stack(alone))
+    heard, single = waveforms.clone(), Ensemble([ensemble.members[0]], sample_rate=rate)
+    for ask in (single.probabilities, ensemble.members[0].probabilities):  # nobody else is asked, and nothing is kept
+        first = ask(heard.copy_(waveforms), masks)
+        assert not torch.equal(ask(heard.copy_(waveforms.flip(1)), masks), first)
 
 
 def test_members_with_other_front_ends_keep_their_own(tmp_path):

@@ -128,6 +128,16 @@ def test_dropout_of_its_head_has_no_part_in_which_pieces_are_heard(monkeypatch: 
     assert all(each.training for each in model.local.modules())
 
 
+def test_what_is_frozen_stays_so() -> None:
+    model = _model("cnn6", net_args={"sample_rate": 8000}).train()
+    norms = [each for each in model.local.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    for each in norms:
+        each.eval()
+    model(_noise(4, 8000))
+    assert norms
+    assert not any(each.training or int(each.num_batches_tracked) for each in norms)  # type: ignore[arg-type]
+
+
 def test_the_position_embeddings_of_the_net_of_pieces_do_not_decay() -> None:
     model = _model("ced-tiny", net_args={"dim": 32, "depth": 1, "heads": 2, "frames": 96})
     assert {"local.time_pos_embed", "local.freq_pos_embed"} <= set(model.no_weight_decay)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.errors import MemoryShortError, UsageError
+from logitstore.errors import MemoryShortError, ModelOutputError, UsageError
 from logitstore.jobs.options import DEFAULT_BATCH, BuildOptions
 from logitstore.launched import processes
 from logitstore.notes import doing
@@ -68,7 +68,7 @@ def try_sizes(ask: Callable[[int], None], clock: Callable[[], float] = time.perf
             began = clock()
             for _ in range(_ROUNDS):
                 ask(size)
-        except MemoryShortError:
+        except (MemoryShortError, ModelOutputError, MemoryError):  # some libraries say it in words of their own
             if not rates:
                 raise
             return Tried(rates, size)

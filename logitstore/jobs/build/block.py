@@ -21,6 +21,7 @@ from logitstore.audio.ahead import Prefetched
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.lengths import samples_at
 from logitstore.errors import AudioError, ModelOutputError
+from logitstore.stages import Stages
 from logitstore.store.format.frames import Runs, encode_frames
 from logitstore.store.format.layout import Kept, Targets
 from logitstore.store.format.manifest import Manifest
@@ -336,9 +337,10 @@ def make_block(
     pool: ThreadPoolExecutor,
     strict: bool = False,
     advance: Callable[[int], None] = lambda views: None,
+    stages: Stages | None = None,
 ) -> BlockContent:
     """Everything that one block holds; the arguments and errors are those of :func:`asked`."""
-    renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True)
+    renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True, stages=stages)
     return asked(Begun(manifest, part, plan, renderer, strict=strict), ask, advance=advance).content()
 
 

@@ -67,7 +67,10 @@ def dry_run(job: Job) -> Plan:
     kept = manifest.relations
     for teacher in job.ensemble.members:
         member = load_ensemble(
-            [teacher], sample_rate=manifest.sample_rate, device=job.device, precision=options.precision
+            [teacher],
+            sample_rate=manifest.sample_rate,
+            device=str(job.ensemble.device),
+            precision=job.ensemble.precision,
         )
         rate, said = rate_of(member, waveforms, hidden, features=kept is not None, frames=manifest.frames)
         seconds += batch / rate

@@ -14,7 +14,7 @@ from logitstore.jobs.build.dry_run import Plan
 from logitstore.jobs.build.dry_run import dry_run as describe
 from logitstore.jobs.build.job import BuildSummary, Job, Progress, prepare, run
 from logitstore.jobs.options import ExtendOptions, Extension
-from logitstore.store.format.manifest import IMPORTED, MERGED
+from logitstore.store.format.manifest import COMPILER, IMPORTED, MERGED
 from logitstore.store.format.parts import next_part, plan_extension, read_parts
 from logitstore.store.format.relations import DEFAULT_FRAMES
 from logitstore.store.reader import Store, open_store
@@ -65,6 +65,7 @@ def prepare_extend(options: ExtendOptions) -> Job:
         "batch_size": manifest.batch_size,
         "device": manifest.device_kind if options.device is None else options.device,
         "precision": manifest.precision,
+        "compile": COMPILER in manifest.made_by,
         "keep_members": manifest.keep_members,
         "relations": None if relations is None else relations.names,
         "similarity_frames": DEFAULT_FRAMES if relations is None else relations.pooled,

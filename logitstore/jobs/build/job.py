@@ -21,7 +21,7 @@ from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
-from logitstore.errors import AudioError, LogitstoreError, ModelOutputError, UsageError
+from logitstore.errors import AudioError, LogitstoreError, MemoryShortError, ModelOutputError, UsageError
 from logitstore.jobs.build.batch_size import batch_size_of
 from logitstore.jobs.build.block import (
     ENCODE,
@@ -42,7 +42,7 @@ from logitstore.jobs.build.on_ray import Setting, check_ray, fill_on_ray, on_clu
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.jobs.survival import CLIPS, Survival, of_build
-from logitstore.launched import array_part, is_first, own_cores, part_of, processes, rank
+from logitstore.launched import array_part, is_first, own_cores, part_of, processes, processes_here, rank
 from logitstore.models.machine import own_memory, versions
 from logitstore.notes import doing
 from logitstore.stages import Stages
@@ -52,7 +52,7 @@ from logitstore.store.format.codec import quantizer
 from logitstore.store.format.commits import Commit
 from logitstore.store.format.frames import BITS, FLOOR, MOST_FRAMES, FrameSpec, frame_count
 from logitstore.store.format.layout import columns_for
-from logitstore.store.format.manifest import ROOT, Manifest, decode_root, written_version
+from logitstore.store.format.manifest import COMPILER, ROOT, Manifest, decode_root, written_version
 from logitstore.store.format.parts import Part
 from logitstore.store.format.quality import MOST_CLASSES_KEPT, VALUE_BITS
 from logitstore.store.names import group_attempt, group_name
@@ -271,7 +271,7 @@ def prepare(options: BuildOptions) -> Job:
         relations=relations,
         frames=frames,
         quality=quality,
-        made_by=versions() | ({"compiler": "torch"} if options.compile else {}),
+        made_by=versions() | ({COMPILER: "torch"} if options.compile else {}),
     )
     notes += [
         *_launch_notes(options),
@@ -280,9 +280,9 @@ def prepare(options: BuildOptions) -> Job:
     ]
     if stored is not None and stored.made_by != manifest.made_by:
         changed = [
-            f"{name} {stored.made_by.get(name)} -> {version}"
-            for name, version in manifest.made_by.items()
-            if stored.made_by.get(name) != version
+            f"{name} {stored.made_by.get(name)} -> {manifest.made_by.get(name)}"
+            for name in stored.made_by | manifest.made_by
+            if stored.made_by.get(name) != manifest.made_by.get(name)
         ]
         notes.append(f"the store was begun with other versions ({', '.join(changed)}); results may round otherwise")
     return Job(
@@ -417,7 +417,14 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildSumma
 def run(job: Job, progress: Progress) -> BuildSummary:
     """Run a prepared build."""
     began = time.monotonic()
-    store, made, missing = fill(job, progress)
+    try:
+        store, made, missing = fill(job, progress)
+    except MemoryShortError as error:
+        raise MemoryShortError(
+            f"{error}. What is committed is whole; a store keeps the batches that it was begun with, so free "
+            "memory and run the same command again, or begin another --out with smaller ones",
+            error.row,
+        ) from error
     seconds = time.monotonic() - began
     kept = _survival(job, made, progress) if made and is_first() else None
     return BuildSummary(
@@ -655,11 +662,11 @@ class _Line:
 
 def partner_cache(manifest: Manifest) -> int:
     """Bytes of decoded clips to keep: under a recipe with mixup those of a shard, so that each is decoded once, as far
-    as a quarter of the memory holds them."""
+    as this process's share of a quarter of the memory holds them."""
     if not manifest.recipe.has_mixup:
         return 0
     shard = 4 * manifest.shard_clips * manifest.clip_samples
-    return min(shard, max(PARTNER_CACHE_BYTES, (own_memory() or 0) // 4))
+    return min(shard, max(PARTNER_CACHE_BYTES, (own_memory() or 0) // (4 * processes_here())))
 
 
 def _turn(shards: Collection[int]) -> set[int]:
@@ -742,6 +749,7 @@ def _retry_failed(
                 job.ask,
                 pool=pool,
                 strict=job.options.strict,
+                stages=job.stages,
             )
             attempt = group_attempt(commit.group, commit.name) or 1
             keep = partial(claimer.keep, commit.shard)

@@ -28,6 +28,8 @@ from logitstore.views.recipe import Recipe, parse_recipe
 #: What is written, and what of stores that say when or that were given a quality; of older stores, 1 is of those
 #: without relations and 2 of those with them.
 FORMAT_VERSION, LATEST_VERSION = 3, 4
+#: ``made_by`` has this where the teachers' nets were compiled, and by what.
+COMPILER = "compiler"
 VERSIONS = (1, 2, 3, 4)
 #: Members of a manifest that only version 4 has; a manifest is written without those that are null.
 _LATEST = ("frames", "quality")
