@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from logitstore.errors import CorruptStoreError
 from logitstore.store import claims
 from logitstore.store.format import commits
 from logitstore.store.format.manifest import NOT_COVERED, member_names
+from logitstore.store.format.parts import part_names
 from logitstore.store.piece import open_piece
 from logitstore.store.pieces import Failure
 from logitstore.store.reader import open_store
@@ -115,7 +117,7 @@ class Look:
     @property
     def finished(self) -> bool:
         """Whether nothing is missing, and nobody makes more."""
-        return self.done == self.shards and not self.builders
+        return 0 < self.shards == self.done and not self.builders
 
     def __str__(self) -> str:
         hosts = ", ".join(f"{host[:_MOST_HOST]} ({count:,})" for host, count in sorted(self.builders.items()))
@@ -131,11 +133,21 @@ def watch(location: str, seconds: float) -> Iterator[Look]:
     piece, sizes = open_piece(location), list[int]()  # clips of every shard
     while True:
         spans, claimed = commits.spans(piece.storage), claims.live_claims(piece.storage)
+        if not spans and not part_names(piece.storage):  # it was begun a moment ago
+            yield Look(0, None, 0, 0, {})
+            time.sleep(seconds)
+            continue
         if not sizes or max([*spans, *claimed], default=0) >= len(sizes):  # a part of the clip table is new
             piece = open_piece(location)
             each = piece.manifest.shard_clips
             sizes = [min(each, count - first) for count in piece.part_clips for first in range(0, count, each)]
         views = max((span.view_stop for of in spans.values() for span in of), default=0)
+        beyond = max([*spans, *claimed], default=-1)
+        if beyond >= len(sizes):
+            raise CorruptStoreError(
+                f"{location}: there is something of shard {beyond}, and the clip table has {len(sizes)} shards; "
+                "restore the files of the clip table from a copy"
+            )
         made = sum(sizes[s] * sum(span.view_stop - span.view_start for span in of) for s, of in spans.items())
         done = sum(not missing_views(of, views) for of in spans.values())
         builders = Counter(claim.host for claim in claimed.values())

@@ -257,9 +257,9 @@ class Piece:
 
     def clips_of(self, view: int) -> I64:
         """The clips, rising, that have targets for a view."""
-        blocks = self._places.commits_of(view)
-        if blocks == self._clips_of[0]:  # as of a build's views, which lie in one block
-            return self._clips_of[1]
+        blocks, (known, found) = self._places.commits_of(view), self._clips_of
+        if blocks == known:  # as of a build's views, which lie in one block
+            return found
         clips = np.concatenate([np.arange(each.first_clip, each.first_clip + each.clips) for each in blocks])
         failed = [each.first_clip + row for each in blocks for row, _ in each.failed]
         clips = np.delete(clips, np.searchsorted(clips, failed)) if failed else clips

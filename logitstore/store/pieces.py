@@ -200,9 +200,10 @@ class Pieces:
     def clip_row(self, clip: int) -> dict[str, Any]:
         """The row of a clip in :attr:`clips`; those near it are read with it, and kept until others are asked for."""
         group = self.keys.group_of(clip)
-        if self._near is None or self._near[0] is not group:
-            self._near = group, group.read()
-        (row,) = self._near[1].slice(clip - group.clips.start, 1).to_pylist()
+        near = self._near  # once, for another thread may ask for others meanwhile
+        if near is None or near[0] is not group:
+            near = self._near = group, group.read()
+        (row,) = near[1].slice(clip - group.clips.start, 1).to_pylist()
         names = dict.fromkeys(name for each in self.keys.groups for name in each.file.schema_arrow.names)
         return {"clip": clip, **{name: row.get(name) for name in names}}
 

@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader
 from logitstore import open_store
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.sources import open_audio
-from logitstore.errors import AudioError, MismatchError, ModelOutputError, NotAStoreError, RecipeError, UsageError
+from logitstore.errors import (
+    AudioError,
+    CorruptStoreError,
+    MismatchError,
+    ModelOutputError,
+    NotAStoreError,
+    RecipeError,
+    UsageError,
+)
 from logitstore.jobs.build.dry_run import dry_run
 from logitstore.jobs.build.job import Progress, build, prepare
 from logitstore.jobs.status import status, watch
@@ -408,6 +416,14 @@ def test_a_build_is_watched_until_it_is_finished(audio):
     last = next(looks)
     assert (last.done, last.views, last.finished) == (3, 60, True)
     assert next(looks, None) is None
+
+
+def test_a_watch_of_a_damaged_store_is_one_error(audio):
+    build(options(audio))
+    commits = audio / "store" / "commits"
+    (commits / "000000-0-3.json").rename(commits / "000007-0-3.json")
+    with pytest.raises(CorruptStoreError):
+        next(watch(str(audio / "store"), 0.01))
 
 
 def test_the_default_shard_suits_the_number_of_clips():
