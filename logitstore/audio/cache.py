@@ -241,11 +241,10 @@ class AudioCache:
                 size -= move[1].stat().st_size if move[1].exists() else 0
                 move[0].replace(move[1])
             now = max(0, used + size)
-            if most is not None and now > most:
-                return -1
+            full = most is not None and now > most
             if size or not known:
-                os.pwrite(file, now.to_bytes(8, "little"), 0)
-            return now
+                os.pwrite(file, (used if full else now).to_bytes(8, "little"), 0)
+            return -1 if full else now
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
             os.close(file)
