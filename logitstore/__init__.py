@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         export_student,
         extend,
         merge,
+        plan,
         repair,
         report,
         tag,
@@ -76,8 +77,8 @@ __all__ = [
     "MissingExtraError", "ModelOutputError", "NotAStoreError", "OutputError", "QueryError", "QueryLimitError",
     "RecipeError", "ReplayDataset", "RunError", "SourceError", "Store", "StoreError",
     "TeacherError", "UsageError", "apply_masks", "build", "compare", "evaluate", "export_student", "extend",
-    "load_student", "load_teacher", "merge", "open_store", "repair", "report", "tag", "train_student", "train_teacher",
-    "verify",
+    "load_student", "load_teacher", "merge", "open_store", "plan", "repair", "report", "tag", "train_student",
+    "train_teacher", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

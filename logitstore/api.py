@@ -15,6 +15,7 @@ from logitstore.jobs.options import (
     ExportOptions,
     ExtendOptions,
     MergeOptions,
+    PlanOptions,
     RepairOptions,
     ReportOptions,
     TagOptions,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from logitstore.jobs.compare import Comparison
     from logitstore.jobs.events import EventEvaluation
     from logitstore.jobs.export_student import Export
+    from logitstore.jobs.plan import Costs
     from logitstore.jobs.repair import Repaired
     from logitstore.jobs.report.job import Reported
     from logitstore.jobs.tag import Tagged
@@ -43,6 +45,7 @@ __all__ = [
     "export_student",
     "extend",
     "merge",
+    "plan",
     "repair",
     "report",
     "tag",
@@ -114,6 +117,21 @@ def verify(options: VerifyOptions) -> Verified:
     from logitstore.jobs.verify.job import verify
 
     return verify(options)
+
+
+@with_keywords(PlanOptions)
+def plan(options: PlanOptions) -> Costs:
+    """Tell what a build of so many clips takes, and a training from it: time, money, bytes, objects, requests, memory.
+
+        >>> costs = logitstore.plan(clips=2e6, views=10, teachers=["a", "b"], rates=["1000", "500"])
+        >>> round(costs.device_hours, 1)
+        16.7
+
+    :returns: the figures that the command prints. :raises UsageError: rates that are none, or no teacher.
+    """
+    from logitstore.jobs.plan import plan
+
+    return plan(options)
 
 
 @with_keywords(RepairOptions)

@@ -17,10 +17,12 @@ from tests.stores import write_audio
 
 #: The examples, each in the folder that those before it have filled.
 EXAMPLES = (
-    "train_teacher", "build", "verify", "train_student", "", "extend", "evaluate", "compare", "tag", "export_student",
+    "train_teacher", "build", "verify", "plan", "train_student", "", "extend", "evaluate", "compare", "tag",
+    "export_student",
 )  # fmt: skip
 JOBS = (
-    "build", "extend", "verify", "evaluate", "compare", "tag", "train_student", "train_teacher", "export_student",
+    "build", "extend", "verify", "plan", "evaluate", "compare", "tag", "train_student", "train_teacher",
+    "export_student",
 )  # fmt: skip
 
 
