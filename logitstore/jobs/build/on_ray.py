@@ -529,10 +529,11 @@ def _rendering_bytes(setting: Setting) -> int:
 
 
 def _alone(writer: StoreWriter, plan: BlockPlan) -> tuple[BlockPlan, pa.Table]:
-    """A plan as of a store that holds its shard alone, and the shard's clips."""
+    """A plan as of a store that holds its shard alone, and the shard's clips, copied: a slice is sent with all of its
+    table."""
     part = writer.part_of(plan.shard)
-    columns = ["path", "start", "length", "rate"]
-    clips = part.table.select(columns).slice(plan.clips.start - part.first_clip, len(plan.clips))
+    first = plan.clips.start - part.first_clip
+    clips = part.table.select(["path", "start", "length", "rate"]).take(np.arange(first, first + len(plan.clips)))
     return replace(plan, clips=range(len(plan.clips))), clips.combine_chunks()
 
 

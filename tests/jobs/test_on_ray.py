@@ -1,0 +1,32 @@
+"""What a build on Ray does in its own process: what it sends to a cluster, and what it makes of what comes back."""
+
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+
+from logitstore.jobs.build.block import BlockPlan
+from logitstore.jobs.build.on_ray import _alone
+from logitstore.store.format.parts import Part
+
+
+def clip_table(clips: int) -> pa.Table:
+    numbers = np.zeros(clips, np.int64)
+    paths = [f"a/{clip:06d}.wav" for clip in range(clips)]
+    return pa.table({"path": paths, "start": numbers, "length": numbers, "rate": numbers, "title": paths})
+
+
+def test_what_is_sent_of_a_shard_does_not_grow_with_the_clip_table():
+    plan = BlockPlan(1, range(7 + 64, 7 + 128), 2, 5)
+
+    def sent(clips):
+        part = Part("", "", clip_table(clips), 7, 0)
+        return _alone(SimpleNamespace(part_of=lambda _: part), plan)
+
+    small, large = sent(128), sent(20_000)
+    assert len(pickle.dumps(large)) == len(pickle.dumps(small)) < 10_000
+    alone, table = large
+    assert (alone.shard, alone.clips, alone.view_start, alone.view_stop) == (1, range(64), 2, 5)
+    assert table.column_names == ["path", "start", "length", "rate"]
+    assert table["path"].to_pylist() == [f"a/{clip:06d}.wav" for clip in range(64, 128)]
