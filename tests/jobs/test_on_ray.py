@@ -5,9 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pytest
+import soundfile
 
+from logitstore.audio.clips import ClipAudio
+from logitstore.audio.folder import FolderSource
+from logitstore.errors import AudioError, StoreError
 from logitstore.jobs.build.block import BlockPlan
-from logitstore.jobs.build.on_ray import _alone
+from logitstore.jobs.build.on_ray import _alone, _require_audio
 from logitstore.store.format.parts import Part
 
 
@@ -30,3 +35,18 @@ def test_what_is_sent_of_a_shard_does_not_grow_with_the_clip_table():
     assert (alone.shard, alone.clips, alone.view_start, alone.view_stop) == (1, range(64), 2, 5)
     assert table.column_names == ["path", "start", "length", "rate"]
     assert table["path"].to_pylist() == [f"a/{clip:06d}.wav" for clip in range(64, 128)]
+
+
+def test_a_node_is_not_blamed_for_clips_that_open_and_cannot_be_decoded(tmp_path):
+    path = tmp_path / "broken.flac"
+    soundfile.write(path, np.random.default_rng(1).uniform(-1, 1, 16_000), 16_000)
+    content = path.read_bytes()
+    path.write_bytes(content[:5_000] + bytes(20_000) + content[25_000:])
+    table = pa.table({"path": ["broken.flac"], "start": [0], "length": [16_000], "rate": [16_000]})
+    audio = ClipAudio(FolderSource(tmp_path), table, 16_000)
+    with pytest.raises(AudioError):
+        audio[0]
+    _require_audio(audio, table)
+    path.unlink()
+    with pytest.raises(StoreError, match=r"cannot read audio that was there .*\(broken.flac: cannot be opened: No"):
+        _require_audio(audio, table)

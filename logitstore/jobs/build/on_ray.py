@@ -78,7 +78,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MOST_SHOWN = 180  # characters of what Ray says
 _LEAST_CORES = 2  # one that decodes, one for the teachers
 _CONNECT_SECONDS = 10.0
-_PROBED = 3  # clips of a shard that one at least must be read of
+_PROBED = 3  # clips of a shard of which one at least must open
 
 
 def check_ray(options: BuildOptions) -> None:
@@ -616,15 +616,16 @@ def _object(value: Any) -> Any:
 
 
 def _require_audio(audio: ClipAudio, table: pa.Table) -> None:
-    """Refuse to go on where this node has not the audio: files that could be opened when they were scanned.
+    """Refuse to go on where this node has not the audio: files that could be opened when they were scanned. What opens
+    and cannot be decoded is so on every node, and is recorded.
 
-    :raises StoreError: none of a few of them can be decoded.
+    :raises StoreError: none of a few of them can be opened.
     """
     known = np.flatnonzero(table["rate"].to_numpy() > 0)
     reasons = []
     for clip in known[np.unique(np.linspace(0, len(known) - 1, min(_PROBED, len(known))).astype(int))].tolist():
         try:
-            audio[clip]
+            audio.require(clip)
         except AudioError as error:
             reasons.append(f"{audio.place(clip)}: {error}")
             continue
