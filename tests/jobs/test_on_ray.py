@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from logitstore.audio import cache
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.folder import FolderSource
 from logitstore.errors import AudioError, StoreError
 from logitstore.jobs.build.block import BlockPlan
-from logitstore.jobs.build.on_ray import _alone, _require_audio
+from logitstore.jobs.build.on_ray import _alone, _disk, _require_audio
 from logitstore.store.format.parts import Part
 
 
@@ -50,3 +51,18 @@ def test_a_node_is_not_blamed_for_clips_that_open_and_cannot_be_decoded(tmp_path
     path.unlink()
     with pytest.raises(StoreError, match=r"cannot read audio that was there .*\(broken.flac: cannot be opened: No"):
         _require_audio(audio, table)
+
+
+def test_all_tasks_of_a_process_share_one_audio_cache_whose_limit_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000))
+
+    def disk(folder, size, told):
+        options = SimpleNamespace(audio_cache=folder and str(tmp_path / folder), audio_cache_size=size)
+        return _disk(SimpleNamespace(options=options, disk_bytes=told))
+
+    def limit(*asked):
+        return disk(*asked).most_bytes
+
+    assert disk(None, None, None) is None
+    assert disk("a", None, 300) is disk("a", None, 300)
+    assert (limit("a", None, 300), limit("b", None, 9_000), limit("c", 1e-5, 9_000)) == (300, 500, 9_000)

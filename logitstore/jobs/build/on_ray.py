@@ -23,13 +23,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
-from logitstore.audio.cache import open_cache
+from logitstore.audio.cache import AudioCache
 from logitstore.audio.clips import ClipAudio
 from logitstore.errors import AudioError, LogitstoreError, MissingExtraError, StoreError, UsageError
 from logitstore.jobs.build.block import (
@@ -169,6 +169,8 @@ class Setting:
     """What every process of a cluster has to know; it is sent to each node once.
 
     :param folder: that the command was started in. :param basis: of a store with clips' vectors.
+    :param disk_bytes: that the folder of decoded audio may take, told once: half of the room that is left is less and
+        less of it.
     """
 
     options: BuildOptions
@@ -178,14 +180,22 @@ class Setting:
     basis: Basis | None
     folder: str
     threads: int
+    disk_bytes: int | None
 
     @classmethod
     def of(
-        cls, options: BuildOptions, manifest: Manifest, source: Source, device: str, relator: Relator | None
+        cls,
+        options: BuildOptions,
+        manifest: Manifest,
+        source: Source,
+        device: str,
+        relator: Relator | None,
+        disk: AudioCache | None,
     ) -> Setting:
         """The setting of a build."""
         basis = None if relator is None else relator.basis
-        return cls(options, manifest, source, device, basis, os.getcwd(), options.workers or 1)  # noqa: PTH109
+        threads, most = options.workers or 1, None if disk is None else disk.most_bytes
+        return cls(options, manifest, source, device, basis, os.getcwd(), threads, most)  # noqa: PTH109
 
     def enter(self) -> None:
         """Go to the folder that the command was started in, for what it names is named from there.
@@ -546,8 +556,8 @@ def _rendered(rows: dict[str, Any], shared: Any) -> Iterator[dict[str, Any]]:
         setting: Setting = ray.get(shared)
         setting.enter()
         manifest = setting.manifest
-        cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
-        audio = ClipAudio(setting.source, table, manifest.sample_rate, cache, open_cache(setting.options))
+        memory = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
+        audio = ClipAudio(setting.source, table, manifest.sample_rate, memory, _disk(setting))
         _require_audio(audio, table)
         draws = flat_draws(manifest, Part("", "", table, 0, 0), plan)
         done = 0
@@ -560,6 +570,25 @@ def _rendered(rows: dict[str, Any], shared: Any) -> Iterator[dict[str, Any]]:
                     done += len(batch.waveforms)
     except LogitstoreError as error:
         yield {"waveforms": np.zeros((1, 1, 1), np.float32), "rest": _object((number, _sent(error)))}
+
+
+def _disk(setting: Setting) -> AudioCache | None:
+    """The folder of decoded audio as this node has it: one for all tasks of a process.
+
+    :raises UsageError: it cannot be used.
+    """
+    options = setting.options
+    if options.audio_cache is None or setting.disk_bytes is None:
+        return None
+    return _opened(options.audio_cache, setting.disk_bytes, options.audio_cache_size is None)
+
+
+@cache
+def _opened(folder: str, most_bytes: int, leaves_room: bool) -> AudioCache:
+    """A folder of decoded audio. :param leaves_room: to half of what this node's disk has left, where that is less."""
+    disk = AudioCache(folder, None if leaves_room else most_bytes)
+    disk.most_bytes = min(disk.most_bytes, most_bytes)
+    return disk
 
 
 class _Teachers:
