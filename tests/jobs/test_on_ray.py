@@ -1,6 +1,8 @@
 """What a build on Ray does in its own process: what it sends to a cluster, and what it makes of what comes back."""
 
 import pickle
+import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +14,14 @@ from logitstore.audio import cache
 from logitstore.audio.clips import ClipAudio
 from logitstore.audio.folder import FolderSource
 from logitstore.errors import AudioError, StoreError
+from logitstore.jobs.build import on_ray
 from logitstore.jobs.build.block import BlockPlan
-from logitstore.jobs.build.on_ray import _alone, _disk, _require_audio
+from logitstore.jobs.build.job import build
+from logitstore.jobs.build.on_ray import _alone, _disk, _rendered, _require_audio, _Teachers
+from logitstore.store.format import commits
 from logitstore.store.format.parts import Part
+from logitstore.store.storage import open_storage
+from tests.stores import inside, options, write_audio
 
 
 def clip_table(clips: int) -> pa.Table:
@@ -66,3 +73,53 @@ def test_all_tasks_of_a_process_share_one_audio_cache_whose_limit_is_told_once(t
     assert disk(None, None, None) is None
     assert disk("a", None, 300) is disk("a", None, 300)
     assert (limit("a", None, 300), limit("b", None, 9_000), limit("c", 1e-5, 9_000)) == (300, 500, 9_000)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Audio in the current folder, and in the place of a cluster its stages one after the other in this process."""
+    write_audio(tmp_path / "audio", 8)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda shared: shared))
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(on_ray, "_cluster", lambda *_: nullcontext())
+    with inside(tmp_path):
+        yield tmp_path
+
+
+def in_turn(meanwhile):
+    """What a cluster makes of plans, in their order. :param meanwhile: called with the plans before anything comes."""
+
+    def made(_, setting, writer, plans):
+        meanwhile(plans)
+        teachers = _Teachers(setting)
+        for number, plan in enumerate(plans):
+            for row in _rendered({"item": [pickle.dumps((number, *_alone(writer, plan)))]}, setting):
+                rows = {"rest": row["rest"], "waveforms": row["waveforms"]}
+                yield pickle.loads(teachers(rows)["content"][0])
+
+    return made
+
+
+def spans(root):
+    found = commits.spans(open_storage(str(root / "store")))
+    return {shard: sorted((each.view_start, each.view_stop) for each in of) for shard, of in found.items()}
+
+
+def asked(root, **changes):
+    return options(root, **{"out": root / "store", "shard_clips": 4, "clip_seconds": 0.5, "workers": 1, **changes})
+
+
+def test_what_another_builder_has_committed_meanwhile_is_left(root, monkeypatch):
+    planned = []
+
+    def meanwhile(plans):
+        if not planned:
+            build(asked(root, views=2, shards=":1"))  # of the three that shard 0 lacked when it was planned
+        planned.append([(plan.shard, plan.view_start, plan.view_stop) for plan in plans])
+
+    monkeypatch.setattr(on_ray, "_contents", in_turn(meanwhile))
+    summary = build(asked(root, engine="ray", views=3, shards=":2"))
+    assert planned == [[(0, 0, 3), (1, 0, 3)], [(0, 2, 3)]]
+    assert summary.made_views == 4 * 3 + 4
+    assert spans(root) == {0: [(0, 2), (2, 3)], 1: [(0, 3)]}

@@ -247,7 +247,7 @@ def fill_on_ray(
     views: int,
     waiting: set[int],
     claimer: claims.Claimer,
-    check: Callable[[int], object],
+    check: Callable[[int], Sequence[Commit]],
     *,
     advance: Callable[[int], None],
     failures: Callable[[int], None],
@@ -255,7 +255,8 @@ def fill_on_ray(
 ) -> int:
     """Make what some shards lack on a cluster: how many views were made. The shards that are whole leave ``waiting``.
 
-    :param views: of every clip. :param check: refuses to go on beside blocks of a shard that were made of other audio.
+    :param views: of every clip. :param check: what a shard has; refuses to go on beside blocks of it that were made of
+        other audio.
     :raises AudioError, ModelOutputError: as of a single process. :raises StoreError: the cluster failed.
     """
     made = 0
@@ -268,11 +269,10 @@ def fill_on_ray(
                 if not missing:
                     waiting.discard(shard)
                 elif len(plans) < _MOST_BLOCKS:
-                    check(shard)
                     plans += [BlockPlan(shard, writer.clips_of(shard), start, stop) for start, stop in missing]
             if not waiting:
                 return made
-            desk = _Desk(setting, writer, claimer, plans, advance, failures)
+            desk = _Desk(setting, writer, views, claimer, check, plans, advance, failures)
             with closing(_contents(ray, setting, writer, plans)) as contents, desk, _watching(note) as came:
                 for place, content in contents:
                     came()
@@ -290,25 +290,28 @@ def fill_on_ray(
 class _Desk:
     """Gathers the blocks of some plans and has each written as soon as it is whole, under the claim of its shard.
 
-    A shard that another builder has claimed meanwhile is left to it.
+    A shard that another builder has claimed meanwhile is left to it. Once a shard is claimed, what it lacks is looked
+    up again: plans that are not just that are left, for another builder has been there.
     """
 
     setting: Setting
     writer: StoreWriter
+    views: int
     claimer: claims.Claimer
+    check: Callable[[int], Sequence[Commit]]
     plans: Sequence[BlockPlan]
     advance: Callable[[int], None]
     failures: Callable[[int], None]
     made: int = 0
     _open: dict[int, Gathering] = field(default_factory=dict)
     _there: dict[int, int] = field(default_factory=dict)  # views of each that have come
-    _left: set[int] = field(default_factory=set)  # plans of shards that are another's
+    _left: set[int] = field(default_factory=set)  # plans of what another makes or has made
     _pending: dict[Future[Commit | None], int] = field(default_factory=dict)
 
     def __enter__(self) -> _Desk:
         self._of_shard: dict[int, set[int]] = {}
         for number, plan in enumerate(self.plans):
-            self._of_shard.setdefault(plan.shard, set()).add(number)
+            self._of_shard.setdefault(plan.shard, set()).add(number)  # that are neither written nor left
         self._claimed: set[int] = set()
         self._pool = ThreadPoolExecutor(_WRITERS, "write")
         return self
@@ -325,8 +328,9 @@ class _Desk:
     def take(self, number: int, content: BatchContent) -> None:
         """A batch of a plan has come."""
         plan = self.plans[number]
-        if number in self._left or not self._is_ours(plan.shard):
-            self._left.add(number)
+        if number not in self._left and plan.shard not in self._claimed:
+            self._claim(number)
+        if number in self._left:
             return
         gathering = self._open.get(number)
         if gathering is None:
@@ -338,12 +342,27 @@ class _Desk:
             self._settle(_WRITERS)
             self._pending[self._pool.submit(self._write, plan, self._open.pop(number))] = number
 
-    def _is_ours(self, shard: int) -> bool:
-        if shard not in self._claimed:
-            if not self.claimer.take(shard):
-                return False
-            self._claimed.add(shard)
-        return True
+    def _claim(self, number: int) -> None:
+        """Claim the shard of a plan, or leave the plan; leave what the shard does not lack any more, too."""
+        shard = self.plans[number].shard
+        if not self.claimer.take(shard):
+            self._left.add(number)
+            self._over(number)
+            return
+        self._claimed.add(shard)
+        missing = missing_views(self.check(shard), self.views)
+        for each in sorted(self._of_shard[shard]):
+            if (self.plans[each].view_start, self.plans[each].view_stop) not in missing:
+                self._left.add(each)
+                self._over(each)
+
+    def _over(self, number: int) -> None:
+        """A plan is written or left; after the last one of its shard that goes by its claim is dropped."""
+        shard = self.plans[number].shard
+        self._of_shard[shard].discard(number)
+        if not self._of_shard[shard] and shard in self._claimed:
+            self._claimed.discard(shard)
+            self.claimer.drop(shard)
 
     def _write(self, plan: BlockPlan, gathering: Gathering) -> Commit | None:
         name = commits.block_name(plan.shard, plan.view_start, plan.view_stop)
@@ -364,11 +383,7 @@ class _Desk:
                 if written is not None:  # else the claim was lost, and what is missing is made again
                     self.made += written.stored_views
                     self.failures(len(written.failed))
-                shard = self.plans[number].shard
-                self._of_shard[shard].discard(number)
-                if not self._of_shard[shard]:
-                    self._claimed.discard(shard)
-                    self.claimer.drop(shard)
+                self._over(number)
 
 
 @contextmanager
