@@ -16,8 +16,9 @@ from logitstore.audio.folder import FolderSource
 from logitstore.errors import AudioError, StoreError
 from logitstore.jobs.build import on_ray
 from logitstore.jobs.build.block import BlockPlan
-from logitstore.jobs.build.job import build
+from logitstore.jobs.build.job import Progress, build
 from logitstore.jobs.build.on_ray import _alone, _disk, _rendered, _require_audio, _Teachers
+from logitstore.store.claims import Claimer
 from logitstore.store.format import commits
 from logitstore.store.format.parts import Part
 from logitstore.store.storage import open_storage
@@ -123,3 +124,24 @@ def test_what_another_builder_has_committed_meanwhile_is_left(root, monkeypatch)
     assert planned == [[(0, 0, 3), (1, 0, 3)], [(0, 2, 3)]]
     assert summary.made_views == 4 * 3 + 4
     assert spans(root) == {0: [(0, 2), (2, 3)], 1: [(0, 3)]}
+
+
+def test_what_another_builder_holds_is_waited_for_only_when_all_else_is_made(root, monkeypatch):
+    build(asked(root, views=1, shards=":1"))
+    planned, said = [], []
+
+    def meanwhile(plans):
+        planned.append([plan.shard for plan in plans])
+        assert len(planned) < 4
+
+    monkeypatch.setattr(on_ray, "_contents", in_turn(meanwhile))
+    with Claimer(open_storage(str(root / "store"))) as other:
+        assert other.take(0)
+        monkeypatch.setattr(on_ray.time, "sleep", lambda _: other.drop(0))
+        build(asked(root, engine="ray", views=2, shards=":2"), Progress(note=said.append))
+    assert planned == [[1], [0]]
+    waits = [
+        note for note in said if note.startswith("waiting for 1 shards that other builders have claimed, as claims/")
+    ]
+    assert len(waits) == 1
+    assert spans(root) == {0: [(0, 1), (1, 2)], 1: [(0, 2)]}

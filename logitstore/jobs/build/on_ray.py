@@ -262,16 +262,21 @@ def fill_on_ray(
     made = 0
     with _cluster(setting, note) as ray:
         while True:
+            claimed = set(claims.claimed_shards(writer.storage))
             stored = commits.spans(writer.storage)
             plans: list[BlockPlan] = []
             for shard in sorted(waiting):
                 missing = missing_views(stored.get(shard, ()), views)
                 if not missing:
                     waiting.discard(shard)
-                elif len(plans) < _MOST_BLOCKS:
+                elif len(plans) < _MOST_BLOCKS and not (shard in claimed and _is_held(claimer, shard)):
                     plans += [BlockPlan(shard, writer.clips_of(shard), start, stop) for start, stop in missing]
             if not waiting:
                 return made
+            if not plans:
+                note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
+                time.sleep(claimer.idle_seconds())
+                continue
             desk = _Desk(setting, writer, views, claimer, check, plans, advance, failures)
             with closing(_contents(ray, setting, writer, plans)) as contents, desk, _watching(note) as came:
                 for place, content in contents:
@@ -281,9 +286,14 @@ def fill_on_ray(
                             raise content
                     desk.take(place[0], content)
             made += desk.made
-            if not desk.made:
-                note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
-                time.sleep(claimer.idle_seconds())
+
+
+def _is_held(claimer: claims.Claimer, shard: int) -> bool:
+    """Whether another builder holds a shard, by the claimer's own rules: a claim that nobody renews is over at last."""
+    if not claimer.take(shard):
+        return True
+    claimer.drop(shard)
+    return False
 
 
 @dataclass
