@@ -51,7 +51,7 @@ class Array:
 
     :param index: the variable of the task's number. :param count: of the number of tasks; None where none says it.
     :param first: of the smallest number, :param last: of the largest, :param step: of the step between numbers, each
-        None where none says it; numbers then begin at ``base``, with a step of 1.
+        None where none says it; numbers then begin at ``base``, with a step of 1, as where :data:`PARTS` is set.
     """
 
     name: str
@@ -70,7 +70,7 @@ ARRAYS = (
     ),
     Array("Kubernetes", "JOB_COMPLETION_INDEX"),
     Array("AWS Batch", "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
-    Array("Grid Engine", "SGE_TASK_ID", None, "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"),
+    Array("Grid Engine", "SGE_TASK_ID", None, "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE", base=1),
     Array("PBS", "PBS_ARRAY_INDEX"),
     Array("LSF", "LSB_JOBINDEX", base=1),
 )  # fmt: skip
@@ -78,6 +78,9 @@ ARRAYS = (
 
 def array_part(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
     """Which task of an array job this is, from 0 on, and of how many.
+
+    Where :data:`PARTS` is set, tasks count from the launcher's first number on, whatever else is said of this array: it
+    may hold but a few of them, started again.
 
     :param environment: this process's by default.
     :raises UsageError: it is none, or its environment does not say of how many, or says what cannot be.
@@ -96,10 +99,16 @@ def array_part(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
             raise UsageError(f"--shards auto: {variable} is {shown(text)}, which is no number; give A:B")
         return int(text)
 
-    first, step = number(array.first, array.base), number(array.step, 1) or 1
-    count = number(PARTS, 0) or number(array.count, 0)
-    if not count and array.last is not None and array.last in said:
-        count = (number(array.last, 0) - first) // step + 1
+    first, step, count = array.base, 1, number(PARTS, 0)
+    if not count:
+        first, step, count = number(array.first, first), number(array.step, 1) or 1, number(array.count, 0)
+        if not count and array.last is not None and array.last in said:
+            count = (number(array.last, 0) - first) // step + 1
+        if count == 1 and first > array.base:
+            raise UsageError(
+                f"--shards auto: task {first} is the only one of its array ({array.name}), and is not told of how many "
+                f"it was one; set {PARTS} to their number, counted from {array.base} on, or give A:B"
+            )
     if count < 1:
         raise UsageError(
             f"--shards auto: {array.index} ({array.name}) says which task this is, and nothing of how many; set "

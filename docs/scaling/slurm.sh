@@ -3,7 +3,8 @@
 #
 #   AUDIO=/data/audioset.csv STORE=/data/store TEACHER=ced:/data/ced_base.pt sbatch docs/scaling/slurm.sh
 #
-# `sbatch --array=0-7 …` asks for another number of tasks. A task that ended early is started again with its index.
+# `sbatch --array=0-7 …` asks for another number of tasks. A task that was lost is started again with its own index: by
+# --requeue, or alone, told of how many it is one: `LOGITSTORE_PARTS=64 sbatch --array=17 …`.
 #SBATCH --job-name=logitstore
 #SBATCH --array=0-63
 #SBATCH --gpus=1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from logitstore.arrays import F32
-from logitstore.audio.audiofile import Audio, Pcm
+from logitstore.audio.audiofile import Audio, Pcm, opened
 from logitstore.audio.cache import AudioCache
 from logitstore.audio.decode import decode_audio, write_samples
 from logitstore.audio.lengths import samples_at
@@ -106,6 +106,14 @@ class ClipAudio:
                     return row
             return self._decoded(clip, audio, path, cut)
 
+    def require(self, clip: int) -> None:
+        """See that what holds a clip is there and opens; whether it can be decoded is left open.
+
+        :raises AudioError: it does not; the message is the reason.
+        """
+        with self._read(self._keys[clip][0]) as audio, opened(audio):
+            pass
+
     def write(self, clip: int, row: F32, turn: int = 0) -> int:
         """Write a clip into a row of a batch, as :func:`put` does; what needs no decoder goes there at once.
 
@@ -196,6 +204,10 @@ class JoinedClips(ClipAudio):
     def __getitem__(self, clip: int) -> F32:
         number = int(np.searchsorted(self._firsts, clip, side="right")) - 1
         return self._clips[number][clip - int(self._firsts[number])]
+
+    def require(self, clip: int) -> None:
+        number = int(np.searchsorted(self._firsts, clip, side="right")) - 1
+        self._clips[number].require(clip - int(self._firsts[number]))
 
     def write(self, clip: int, row: F32, turn: int = 0) -> int:
         number = int(np.searchsorted(self._firsts, clip, side="right")) - 1

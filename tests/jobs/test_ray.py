@@ -266,7 +266,7 @@ def test_a_node_without_the_audio_or_the_folder_fails_instead_of_recording_failu
     elsewhere.root = root / "not-mounted"
     with pytest.raises(StoreError, match=r"node .* cannot read audio that was there when it was scanned \(a/000.wav: "):
         _require_audio(ClipAudio(elsewhere, table, 16_000), table)
-    setting = Setting.of(job.options, job.manifest, job.source, "cpu", None)
+    setting = Setting.of(job.options, job.manifest, job.source, "cpu", None, None)
     with pytest.raises(UsageError, match="has no folder /nowhere, which the command was started in"):
         replace(setting, folder="/nowhere").enter()
     (root / "tones.py").write_text((root / "tones.py").read_text().replace("slope=4.0", "slope=5.0"))

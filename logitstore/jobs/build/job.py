@@ -512,7 +512,7 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
             return committed
 
         if options.engine == "ray":
-            setting = Setting.of(options, manifest, job.source, job.device, job.relator)
+            setting = Setting.of(options, manifest, job.source, job.device, job.relator, disk)
             made = fill_on_ray(
                 setting, writer, audio, job.views, waiting, claimer, check,
                 advance=advance, failures=progress.failures, note=progress.note,

@@ -23,13 +23,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
-from logitstore.audio.cache import open_cache
+from logitstore.audio.cache import AudioCache
 from logitstore.audio.clips import ClipAudio
 from logitstore.errors import AudioError, LogitstoreError, MissingExtraError, StoreError, UsageError
 from logitstore.jobs.build.block import (
@@ -78,7 +78,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MOST_SHOWN = 180  # characters of what Ray says
 _LEAST_CORES = 2  # one that decodes, one for the teachers
 _CONNECT_SECONDS = 10.0
-_PROBED = 3  # clips of a shard that one at least must be read of
+_PROBED = 3  # clips of a shard of which one at least must open
 
 
 def check_ray(options: BuildOptions) -> None:
@@ -169,6 +169,8 @@ class Setting:
     """What every process of a cluster has to know; it is sent to each node once.
 
     :param folder: that the command was started in. :param basis: of a store with clips' vectors.
+    :param disk_bytes: that the folder of decoded audio may take, told once: half of the room that is left is less and
+        less of it.
     """
 
     options: BuildOptions
@@ -178,14 +180,22 @@ class Setting:
     basis: Basis | None
     folder: str
     threads: int
+    disk_bytes: int | None
 
     @classmethod
     def of(
-        cls, options: BuildOptions, manifest: Manifest, source: Source, device: str, relator: Relator | None
+        cls,
+        options: BuildOptions,
+        manifest: Manifest,
+        source: Source,
+        device: str,
+        relator: Relator | None,
+        disk: AudioCache | None,
     ) -> Setting:
         """The setting of a build."""
         basis = None if relator is None else relator.basis
-        return cls(options, manifest, source, device, basis, os.getcwd(), options.workers or 1)  # noqa: PTH109
+        threads, most = options.workers or 1, None if disk is None else disk.most_bytes
+        return cls(options, manifest, source, device, basis, os.getcwd(), threads, most)  # noqa: PTH109
 
     def enter(self) -> None:
         """Go to the folder that the command was started in, for what it names is named from there.
@@ -237,7 +247,7 @@ def fill_on_ray(
     views: int,
     waiting: set[int],
     claimer: claims.Claimer,
-    check: Callable[[int], object],
+    check: Callable[[int], Sequence[Commit]],
     *,
     advance: Callable[[int], None],
     failures: Callable[[int], None],
@@ -245,24 +255,29 @@ def fill_on_ray(
 ) -> int:
     """Make what some shards lack on a cluster: how many views were made. The shards that are whole leave ``waiting``.
 
-    :param views: of every clip. :param check: refuses to go on beside blocks of a shard that were made of other audio.
+    :param views: of every clip. :param check: what a shard has; refuses to go on beside blocks of it that were made of
+        other audio.
     :raises AudioError, ModelOutputError: as of a single process. :raises StoreError: the cluster failed.
     """
     made = 0
     with _cluster(setting, note) as ray:
         while True:
+            claimed = set(claims.claimed_shards(writer.storage))
             stored = commits.spans(writer.storage)
             plans: list[BlockPlan] = []
             for shard in sorted(waiting):
                 missing = missing_views(stored.get(shard, ()), views)
                 if not missing:
                     waiting.discard(shard)
-                elif len(plans) < _MOST_BLOCKS:
-                    check(shard)
+                elif len(plans) < _MOST_BLOCKS and not (shard in claimed and _is_held(claimer, shard)):
                     plans += [BlockPlan(shard, writer.clips_of(shard), start, stop) for start, stop in missing]
             if not waiting:
                 return made
-            desk = _Desk(setting, writer, claimer, plans, advance, failures)
+            if not plans:
+                note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
+                time.sleep(claimer.idle_seconds())
+                continue
+            desk = _Desk(setting, writer, views, claimer, check, plans, advance, failures)
             with closing(_contents(ray, setting, writer, plans)) as contents, desk, _watching(note) as came:
                 for place, content in contents:
                     came()
@@ -271,34 +286,42 @@ def fill_on_ray(
                             raise content
                     desk.take(place[0], content)
             made += desk.made
-            if not desk.made:
-                note(f"waiting for {len(waiting)} shards that other builders have claimed{claimer.waits()}")
-                time.sleep(claimer.idle_seconds())
+
+
+def _is_held(claimer: claims.Claimer, shard: int) -> bool:
+    """Whether another builder holds a shard, by the claimer's own rules: a claim that nobody renews is over at last."""
+    if not claimer.take(shard):
+        return True
+    claimer.drop(shard)
+    return False
 
 
 @dataclass
 class _Desk:
     """Gathers the blocks of some plans and has each written as soon as it is whole, under the claim of its shard.
 
-    A shard that another builder has claimed meanwhile is left to it.
+    A shard that another builder has claimed meanwhile is left to it. Once a shard is claimed, what it lacks is looked
+    up again: plans that are not just that are left, for another builder has been there.
     """
 
     setting: Setting
     writer: StoreWriter
+    views: int
     claimer: claims.Claimer
+    check: Callable[[int], Sequence[Commit]]
     plans: Sequence[BlockPlan]
     advance: Callable[[int], None]
     failures: Callable[[int], None]
     made: int = 0
     _open: dict[int, Gathering] = field(default_factory=dict)
     _there: dict[int, int] = field(default_factory=dict)  # views of each that have come
-    _left: set[int] = field(default_factory=set)  # plans of shards that are another's
+    _left: set[int] = field(default_factory=set)  # plans of what another makes or has made
     _pending: dict[Future[Commit | None], int] = field(default_factory=dict)
 
     def __enter__(self) -> _Desk:
         self._of_shard: dict[int, set[int]] = {}
         for number, plan in enumerate(self.plans):
-            self._of_shard.setdefault(plan.shard, set()).add(number)
+            self._of_shard.setdefault(plan.shard, set()).add(number)  # that are neither written nor left
         self._claimed: set[int] = set()
         self._pool = ThreadPoolExecutor(_WRITERS, "write")
         return self
@@ -315,8 +338,9 @@ class _Desk:
     def take(self, number: int, content: BatchContent) -> None:
         """A batch of a plan has come."""
         plan = self.plans[number]
-        if number in self._left or not self._is_ours(plan.shard):
-            self._left.add(number)
+        if number not in self._left and plan.shard not in self._claimed:
+            self._claim(number)
+        if number in self._left:
             return
         gathering = self._open.get(number)
         if gathering is None:
@@ -328,12 +352,27 @@ class _Desk:
             self._settle(_WRITERS)
             self._pending[self._pool.submit(self._write, plan, self._open.pop(number))] = number
 
-    def _is_ours(self, shard: int) -> bool:
-        if shard not in self._claimed:
-            if not self.claimer.take(shard):
-                return False
-            self._claimed.add(shard)
-        return True
+    def _claim(self, number: int) -> None:
+        """Claim the shard of a plan, or leave the plan; leave what the shard does not lack any more, too."""
+        shard = self.plans[number].shard
+        if not self.claimer.take(shard):
+            self._left.add(number)
+            self._over(number)
+            return
+        self._claimed.add(shard)
+        missing = missing_views(self.check(shard), self.views)
+        for each in sorted(self._of_shard[shard]):
+            if (self.plans[each].view_start, self.plans[each].view_stop) not in missing:
+                self._left.add(each)
+                self._over(each)
+
+    def _over(self, number: int) -> None:
+        """A plan is written or left; after the last one of its shard that goes by its claim is dropped."""
+        shard = self.plans[number].shard
+        self._of_shard[shard].discard(number)
+        if not self._of_shard[shard] and shard in self._claimed:
+            self._claimed.discard(shard)
+            self.claimer.drop(shard)
 
     def _write(self, plan: BlockPlan, gathering: Gathering) -> Commit | None:
         name = commits.block_name(plan.shard, plan.view_start, plan.view_stop)
@@ -354,11 +393,7 @@ class _Desk:
                 if written is not None:  # else the claim was lost, and what is missing is made again
                     self.made += written.stored_views
                     self.failures(len(written.failed))
-                shard = self.plans[number].shard
-                self._of_shard[shard].discard(number)
-                if not self._of_shard[shard]:
-                    self._claimed.discard(shard)
-                    self.claimer.drop(shard)
+                self._over(number)
 
 
 @contextmanager
@@ -529,10 +564,11 @@ def _rendering_bytes(setting: Setting) -> int:
 
 
 def _alone(writer: StoreWriter, plan: BlockPlan) -> tuple[BlockPlan, pa.Table]:
-    """A plan as of a store that holds its shard alone, and the shard's clips."""
+    """A plan as of a store that holds its shard alone, and the shard's clips, copied: a slice is sent with all of its
+    table."""
     part = writer.part_of(plan.shard)
-    columns = ["path", "start", "length", "rate"]
-    clips = part.table.select(columns).slice(plan.clips.start - part.first_clip, len(plan.clips))
+    first = plan.clips.start - part.first_clip
+    clips = part.table.select(["path", "start", "length", "rate"]).take(np.arange(first, first + len(plan.clips)))
     return replace(plan, clips=range(len(plan.clips))), clips.combine_chunks()
 
 
@@ -545,8 +581,8 @@ def _rendered(rows: dict[str, Any], shared: Any) -> Iterator[dict[str, Any]]:
         setting: Setting = ray.get(shared)
         setting.enter()
         manifest = setting.manifest
-        cache = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
-        audio = ClipAudio(setting.source, table, manifest.sample_rate, cache, open_cache(setting.options))
+        memory = PARTNER_CACHE_BYTES if manifest.recipe.has_mixup else 0
+        audio = ClipAudio(setting.source, table, manifest.sample_rate, memory, _disk(setting))
         _require_audio(audio, table)
         draws = flat_draws(manifest, Part("", "", table, 0, 0), plan)
         done = 0
@@ -559,6 +595,25 @@ def _rendered(rows: dict[str, Any], shared: Any) -> Iterator[dict[str, Any]]:
                     done += len(batch.waveforms)
     except LogitstoreError as error:
         yield {"waveforms": np.zeros((1, 1, 1), np.float32), "rest": _object((number, _sent(error)))}
+
+
+def _disk(setting: Setting) -> AudioCache | None:
+    """The folder of decoded audio as this node has it: one for all tasks of a process.
+
+    :raises UsageError: it cannot be used.
+    """
+    options = setting.options
+    if options.audio_cache is None or setting.disk_bytes is None:
+        return None
+    return _opened(options.audio_cache, setting.disk_bytes, options.audio_cache_size is None)
+
+
+@cache
+def _opened(folder: str, most_bytes: int, leaves_room: bool) -> AudioCache:
+    """A folder of decoded audio. :param leaves_room: to half of what this node's disk has left, where that is less."""
+    disk = AudioCache(folder, None if leaves_room else most_bytes)
+    disk.most_bytes = min(disk.most_bytes, most_bytes)
+    return disk
 
 
 class _Teachers:
@@ -615,15 +670,16 @@ def _object(value: Any) -> Any:
 
 
 def _require_audio(audio: ClipAudio, table: pa.Table) -> None:
-    """Refuse to go on where this node has not the audio: files that could be opened when they were scanned.
+    """Refuse to go on where this node has not the audio: files that could be opened when they were scanned. What opens
+    and cannot be decoded is so on every node, and is recorded.
 
-    :raises StoreError: none of a few of them can be decoded.
+    :raises StoreError: none of a few of them can be opened.
     """
     known = np.flatnonzero(table["rate"].to_numpy() > 0)
     reasons = []
     for clip in known[np.unique(np.linspace(0, len(known) - 1, min(_PROBED, len(known))).astype(int))].tolist():
         try:
-            audio[clip]
+            audio.require(clip)
         except AudioError as error:
             reasons.append(f"{audio.place(clip)}: {error}")
             continue
