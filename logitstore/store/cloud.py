@@ -46,7 +46,7 @@ _PASSING = re.compile(
     r"status code: (?:408|429|50[02346789]|5[1-9]\d)\b|<Code>(?:RequestTimeout|ConditionalRequestConflict)"
     r"|kind: (?:Connect|Timeout|Interrupted|Request)\b"
 )
-_NO_CREDENTIALS = re.compile(r"latest/api/token|computeMetadata|meta-data|Missing\w*(Key|Token)|Missing \w+Key")
+_NO_CREDENTIALS = re.compile(r"/latest/api/token|computeMetadata|/latest/meta-data/|Missing\w*(Key|Token)|Missing \w+Key")
 
 _memory: dict[str, MemoryStore] = {}
 _lock = threading.Lock()
@@ -311,7 +311,7 @@ class ObjectStorage:
 
     def _most_tries(self, text: str) -> int:
         """How often a request is sent that failed with this."""
-        if _NO_CREDENTIALS.search(text):
+        if not self._answered and _NO_CREDENTIALS.search(text):
             return _CREDENTIAL_TRIES
         return TRIES if self._answered or "status code:" in text else _FIRST_TRIES
 
@@ -339,7 +339,7 @@ class ObjectStorage:
         kept = _KEPT if doing in ("write", "replace") else ""
         if _without_bucket(text):
             return StoreError(f"there is no bucket {self._bucket!r}{at}; create it, or check {where} and {to_check}")
-        if _NO_CREDENTIALS.search(text):
+        if not self._answered and _NO_CREDENTIALS.search(text):
             return StoreError(f"no credentials for {where} were found; set {credentials}")
         if re.search(r"40[13] (Forbidden|Unauthorized)", text):
             return StoreError(

@@ -133,6 +133,26 @@ def test_a_server_that_has_never_answered_is_not_asked_for_long(server, url):
         open_storage(url).get("a")
 
 
+def test_credentials_that_do_not_come_for_once_are_asked_for_again_by_one_who_had_some(server, url, monkeypatch):
+    monkeypatch.setattr(cloud.time, "sleep", lambda _: None)
+    storage, tries = open_storage(url), []
+    text = "error sending request for url (http://169.254.169.254/latest/api/token), kind: Connect"
+
+    def send():
+        tries.append(0)
+        raise storage._errors.BaseError(text)
+
+    for said, most in (("no credentials for", 2), ("no answer at http://169.254.169.254", 10)):
+        tries.clear()
+        with pytest.raises(StoreError, match=said):
+            storage._sent("gets", "read", "a", send)
+        assert len(tries) == most
+        storage.put("a", b"")  # it has answered
+    text = "no answer for meta-data/x, kind: Connect"  # an object's name
+    with pytest.raises(StoreError, match="no answer"):
+        open_storage(url)._sent("gets", "read", "meta-data/x", send)
+
+
 def test_all_requests_wait_while_a_server_asks_to_slow_down(server, url, monkeypatch):
     monkeypatch.setattr(cloud, "_BUSY_SECONDS", 0.6)
     storage = open_storage(url)
