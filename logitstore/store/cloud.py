@@ -46,7 +46,9 @@ _PASSING = re.compile(
     r"status code: (?:408|429|50[02346789]|5[1-9]\d)\b|<Code>(?:RequestTimeout|ConditionalRequestConflict)"
     r"|kind: (?:Connect|Timeout|Interrupted|Request)\b"
 )
-_NO_CREDENTIALS = re.compile(r"/latest/api/token|computeMetadata|/latest/meta-data/|Missing\w*(Key|Token)|Missing \w+Key")
+_NO_CREDENTIALS = re.compile(
+    r"/latest/api/token|computeMetadata|/latest/meta-data/|Missing\w*(Key|Token)|Missing \w+Key"
+)
 
 _memory: dict[str, MemoryStore] = {}
 _lock = threading.Lock()
@@ -56,6 +58,23 @@ _CREDENTIALS = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOG
 _KEPT = "; every committed block is intact, and the same command goes on from there"
 
 Answer = TypeVar("Answer")
+
+
+class _NotAgainError(Exception):
+    """A request has failed, and what it went by no longer holds."""
+
+
+class _Sending:
+    """Sends a request, counts how often, and sends it again only while something holds."""
+
+    def __init__(self, send: Callable[[], Any], still: Callable[[], bool]) -> None:
+        self._send, self._still, self.tries = send, still, 0
+
+    def __call__(self) -> Any:
+        self.tries += 1
+        if self.tries > 1 and not self._still():
+            raise _NotAgainError
+        return self._send()
 
 
 @dataclass
@@ -122,9 +141,13 @@ class ObjectStorage:
         versions = {name: version for name, _, version in self._found(prefix, stem) if wanted(name)}
         yield from zip(versions, _pool().map(self._get_listed, versions, versions.values()), strict=True)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         put = functools.partial(self._api.put, self._store, name, content, use_multipart=False)
-        self._keep(name, content, self._sent("puts", "write", name, put))
+        try:
+            self._keep(name, content, self._sent("puts", "write", name, _Sending(put, still)))
+        except _NotAgainError:
+            return self._get_if_there(name) == content  # a try whose answer was lost has written it
+        return True
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         for _ in _pool().map(self.put, contents.keys(), contents.values()):
@@ -135,19 +158,11 @@ class ObjectStorage:
         return [name for name, new in zip(contents, made, strict=True) if not new]
 
     def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
-        tries = 0
-
-        def put() -> Any:
-            nonlocal tries
-            tries += 1
-            if tries > 1 and not still():
-                raise self._unmet[0]("it is not to be tried again")
-            return self._api.put(self._store, name, content, mode="create")
-
+        put = _Sending(functools.partial(self._api.put, self._store, name, content, mode="create"), still)
         try:
             self._keep(name, content, self._sent("puts", "write", name, put))
-        except self._unmet:
-            return tries > 1 and self._get_if_there(name) == content  # a try whose answer was lost has made it
+        except (*self._unmet, _NotAgainError):
+            return put.tries > 1 and self._get_if_there(name) == content  # a try whose answer was lost has made it
         return True
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:

@@ -63,8 +63,11 @@ class Storage(Protocol):
     ) -> Iterator[tuple[str, bytes | None]]:
         """What :meth:`names` finds and is wanted, by name, and its bytes; None where it has gone since."""
 
-    def put(self, name: str, content: bytes) -> None:
-        """Write an object whole or not at all, over what was there."""
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
+        """Write an object whole or not at all, over what was there; whether it was written.
+
+        :param still: asked before it is tried again, which it is only where this holds.
+        """
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         """Write some objects, in no order, at once where that helps; each as :meth:`put` does."""
@@ -138,9 +141,10 @@ class LocalStorage:
         names = list(filter(wanted, self.names(prefix, stem)))
         yield from zip(names, self.get_many(names), strict=True)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         self._put(name, content)
         self._sync_folders([name])
+        return True
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         with ThreadPoolExecutor(_SYNCED_AT_ONCE, "put") as pool:  # a disk flushes many for the price of one

@@ -127,7 +127,7 @@ class WebStorage(ObjectStorage):
     def sizes(self, prefix: str = "") -> dict[str, int]:
         return {name: self._objects[name] for name in self.names(prefix)}
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         self._refuse()
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:

@@ -227,6 +227,24 @@ def test_a_claim_whose_removal_got_no_answer_is_not_removed_twice(server, url):
     assert storage.get("claims/000003.json") == other
 
 
+def test_what_goes_by_a_claim_is_not_sent_again_once_that_is_lost(server, url):
+    storage = open_storage(url)
+    asked = []
+
+    def lost():
+        asked.append(storage.put("commits/a", b"another's"))  # who has claimed it meanwhile
+        return False
+
+    assert storage.put("commits/a", b"first", lost)  # at once
+    for what in ("503", "cut", "lost"):
+        server.faults[:] = [Fault("PUT", what)]
+        assert not storage.put("commits/a", b"first", lost)
+        assert storage.get("commits/a") == b"another's"
+    assert asked == [True] * 3
+    server.faults[:] = [Fault("PUT", "lost")]
+    assert storage.put("commits/a", b"first", lambda: False)  # it had been done
+
+
 # how many
 
 
