@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from logitstore.errors import CorruptStoreError, MissingExtraError, StoreError, UsageError
 from logitstore.notes import note
-from logitstore.store.names import CLAIMS, COMMITS, check_name, most_bytes
+from logitstore.store.names import COMMITS, check_name, most_bytes
 from logitstore.store.requests import count
 
 if TYPE_CHECKING:
@@ -178,10 +178,10 @@ class ObjectStorage:
             return self._get_if_there(name) == content  # a try whose answer was lost has made it
         return True
 
-    def delete(self, name: str) -> None:
-        once = name.startswith(f"{CLAIMS}/")  # the next claim of that name may be another builder's
-        with contextlib.suppress(FileNotFoundError):
-            self._sent("deletes", "delete", name, lambda: self._api.delete(self._store, name), 1 if once else TRIES)
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
+        remove = functools.partial(self._api.delete, self._store, name)
+        with contextlib.suppress(FileNotFoundError, _NotAgainError):
+            self._sent("deletes", "delete", name, _Sending(remove, still))
 
     def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
         return iter([name for name, _, _ in self._found(prefix, stem)])
@@ -285,11 +285,10 @@ class ObjectStorage:
         except (self._errors.BaseError, ValueError) as error:
             raise self._explained("open", "the bucket", str(error)) from error
 
-    def _sent(self, kind: str, doing: str, name: str, send: Callable[[], Answer], most: int = TRIES) -> Answer:
+    def _sent(self, kind: str, doing: str, name: str, send: Callable[[], Answer]) -> Answer:
         """What a request gives; sent again while that may help.
 
         :param kind: what it counts as, see :class:`logitstore.store.requests.Requests`. :param send: sends it once.
-        :param most: how often it is sent at most.
         :raises FileNotFoundError: there is no such object; and conditions that are not met, as obstore raises them.
         :raises StoreError: any other error, as one clear line.
         """
@@ -314,7 +313,7 @@ class ObjectStorage:
                 raise FileNotFoundError(f"{self._location} holds no {name}") from None
             except (self._errors.BaseError, NotImplementedError) as error:
                 text = str(error)
-                if _PASSING.search(text) is None or tries >= min(most, self._most_tries(text)):
+                if _PASSING.search(text) is None or tries >= self._most_tries(text):
                     if isinstance(error, self._unmet):
                         raise
                     spent = f"{tries} tries in {time.monotonic() - began:.0f} s" if tries > 1 else ""

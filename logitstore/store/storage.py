@@ -88,9 +88,12 @@ class Storage(Protocol):
         same bytes at the same moment may both be told so.
         """
 
-    def delete(self, name: str) -> None:
-        """Remove an object if it is there; of claims StoreError may also mean that it is gone, and only that the answer
-        is lost."""
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
+        """Remove an object if it is there.
+
+        :param still: asked before it is tried again, which it is only where this holds.
+        :raises StoreError: it may also be gone, and only the answer be lost.
+        """
 
     def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
         """The names in ``prefix`` (a folder, without a closing '/') that begin with ``stem`` there, sorted."""
@@ -183,7 +186,7 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
         target = self._target(name)
         try:
             target.unlink(missing_ok=True)

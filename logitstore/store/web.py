@@ -142,7 +142,7 @@ class WebStorage(ObjectStorage):
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
         self._refuse()
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
         self._refuse()
 
     def _refuse(self) -> NoReturn:
