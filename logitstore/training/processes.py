@@ -199,7 +199,7 @@ def _meet(store: Any, rank: int, count: int) -> None:
     except dist.DistStoreError as error:
         raise RunError(
             f"process {rank} of {count} has waited {_MEETING} for the others, and not all came; where torchrun has "
-            "started only some machines' processes again, end torchrun on every machine and start the same command on each"
+            "started only some machines' processes again, end torchrun on all machines and start the same command again"
         ) from error
 
 
