@@ -337,10 +337,8 @@ class _Repair:
             return None
         names = list(objects)
         for name, held in zip(names, self.storage.get_many(names), strict=True):
-            if held != objects[name]:
-                if not keep():
-                    return None
-                self.storage.put(name, objects[name])
+            if held != objects[name] and not (keep() and self.storage.put(name, objects[name], keep)):
+                return None
         return block.commit
 
     def _drop(self, block: _Block) -> None:

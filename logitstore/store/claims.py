@@ -10,6 +10,7 @@ said that the claim holds for half a lease yet.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import socket
@@ -20,13 +21,13 @@ from typing import Self
 import msgspec
 
 from logitstore.errors import CorruptStoreError, StoreError
+from logitstore.notes import note
 from logitstore.store.names import CLAIMS, claimed_shard, shown
 from logitstore.store.storage import LocalStorage, Storage, process_exists
 
 FOLDER = CLAIMS
 LEASE_SECONDS = 60.0
 _WAIT_SECONDS = 0.5
-_TRIES = 3  # to remove one
 _MOST_AHEAD_SECONDS = 3600.0  # of another machine's clock, for one who looks but once
 
 
@@ -64,7 +65,8 @@ class Claimer:
         self._seen: dict[str, tuple[bytes, float]] = {}  # others' claims, and since when they are as they are
         self._waits_for: dict[str, Claim] = {}  # others' claims that are in the way
         self._idle = 0  # how often it has waited since it has taken one
-        self._lock = threading.Lock()
+        self._told = False  # that one could not be removed
+        self._locks: dict[str, threading.Lock] = {}  # of each claim, so that none waits for requests of another
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="claims", daemon=True)
 
@@ -83,7 +85,7 @@ class Claimer:
         """Claim a shard; False where another builder holds it."""
         name = f"{FOLDER}/{shard:06d}.json"
         content = self._content()
-        with self._lock:
+        with self._lock(name):
             self._held[name] = content  # first, so that an interrupt at any moment leaves no claim behind
             taken = self._take(name, content)
             if taken and self._left(content) <= self._lease / 2:  # that took long: it may have expired by now
@@ -95,9 +97,10 @@ class Claimer:
 
     def keep(self, shard: int) -> bool:
         """Whether a shard is this builder's, and for half a lease at least: asked right before what a claim guards."""
-        with self._lock:
+        name = f"{FOLDER}/{shard:06d}.json"
+        with self._lock(name):
             try:
-                return self._sure(f"{FOLDER}/{shard:06d}.json")
+                return self._sure(name)
             except CorruptStoreError:  # no file that a builder wrote, as when it was taken
                 return True
 
@@ -117,11 +120,20 @@ class Claimer:
         return ""
 
     def drop(self, shard: int) -> None:
-        """Give a shard up, done or not."""
+        """Give a shard up, done or not. A claim that cannot be removed expires."""
         name = f"{FOLDER}/{shard:06d}.json"
-        with self._lock:
-            self._delete(name)
-            self._held.pop(name, None)
+        with self._lock(name):
+            try:
+                self._delete(name)
+            except StoreError as error:
+                if not self._told:
+                    note(f"{name} could not be removed, and expires within {self._lease:.0f} s: {error}")
+                self._told = True
+            finally:
+                self._held.pop(name, None)
+
+    def _lock(self, name: str) -> threading.Lock:
+        return self._locks.setdefault(name, threading.Lock())
 
     def _take(self, name: str, content: bytes) -> bool:
         if name not in self._waits_for and self._storage.create(name, content):
@@ -149,16 +161,10 @@ class Claimer:
         return now - since >= LEASE_SECONDS
 
     def _delete(self, name: str) -> None:
-        """Remove a claim; whose removal gets no answer is looked at again, as another's may lie there by then."""
+        """Remove a claim, where it holds: else it expires, or is another's by now, or is gone."""
         with contextlib.suppress(CorruptStoreError):
-            for left in reversed(range(_TRIES)):
-                if not self._sure(name):  # it expires, or is another's by now, or is gone
-                    return
-                try:
-                    return self._storage.delete(name)
-                except StoreError:
-                    if not left:
-                        raise
+            if self._sure(name):
+                self._storage.delete(name, functools.partial(self._sure, name))  # looked at before each further try
 
     def _sure(self, name: str) -> bool:
         """Whether a claim holds for half a lease at least; renewed where that is not certain from reading it."""
@@ -193,9 +199,9 @@ class Claimer:
 
     def _renew(self) -> None:
         while not self._stop.wait(self._lease / 3):
-            with self._lock:
-                for name in list(self._held):
-                    with contextlib.suppress(StoreError):  # the build itself will meet it; the claim lasts a while yet
+            for name in list(self._held):
+                with self._lock(name), contextlib.suppress(StoreError):  # the build will meet it; the claim lasts yet
+                    if name in self._held:
                         self._renewed(name)
 
 

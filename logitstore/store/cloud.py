@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from logitstore.errors import CorruptStoreError, MissingExtraError, StoreError, UsageError
 from logitstore.notes import note
-from logitstore.store.names import CLAIMS, COMMITS, check_name, most_bytes
+from logitstore.store.names import COMMITS, check_name, most_bytes
 from logitstore.store.requests import count
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ _PASSING = re.compile(
     r"status code: (?:408|429|50[02346789]|5[1-9]\d)\b|<Code>(?:RequestTimeout|ConditionalRequestConflict)"
     r"|kind: (?:Connect|Timeout|Interrupted|Request)\b"
 )
-_NO_CREDENTIALS = re.compile(r"latest/api/token|computeMetadata|meta-data|Missing\w*(Key|Token)|Missing \w+Key")
+_NO_CREDENTIALS = re.compile(
+    r"/latest/api/token|computeMetadata|/latest/meta-data/|Missing\w*(Key|Token)|Missing \w+Key"
+)
 
 _memory: dict[str, MemoryStore] = {}
 _lock = threading.Lock()
@@ -56,6 +58,23 @@ _CREDENTIALS = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOG
 _KEPT = "; every committed block is intact, and the same command goes on from there"
 
 Answer = TypeVar("Answer")
+
+
+class _NotAgainError(Exception):
+    """A request has failed, and what it went by no longer holds."""
+
+
+class _Sending:
+    """Sends a request, counts how often, and sends it again only while something holds."""
+
+    def __init__(self, send: Callable[[], Any], still: Callable[[], bool]) -> None:
+        self._send, self._still, self.tries = send, still, 0
+
+    def __call__(self) -> Any:
+        self.tries += 1
+        if self.tries > 1 and not self._still():
+            raise _NotAgainError
+        return self._send()
 
 
 @dataclass
@@ -122,9 +141,13 @@ class ObjectStorage:
         versions = {name: version for name, _, version in self._found(prefix, stem) if wanted(name)}
         yield from zip(versions, _pool().map(self._get_listed, versions, versions.values()), strict=True)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         put = functools.partial(self._api.put, self._store, name, content, use_multipart=False)
-        self._keep(name, content, self._sent("puts", "write", name, put))
+        try:
+            self._keep(name, content, self._sent("puts", "write", name, _Sending(put, still)))
+        except _NotAgainError:
+            return self._get_if_there(name) == content  # a try whose answer was lost has written it
+        return True
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         for _ in _pool().map(self.put, contents.keys(), contents.values()):
@@ -135,19 +158,11 @@ class ObjectStorage:
         return [name for name, new in zip(contents, made, strict=True) if not new]
 
     def create(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
-        tries = 0
-
-        def put() -> Any:
-            nonlocal tries
-            tries += 1
-            if tries > 1 and not still():
-                raise self._unmet[0]("it is not to be tried again")
-            return self._api.put(self._store, name, content, mode="create")
-
+        put = _Sending(functools.partial(self._api.put, self._store, name, content, mode="create"), still)
         try:
             self._keep(name, content, self._sent("puts", "write", name, put))
-        except self._unmet:
-            return tries > 1 and self._get_if_there(name) == content  # a try whose answer was lost has made it
+        except (*self._unmet, _NotAgainError):
+            return put.tries > 1 and self._get_if_there(name) == content  # a try whose answer was lost has made it
         return True
 
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
@@ -163,10 +178,10 @@ class ObjectStorage:
             return self._get_if_there(name) == content  # a try whose answer was lost has made it
         return True
 
-    def delete(self, name: str) -> None:
-        once = name.startswith(f"{CLAIMS}/")  # the next claim of that name may be another builder's
-        with contextlib.suppress(FileNotFoundError):
-            self._sent("deletes", "delete", name, lambda: self._api.delete(self._store, name), 1 if once else TRIES)
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
+        remove = functools.partial(self._api.delete, self._store, name)
+        with contextlib.suppress(FileNotFoundError, _NotAgainError):
+            self._sent("deletes", "delete", name, _Sending(remove, still))
 
     def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
         return iter([name for name, _, _ in self._found(prefix, stem)])
@@ -270,11 +285,10 @@ class ObjectStorage:
         except (self._errors.BaseError, ValueError) as error:
             raise self._explained("open", "the bucket", str(error)) from error
 
-    def _sent(self, kind: str, doing: str, name: str, send: Callable[[], Answer], most: int = TRIES) -> Answer:
+    def _sent(self, kind: str, doing: str, name: str, send: Callable[[], Answer]) -> Answer:
         """What a request gives; sent again while that may help.
 
         :param kind: what it counts as, see :class:`logitstore.store.requests.Requests`. :param send: sends it once.
-        :param most: how often it is sent at most.
         :raises FileNotFoundError: there is no such object; and conditions that are not met, as obstore raises them.
         :raises StoreError: any other error, as one clear line.
         """
@@ -299,7 +313,7 @@ class ObjectStorage:
                 raise FileNotFoundError(f"{self._location} holds no {name}") from None
             except (self._errors.BaseError, NotImplementedError) as error:
                 text = str(error)
-                if _PASSING.search(text) is None or tries >= min(most, self._most_tries(text)):
+                if _PASSING.search(text) is None or tries >= self._most_tries(text):
                     if isinstance(error, self._unmet):
                         raise
                     spent = f"{tries} tries in {time.monotonic() - began:.0f} s" if tries > 1 else ""
@@ -311,7 +325,7 @@ class ObjectStorage:
 
     def _most_tries(self, text: str) -> int:
         """How often a request is sent that failed with this."""
-        if _NO_CREDENTIALS.search(text):
+        if not self._answered and _NO_CREDENTIALS.search(text):
             return _CREDENTIAL_TRIES
         return TRIES if self._answered or "status code:" in text else _FIRST_TRIES
 
@@ -339,7 +353,7 @@ class ObjectStorage:
         kept = _KEPT if doing in ("write", "replace") else ""
         if _without_bucket(text):
             return StoreError(f"there is no bucket {self._bucket!r}{at}; create it, or check {where} and {to_check}")
-        if _NO_CREDENTIALS.search(text):
+        if not self._answered and _NO_CREDENTIALS.search(text):
             return StoreError(f"no credentials for {where} were found; set {credentials}")
         if re.search(r"40[13] (Forbidden|Unauthorized)", text):
             return StoreError(

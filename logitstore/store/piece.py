@@ -534,6 +534,8 @@ class Piece:
 
     def _packed(self, commit: Commit) -> U8:
         targets, _ = self._decode(commit)
+        if self.manifest.columns and not isinstance(self.storage, LocalStorage) and not self._many_draws:
+            self._drawn(commit)  # they lie in objects that were just read, and need not be read again
         rests = None if targets.kept is None else targets.kept.rests
         return pack(targets.classes, targets.codes, self.manifest.quantizer.code_bytes, rests)
 

@@ -63,8 +63,11 @@ class Storage(Protocol):
     ) -> Iterator[tuple[str, bytes | None]]:
         """What :meth:`names` finds and is wanted, by name, and its bytes; None where it has gone since."""
 
-    def put(self, name: str, content: bytes) -> None:
-        """Write an object whole or not at all, over what was there."""
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
+        """Write an object whole or not at all, over what was there; whether it was written.
+
+        :param still: asked before it is tried again, which it is only where this holds.
+        """
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         """Write some objects, in no order, at once where that helps; each as :meth:`put` does."""
@@ -85,9 +88,12 @@ class Storage(Protocol):
         same bytes at the same moment may both be told so.
         """
 
-    def delete(self, name: str) -> None:
-        """Remove an object if it is there; of claims StoreError may also mean that it is gone, and only that the answer
-        is lost."""
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
+        """Remove an object if it is there.
+
+        :param still: asked before it is tried again, which it is only where this holds.
+        :raises StoreError: it may also be gone, and only the answer be lost.
+        """
 
     def names(self, prefix: str = "", stem: str = "") -> Iterator[str]:
         """The names in ``prefix`` (a folder, without a closing '/') that begin with ``stem`` there, sorted."""
@@ -138,9 +144,10 @@ class LocalStorage:
         names = list(filter(wanted, self.names(prefix, stem)))
         yield from zip(names, self.get_many(names), strict=True)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         self._put(name, content)
         self._sync_folders([name])
+        return True
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
         with ThreadPoolExecutor(_SYNCED_AT_ONCE, "put") as pool:  # a disk flushes many for the price of one
@@ -179,7 +186,7 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
         target = self._target(name)
         try:
             target.unlink(missing_ok=True)

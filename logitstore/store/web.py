@@ -127,7 +127,7 @@ class WebStorage(ObjectStorage):
     def sizes(self, prefix: str = "") -> dict[str, int]:
         return {name: self._objects[name] for name in self.names(prefix)}
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, still: Callable[[], bool] = lambda: True) -> bool:
         self._refuse()
 
     def put_many(self, contents: Mapping[str, bytes]) -> None:
@@ -142,7 +142,7 @@ class WebStorage(ObjectStorage):
     def replace(self, name: str, content: bytes, expected: bytes) -> bool:
         self._refuse()
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, still: Callable[[], bool] = lambda: True) -> None:
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -250,10 +250,8 @@ class StoreWriter:
         if not keep():
             return None
         if anew:
-            self.storage.put(where, encoded)
-        elif not self.storage.create(
-            where, encoded, keep
-        ):  # another was first, or the claim was lost between two tries
+            return commit if self.storage.put(where, encoded, keep) else None
+        if not self.storage.create(where, encoded, keep):  # another was first, or the claim was lost between two tries
             (found,) = self.storage.get_many([where])
             return None if found is None else commits.decode(found, where)
         return commit

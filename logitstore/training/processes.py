@@ -24,6 +24,7 @@ from logitstore.errors import LogitstoreError, RunError
 from logitstore.launched import processes
 
 _TIMEOUT = timedelta(hours=24)  # the others wait while the first one evaluates
+_MEETING = timedelta(minutes=10)  # until all are there
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def joined(device: str) -> Iterator[Group]:
     A process group that the program has made itself is used, and left as it is.
 
     :param device: of this process; see :func:`own_device`.
-    :raises RunError: another process has ended, so that this one cannot go on.
+    :raises RunError: another process has ended, so that this one cannot go on, or has not come.
     """
     count = processes()
     if count == 1:
@@ -168,10 +169,11 @@ def joined(device: str) -> Iterator[Group]:
             made: Any = dist  # whose types leave these two out
             store, _, _ = next(made.rendezvous("env://", timeout=_TIMEOUT))
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # where others' addresses are of another one
+            store = made.PrefixStore(f"attempt {attempt}", store)
+            _meet(store, rank, count)
             dist.init_process_group(
-                "nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT, rank=rank, world_size=count,
-                store=made.PrefixStore(f"attempt {attempt}", store),
-            )  # fmt: skip
+                "nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT, rank=rank, world_size=count, store=store
+            )
         yield Group(rank, count, place if place.type == "cuda" else torch.device("cpu"))
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, LogitstoreError) or not _is_lost(error):
@@ -184,6 +186,21 @@ def joined(device: str) -> Iterator[Group]:
         if mine and dist.is_initialized():
             gc.collect()  # DDP refers to itself, and to the process group, whose threads must end before the program
             dist.destroy_process_group()
+
+
+def _meet(store: Any, rank: int, count: int) -> None:
+    """Wait until all processes of this attempt are there; each says so in the store.
+
+    :raises RunError: one has not come.
+    """
+    store.set(f"here {rank}", b"1")
+    try:
+        store.wait([f"here {other}" for other in range(count)], _MEETING)
+    except dist.DistStoreError as error:
+        raise RunError(
+            f"process {rank} of {count} has waited {_MEETING} for the others, and not all came; where torchrun has "
+            "started only some machines' processes again, end torchrun on all machines and start the same command again"
+        ) from error
 
 
 def _is_lost(error: Exception) -> bool:

@@ -326,6 +326,7 @@ def simulated() -> Iterator[None]:
         claims: {
             "os": SimulatedOs, "socket": host, "secrets": secret, "time": _Time, "process_exists": _exists,
             "threading": SimpleNamespace(Lock=_Lock, Event=_Event, Thread=_Thread), "Claimer": _Watched,
+            "note": lambda message: None,
         },
         cloud: {
             "_pool": _Pool, "_check_process": lambda: None, "time": _Time, "note": lambda message: None,

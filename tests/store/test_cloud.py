@@ -17,7 +17,7 @@ from logitstore import open_store
 from logitstore.errors import CorruptStoreError, MissingExtraError, NotAStoreError, StoreError, UsageError
 from logitstore.jobs.build.job import Progress, build, prepare, run
 from logitstore.jobs.status import status
-from logitstore.store import claims, requests
+from logitstore.store import claims, piece, requests
 from logitstore.store.cloud import ObjectStorage
 from logitstore.store.storage import LocalStorage, open_storage
 from tests.s3 import objects, s3_server
@@ -243,6 +243,16 @@ def test_reading_a_store_at_a_url(audio, filled, monkeypatch):
         assert store.sql(f"FROM {table}").equals(local.sql(f"FROM {table}")), table
     assert status(filled).to_dict() | {"requests": None} == status(str(audio / "store")).to_dict() | {"store": filled}
     assert asked.puts == asked.deletes == 0
+
+
+def test_targets_and_draws_of_all_read_every_object_once_whatever_there_is_room_for(filled, monkeypatch):
+    monkeypatch.setattr(piece, "READ_BYTES", 1)
+    store = open_store(filled)
+    asked = Asked()
+    store.targets(0, range(20))
+    before = asked.gets
+    store.draws(0, range(20))
+    assert (before > 0, asked.gets) == (True, before)
 
 
 def test_a_summary_lists_and_does_not_ask_for_every_object(audio, filled, monkeypatch):

@@ -4,6 +4,7 @@ Between the code and a real S3 API on loopback stands a server that refuses, cut
 """
 
 import random
+import threading
 import time
 
 import boto3
@@ -133,6 +134,26 @@ def test_a_server_that_has_never_answered_is_not_asked_for_long(server, url):
         open_storage(url).get("a")
 
 
+def test_credentials_that_do_not_come_for_once_are_asked_for_again_by_one_who_had_some(server, url, monkeypatch):
+    monkeypatch.setattr(cloud.time, "sleep", lambda _: None)
+    storage, tries = open_storage(url), []
+    text = "error sending request for url (http://169.254.169.254/latest/api/token), kind: Connect"
+
+    def send():
+        tries.append(0)
+        raise storage._errors.BaseError(text)
+
+    for said, most in (("no credentials for", 2), ("no answer at http://169.254.169.254", 10)):
+        tries.clear()
+        with pytest.raises(StoreError, match=said):
+            storage._sent("gets", "read", "a", send)
+        assert len(tries) == most
+        storage.put("a", b"")  # it has answered
+    text = "no answer for meta-data/x, kind: Connect"  # an object's name
+    with pytest.raises(StoreError, match="no answer"):
+        open_storage(url)._sent("gets", "read", "meta-data/x", send)
+
+
 def test_all_requests_wait_while_a_server_asks_to_slow_down(server, url, monkeypatch):
     monkeypatch.setattr(cloud, "_BUSY_SECONDS", 0.6)
     storage = open_storage(url)
@@ -187,24 +208,80 @@ def test_a_block_whose_answers_are_lost_is_written_once(template, server, url):
     assert objects(url) == contents(template / "store")
 
 
-def test_a_claim_whose_removal_got_no_answer_is_not_removed_twice(server, url):
+def test_a_claim_whose_removal_got_no_answer_is_not_removed_twice(server, url, monkeypatch):
     storage = open_storage(url)
     other = b'{"host":"elsewhere","pid":1,"token":"other","expires":%d}' % (time.time() + 60)
     with claims.Claimer(storage) as claimer:
         assert claimer.take(3)
         server.faults[:] = [Fault("POST", "lost")]
-        removing = storage.delete
+        sure = claimer._sure
 
-        def delete(name):
-            try:
-                removing(name)
-            except StoreError:
+        def looked(name):
+            if not server.faults[0].times:
                 assert storage.create(name, other)  # at this very moment
-                raise
+            return sure(name)
 
-        storage.delete = delete
+        monkeypatch.setattr(claimer, "_sure", looked)
         claimer.drop(3)
+        assert server.asked["POST"] == 1
     assert storage.get("claims/000003.json") == other
+
+
+def test_a_claim_that_a_busy_server_does_not_remove_costs_time_and_no_build(server, url, caplog):
+    storage = open_storage(url)
+    with claims.Claimer(storage) as claimer:
+        for shard, times in ((1, 6), (2, 100), (3, 100)):
+            assert claimer.take(shard)
+            server.asked.clear()
+            server.faults[:] = [Fault("POST", "503", times=times)]
+            before = time.monotonic()
+            claimer.drop(shard)
+            assert server.asked["POST"] == min(times + 1, cloud.TRIES)
+            assert time.monotonic() - before >= 0.001 * 2**5  # half of the sixth wait, at least
+            assert not claimer.keep(shard)
+    assert list(storage.names("claims")) == ["claims/000002.json", "claims/000003.json"]
+    told = [text for text in caplog.messages if "could not be removed" in text]
+    assert len(told) == 1
+    assert "claims/000002.json could not be removed, and expires within 60 s: " in told[0]
+
+
+def test_a_claim_is_kept_while_the_renewal_of_another_takes_long(monkeypatch):
+    storage = open_storage("memory://renewal")
+    renewing, go_on = threading.Event(), threading.Event()
+    with claims.Claimer(storage, lease_seconds=1.5) as claimer:
+        assert claimer.take(1)
+        assert claimer.take(2)
+        replace = storage.replace
+
+        def slow(name, content, expected):
+            if threading.current_thread() is not threading.main_thread() and name.endswith("1.json"):
+                renewing.set()
+                go_on.wait(20)
+            return replace(name, content, expected)
+
+        monkeypatch.setattr(storage, "replace", slow)
+        assert renewing.wait(20)
+        assert claimer.keep(2)  # would wait for ever
+        assert not go_on.is_set()
+        go_on.set()
+
+
+def test_what_goes_by_a_claim_is_not_sent_again_once_that_is_lost(server, url):
+    storage = open_storage(url)
+    asked = []
+
+    def lost():
+        asked.append(storage.put("commits/a", b"another's"))  # who has claimed it meanwhile
+        return False
+
+    assert storage.put("commits/a", b"first", lost)  # at once
+    for what in ("503", "cut", "lost"):
+        server.faults[:] = [Fault("PUT", what)]
+        assert not storage.put("commits/a", b"first", lost)
+        assert storage.get("commits/a") == b"another's"
+    assert asked == [True] * 3
+    server.faults[:] = [Fault("PUT", "lost")]
+    assert storage.put("commits/a", b"first", lambda: False)  # it had been done
 
 
 # how many

@@ -1,6 +1,7 @@
 """Several processes that train one model: the same steps as one process, the same samples, one writer."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from logitstore.errors import RunError
 from logitstore.launched import processes
+from logitstore.training import processes as training_processes
 from logitstore.training.processes import Group, joined, own_device
 from logitstore.training.runs import load_run
 from students.options import StudentOptions
@@ -187,6 +189,14 @@ def test_processes_of_torchrun_are_known_by_their_environment(monkeypatch):
         own_device("cuda:0")
     with pytest.raises(RunError, match="process 1 of this machine has no GPU of its own: there are 0"):
         own_device("cuda")
+
+
+def test_processes_that_do_not_all_come_are_not_waited_for_for_long(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(training_processes, "_MEETING", timedelta(seconds=0.1))
+    with pytest.raises(RunError, match=r"process 1 of 2 has waited 0:00:00.1\d* for the others, and not all came"):
+        training_processes._meet(store, 1, 2)
+    training_processes._meet(store, 0, 2)  # the other is there by now
 
 
 def test_a_teacher_under_torchrun_is_refused(root, tmp_path, monkeypatch):
