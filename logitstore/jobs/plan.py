@@ -187,7 +187,7 @@ def _rate(text: str) -> float | None:
         rate = 0.0
     if not _LEAST_RATE <= rate < float("inf"):
         raise UsageError(
-            f"--rate {text!r} is no number of views a second; give one of {_LEAST_RATE:g} at least, or {MEASURED}"
+            f"--rate {text!r} is no number of views a second; give one of at least {_LEAST_RATE:g}, or {MEASURED}"
         )
     return rate
 
