@@ -48,6 +48,7 @@ EXTRAS = {
     "shell": "inspect --shell with history and completion",
     "tensorboard": "curves of a training in TensorBoard",
     "adam8bit": "train-student --optimizer adam8bit, and the presets of CED",
+    "ray": "build --engine ray, on a cluster",
 }
 #: What a package is imported as, where that is not what it is installed as.
 _MODULES = {"PyYAML": "yaml", "scikit-learn": "sklearn"}

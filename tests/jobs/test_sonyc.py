@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,9 +202,10 @@ def test_a_student_learns_nothing_of_the_labels_of_an_x(stored):
     assert np.array_equal(labels, np.where(hidden, -1, plain))
     mixed = _HeardLabels(
         clip_labels(store, "fine", masked=True),
+        SimpleNamespace(partner_shares=lambda draws: draws),
         np.arange(3),
-        np.array([3, -1, 5]),
         np.array([0.25, 0, 0.5], np.float32),
+        np.array([3, -1, 5]),
     )(np.arange(3))[0]
     assert np.array_equal(mixed < 0, hidden[:3] | (hidden[[3, 1, 5]]))
     assert np.allclose(mixed[2][mixed[2] >= 0], ((plain[2] + plain[5]) / 2)[mixed[2] >= 0])

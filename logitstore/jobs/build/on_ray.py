@@ -72,6 +72,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS": "0",  # what Ray holds back of lines that are alike it would print at its end, from any thread
 }
 _RAYS_THREAD = "ray_listen_error_messages"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -103,6 +104,8 @@ def check_ray(options: BuildOptions) -> None:
             "command on a node of the cluster, as `ray job submit` does"
         )
     actors_of(options)
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
@@ -402,8 +405,6 @@ def _cluster(setting: Setting, note: Callable[[str], None]) -> Iterator[Any]:
 
     A program that is connected already stays so.
     """
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import ray
@@ -444,7 +445,8 @@ def _cluster(setting: Setting, note: Callable[[str], None]) -> Iterator[Any]:
         ) from error
     finally:
         if mine:
-            ray.shutdown()
+            with redirect_stdout(cast(Any, _Listening(sys.stdout, note))):
+                ray.shutdown()
 
 
 class _Listening:
