@@ -24,11 +24,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.synthetic import SURE, YAMNET_CED, YAMNET_GENTLE, Case, clip_names, probabilities, top_k
+from benchmarks.synthetic import (
+    SURE,
+    YAMNET_CED,
+    YAMNET_GENTLE,
+    Case,
+    clip_names,
+    probabilities,
+    synthetic_manifest,
+    top_k,
+)
 from logitstore import open_store
 from logitstore.store.format.codec import quantizer
-from logitstore.store.format.layout import Kept, Targets, columns_for
-from logitstore.store.format.manifest import Manifest, Member, written_version
+from logitstore.store.format.layout import Kept, Targets
 from logitstore.store.format.objects import PACKED, packed_parts
 from logitstore.store.format.quality import answers, choose
 from logitstore.store.shards import default_shard_clips
@@ -179,27 +187,7 @@ def write_store(
     codes = quantizer("sigmoid", bits).encode(values) if quality is None else values
     shard = default_shard_clips(count)
     place = Place(SAMPLES, RATE, shard)
-    manifest = Manifest(
-        format_version=written_version(quality=quality),
-        quality=quality,
-        classes=tuple(f"class {number}" for number in range(class_count)),
-        scores="sigmoid",
-        teachers=(Member("synthetic", "0" * 32, "sigmoid", RATE, 1.0, {}),),
-        average="probability",
-        recipe_document=CED.to_dict(),
-        draw_columns=tuple(vars(column) for column in columns_for(CED.ranges(place))),
-        seed=0,
-        sample_rate=RATE,
-        clip_seconds=SECONDS,
-        topk=k,
-        value_bits=bits,
-        shard_clips=shard,
-        batch_size=32,
-        device_kind="cpu",
-        precision="float32",
-        keep_members=False,
-        made_by={},
-    )
+    manifest = synthetic_manifest(class_count, k, bits, RATE, SECONDS, shard, quality)
     clips = pa.table({
         "path": pa.array(names),
         "start": pa.array(np.zeros(count, np.int64)),

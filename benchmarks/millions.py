@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from logitstore.arrays import I64
-    from logitstore.store.format.manifest import Manifest
 
 PIECE = 2_000_000
 FILES = 4096  # of audio, and clips of a shard: a shard's clips lie in one folder
@@ -90,38 +89,9 @@ def _file(number: int) -> str:
     return f"recording-{number:04d}.wav"
 
 
-def _manifest() -> Manifest:
-    from logitstore.store.format.layout import columns_for
-    from logitstore.store.format.manifest import Manifest, Member, written_version
-    from logitstore.views.ops import Place
-    from logitstore.views.recipe import CED
-
-    place = Place(int(RATE * VIEW_SECONDS), RATE, FILES)
-    return Manifest(
-        format_version=written_version(),
-        classes=tuple(f"class {number}" for number in range(CLASSES)),
-        scores="sigmoid",
-        teachers=(Member("fake", "0" * 32, "sigmoid", RATE, 1.0, {}),),
-        average="probability",
-        recipe_document=CED.to_dict(),
-        draw_columns=tuple(vars(column) for column in columns_for(CED.ranges(place))),
-        seed=0,
-        sample_rate=RATE,
-        clip_seconds=VIEW_SECONDS,
-        topk=K,
-        value_bits=8,
-        shard_clips=FILES,
-        batch_size=32,
-        device_kind="cpu",
-        precision="float32",
-        keep_members=False,
-        made_by={},
-    )  # fmt: skip
-
-
 def make_piece(folder: Path, clips: int, piece: int) -> None:
     """Write a piece of a store of so many clips, or what it lacks of it."""
-    from benchmarks.synthetic import YAMNET_CED, Case, top_k
+    from benchmarks.synthetic import YAMNET_CED, Case, synthetic_manifest, top_k
     from logitstore.audio.clips import ClipAudio
     from logitstore.audio.sources import open_audio
     from logitstore.jobs.build.block import BlockPlan, block_draws
@@ -134,7 +104,7 @@ def make_piece(folder: Path, clips: int, piece: int) -> None:
     from logitstore.views.render import Renderer
 
     os.fsync = lambda fd: None
-    manifest, storage = _manifest(), LocalStorage(folder)
+    manifest, storage = synthetic_manifest(CLASSES, K, 8, RATE, VIEW_SECONDS, FILES), LocalStorage(folder)
     first = piece * PIECE
     table = clip_table(first, min(first + PIECE, clips))
     began = time.perf_counter()

@@ -20,8 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from logitstore.store.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -100,3 +104,39 @@ def clip_names(count: int, seed: int = 0) -> list[str]:
         starts = random.integers(0, 60, count) * 10
         names |= {f"Y{''.join(row)}_{start}.wav" for row, start in zip(ids, starts, strict=True)}
     return sorted(sorted(names)[:count])
+
+
+def synthetic_manifest(
+    classes: int, topk: int, bits: int, rate: int, seconds: float, shard_clips: int, quality: float | None = None
+) -> Manifest:
+    """That of a store of one synthetic teacher under the recipe ``ced``.
+
+    :param bits: of a value. :param rate: Hz. :param seconds: of a view. :param quality: nats.
+    """
+    from logitstore.store.format.layout import columns_for
+    from logitstore.store.format.manifest import Manifest, Member, written_version
+    from logitstore.views.ops import Place
+    from logitstore.views.recipe import CED
+
+    place = Place(int(rate * seconds), rate, shard_clips)
+    return Manifest(
+        format_version=written_version(quality=quality),
+        quality=quality,
+        classes=tuple(f"class {number}" for number in range(classes)),
+        scores="sigmoid",
+        teachers=(Member("synthetic", "0" * 32, "sigmoid", rate, 1.0, {}),),
+        average="probability",
+        recipe_document=CED.to_dict(),
+        draw_columns=tuple(vars(column) for column in columns_for(CED.ranges(place))),
+        seed=0,
+        sample_rate=rate,
+        clip_seconds=seconds,
+        topk=topk,
+        value_bits=bits,
+        shard_clips=shard_clips,
+        batch_size=32,
+        device_kind="cpu",
+        precision="float32",
+        keep_members=False,
+        made_by={},
+    )

@@ -17,7 +17,6 @@ import pytest
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytest.importorskip("ray.data", reason="likewise")
 
-from moto.server import ThreadedMotoServer  # noqa: E402
 from ray._raylet import Config  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
@@ -25,6 +24,7 @@ from logitstore.audio.clips import ClipAudio  # noqa: E402
 from logitstore.errors import AudioError, MissingExtraError, ModelOutputError, StoreError, UsageError  # noqa: E402
 from logitstore.jobs.build.job import Progress, build, prepare  # noqa: E402
 from logitstore.store.storage import open_storage  # noqa: E402
+from tests.s3 import s3_server  # noqa: E402
 from tests.stores import contents, inside, options, write_audio  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
@@ -101,21 +101,9 @@ def root(tmp_path_factory):
 @pytest.fixture
 def bucket():
     """The URL of a folder of an S3 API on 127.0.0.1."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    serving = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    serving.start()
-    host, port = serving.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ACCESS_KEY_ID", "anybody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
+    with s3_server():
         boto3.client("s3").create_bucket(Bucket="logits")
         yield "s3://logits/ray"
-    serving.stop()
 
 
 def asked(root: Path, **changes):
