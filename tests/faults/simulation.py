@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from logitstore.errors import LogitstoreError
 from logitstore.jobs.build import job as jobs
+from logitstore.jobs.build import line
 from logitstore.jobs.options import BuildOptions, Extension
 from logitstore.store import claims, cloud, storage, writer
 from logitstore.store.format import commits, parts
@@ -335,12 +336,13 @@ def simulated() -> Iterator[None]:
         writer: {"encode_group": _group, "encode_clips": _clips, "read_parts": _parts, "plan_extension": _plan},
         jobs: {
             "try_out": lambda *_, **__: None, "Heard": lambda *_: SimpleNamespace(check=lambda commit: None),
-            "time": _Time, "make_block": _make_block, "Begun": _begun, "asked": _asked,
+            "time": _Time, "make_block": _make_block,
             "ClipAudio": lambda *_: None, "holds": lambda *_: True,
             "_decodes": lambda audio, clip: World.now.mended,
             "ThreadPoolExecutor": _AtOnce,
             "Piece": _Piece, "Pieces": lambda pieces: pieces[0],
         },
+        line: {"Begun": _begun, "asked": _asked, "ThreadPoolExecutor": _AtOnce},
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         for module, names in here.items():

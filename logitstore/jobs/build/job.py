@@ -7,8 +7,8 @@ are missing. With ``retry_failed``, blocks that hold a failed clip are made anew
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,23 +21,18 @@ from logitstore.audio.found import named, require_found
 from logitstore.audio.lengths import clip_samples
 from logitstore.audio.scan import holds, scan
 from logitstore.audio.source import ColumnNames
-from logitstore.errors import AudioError, LogitstoreError, MemoryShortError, ModelOutputError, UsageError
+from logitstore.errors import AudioError, MemoryShortError, ModelOutputError, UsageError
 from logitstore.jobs.build.batch_size import batch_size_of
 from logitstore.jobs.build.block import (
-    ENCODE,
-    WAIT_WRITE,
-    WRITE,
-    Begun,
     BlockPlan,
-    Gathering,
     Said,
-    asked,
     make_block,
     said_by,
 )
 from logitstore.jobs.build.heard import Heard
 from logitstore.jobs.build.like import Like, as_like
 from logitstore.jobs.build.limit import Limit
+from logitstore.jobs.build.line import LOST, Line
 from logitstore.jobs.build.on_ray import Setting, check_ray, fill_on_ray, on_cluster
 from logitstore.jobs.build.trial import Answer, alike, try_out
 from logitstore.jobs.options import BuildOptions, Extension
@@ -58,7 +53,7 @@ from logitstore.store.format.quality import MOST_CLASSES_KEPT, VALUE_BITS
 from logitstore.store.names import group_attempt, group_name
 from logitstore.store.piece import Piece
 from logitstore.store.pieces import Failure, Pieces
-from logitstore.store.shards import default_shard_clips, missing_views, number_ranges, unfinished_shards
+from logitstore.store.shards import default_shard_clips, number_ranges, unfinished_shards
 from logitstore.store.storage import Storage, open_storage
 from logitstore.store.summary import Summary, summarise
 from logitstore.store.writer import StoreWriter
@@ -78,7 +73,6 @@ if TYPE_CHECKING:
 
 PARTNER_CACHE_BYTES = 1 << 30
 _LOOK_SECONDS = 10.0  # between two looks at what others have made
-_LOST = "the claim of shard {} was lost: this process stood still for longer than it lasts"
 DEFAULT_TOPK = 20
 _OWN_PART = "auto"  # of --shards
 _ANY_RATE = 16_000
@@ -518,7 +512,10 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
                 advance=advance, failures=progress.failures, note=progress.note,
             )  # fmt: skip
         renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True, stages=job.stages)
-        line = _Line(job, writer, renderer, claimer, check, advance, progress)
+        line = Line(
+            writer, renderer, claimer, job.views, job.ask, job.ensemble.at_rates, check, options.strict, advance,
+            progress.failures, progress.note,
+        )  # fmt: skip
         while waiting:
             moved, own = line.run(waiting, own), set()
             if waiting and not moved:
@@ -537,127 +534,6 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
     if not missing and not claims.claimed_shards(job.storage):
         writer.sweep(store.commits)
     return store, made, len(missing)
-
-
-class _Line:
-    """The line that blocks go along: rendered, asked about, encoded and written, each by threads of its own.
-
-    Towards the end of a block the next is begun, under a claim of its own, so that the teachers go on at once; and a
-    block is written while they hear the next. At most one is being rendered, one asked about and one written.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        writer: StoreWriter,
-        renderer: Renderer,
-        claimer: claims.Claimer,
-        check: Callable[[int], Sequence[Commit]],
-        advance: Callable[[int], None],
-        progress: Progress,
-    ) -> None:
-        self.job, self.writer, self.renderer, self.claimer = job, writer, renderer, claimer
-        self.check, self.advance, self.progress = check, advance, progress
-        self.made = 0  # views
-
-    def run(self, waiting: set[int], own: Collection[int]) -> bool:
-        """Make the blocks that some shards lack and that nobody else makes; whether there was anything to do.
-
-        :param waiting: shards; those that need nothing more leave it, and come back where their claim was lost.
-        :param own: those of them to make alone, where there are any.
-        """
-        self._moved = False
-        self._written: Future[Commit | None] | None = None
-        self._shard = -1
-        plans, begun, failed = (
-            self._plans(waiting, sorted(waiting & set(own)) or sorted(waiting)),
-            list[Begun](),
-            list[LogitstoreError](),
-        )
-
-        def begin() -> None:
-            try:
-                plan = next(plans, None)
-            except LogitstoreError as error:  # raised once the block that is asked about is written
-                failed.append(error)
-                return
-            if plan is not None:
-                begun.append(self._begin(plan))
-
-        with ThreadPoolExecutor(1, "write") as pool:
-            try:
-                begin()
-                while begun:
-                    block = begun[0]
-                    gathering = asked(block, self.job.ask, advance=self.advance, ending=begin)
-                    del begun[0]
-                    last = not begun or begun[0].plan.shard != block.plan.shard
-                    self._settle(waiting)
-                    self._shard = block.plan.shard
-                    self._written = pool.submit(self._write, block.plan, gathering, last)
-            finally:
-                for each in begun:
-                    each.close()
-            self._settle(waiting)
-        for error in failed:
-            raise error
-        return self._moved
-
-    def _plans(self, waiting: set[int], turn: Sequence[int]) -> Iterator[BlockPlan]:
-        """The blocks of some shards that are missing and that nobody makes; the shards are claimed from here on."""
-        views = self.job.views
-        stored = commits.spans(self.job.storage)
-        for shard in turn:
-            if not missing_views(stored.get(shard, ()), views):
-                waiting.discard(shard)
-                continue
-            if not self.claimer.take(shard):
-                continue
-            self._moved = True
-            waiting.discard(shard)
-            try:
-                missing = missing_views(self.check(shard), views)
-            except BaseException:
-                self.claimer.drop(shard)
-                raise
-            if not missing:
-                self.claimer.drop(shard)
-            for start, stop in missing:
-                yield BlockPlan(shard, self.writer.clips_of(shard), start, stop)
-
-    def _begin(self, plan: BlockPlan) -> Begun:
-        return Begun(
-            self.writer.manifest, self.writer.part_of(plan.shard), plan, self.renderer,
-            at_rates=self.job.ensemble.at_rates, strict=self.job.options.strict,
-        )  # fmt: skip
-
-    def _write(self, plan: BlockPlan, gathering: Gathering, last: bool) -> Commit | None:
-        """Write a block; after the ``last`` one of its shard that goes by its claim is dropped."""
-        try:
-            with self.job.stages.of(ENCODE):
-                content = gathering.content()
-            with self.job.stages.of(WRITE):
-                name = commits.block_name(plan.shard, plan.view_start, plan.view_stop)
-                return self.writer.write_block(
-                    plan.shard, plan.view_start, plan.view_stop, content, f"blocks/{name}",
-                    keep=partial(self.claimer.keep, plan.shard),
-                )  # fmt: skip
-        finally:
-            if last:
-                self.claimer.drop(plan.shard)
-
-    def _settle(self, waiting: set[int]) -> None:
-        """Wait until the block that is being written is there, and count it."""
-        if self._written is None:
-            return
-        with self.job.stages.of(WAIT_WRITE):
-            written, self._written = self._written.result(), None
-        if written is None:
-            self.progress.note(f"{_LOST.format(self._shard)}; what is missing of it is made again")
-            waiting.add(self._shard)
-        else:
-            self.made += written.stored_views
-            self.progress.failures(len(written.failed))
 
 
 def partner_cache(manifest: Manifest) -> int:
@@ -758,7 +634,7 @@ def _retry_failed(
                 keep=keep, anew=True,
             )  # fmt: skip
             if renewed is None:
-                progress.note(f"{_LOST.format(commit.shard)}; run the same command again to retry its clips")
+                progress.note(f"{LOST.format(commit.shard)}; run the same command again to retry its clips")
                 continue
             writer.drop_group(group_name(commit.name, attempt), keep)
         finally:
