@@ -35,7 +35,7 @@ CHECKED_VIEWS = 4
 
 _MOST_NAMED = 3
 _READ_CLIPS = 1 << 16
-#: Targets and draws of so many clips are decoded before the first batch, and of more where batches need them.
+#: Targets and draws of a store of so many clips are decoded before the first batch, of more where batches need them.
 _AHEAD = 1 << 18
 
 
@@ -281,7 +281,11 @@ class _StoredTargets:
 
     def __init__(self, store: Store, view: int, clips: I64, tail: str) -> None:
         self.store, self.view, self.clips, self.tail = store, view, clips, tail
-        ahead = clips[:1] if _on_demand(store, clips) else clips
+        ahead = clips
+        if _on_demand(store):
+            ahead = clips[:1]
+            if len(clips) <= _AHEAD:  # of more it takes a while, and batches say so too
+                store.require_targets(view, clips)
         for start in range(0, len(ahead), _READ_CLIPS):  # decodes them, and refuses clips that have none
             store.targets(view, ahead[start : start + _READ_CLIPS])
 
@@ -295,10 +299,10 @@ class _StoredTargets:
         )  # fmt: skip
 
 
-def _on_demand(store: Store, clips: I64) -> bool:
-    """Whether views are decoded where batches need them: many clips, in folders, which worker processes can read."""
+def _on_demand(store: Store) -> bool:
+    """Whether views are decoded where batches need them: of many clips, in folders, which worker processes can read."""
     parts = (part for piece in store.pieces for part in piece.parts)
-    return len(clips) > _AHEAD and all(isinstance(part.storage, LocalStorage) for part in parts)
+    return len(store) > _AHEAD and all(isinstance(part.storage, LocalStorage) for part in parts)
 
 
 class _StoredDraws:
@@ -413,7 +417,7 @@ def stored_views(
 ) -> Views:
     """One view of some clips: targets and draws, read block by block, so that any order of use is as fast.
 
-    Of more than :data:`_AHEAD` clips of a store in a folder they are decoded when a batch first needs their block, so
+    Of a store of more than :data:`_AHEAD` clips in a folder they are decoded when a batch first needs their block, so
     that the first batch is there as soon as that of a small store.
 
     :param rows: the clips; all that have targets by default.
@@ -436,7 +440,7 @@ def stored_views(
     targets = _StoredTargets(store, view, clips, tail)
     draws: ByPosition[Draws]
     partners: ByPosition[I64] | None
-    if fresh is None and _on_demand(store, clips):
+    if fresh is None and _on_demand(store):
         draws, first = (asked := _StoredDraws(store, view, clips)), np.zeros(1, np.int64)
         partners = None if store.partners(clips[first], draws[first]) is None else _StoredPartners(asked)
     else:

@@ -92,29 +92,38 @@ def _of_many(store: Store, clips: I64, share: float) -> Apart | None:
     They are sought among :data:`_SOUGHT` neighbours in each of some groups of rows of the clip table, chosen by hashes
     of their numbers. How many files there are in all is told from these groups.
     """
-    groups = store.keys.groups
+    keys, groups = store.keys, store.keys.groups
     numbers = sorted(range(len(groups)), key=lambda number: derived_seed("held out", number))[:_GROUPS]
     candidates: set[str] = set()
     rows = files = 0
-    for group in (groups[number] for number in numbers):
-        paths = group.read(["path"])["path"]
-        rows, files = rows + len(paths), files + pc.count_distinct(paths).as_py()
-        low, high = np.searchsorted(clips, (group.clips.start, group.clips.stop))
+    for number in numbers:
+        of_group, start = groups[number].clips, groups[number].clips.start
+        paths = keys.of_group(number).paths  # kept, for files of them are looked for and heard afterwards
+        rows, files = rows + len(paths), files + _different(paths)
+        low, high = np.searchsorted(clips, (start, of_group.stop))
         middle = low + max(0, (high - low - _SOUGHT) // 2)
-        own = clips[middle : min(high, middle + _SOUGHT)] - group.clips.start
+        own = clips[middle : min(high, middle + _SOUGHT)] - start
         candidates |= set(paths.take(own).to_pylist())
     count = round(share * len(clips) * files / rows)
     if len(candidates) < max(2 * count, LEAST_FILES):
         return None
     apart = sorted(_lowest(candidates, count))
     found = []
-    for group in groups:
+    for number, group in enumerate(groups):
         if group.may_hold(apart):
-            held = pc.is_in(group.read(["path"])["path"], value_set=pa.array(apart, pa.string()))
+            held = pc.is_in(keys.paths(number), value_set=pa.array(apart, pa.string()))
             found.append(group.clips.start + np.flatnonzero(held.to_numpy()))
     chosen = np.concatenate(found)
     at = np.minimum(np.searchsorted(clips, chosen), len(clips) - 1)
     return Apart(chosen[clips[at] == chosen], len(apart), round(len(clips) * files / rows))
+
+
+def _different(paths: pa.ChunkedArray) -> int:
+    """How many different paths there are; where they rise, as those of a folder do, neighbours tell."""
+    before, after = paths.slice(0, len(paths) - 1), paths.slice(1)
+    if pc.all(pc.less_equal(before, after)).as_py():
+        return len(paths) - int(pc.sum(pc.equal(before, after)).as_py())
+    return int(pc.count_distinct(paths).as_py())
 
 
 def default_share(store: Store, by_view: list[I64]) -> tuple[float, Apart | None]:
@@ -167,7 +176,8 @@ def split(store: Store, by_view: list[I64], share: float, chosen: Apart | None =
             continue
         at = np.searchsorted(rows, apart)
         at = at[(at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == apart)]
-        learned.append(np.delete(rows, at))
+        parts = zip([0, *(at + 1).tolist()], [*at.tolist(), len(rows)], strict=True)
+        learned.append(np.concatenate([rows[start:stop] for start, stop in parts]))  # np.delete takes twice the time
         held.append(rows[at])
     for view, rows in enumerate(learned):
         if not len(rows):

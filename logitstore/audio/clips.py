@@ -43,17 +43,16 @@ class TableKeys(ClipKeys):
     """Those of a clip table with the columns path, start, length and rate."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._paths = table["path"]
-        self._starts, self._lengths, self._rates = (
-            table[name].to_numpy().astype(np.int64) for name in ("start", "length", "rate")
-        )
+        self.paths: pa.ChunkedArray = table["path"]
+        self._cuts = [table[name] for name in ("start", "length", "rate")]  # as they are: NumPy arrays would be copies
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self.paths)
 
     def __getitem__(self, clip: int) -> tuple[str, Cut]:
-        path: str = self._paths[clip].as_py()
-        return path, (int(self._starts[clip]), int(self._lengths[clip]), int(self._rates[clip]))
+        path: str = self.paths[clip].as_py()
+        start, length, rate = (column[clip].as_py() for column in self._cuts)
+        return path, (start, length, rate)
 
 
 class ClipAudio:

@@ -75,12 +75,13 @@ def content_key(storage: Storage, blocks: Sequence[Commit]) -> str:
     is changed, those who open the store from then on decode it themselves, and find out.
     """
     key = hashlib.blake2b(storage.location.encode(), digest_size=16)
+    root = os.fspath(storage.root) if isinstance(storage, LocalStorage) else None
     for block in blocks:
         key.update(block.digest.encode())
-        if isinstance(storage, LocalStorage):
+        if root is not None:
             for name in block.objects:
                 with contextlib.suppress(OSError):
-                    found = (storage.root / block.group / name).stat()
+                    found = os.stat(f"{root}/{block.group}/{name}")
                     key.update(b"%d %d," % (found.st_size, found.st_mtime_ns))
     return key.hexdigest()
 

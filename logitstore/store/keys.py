@@ -82,13 +82,25 @@ class StoredKeys(ClipKeys):
 
     def __getitem__(self, clip: int) -> tuple[str, Cut]:
         number = int(self._firsts.searchsorted(clip, side="right")) - 1
+        return self.of_group(number)[int(clip) - self.groups[number].clips.start]
+
+    def of_group(self, number: int) -> TableKeys:
+        """Those of a group of rows, by their places in it."""
         keys = self._read.get(number)
         if keys is None:
             with self._lock:
                 if number not in self._read:
                     self._read[number] = TableKeys(self.groups[number].read(["path", "start", "length", "rate"]))
                 keys = self._read[number]
-        return keys[int(clip) - self.groups[number].clips.start]
+        return keys
+
+    def paths(self, number: int) -> pa.ChunkedArray:
+        """The paths of a group of rows; one that has not been read yet is read for this alone, and not kept."""
+        keys = self._read.get(number)
+        if keys is not None:
+            return keys.paths
+        with self._lock:  # Arrow reads a file for one thread at a time
+            return self.groups[number].read(["path"])["path"]
 
 
 def _groups(pieces: Sequence[ClipFiles]) -> Iterator[Group]:

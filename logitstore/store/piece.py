@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -85,7 +86,7 @@ class Piece:
         self.decoded_bytes = decoded_bytes
         self._draws: OrderedDict[str, U8] = OrderedDict()
         self._runs: OrderedDict[str, Runs] = OrderedDict()
-        self._clips_of: tuple[list[Commit], I64] = ([], np.zeros(0, np.int64))  # of the last blocks asked for
+        self._clips_of: tuple[list[Commit], weakref.ref[I64]] | None = None  # of the last blocks asked for
         self._read: OrderedDict[str, bytes] = OrderedDict()  # objects of blocks by their paths
         self._read_bytes, self._reading = 0, threading.Lock()
         self._part_contents: dict[str, bytes] = {}  # of the clip table, where it was read from a URL
@@ -257,13 +258,18 @@ class Piece:
 
     def clips_of(self, view: int) -> I64:
         """The clips, rising, that have targets for a view."""
-        blocks, (known, found) = self._places.commits_of(view), self._clips_of
-        if blocks == known:  # as of a build's views, which lie in one block
-            return found
-        clips = np.concatenate([np.arange(each.first_clip, each.first_clip + each.clips) for each in blocks])
-        failed = [each.first_clip + row for each in blocks for row, _ in each.failed]
-        clips = np.delete(clips, np.searchsorted(clips, failed)) if failed else clips
-        self._clips_of = blocks, clips
+        blocks, last = self._places.commits_of(view), self._clips_of
+        if last is not None and blocks == last[0]:  # as of a build's views, which lie in one block
+            found = last[1]()
+            if found is not None:
+                return found
+        clips = np.empty(sum(each.clips - len(each.failed) for each in blocks), np.int64)
+        at = 0
+        for each in blocks:
+            rows = each.readable
+            np.add(rows, each.first_clip, out=clips[at : at + len(rows)])
+            at += len(rows)
+        self._clips_of = blocks, weakref.ref(clips)
         return clips
 
     def targets(self, view: int, clips: I64) -> tuple[U16, F32]:
@@ -277,6 +283,10 @@ class Piece:
         taken = self._decoded.take(view, clips, self._places.blocks_of(view, clips), self._packed)
         classes, codes = unpack(taken, self.k, self.manifest.quantizer.code_bytes)
         return classes, self._probabilities(classes, self._table.take(codes))
+
+    def require_targets(self, view: int, clips: I64) -> None:
+        """:raises UsageError: a clip has no targets for this view."""
+        self._places.blocks_of(view, clips)
 
     def rests(self, view: int, clips: I64) -> F32:
         """The probability of each class that a view does not keep, of one view of some clips: float32 (n,).

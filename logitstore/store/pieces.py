@@ -252,6 +252,19 @@ class Pieces:
         classes, probabilities = self._gather(clips, lambda piece, own: self._widened(*piece.targets(view, own)))
         return classes, probabilities
 
+    def require_targets(self, view: int, clips: Any) -> None:
+        """Refuse clips that :meth:`targets` refuses; nothing is decoded.
+
+        :raises UsageError: a clip has no targets for this view: it failed, or its block is missing.
+        """
+
+        def ask(piece: Piece, own: I64) -> list[I64]:
+            piece.require_targets(view, own)
+            return [own]
+
+        self._require_view(view)
+        self._gather(clips, ask)
+
     def rests(self, view: int, clips: Any) -> F32:
         """What stands for each class that a view does not keep: its probability, float32 (n,), of some clips.
 

@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from logitstore.arrays import F64, I64
 from logitstore.digests import derived_seed
 
+_INT32 = 1 << 31
+
 
 class Batches(Sequence[I64]):
-    """An order of positions, int64 (n,), cut into batches whose sizes differ by one at most, the larger ones first."""
+    """An order of positions, int32 or int64 (n,), cut into batches whose sizes differ by one at most, the larger ones
+    first, each int64 (B,)."""
 
-    def __init__(self, order: I64, count: int) -> None:
+    def __init__(self, order: npt.NDArray[np.signedinteger], count: int) -> None:
         self.order, self._count = order, count
 
     def __len__(self) -> int:
@@ -27,7 +31,7 @@ class Batches(Sequence[I64]):
         number = range(self._count)[number]
         size, larger = divmod(len(self.order), self._count)
         start = number * size + min(number, larger)
-        return self.order[start : start + size + (number < larger)]
+        return self.order[start : start + size + (number < larger)].astype(np.int64)
 
 
 def order_generator(seed: int, epoch: int) -> torch.Generator:
@@ -82,8 +86,10 @@ def share(count: int, parts: int, part: int) -> I64:
     return np.concatenate([pairs, middle, count - 1 - pairs[::-1]])
 
 
-def _permutation(views: int, generator: torch.Generator) -> I64:
-    order: I64 = torch.randperm(views, generator=generator).numpy()
+def _permutation(views: int, generator: torch.Generator) -> npt.NDArray[np.signedinteger]:
+    """Of half the memory where the numbers allow it, and the same one."""
+    kind = torch.int32 if views < _INT32 else torch.int64
+    order: npt.NDArray[np.signedinteger] = torch.randperm(views, generator=generator, dtype=kind).numpy()
     return order
 
 
