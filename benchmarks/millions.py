@@ -18,6 +18,7 @@ What is there in DIR is used: an interrupted run goes on, ``--again STEP`` measu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -188,8 +189,21 @@ def do_replay(store: str) -> dict[str, float]:
     }
 
 
+class _FirstStepError(Exception):
+    """The first step is done, and no other is wanted."""
+
+
+def do_first(store: str) -> dict[str, float]:
+    """``train-student`` to its first step."""
+    return _train(store, first_only=True)
+
+
 def do_train(store: str) -> dict[str, float]:
     """``train-student`` for 1,000 steps of 32 views."""
+    return _train(store, first_only=False)
+
+
+def _train(store: str, first_only: bool) -> dict[str, float]:
     import shutil
 
     import logitstore
@@ -205,15 +219,19 @@ def do_train(store: str) -> dict[str, float]:
     def step(*_: object) -> None:
         times.append(time.perf_counter())
         busy.append(time.process_time())
+        if first_only:
+            raise _FirstStepError
 
     options = StudentOptions(
         store=store, audio_root=str(_audio_of(Path(store))), student="cnn4", out=out, steps=1000, batch_size=32,
         model_args={"width": 4, "mels": 32, "hop_ms": 20},
     )  # fmt: skip
-    train_student(options, FitProgress(step=step))
-    return {
-        "first step": times[0] - began,
-        "first step, processor": busy[0],
+    with contextlib.suppress(_FirstStepError):
+        train_student(options, FitProgress(step=step))
+    first = {"first step": times[0] - began, "first step, processor": busy[0]}
+    if first_only:
+        return first
+    return first | {
         "1,000 steps": times[-1] - began,
         "a step at the end": (times[-1] - times[-101]) / 100,
     }
@@ -238,6 +256,7 @@ STEPS: dict[str, tuple[str, Callable[[str], dict[str, float]] | Sequence[str]]] 
         ("verify", "{store}", "--sample", "10", "--state", "{store}.state", "--audio-root", "{audio}"),
     ),
     "replay": ("ReplayDataset, 64 batches of 32 shuffled views", do_replay),
+    "first": ("train-student, to its first step", do_first),
     "train": ("train-student, 1,000 steps of 32 views", do_train),
 }
 

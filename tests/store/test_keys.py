@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from logitstore.errors import CorruptStoreError, UsageError
 from logitstore.store import piece
 from logitstore.store.format import commits, parts
 from logitstore.store.keys import Group
-from students.held_out import default_share, held_out_clips, split
+from students.data import stored_views
+from students.held_out import _different, default_share, held_out_clips, split
 from tests.small_store import Spec, make_store
 
 CLIPS = 300
@@ -103,10 +105,44 @@ def test_few_files_of_many_are_held_out_without_a_look_at_all_of_them(
     assert share == 9 / 299
     assert (apart.files, len(apart.clips), apart.of_files) == (3, 9, pytest.approx(100, abs=10))
     assert len(set(apart.clips // 3)) == 3, "all clips of a file"
-    assert len(set(read)) <= 7, "paths say by their order in which groups they can be"
+    assert len(read) == len(set(read)) <= 7, "paths say by their order in which groups they can be; each is read once"
     learned, held = split(store, by_view, share, apart)
     assert np.array_equal(np.sort(np.concatenate([learned[1], held[1]])), by_view[0])
     assert np.array_equal(held[0], held_out_clips(store, by_view, share))
+
+
+@pytest.mark.parametrize("paths", [["a"], ["a", "a", "b", "c", "c"], ["b", "a", "b"], ["c", "b", "a", "a"]])
+def test_different_paths_are_counted_whether_they_rise_or_not(paths: list[str]) -> None:
+    assert _different(pa.chunked_array([paths], pa.string())) == len(set(paths))
+
+
+def test_clip_numbers_of_views_are_one_array_while_it_is_used(folder: Path) -> None:
+    store = open_store(folder / "store")
+    clips = store.clips_of(0)
+    assert clips.tolist() == [clip for clip in range(CLIPS) if clip != 10]
+    assert store.clips_of(2) is clips
+    used = weakref.ref(clips)
+    del clips
+    assert used() is None, "a training that holds some out has numbers of its own"
+    assert len(store.clips_of(1)) == CLIPS - 1
+
+
+def test_few_views_of_a_store_of_many_are_decoded_where_they_are_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.data._AHEAD", 100)
+    store = open_store(folder / "store")
+    store.decoded_bytes = 0  # what others have decoded is not looked at
+    asked: list[str] = []
+    decode = piece.Piece._decode
+    monkeypatch.setattr(piece.Piece, "_decode", lambda *given: (asked.append(given[1].name), decode(*given))[1])
+    views = stored_views(store, 1, [200, 9, 80])
+    assert len(asked) == 1, "a look at the block of the first clip, and no more"
+    views.targets(np.array([1, 2]))
+    assert len(set(asked)) == 3
+    with pytest.raises(UsageError, match="clip 10 has no targets, it failed"):
+        stored_views(store, 1, [80, 10])
+    assert len(set(asked)) == 3, "refused without decoding"
 
 
 def test_groups_of_rows_that_are_not_what_the_table_says_are_damage(
