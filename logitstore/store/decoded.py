@@ -81,7 +81,7 @@ def content_key(storage: Storage, blocks: Sequence[Commit]) -> str:
         if root is not None:
             for name in block.objects:
                 with contextlib.suppress(OSError):
-                    found = os.stat(f"{root}/{block.group}/{name}")
+                    found = os.stat(f"{root}/{block.group}/{name}")  # noqa: PTH116 - in a tenth of the time
                     key.update(b"%d %d," % (found.st_size, found.st_mtime_ns))
     return key.hexdigest()
 
