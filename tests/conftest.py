@@ -16,6 +16,7 @@ import torch
 
 from tests.references import write_ced_reference
 from tests.stores import inside
+from tests.warm import Programs
 
 #: The folder of reference data, of which a clone has none.
 SHARED = Path(os.environ.get("LOGITSTORE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -37,6 +38,13 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no reference data at {SHARED}; set LOGITSTORE_SHARED to the folder that holds data/")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[str]:
+    """A folder for ``PATH`` with the programs of the package, which start at once; see :mod:`tests.warm`."""
+    with Programs() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
