@@ -161,11 +161,12 @@ def esc10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("text", blocks("python"))
-def test_a_python_block_runs(text, workshop):
+def test_a_python_block_runs(text, workshop, programs):
     file = re.match(r"# (\w+\.py)\n", text)
     if file:
         text = f"from teachers.registry import load_teacher\nload_teacher('python:{file[1][:-3]}:factory')"
-    done = subprocess.run([sys.executable, "-c", text], cwd=workshop, capture_output=True, text=True, check=False)
+    run = [f"{programs}/python-c", text]
+    done = subprocess.run(run, cwd=workshop, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

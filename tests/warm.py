@@ -21,6 +21,7 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Each program's entry point, as pyproject.toml has it.
@@ -63,7 +64,7 @@ class Programs:
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         (self._folder / "bin").mkdir()
-        for name in ENTRIES:
+        for name in (*ENTRIES, "python-c"):  # the last of them is given Python to run
             program = self._folder / "bin" / name
             program.write_text(_CALL.format(python=sys.executable, address=address))
             program.chmod(0o755)
@@ -72,9 +73,8 @@ class Programs:
         return str(program.parent)
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.kill()
+        self._process.communicate()
         shutil.rmtree(self._folder)
 
 
@@ -97,10 +97,10 @@ def serve() -> None:
                 continue
             door.close()
             _answer(caller)
-            return
+    os._exit(0)
 
 
-def _answer(caller: socket.socket) -> None:
+def _answer(caller: socket.socket) -> NoReturn:
     """Fork the program that is asked for, and tell its exit status; in the program itself, run it to its end."""
     _, streams, _, _ = socket.recv_fds(caller, 1, 3)
     with caller.makefile("rb") as file:
@@ -126,7 +126,12 @@ def _answer(caller: socket.socket) -> None:
     sys.argv = [name, *arguments]
     code = 1
     try:
-        importlib.import_module(ENTRIES[name]).main()
+        if name in ENTRIES:
+            importlib.import_module(ENTRIES[name]).main()
+        else:
+            sys.path.insert(0, "")
+            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+        code = 0
     except SystemExit as left:
         code = int(left.code or 0)
     except BaseException:  # noqa: BLE001 - a child must never come back into its parent's loop
