@@ -38,7 +38,7 @@ import soundfile
 import torch
 
 from benchmarks.query import peak_megabytes
-from benchmarks.read import table
+from benchmarks.tables import table
 from logitstore.models.registry import build as build_model
 from logitstore.training.runs import save_run
 
