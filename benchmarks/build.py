@@ -47,7 +47,7 @@ DISTINCT = 64  # files
 VIEWS, BATCH = 10, 32
 READY = 8  # batches that the bare forward is asked about, in turn
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-BUILD_TURN, BARE_TURN = 9.0, 3.0  # seconds that the build, whose scan ends within its first, and the bare forward run
+START, BUILD_TURN, BARE_TURN = 9.0, 3.0, 2.0  # seconds of the build's first turn, its others, and the bare forward's
 _OTHER_SECONDS = 10.0  # of a case: a process begins, and audio is written
 
 
@@ -252,21 +252,21 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
     seconds = 1.0 if given.quick else 10.0
     a_case = 60.0 * given.minutes / len(cases) - _OTHER_SECONDS
     build_seconds = max(5.0, a_case * BUILD_TURN / (BUILD_TURN + BARE_TURN))
-    turns = (BUILD_TURN, 0.2 if given.quick else BARE_TURN)
+    turns = (START, BUILD_TURN, 0.2 if given.quick else BARE_TURN)
     rows: list[list[str]] = []
     for name, kind in cases:
         few = scratch / f"{kind}-few"
         if not few.exists():
             write_audio(few, DISTINCT, seconds, kind)
         forward = Bare(few, seconds, ensembles[name])
-        forward.run(turns[1])
+        forward.run(turns[-1])
         clips = 4 if given.quick else max(DISTINCT, math.ceil(forward.rates[0] * build_seconds / VIEWS))
         folder = scratch / f"{kind}-{clips}"
         if not folder.exists():
             write_audio(folder, clips, seconds, kind)
         store = scratch / f"store-{len(rows)}"
         run = timed_build(folder, store, ensembles[name], seconds, forward, turns)
-        forward.run(turns[1])
+        forward.run(turns[-1])
         forward.close()
         shutil.rmtree(store)
         views, limit, rate = run["views_made"], run["limit"], forward.total("views") / forward.total("seconds")
@@ -292,10 +292,13 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
 
 
 def timed_build(
-    source: Path, store: Path, teachers: list[str], seconds: float, forward: Bare, turns: tuple[float, float]
+    source: Path, store: Path, teachers: list[str], seconds: float, forward: Bare, turns: tuple[float, float, float]
 ) -> dict[str, Any]:
     """What ``logitstore build`` says with ``--json`` when it takes turns with the bare forward, with the seconds that
-    it ran: ``wall``, all; ``inside``, from the scan to the last commit; ``busy``, its processors'."""
+    it ran: ``wall``, all; ``inside``, from the scan to the last commit; ``busy``, its processors'.
+
+    :param turns: seconds of the build's first turn, in which its scan ends, of its others, and of the bare forward's.
+    """
     command = [sys.executable, "-m", "logitstore", "build", str(source), "--out", str(store), "--json"]
     command += [word for teacher in teachers for word in ("--teacher", teacher)]
     command += ["--views", str(VIEWS), "--topk", str(K), "--clip-seconds", f"{max(2.0, seconds):g}"]
@@ -303,16 +306,18 @@ def timed_build(
     before, began, stopped = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0.0
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as told:
         process = subprocess.Popen(command, stdout=said, stderr=told, start_new_session=True)
+        turn = turns[0]
         while True:
             try:
-                process.wait(turns[0])
+                process.wait(turn)
                 break
             except subprocess.TimeoutExpired:
                 since = time.perf_counter()
                 os.killpg(process.pid, signal.SIGSTOP)
-                forward.run(turns[1])
+                forward.run(turns[-1])
                 os.killpg(process.pid, signal.SIGCONT)
                 stopped += time.perf_counter() - since
+                turn = turns[1]
         wall, after = time.perf_counter() - began - stopped, resource.getrusage(resource.RUSAGE_CHILDREN)
         said.seek(0), told.seek(0)
         if process.returncode:

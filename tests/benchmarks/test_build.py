@@ -34,7 +34,7 @@ def test_a_build_and_the_bare_forward_take_turns(tmp_path, teacher):
     assert 0 < own["inside"] < own["seconds"]
     forward = build.Bare(tmp_path / "audio", 0.5, [teacher])
     forward.run(0.0)
-    whole = build.timed_build(tmp_path / "audio", tmp_path / "store", [teacher], 0.5, forward, (0.5, 0.3))
+    whole = build.timed_build(tmp_path / "audio", tmp_path / "store", [teacher], 0.5, forward, (0.5, 0.5, 0.3))
     forward.close()
     assert len(forward.turns) > 1  # the first, and at least one while the build was stopped
     assert min(forward.rates) > 0
