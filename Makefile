@@ -46,7 +46,7 @@ $(YAMNET): | $(VENV)/.test
 
 suite: $(VENV)/.test $(YAMNET)
 	$(BIN)/python -m pytest -m forks
-	$(BIN)/python -m pytest -n 2 -m "not forks"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not forks"
 
 test-newest:
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.arms import EXPERIMENTS, REFERENCE, Experiment
 from benchmarks.intervals import CONFIDENCE, Interval, paired, t_interval
-from benchmarks.read import table
+from benchmarks.tables import table
 from logitstore.evaluation.metrics import ESTIMATOR
 
 MARGIN = 0.5  # mAP points within which two arms count as equivalent

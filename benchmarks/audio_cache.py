@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.read import table
+from benchmarks.tables import table
 from logitstore.audio.cache import AudioCache
 from logitstore.digests import hasher
 

@@ -1,18 +1,19 @@
 """What a build costs beside its teachers, and whether that or its memory grows with the number of clips.
 
-    python -m benchmarks.build                          # all of it, in some 12 minutes of two quiet cores
+    python -m benchmarks.build                          # all of it, in some 25 minutes of two quiet cores
     python -m benchmarks.build --yamnet yamnet:FILE     # with YAMNet too, whose weights are not made here
     python -m benchmarks.build --quick                  # everything once, with next to no views
-    python -m benchmarks.build --part whole --minutes 30 --only cnn4
+    python -m benchmarks.build --part whole --minutes 10 --only cnn4
 
 ``growth``: builds of more and more clips with a teacher that takes no time. Own cost is the time of a build, from the
 scanned clips to the finished store, less the time inside the teachers; peak is the VmHWM of its process (Linux only).
 
 ``whole``: the command ``logitstore build``, a process from its start to its end (interpreter, imports, scan, the first
 batch, what survives the recipe, the last commit), beside the bare forward of the same ensemble on ready-made batches of
-the same clips, measured in a process of its own before and after it. ``share`` is the rate of the whole process over
-the bare rate; ``inside`` the same of what lies between the scan and the last commit; ``processor`` of the seconds that
-processors worked, which other processes of the machine do not change. Below each stand what the time went into, as
+the same clips, in a process of its own. The two take turns, one stopped while the other runs, from before the build's
+start to after its end, so that a machine that gets slower or faster does so for both; time is what each ran. ``share``
+is the rate of the whole process over the bare rate; ``inside`` the same of what lies between the scan and the last
+commit; ``processor`` of the seconds that processors worked. Above the table stand what the time went into, as
 ``logitstore build --json`` says it, and how busy the cores were meanwhile.
 """
 
@@ -24,6 +25,7 @@ import math
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +38,7 @@ import soundfile
 import torch
 
 from benchmarks.query import peak_megabytes
-from benchmarks.read import table
+from benchmarks.tables import table
 from logitstore.models.registry import build as build_model
 from logitstore.training.runs import save_run
 
@@ -45,7 +47,8 @@ DISTINCT = 64  # files
 VIEWS, BATCH = 10, 32
 READY = 8  # batches that the bare forward is asked about, in turn
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_OTHER_SECONDS = 12.0  # of a case: three processes begin, and audio is written
+START, BUILD_TURN, BARE_TURN = 9.0, 3.0, 2.0  # seconds of the build's first turn, its others, and the bare forward's
+_OTHER_SECONDS = 10.0  # of a case: a process begins, and audio is written
 
 
 class Instant(torch.nn.Module):
@@ -119,9 +122,9 @@ def _options(source: Path, out: Path, teachers: list[str], views: int, seconds: 
     )  # fmt: skip
 
 
-def bare(source: Path, teachers: list[str], seconds: float, lasting: float) -> dict[str, float]:
-    """The forward of an ensemble on ready-made batches, in this process, for so many seconds: views a second, and
-    seconds of a processor a view."""
+def bare(source: Path, teachers: list[str], seconds: float) -> None:
+    """The forward of an ensemble on ready-made batches, in this process: for each line of the standard input, as many
+    seconds of it as the line says, and a line of JSON with views, seconds, and seconds of a processor."""
     from concurrent.futures import ThreadPoolExecutor
 
     from logitstore.audio.clips import ClipAudio
@@ -140,17 +143,62 @@ def bare(source: Path, teachers: list[str], seconds: float, lasting: float) -> d
             if len(ready) == READY:
                 break
 
-    def ask(number: int) -> int:
+    number = 0
+
+    def ask() -> int:
+        nonlocal number
         waveforms, masks, by_rate = ready[number % len(ready)]
         prepared.ensemble.outputs(waveforms, masks, features=False, by_rate=by_rate)
+        number += 1
         return len(waveforms)
 
-    ask(0)
-    views, number, began, busy = 0, 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - began < lasting or number < 2:
-        views += ask(number)
-        number += 1
-    return {"rate": views / (time.perf_counter() - began), "busy": (time.process_time() - busy) / views}
+    ask()
+    print(flush=True)
+    for line in sys.stdin:
+        views, began, busy = 0, time.perf_counter(), time.process_time()
+        while not views or time.perf_counter() - began < float(line):
+            views += ask()
+        took = time.perf_counter() - began
+        print(json.dumps({"views": views, "seconds": took, "busy": time.process_time() - busy}), flush=True)
+
+
+class Bare:
+    """The bare forward in a process of its own, which runs when it is asked to: ``turns``, what each turn came to."""
+
+    def __init__(self, source: Path, seconds: float, teachers: list[str]) -> None:
+        command = [sys.executable, "-m", "benchmarks.build", "--bare", str(source), str(seconds), *teachers]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._line()
+        self.turns: list[dict[str, float]] = []
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line == "\n" or line.startswith("{"):
+                return line
+        raise SystemExit("the bare forward failed")
+
+    def run(self, seconds: float) -> None:
+        """A turn of so many seconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        self.turns.append(json.loads(self._line()))
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def total(self, what: str) -> float:
+        """Of all turns, views, seconds, or busy seconds."""
+        return sum(turn[what] for turn in self.turns)
+
+    @property
+    def rates(self) -> list[float]:
+        """Views a second of each turn."""
+        return [turn["views"] / turn["seconds"] for turn in self.turns]
 
 
 def _run(*given: str) -> dict[str, Any]:
@@ -203,67 +251,87 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
     cases = cases[:1] if given.quick else cases
     seconds = 1.0 if given.quick else 10.0
     a_case = 60.0 * given.minutes / len(cases) - _OTHER_SECONDS
-    lasting = 0.2 if given.quick else max(3.0, 0.1 * a_case)
-    build_seconds = 1.0 if given.quick else max(5.0, a_case - 2 * lasting)
+    build_seconds = max(5.0, a_case * BUILD_TURN / (BUILD_TURN + BARE_TURN))
+    turns = (START, BUILD_TURN, 0.2 if given.quick else BARE_TURN)
     rows: list[list[str]] = []
-    said: list[str] = []
     for name, kind in cases:
         few = scratch / f"{kind}-few"
         if not few.exists():
             write_audio(few, DISTINCT, seconds, kind)
-        ask = ["--bare", str(few), str(seconds), str(lasting), *ensembles[name]]
-        before = _run(*ask)
-        clips = 4 if given.quick else max(DISTINCT, math.ceil(before["rate"] * build_seconds / VIEWS))
+        forward = Bare(few, seconds, ensembles[name])
+        forward.run(turns[-1])
+        clips = 4 if given.quick else max(DISTINCT, math.ceil(forward.rates[0] * build_seconds / VIEWS))
         folder = scratch / f"{kind}-{clips}"
         if not folder.exists():
             write_audio(folder, clips, seconds, kind)
         store = scratch / f"store-{len(rows)}"
-        run = timed_build(folder, store, ensembles[name], seconds)
-        after = _run(*ask)
+        run = timed_build(folder, store, ensembles[name], seconds, forward, turns)
+        forward.run(turns[-1])
+        forward.close()
         shutil.rmtree(store)
-        rate, busy = ((before[each] + after[each]) / 2 for each in ("rate", "busy"))
-        views, limit = run["views_made"], run["limit"]
+        views, limit, rate = run["views_made"], run["limit"], forward.total("views") / forward.total("seconds")
+        busy = forward.total("busy") / forward.total("views")
         rows.append([
             name, {"pcm": "16-bit PCM", "ogg": "Ogg, 44.1 kHz"}[kind], f"{views:,}", f"{run['wall']:.1f}",
             f"{views / run['wall']:,.1f}", f"{rate:,.1f}", f"{views / run['wall'] / rate:.3f}",
-            f"{views / run['seconds'] / rate:.3f}", f"{busy * views / run['busy']:.3f}",
+            f"{views / run['inside'] / rate:.3f}", f"{busy * views / run['busy']:.3f}",
         ])  # fmt: skip
-        shares = {part: share * run["seconds"] / run["wall"] for part, share in limit["shares"].items()}
-        shares["start and end"] = 1 - run["seconds"] / run["wall"]
+        shares = {part: share * run["inside"] / run["wall"] for part, share in limit["shares"].items()}
+        shares["start and end"] = 1 - run["inside"] / run["wall"]
         beside = {part: 1e3 * spent / views for part, spent in limit["stages"].items()}
-        said.append(
+        print(
             f"{name}, {kind}: {', '.join(f'{part} {100 * share:.1f} %' for part, share in shares.items())}; beside it, "
             f"ms a view, {', '.join(f'{part} {spent:.2f}' for part, spent in beside.items())}; "
-            f"cores busy {100 * run['busy'] / run['wall'] / CORES:.0f} %; bare before and after "
-            f"{before['rate']:,.1f}, {after['rate']:,.1f}"
+            f"cores busy {100 * run['busy'] / run['wall'] / CORES:.0f} %; "
+            f"{len(forward.rates)} turns of the bare forward, {min(forward.rates):,.1f} to {max(forward.rates):,.1f}",
+            flush=True,
         )
-        print(said[-1], flush=True)
     print(f"\nWhole processes, clips of {seconds:g} s x {VIEWS} views, recipe ced, {CORES} cores\n")
     header = ["audio", "views", "s", "views/s", "bare forward, views/s", "share", "inside", "processor"]
     print(table(["teachers", *header], rows))
 
 
-def timed_build(source: Path, store: Path, teachers: list[str], seconds: float) -> dict[str, Any]:
-    """What ``logitstore build`` says with ``--json``, with ``wall``, its seconds, and ``busy``, its processors'."""
+def timed_build(
+    source: Path, store: Path, teachers: list[str], seconds: float, forward: Bare, turns: tuple[float, float, float]
+) -> dict[str, Any]:
+    """What ``logitstore build`` says with ``--json`` when it takes turns with the bare forward, with the seconds that
+    it ran: ``wall``, all; ``inside``, from the scan to the last commit; ``busy``, its processors'.
+
+    :param turns: seconds of the build's first turn, in which its scan ends, of its others, and of the bare forward's.
+    """
     command = [sys.executable, "-m", "logitstore", "build", str(source), "--out", str(store), "--json"]
     command += [word for teacher in teachers for word in ("--teacher", teacher)]
     command += ["--views", str(VIEWS), "--topk", str(K), "--clip-seconds", f"{max(2.0, seconds):g}"]
     command += ["--batch-size", str(BATCH), "--device", "cpu", "--recipe", "ced"]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    before, began, stopped = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0.0
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(command, stdout=said, stderr=told, start_new_session=True)
+        turn = turns[0]
+        while True:
+            try:
+                process.wait(turn)
+                break
+            except subprocess.TimeoutExpired:
+                since = time.perf_counter()
+                os.killpg(process.pid, signal.SIGSTOP)
+                forward.run(turns[-1])
+                os.killpg(process.pid, signal.SIGCONT)
+                stopped += time.perf_counter() - since
+                turn = turns[1]
+        wall, after = time.perf_counter() - began - stopped, resource.getrusage(resource.RUSAGE_CHILDREN)
+        said.seek(0), told.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{told.read()}")
+        found: dict[str, Any] = json.loads(said.read())
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found | {"wall": wall, "busy": busy}
+    return found | {"wall": wall, "inside": found["seconds"] - stopped, "busy": busy}
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("growth", "whole"), help="do one part alone")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long the whole processes take, about")
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long the whole processes take, about")
     parser.add_argument("--only", nargs="*", help="these ensembles alone, as cnn4 '2 cnn4'")
     parser.add_argument("--yamnet", help="the spec of YAMNet")
     parser.add_argument("--quick", action="store_true", help="one case of each, next to no views")
@@ -275,8 +343,8 @@ def main() -> None:
         print(json.dumps(own_cost(Path(root), float(seconds), int(views), BATCH)))
         return
     if given.bare:
-        source, seconds, lasting, *teachers = given.bare
-        print(json.dumps(bare(Path(source), teachers, float(seconds), float(lasting))))
+        source, seconds, *teachers = given.bare
+        bare(Path(source), teachers, float(seconds))
         return
     with tempfile.TemporaryDirectory() as folder:
         if given.part in (None, "growth"):

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks import scenes
 from benchmarks.intervals import paired, t_interval
-from benchmarks.read import table
+from benchmarks.tables import table
 from logitstore.errors import LogitstoreError
 from logitstore.jobs.build.job import build
 from logitstore.jobs.events import evaluate_events

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.build import CLASSES, RATE, write_audio
-from benchmarks.read import table
+from benchmarks.tables import table
 from logitstore.models.cost import macs_of
 from logitstore.models.machine import pick_device
 from logitstore.models.registry import build, initialised

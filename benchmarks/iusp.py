@@ -54,8 +54,8 @@ from benchmarks.exact_relations import Compared, ExactFold, Unpooled, Variant, k
 from benchmarks.folds import FRONT_END, MANY_FRAMES, Data, Fold, prepare
 from benchmarks.intervals import CONFIDENCE, paired
 from benchmarks.own_data import own_data
-from benchmarks.read import table
 from benchmarks.runs import begin, each, processes, read_lines, settings_of
+from benchmarks.tables import table
 from logitstore.audio.sonyc import COARSE, FILE, coarse_of, read_annotations, read_table, targets
 from logitstore.errors import LogitstoreError, RunError, SourceError
 

@@ -32,8 +32,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.footprint import RATE, SAMPLES, write_ced, write_store
-from benchmarks.read import table
 from benchmarks.synthetic import Case, clip_names, top_k
+from benchmarks.tables import table
 from logitstore import open_store
 from logitstore.audio.cache import AudioCache
 from logitstore.store.audio import clip_audio, open_sources

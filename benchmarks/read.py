@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,12 @@ import numpy as np
 from benchmarks.footprint import write_ced, write_store
 from benchmarks.query import peak_megabytes
 from benchmarks.synthetic import Case, clip_names, top_k
+from benchmarks.tables import table
 from logitstore import open_store
 
 CLASSES, VIEWS, K = 527, 10, 20
 DISTINCT = 4096
 RUNS = 5
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def best_rate(count: int, read: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:

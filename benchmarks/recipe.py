@@ -46,8 +46,8 @@ from benchmarks.arms import ARMS, REFERENCE
 from benchmarks.cached import Rule, score, train
 from benchmarks.folds import FRONT_END, MODEL, Fold, prepare
 from benchmarks.intervals import Interval, paired, t_interval
-from benchmarks.read import table
 from benchmarks.runs import RUNS, read_lines
+from benchmarks.tables import table
 from logitstore.arrays import I64
 from logitstore.models.ced import Ced
 from logitstore.models.machine import keep_freed_memory

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.read import table
+from benchmarks.tables import table
 from logitstore import open_store
 from logitstore.arrays import F32, F64
 from logitstore.audio.clips import ClipAudio

@@ -29,8 +29,8 @@ import torch
 
 from benchmarks.footprint import write_store
 from benchmarks.loader import CLASSES, DEAR, VIEWS, K, write_audio
-from benchmarks.read import table
 from benchmarks.synthetic import Case, clip_names, top_k
+from benchmarks.tables import table
 from logitstore import open_store
 from logitstore.arrays import I64
 from logitstore.audio.cache import AudioCache

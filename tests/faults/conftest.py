@@ -38,8 +38,8 @@ SIZES = {
     "deletions": (10, 100),
     "rounds of four builders": (1, 10),
     "examples": (25, 1000),
-    "mutations of stores": (1500, 6000),
-    "mutations of side files": (3500, 12_000),
+    "mutations of stores": (800, 6000),
+    "mutations of side files": (1800, 12_000),
     "damaged audio files": (160, 12_000),
 }
 

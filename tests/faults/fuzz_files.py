@@ -145,9 +145,9 @@ def make(folder: Path) -> dict[str, Callable[[Path], object]]:
 
 
 def mutation(files: dict[str, bytes], number: int) -> Changes:
-    """What mutation ``number`` makes of one of the files."""
+    """What mutation ``number`` makes of one of the files, which take turns."""
     chance = random.Random(number)
-    name = chance.choice(sorted(files))
+    name = sorted(files)[number % len(files)]
     content = files[name]
     if chance.randrange(12) == 0:
         special = mutate.special(chance)

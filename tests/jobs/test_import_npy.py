@@ -166,7 +166,7 @@ def test_mistakes(tmp_path: Path, array: np.ndarray, names: list[str], changes: 
 # the documentation
 
 
-def test_the_session_of_the_documentation(tmp_path: Path) -> None:
+def test_the_session_of_the_documentation(tmp_path: Path, programs: str) -> None:
     """Every command of docs/imports.md, in its order, on small files of the same names."""
     names = [f"Y{number}.wav" for number in range(5)]
     for number, name in enumerate(names):
@@ -185,7 +185,7 @@ def test_the_session_of_the_documentation(tmp_path: Path) -> None:
     ordered = sorted(typed, key=lambda command: not command.startswith("python names.py"))
     assert len(ordered) == 7
     for command in ordered:
-        done = shell(command, tmp_path)
+        done = shell(command, tmp_path, programs)
         said = [line for line in done.stderr.splitlines() if not line.startswith(("next ", " "))]  # what one does next
         assert (done.returncode, said) == (0, []), command
     assert (tmp_path / "names.txt").read_text().split() == [name.removesuffix(".wav") for name in reversed(names)]

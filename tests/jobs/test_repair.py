@@ -166,7 +166,7 @@ def test_a_block_that_is_claimed_is_left_alone(whole, store):
     assert not repair(asked(store, whole)).lost
 
 
-def test_the_session_of_the_documents_runs(whole, tmp_path):
+def test_the_session_of_the_documents_runs(whole, programs, tmp_path):
     """docs/durability.md, every command and what it prints."""
     folder = Path(shutil.copytree(whole, tmp_path / "session"))
     text = (REPOSITORY / "docs" / "durability.md").read_text()
@@ -175,7 +175,7 @@ def test_the_session_of_the_documents_runs(whole, tmp_path):
     ]
     assert len(session) == 6
     for command, _, prints in (each.partition("\n") for each in session):
-        done = shell(command, folder)
+        done = shell(command, folder, programs)
         assert done.returncode == (1 if "Error: " in prints else 0), f"{command}\n{done.stdout}\n{done.stderr}"
         for line in prints.splitlines():
             assert line in done.stdout + done.stderr, f"{command}\n{done.stdout}\n{done.stderr}"
