@@ -12,9 +12,9 @@ scanned clips to the finished store, less the time inside the teachers; peak is 
 batch, what survives the recipe, the last commit), beside the bare forward of the same ensemble on ready-made batches of
 the same clips, in a process of its own. The two take turns, one stopped while the other runs, from before the build's
 start to after its end, so that a machine that gets slower or faster does so for both; time is what each ran. ``share``
-is the rate of the whole process over the bare rate; ``inside`` the same of what lies between the scan and the last
-commit; ``processor`` of the seconds that processors worked. Above the table stand what the time went into, as
-``logitstore build --json`` says it, and how busy the cores were meanwhile.
+is the rate of the whole process over the bare rate; ``inside`` the same of what lies between the first file of the
+store and the last; ``processor`` of the seconds that processors worked. What the time went into, as
+``logitstore build --json`` says it, and how busy the cores were, is printed before the table.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DISTINCT = 64  # files
 VIEWS, BATCH = 10, 32
 READY = 8  # batches that the bare forward is asked about, in turn
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-START, BUILD_TURN, BARE_TURN = 9.0, 3.0, 2.0  # seconds of the build's first turn, its others, and the bare forward's
+BUILD_TURN, BARE_TURN = 3.0, 2.0  # seconds that the build and the bare forward run
 _OTHER_SECONDS = 10.0  # of a case: a process begins, and audio is written
 
 
@@ -153,7 +153,7 @@ def bare(source: Path, teachers: list[str], seconds: float) -> None:
         return len(waveforms)
 
     ask()
-    print(flush=True)
+    print("{}", flush=True)
     for line in sys.stdin:
         views, began, busy = 0, time.perf_counter(), time.process_time()
         while not views or time.perf_counter() - began < float(line):
@@ -163,19 +163,30 @@ def bare(source: Path, teachers: list[str], seconds: float) -> None:
 
 
 class Bare:
-    """The bare forward in a process of its own, which runs when it is asked to: ``turns``, what each turn came to."""
+    """The bare forward in a process of its own, which runs when it is asked to: ``turns``, what each turn came to.
+
+    A context manager, which ends the process.
+    """
 
     def __init__(self, source: Path, seconds: float, teachers: list[str]) -> None:
         command = [sys.executable, "-m", "benchmarks.build", "--bare", str(source), str(seconds), *teachers]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._line()
+        self._said()
         self.turns: list[dict[str, float]] = []
 
-    def _line(self) -> str:
+    def __enter__(self) -> Bare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _said(self) -> dict[str, float]:
         assert self._process.stdout is not None
         while line := self._process.stdout.readline():
-            if line == "\n" or line.startswith("{"):
-                return line
+            if line.startswith("{"):
+                found: dict[str, float] = json.loads(line)
+                return found
         raise SystemExit("the bare forward failed")
 
     def run(self, seconds: float) -> None:
@@ -183,13 +194,7 @@ class Bare:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
-        self.turns.append(json.loads(self._line()))
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        self.turns.append(self._said())
 
     def total(self, what: str) -> float:
         """Of all turns, views, seconds, or busy seconds."""
@@ -242,7 +247,7 @@ def make_teachers(folder: Path, yamnet: str | None) -> dict[str, list[str]]:
 
 
 def whole(scratch: Path, given: argparse.Namespace) -> None:
-    """Print a line for each ensemble and kind of audio, and below it where the time went."""
+    """Print where the time went for each ensemble and kind of audio, and a table of all."""
     ensembles = make_teachers(scratch, given.yamnet)
     if given.yamnet is None:
         print("YAMNet is left out: give --yamnet yamnet:FILE\n")
@@ -252,22 +257,21 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
     seconds = 1.0 if given.quick else 10.0
     a_case = 60.0 * given.minutes / len(cases) - _OTHER_SECONDS
     build_seconds = max(5.0, a_case * BUILD_TURN / (BUILD_TURN + BARE_TURN))
-    turns = (START, BUILD_TURN, 0.2 if given.quick else BARE_TURN)
+    turn = 0.2 if given.quick else BARE_TURN
     rows: list[list[str]] = []
     for name, kind in cases:
         few = scratch / f"{kind}-few"
         if not few.exists():
             write_audio(few, DISTINCT, seconds, kind)
-        forward = Bare(few, seconds, ensembles[name])
-        forward.run(turns[-1])
-        clips = 4 if given.quick else max(DISTINCT, math.ceil(forward.rates[0] * build_seconds / VIEWS))
-        folder = scratch / f"{kind}-{clips}"
-        if not folder.exists():
-            write_audio(folder, clips, seconds, kind)
-        store = scratch / f"store-{len(rows)}"
-        run = timed_build(folder, store, ensembles[name], seconds, forward, turns)
-        forward.run(turns[-1])
-        forward.close()
+        with Bare(few, seconds, ensembles[name]) as forward:
+            forward.run(turn)
+            clips = 4 if given.quick else max(DISTINCT, math.ceil(forward.rates[0] * build_seconds / VIEWS))
+            folder = scratch / f"{kind}-{clips}"
+            if not folder.exists():
+                write_audio(folder, clips, seconds, kind)
+            store = scratch / f"store-{len(rows)}"
+            run = timed_build(folder, store, ensembles[name], seconds, forward, (BUILD_TURN, turn))
+            forward.run(turn)
         shutil.rmtree(store)
         views, limit, rate = run["views_made"], run["limit"], forward.total("views") / forward.total("seconds")
         busy = forward.total("busy") / forward.total("views")
@@ -278,7 +282,7 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
         ])  # fmt: skip
         shares = {part: share * run["inside"] / run["wall"] for part, share in limit["shares"].items()}
         shares["start and end"] = 1 - run["inside"] / run["wall"]
-        beside = {part: 1e3 * spent / views for part, spent in limit["stages"].items()}
+        beside = {part: 1e3 * spent * run["ran"] / views for part, spent in limit["stages"].items()}
         print(
             f"{name}, {kind}: {', '.join(f'{part} {100 * share:.1f} %' for part, share in shares.items())}; beside it, "
             f"ms a view, {', '.join(f'{part} {spent:.2f}' for part, spent in beside.items())}; "
@@ -292,39 +296,53 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
 
 
 def timed_build(
-    source: Path, store: Path, teachers: list[str], seconds: float, forward: Bare, turns: tuple[float, float, float]
+    source: Path, store: Path, teachers: list[str], seconds: float, forward: Bare, turns: tuple[float, float]
 ) -> dict[str, Any]:
     """What ``logitstore build`` says with ``--json`` when it takes turns with the bare forward, with the seconds that
-    it ran: ``wall``, all; ``inside``, from the scan to the last commit; ``busy``, its processors'.
+    it ran: ``wall``, all; ``inside``, from the store's first file to its last; ``busy``, its processors'; and the share
+    of the time between these files that it ran, ``ran``.
 
-    :param turns: seconds of the build's first turn, in which its scan ends, of its others, and of the bare forward's.
+    :param turns: seconds of the build and of the bare forward.
     """
     command = [sys.executable, "-m", "logitstore", "build", str(source), "--out", str(store), "--json"]
     command += [word for teacher in teachers for word in ("--teacher", teacher)]
     command += ["--views", str(VIEWS), "--topk", str(K), "--clip-seconds", f"{max(2.0, seconds):g}"]
     command += ["--batch-size", str(BATCH), "--device", "cpu", "--recipe", "ced"]
-    before, began, stopped = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0.0
+    before, began, stops = resource.getrusage(resource.RUSAGE_CHILDREN), time.time(), []
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as told:
         process = subprocess.Popen(command, stdout=said, stderr=told, start_new_session=True)
-        turn = turns[0]
-        while True:
-            try:
-                process.wait(turn)
-                break
-            except subprocess.TimeoutExpired:
-                since = time.perf_counter()
-                os.killpg(process.pid, signal.SIGSTOP)
-                forward.run(turns[-1])
-                os.killpg(process.pid, signal.SIGCONT)
-                stopped += time.perf_counter() - since
-                turn = turns[1]
-        wall, after = time.perf_counter() - began - stopped, resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            while True:
+                try:
+                    process.wait(turns[0])
+                    break
+                except subprocess.TimeoutExpired:
+                    since = time.time()
+                    os.killpg(process.pid, signal.SIGSTOP)
+                    forward.run(turns[1])
+                    os.killpg(process.pid, signal.SIGCONT)
+                    stops.append((since, time.time()))
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        ended, after = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
         said.seek(0), told.seek(0)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{told.read()}")
         found: dict[str, Any] = json.loads(said.read())
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return found | {"wall": wall, "inside": found["seconds"] - stopped, "busy": busy}
+    written = [path.stat().st_mtime for path in store.rglob("*") if path.is_file()]
+    first, last = min(written), max(written)
+    inside = last - first - _within(stops, first, last)
+    return found | {
+        "wall": ended - began - _within(stops, began, ended), "inside": inside, "ran": inside / (last - first),
+        "busy": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    }  # fmt: skip
+
+
+def _within(stops: list[tuple[float, float]], first: float, last: float) -> float:
+    """Seconds of stops that lie between two times."""
+    return sum(max(0.0, min(until, last) - max(since, first)) for since, until in stops)
 
 
 def main() -> None:
