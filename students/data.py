@@ -284,7 +284,7 @@ class _StoredTargets:
         ahead = clips
         if _on_demand(store):
             ahead = clips[:1]
-            if len(clips) <= _AHEAD:  # of more it takes a while, and batches say so too
+            if len(clips) <= _AHEAD:  # more would take minutes to look at; the batch that needs a bad one refuses it
                 store.require_targets(view, clips)
         for start in range(0, len(ahead), _READ_CLIPS):  # decodes them, and refuses clips that have none
             store.targets(view, ahead[start : start + _READ_CLIPS])

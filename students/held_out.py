@@ -42,6 +42,7 @@ COMPARED = 500
 LOOKED_THROUGH = 1 << 20
 _GROUPS, _SOUGHT = 16, 512
 _MOST_OF_CLIPS = 0.2  # more of them, as of one long file among short ones, are not held out by default
+_FEW = 4096  # clips taken out of a view's, up to which the others are joined slice by slice
 _FAR = 1.25  # times the share that was asked for, or a part of it: said
 
 
@@ -176,8 +177,11 @@ def split(store: Store, by_view: list[I64], share: float, chosen: Apart | None =
             continue
         at = np.searchsorted(rows, apart)
         at = at[(at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == apart)]
-        parts = zip([0, *(at + 1).tolist()], [*at.tolist(), len(rows)], strict=True)
-        learned.append(np.concatenate([rows[start:stop] for start, stop in parts]))  # np.delete takes twice the time
+        if len(at) > _FEW:
+            learned.append(np.delete(rows, at))
+        else:  # in half the time
+            parts = zip([0, *(at + 1).tolist()], [*at.tolist(), len(rows)], strict=True)
+            learned.append(np.concatenate([rows[start:stop] for start, stop in parts]))
         held.append(rows[at])
     for view, rows in enumerate(learned):
         if not len(rows):

@@ -21,10 +21,12 @@ from tests.warm import Programs
 #: The folder of reference data, of which a clone has none.
 SHARED = Path(os.environ.get("LOGITSTORE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
-# The suite runs a process for each core: with threads of their own, which wait for each other spinning, these and the
-# programs that they start cost two thirds more.
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(2)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A process for each core: with threads of their own, which wait for each other spinning, these and the programs
+    # that they start cost two thirds more.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 # a program that may not keep what it compiled compiles the package anew, and tests start hundreds of programs
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -2,7 +2,7 @@
 
 :class:`Programs` is a folder for ``PATH``. What lies in it under a program's name has a warm process fork a child, a
 process like any other: it gets the caller's arguments, environment, folder and open streams, runs the program's own
-entry point and waits for its threads, and the caller ends with its exit status.
+entry point and waits for its threads, and the caller ends with its exit status. Signals to the caller do not reach it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import types
 from pathlib import Path
 from typing import NoReturn
 
@@ -61,7 +62,8 @@ class Programs:
         address = str(self._folder / "socket")
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from tests.warm import serve; serve()", address], cwd=REPOSITORY,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         (self._folder / "bin").mkdir()
         for name in (*ENTRIES, "python-c"):  # the last of them is given Python to run
@@ -83,6 +85,8 @@ def serve() -> None:
     for name in _IMPORTS:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
+    if (tasks := Path("/proc/self/task")).exists():
+        assert len(list(tasks.iterdir())) == 1, "a fork has one thread: the others' locks would be held for ever"
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(sys.argv[1])
         door.listen()
@@ -107,7 +111,7 @@ def _answer(caller: socket.socket) -> NoReturn:
         name, arguments, folder, environment = json.load(file)
     pid = os.fork()
     if pid:
-        for stream in streams:
+        for stream in (*streams, 0, 1):
             os.close(stream)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         caller.sendall(bytes([code if code >= 0 else 128 - code]))
@@ -122,7 +126,8 @@ def _answer(caller: socket.socket) -> NoReturn:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:0] = [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
+    given = [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
+    sys.path[:] = given + [each for each in sys.path if each not in ("", str(REPOSITORY))]
     sys.argv = [name, *arguments]
     code = 1
     try:
@@ -130,14 +135,17 @@ def _answer(caller: socket.socket) -> NoReturn:
             importlib.import_module(ENTRIES[name]).main()
         else:
             sys.path.insert(0, "")
-            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(arguments[0], "<string>", "exec", dont_inherit=True), main.__dict__)
         code = 0
     except SystemExit as left:
-        code = int(left.code or 0)
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        if isinstance(left.code, str):
+            print(left.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - a child must never come back into its parent's loop
         traceback.print_exc()
     finally:
-        for end in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush):  # type: ignore[attr-defined]
+        for end in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
             with contextlib.suppress(OSError):  # nobody reads it any more
                 end()
         os._exit(code)

@@ -423,7 +423,7 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
     Exit codes: 0 done, 1 a failed job, 2 usage, 130 interrupted (Ctrl-C or a signal to terminate), 141 nobody reads
     what is printed any more.
     """
-    atexit.register(gc.freeze)  # the interpreter ends half a second sooner where it searches torch for no cycles
+    atexit.register(gc.freeze)  # at its end Python would search all objects of torch for cycles, for half a second
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)

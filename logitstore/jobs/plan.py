@@ -34,7 +34,7 @@ _SECONDS, _BATCH = 3.0, 32  # of a measurement
 _LEAST_RATE = 1e-6  # views a second
 _RATE = 16_000  # Hz of the views whose draws are counted
 #: Bytes that a training keeps of a clip in its own memory: its key, and its place in the view and in the epoch's order.
-_KEY_BYTES, _ORDER_BYTES = 50, 16
+_KEY_BYTES, _ORDER_BYTES = 50, 12
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,15 @@ class Group(NamedTuple):
     name: str
     file: pq.ParquetFile
     number: int
+    reading: Lock  # of the file: Arrow does not say that two threads may read one at once
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Some columns of its clips, all by default.
 
         :raises CorruptStoreError: the file is damaged.
         """
-        return self.piece.clip_group(self.name, self.file, columns, self.number)
+        with self.reading:
+            return self.piece.clip_group(self.name, self.file, columns, self.number)
 
     def may_hold(self, paths: Sequence[str]) -> bool:
         """Whether one of some rising paths can be in it, by the least and the greatest path that it says it has."""
@@ -97,10 +99,7 @@ class StoredKeys(ClipKeys):
     def paths(self, number: int) -> pa.ChunkedArray:
         """The paths of a group of rows; one that has not been read yet is read for this alone, and not kept."""
         keys = self._read.get(number)
-        if keys is not None:
-            return keys.paths
-        with self._lock:  # Arrow reads a file for one thread at a time
-            return self.groups[number].read(["path"])["path"]
+        return self.groups[number].read(["path"])["path"] if keys is None else keys.paths
 
 
 def _groups(pieces: Sequence[ClipFiles]) -> Iterator[Group]:
@@ -113,7 +112,8 @@ def _groups(pieces: Sequence[ClipFiles]) -> Iterator[Group]:
                     f"{piece.location}: {name} says that it has {file.metadata.num_rows:,} clips, and its groups of "
                     f"rows have {sum(rows):,}; restore it from a copy"
                 )
+            reading = Lock()
             for number, count in enumerate(rows):
                 if count:
-                    yield Group(range(first, first + count), piece, name, file, number)
+                    yield Group(range(first, first + count), piece, name, file, number, reading)
                 first += count

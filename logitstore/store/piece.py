@@ -285,8 +285,14 @@ class Piece:
         return classes, self._probabilities(classes, self._table.take(codes))
 
     def require_targets(self, view: int, clips: I64) -> None:
-        """:raises UsageError: a clip has no targets for this view."""
-        self._places.blocks_of(view, clips)
+        """Refuse what cannot be read of a view of some clips: the objects of their blocks are read, and not decoded.
+
+        :raises UsageError: a clip has no targets for this view.
+        :raises CorruptStoreError: an object is not the one that was committed.
+        """
+        for number in np.unique(self._places.blocks_of(view, clips)):
+            commit = self.commits[int(number)]
+            self._objects(commit, list(commit.objects))
 
     def rests(self, view: int, clips: I64) -> F32:
         """The probability of each class that a view does not keep, of one view of some clips: float32 (n,).

@@ -253,9 +253,10 @@ class Pieces:
         return classes, probabilities
 
     def require_targets(self, view: int, clips: Any) -> None:
-        """Refuse clips that :meth:`targets` refuses; nothing is decoded.
+        """Refuse clips that :meth:`targets` refuses, sooner: objects are read and compared, and not decoded.
 
         :raises UsageError: a clip has no targets for this view: it failed, or its block is missing.
+        :raises CorruptStoreError: an object is not the one that was committed.
         """
 
         def ask(piece: Piece, own: I64) -> list[I64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,24 @@ def test_few_views_of_a_store_of_many_are_decoded_where_they_are_used(
     assert len(asked) == 1, "a look at the block of the first clip, and no more"
     views.targets(np.array([1, 2]))
     assert len(set(asked)) == 3
+    before = len(asked)
     with pytest.raises(UsageError, match="clip 10 has no targets, it failed"):
-        stored_views(store, 1, [80, 10])
-    assert len(set(asked)) == 3, "refused without decoding"
+        stored_views(store, 1, [280, 10])
+    assert len(asked) == before, "refused without decoding"
+
+
+def test_a_damaged_block_of_few_views_is_refused_before_a_batch_needs_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.data._AHEAD", 100)
+    shutil.copytree(folder / "store", tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    group = store.pieces[0].commits[1].group
+    (damaged,) = (tmp_path / "store" / group / "classes").rglob("0")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    stored_views(store, 1, [200, 9])
+    with pytest.raises(CorruptStoreError, match="is not the object that was committed"):
+        stored_views(store, 1, [200, 80])
 
 
 def test_groups_of_rows_that_are_not_what_the_table_says_are_damage(

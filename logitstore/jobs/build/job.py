@@ -513,8 +513,8 @@ def fill(job: Job, progress: Progress) -> tuple[Pieces, int, int]:
             )  # fmt: skip
         renderer = Renderer(audio, manifest.recipe, manifest.place, pool=pool, mix_without=True, stages=job.stages)
         line = Line(
-            writer, renderer, claimer, job.views, job.ask, job.ensemble.at_rates, check, options.strict, advance,
-            progress.failures, progress.note,
+            writer, renderer, claimer, views=job.views, ask=job.ask, at_rates=job.ensemble.at_rates, check=check,
+            strict=options.strict, advance=advance, failures=progress.failures, note=progress.note,
         )  # fmt: skip
         while waiting:
             moved, own = line.run(waiting, own), set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ class Line:
     advance: Callable[[int], None]
     failures: Callable[[int], None]
     note: Callable[[str], None]
-    made: int = 0  # views
+    made: int = field(default=0, init=False)  # views
 
     def run(self, waiting: set[int], own: Collection[int]) -> bool:
         """Make the blocks that some shards lack and that nobody else makes; whether there was anything to do.

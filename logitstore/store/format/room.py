@@ -55,7 +55,8 @@ def open_parquet(source: Source) -> pq.ParquetFile:
     with _reading(source) as (read, size):
         _check_end(read, size)
     bytes_or_path = pa.BufferReader(source) if isinstance(source, bytes) else source
-    file = pq.ParquetFile(bytes_or_path, pre_buffer=False)  # two threads that read ahead in one take it for damaged
+    # with pre_buffer, two threads that read from one ParquetFile can fail with an error of its ReadRangeCache
+    file = pq.ParquetFile(bytes_or_path, pre_buffer=False)
     metadata = file.metadata
     if metadata.num_rows * _LEAST_WIDTH > LEAST_ROOM + ROOM_A_BYTE * size:
         raise ValueError(f"its {size:,} bytes cannot be {metadata.num_rows:,} rows")
