@@ -29,9 +29,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 # a program that may not keep what it compiled compiles the package anew, and tests start hundreds of programs
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
+sys.dont_write_bytecode = False  # until tests run
 # a shell's background job ignores SIGINT, and so would the programs that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep no modules that tests write: one of the same size within the same second would be taken for the former."""
+    sys.dont_write_bytecode = True
 
 
 @pytest.fixture(scope="session")

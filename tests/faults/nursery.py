@@ -88,6 +88,7 @@ class Nursery:
 
     def __enter__(self) -> Self:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # tests change teachers' modules several times within a second
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from tests.faults.nursery import serve; serve()"],
             cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

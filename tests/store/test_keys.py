@@ -153,8 +153,8 @@ def test_a_damaged_block_of_few_views_is_refused_before_a_batch_needs_it(
     monkeypatch.setattr("students.data._AHEAD", 100)
     shutil.copytree(folder / "store", tmp_path / "store")
     store = open_store(tmp_path / "store")
-    group = store.pieces[0].commits[1].group
-    (damaged,) = (tmp_path / "store" / group / "classes").rglob("0")
+    block = store.pieces[0].commits[1]
+    damaged = tmp_path / "store" / block.group / max(block.objects)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     stored_views(store, 1, [200, 9])
     with pytest.raises(CorruptStoreError, match="is not the object that was committed"):
