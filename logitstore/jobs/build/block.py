@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -248,11 +249,11 @@ class Gathering:
 
 
 class Heard(NamedTuple):
-    """A batch that is ready to be asked about: its views, the fingerprints that belong to it, and the waveforms as the
-    teachers take them, by their rates (see :meth:`teachers.ensemble.Ensemble.at_rates`)."""
+    """A batch that is ready to be asked about: its views, what makes the fingerprints that belong to it, and the
+    waveforms as the teachers take them, by their rates (see :meth:`teachers.ensemble.Ensemble.at_rates`)."""
 
     batch: Rendered
-    fingerprints: list[Fingerprint]
+    fingerprints: list[Callable[[], Fingerprint]]
     by_rate: Mapping[int, torch.Tensor] | None
 
 
@@ -314,11 +315,14 @@ def asked(
             if heard is None:
                 break
             batch = heard.batch
+            # not by the thread that renders: torch would start threads of its own for it, and OpenMP, with more threads
+            # than there are cores, would put the teachers' to sleep after every step, which took YAMNet 40 % longer
+            fingerprints = [make() for make in heard.fingerprints]
             with stages.of(FORWARD), naming(begun.renderer.audio, plan, done):
                 said = ask(batch.waveforms, batch.masks, batch.readable, heard.by_rate)
                 said = replace(said, probabilities=said.probabilities.cpu())  # which waits for a GPU
             with stages.of(TOP_K):
-                gathering.put(batch_content(manifest, plan, done, batch, heard.fingerprints, said))
+                gathering.put(batch_content(manifest, plan, done, batch, fingerprints, said))
             done += len(batch.waveforms)
             advance(len(batch.waveforms))
             if not ended and done >= last:
@@ -365,8 +369,9 @@ def view_batches(
     pool: ThreadPoolExecutor | None,
     strict: bool,
     renderer: Renderer | None = None,
-) -> Generator[tuple[Rendered, list[Fingerprint]], None, None]:
-    """The views of a block, clip by clip, in batches; with the first readable one of each half goes its fingerprint.
+) -> Generator[tuple[Rendered, list[Callable[[], Fingerprint]]], None, None]:
+    """The views of a block, clip by clip, in batches; with the first readable one of each half goes what makes its
+    fingerprint.
 
     :param renderer: of these clips; one for several blocks, so that its memory is used again.
     :raises AudioError: with ``strict``, the first clip that cannot be decoded, by name.
@@ -381,14 +386,14 @@ def view_batches(
         for batch in batches:
             if strict:
                 raise_first(audio, batch.errors)
-            fingerprints = []
+            fingerprints: list[Callable[[], Fingerprint]] = []
             while due and batch.readable[max(0, due[0] - done) :].any():
                 first = max(0, due[0] - done)
                 first += int(batch.readable[first:].argmax())
                 row, view = divmod(done + first, plan.views)
                 masks = None if batch.masks is None else batch.masks[first : first + 1]
                 waveform, view = batch.waveforms[first], plan.view_start + view
-                fingerprints.append(fingerprint(row, view, waveform, masks, manifest.sample_rate))
+                fingerprints.append(partial(fingerprint, row, view, waveform, masks, manifest.sample_rate))
                 due = [place for place in due if place > done + first]
             yield batch, fingerprints
             done += len(batch.waveforms)

@@ -591,7 +591,8 @@ def _rendered(rows: dict[str, Any], shared: Any) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(setting.threads, "decode") as pool:
             made = view_batches(manifest, plan, audio, draws, pool, setting.options.strict)
             with closing(made) as batches:
-                for batch, fingerprints in batches:
+                for batch, makers in batches:
+                    fingerprints = [make() for make in makers]
                     rest = number, plan, done, replace(batch, waveforms=cast(Any, None)), fingerprints
                     yield {"waveforms": batch.waveforms.numpy()[None], "rest": _object(rest)}
                     done += len(batch.waveforms)
