@@ -91,9 +91,11 @@ def test_clips_read_the_groups_of_rows_that_they_lie_in(
         store[337]
 
 
+@pytest.mark.parametrize("few", [0, 4096], ids=["many taken out", "few taken out"])
 def test_few_files_of_many_are_held_out_without_a_look_at_all_of_them(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
+    monkeypatch.setattr("students.held_out._FEW", few)
     monkeypatch.setattr("students.held_out.LOOKED_THROUGH", 200)
     monkeypatch.setattr("students.held_out.MOST_CLIPS", 9)
     monkeypatch.setattr("students.held_out._GROUPS", 4)
