@@ -439,7 +439,9 @@ def run(program: click.Command, interrupted: str = "interrupted") -> NoReturn:
             fail(error.format_message(), error.exit_code)
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort) as error:
+            if isinstance(error.__cause__, EOFError):  # click takes the end of any file for one of the keyboard's input
+                raise error.__cause__ from None
             fail(GOES_ON if _talk.command.startswith("train-") else interrupted, INTERRUPTED)
         except (_ReaderGoneError, BrokenPipeError):
             _print_no_more()

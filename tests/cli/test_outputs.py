@@ -309,6 +309,21 @@ def test_warnings_and_notes_are_lines_that_print(monkeypatch, capsys):
     assert "bar \\x9b31m [bold]" in err
 
 
+def test_a_file_that_ends_too_soon_is_no_interrupt(monkeypatch):
+    """click takes every EOFError for the end of the keyboard's input; a cut file raises it too."""
+    import click
+
+    from logitstore.cli import command
+
+    @click.command()
+    def program():
+        raise EOFError("marshal data too short")
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(EOFError, match="marshal data too short"):
+        command.run(program)
+
+
 # values
 
 VALUES = {

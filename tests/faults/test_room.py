@@ -85,7 +85,7 @@ def test_a_limit_on_the_size_of_files(world: World, counted):
     code = "from logitstore.cli.main import main; main()"
     run = subprocess.run(
         [sys.executable, "-c", code, *world.arguments], cwd=world.root, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},  # they would be cut, and stay
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert run.returncode == 1, run.stderr
