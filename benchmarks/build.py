@@ -1,12 +1,15 @@
 """What a build costs beside its teachers, and whether that or its memory grows with the number of clips.
 
-    python -m benchmarks.build                          # all of it, in some 25 minutes of two quiet cores
+    python -m benchmarks.build                          # all of it, in some 30 minutes of two quiet cores
     python -m benchmarks.build --yamnet yamnet:FILE     # with YAMNet too, whose weights are not made here
     python -m benchmarks.build --quick                  # everything once, with next to no views
     python -m benchmarks.build --part whole --minutes 10 --only cnn4
 
 ``growth``: builds of more and more clips with a teacher that takes no time. Own cost is the time of a build, from the
 scanned clips to the finished store, less the time inside the teachers; peak is the VmHWM of its process (Linux only).
+
+``memory``: the bare forward of each net in a process that keeps the memory that a batch frees, as every process that
+loads teachers for the CPU does, beside one that gives it back, as the system's allocator does unasked, in turns.
 
 ``whole``: the command ``logitstore build``, a process from its start to its end (interpreter, imports, scan, the first
 batch, what survives the recipe, the last commit), beside the bare forward of the same ensemble on ready-made batches of
@@ -30,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,7 @@ VIEWS, BATCH = 10, 32
 READY = 8  # batches that the bare forward is asked about, in turn
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 BUILD_TURN, BARE_TURN = 3.0, 2.0  # seconds that the build and the bare forward run
+TURNS = 15  # of the bare forward with its memory kept, and without
 _OTHER_SECONDS = 10.0  # of a case: a process begins, and audio is written
 
 
@@ -122,16 +127,22 @@ def _options(source: Path, out: Path, teachers: list[str], views: int, seconds: 
     )  # fmt: skip
 
 
-def bare(source: Path, teachers: list[str], seconds: float) -> None:
+def bare(source: Path, specs: list[str], seconds: float, keeps: bool) -> None:
     """The forward of an ensemble on ready-made batches, in this process: for each line of the standard input, as many
-    seconds of it as the line says, and a line of JSON with views, seconds, and seconds of a processor."""
+    seconds of it as the line says, and a line of JSON with views, seconds, seconds of a processor, those of them that
+    it spent in the system, and the process's peak in MB.
+
+    :param keeps: whether the process keeps the memory that a batch frees.
+    """
     from concurrent.futures import ThreadPoolExecutor
+    from unittest.mock import patch
 
     from logitstore.audio.clips import ClipAudio
     from logitstore.jobs.build import block, job
     from logitstore.store.format.parts import Part
 
-    prepared = job.prepare(_options(source, source.parent / "none", teachers, VIEWS, seconds, BATCH))
+    with nullcontext() if keeps else patch("teachers.ensemble.keep_freed_memory"):
+        prepared = job.prepare(_options(source, source.parent / "none", specs, VIEWS, seconds, BATCH))
     manifest, table = prepared.manifest, prepared.clip_table
     plan = block.BlockPlan(0, range(min(table.num_rows, manifest.shard_clips)), 0, VIEWS)
     audio = ClipAudio(prepared.source, table, manifest.sample_rate)
@@ -155,21 +166,27 @@ def bare(source: Path, teachers: list[str], seconds: float) -> None:
     ask()
     print("{}", flush=True)
     for line in sys.stdin:
-        views, began, busy = 0, time.perf_counter(), time.process_time()
+        views, began, before = 0, time.perf_counter(), os.times()
         while not views or time.perf_counter() - began < float(line):
             views += ask()
-        took = time.perf_counter() - began
-        print(json.dumps({"views": views, "seconds": took, "busy": time.process_time() - busy}), flush=True)
+        took, after = time.perf_counter() - began, os.times()
+        system = after.system - before.system
+        busy = after.user - before.user + system
+        turn = {"views": views, "seconds": took, "busy": busy, "system": system, "peak": peak_megabytes()}
+        print(json.dumps(turn), flush=True)
 
 
 class Bare:
     """The bare forward in a process of its own, which runs when it is asked to: ``turns``, what each turn came to.
 
     A context manager, which ends the process.
+
+    :param keeps: whether the process keeps the memory that a batch frees.
     """
 
-    def __init__(self, source: Path, seconds: float, teachers: list[str]) -> None:
+    def __init__(self, source: Path, seconds: float, teachers: list[str], keeps: bool = True) -> None:
         command = [sys.executable, "-m", "benchmarks.build", "--bare", str(source), str(seconds), *teachers]
+        command += [] if keeps else ["--gives-back"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._said()
         self.turns: list[dict[str, float]] = []
@@ -197,7 +214,7 @@ class Bare:
         self.turns.append(self._said())
 
     def total(self, what: str) -> float:
-        """Of all turns, views, seconds, or busy seconds."""
+        """Of all turns, views, seconds, busy seconds, or those in the system."""
         return sum(turn[what] for turn in self.turns)
 
     @property
@@ -244,6 +261,31 @@ def make_teachers(folder: Path, yamnet: str | None) -> dict[str, list[str]]:
     ensembles = {"cnn4": specs["cnn4"][:1], "2 cnn4": specs["cnn4"]}
     ensembles |= {"ced-tiny": specs["ced-tiny"][:1], "2 ced-tiny": specs["ced-tiny"]}
     return ensembles | ({} if yamnet is None else {"YAMNet": [yamnet]})
+
+
+def memory(scratch: Path, given: argparse.Namespace) -> None:
+    """Print what it brings each net that freed memory is kept."""
+    seconds, turn = (1.0, 0.2) if given.quick else (10.0, BARE_TURN)
+    source = scratch / "memory"
+    write_audio(source, DISTINCT, seconds)
+    rows = []
+    for name, specs in make_teachers(scratch, given.yamnet).items():
+        if len(specs) > 1 or (given.only is not None and name not in given.only):
+            continue
+        with Bare(source, seconds, specs) as kept, Bare(source, seconds, specs, keeps=False) as back:
+            for _ in range(1 if given.quick else TURNS):
+                kept.run(turn)
+                back.run(turn)
+        rates = [each.total("views") / each.total("seconds") for each in (back, kept)]
+        system = [f"{100 * each.total('system') / each.total('busy'):.0f} %" for each in (back, kept)]
+        peaks = [f"{each.turns[-1]['peak']:,.0f}" for each in (back, kept)]
+        row = [value for both in zip((f"{rate:,.1f}" for rate in rates), system, peaks, strict=True) for value in both]
+        rows.append([name, *row, f"{rates[1] / rates[0]:.2f}"])
+        if given.quick:
+            break
+    print(f"The bare forward, clips of {seconds:g} s, batches of {BATCH}, {CORES} cores\n")
+    header = ["given back: views/s", "in the system", "peak MB", "kept: views/s", "in the system", "peak MB", "times"]
+    print(table(["teacher", *header], rows), flush=True)
 
 
 def whole(scratch: Path, given: argparse.Namespace) -> None:
@@ -348,13 +390,14 @@ def _within(stops: list[tuple[float, float]], first: float, last: float) -> floa
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("growth", "whole"), help="do one part alone")
+    parser.add_argument("--part", choices=("growth", "memory", "whole"), help="do one part alone")
     parser.add_argument("--minutes", type=float, default=20.0, help="how long the whole processes take, about")
     parser.add_argument("--only", nargs="*", help="these ensembles alone, as cnn4 '2 cnn4'")
     parser.add_argument("--yamnet", help="the spec of YAMNet")
     parser.add_argument("--quick", action="store_true", help="one case of each, next to no views")
     parser.add_argument("--own", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--bare", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--gives-back", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.own:
         root, seconds, views = given.own
@@ -362,11 +405,13 @@ def main() -> None:
         return
     if given.bare:
         source, seconds, *teachers = given.bare
-        bare(Path(source), teachers, float(seconds))
+        bare(Path(source), teachers, float(seconds), keeps=not given.gives_back)
         return
     with tempfile.TemporaryDirectory() as folder:
         if given.part in (None, "growth"):
             growth(Path(folder), given.quick)
+        if given.part in (None, "memory"):
+            memory(Path(folder), given)
         if given.part in (None, "whole"):
             whole(Path(folder), given)
 

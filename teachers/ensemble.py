@@ -16,7 +16,7 @@ from logitstore.arrays import I64, Bool
 from logitstore.classes import ClassIndex, join, positions, read_classes
 from logitstore.digests import digest
 from logitstore.errors import LogitstoreError, MemoryShortError, ModelOutputError, TeacherError
-from logitstore.models.machine import out_of_memory, pick_device
+from logitstore.models.machine import keep_freed_memory, out_of_memory, pick_device
 from logitstore.notes import doing
 from logitstore.store.format.frames import FrameSpec
 from logitstore.store.format.manifest import (
@@ -402,6 +402,9 @@ def load_ensemble(
 ) -> Ensemble:
     """The one way to an :class:`Ensemble`, whose arguments these are, on a device.
 
+    On the CPU the process keeps from now on what a batch frees, for the next: see
+    :func:`logitstore.models.machine.keep_freed_memory`.
+
     :param teachers: their specs; one that is loaded already is taken as it is.
     :param classes: those to keep, a file of them, or "common" for those that all teachers know.
     :param sample_rate: Hz; the highest of the teachers by default.
@@ -423,7 +426,10 @@ def load_ensemble(
         precision=precision,
         scale_weights=scale_weights,
     )
-    return ensemble.to(pick_device(device))
+    where = pick_device(device)
+    if where == "cpu":
+        keep_freed_memory()
+    return ensemble.to(where)
 
 
 def check_output(

@@ -81,9 +81,12 @@ def versions() -> dict[str, str]:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep the memory that a step frees for the next one: page faults are dear, and steps are all alike.
+    """Make glibc keep the memory that a batch frees for the next one, which is alike: page faults are dear.
 
-    For a process that does nothing but train. Elsewhere than on glibc this does nothing.
+    Otherwise what is large goes back to the system whenever it is freed, and a net that is small and has large
+    activations waits for the system more than for its own arithmetic. For a process that trains, or asks teachers, on
+    the CPU; it takes somewhat more memory at its peak, and gives little back before it ends. Elsewhere than on glibc
+    this does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
