@@ -62,19 +62,18 @@ def render(
     :param recipe: its waveform ops act in their order.
     :param clip_samples: length of a view in samples.
     :param partners: for a recipe with mixup, the decoded partner of every view, or None where it has none.
-    :param device: where the waveforms are made.
+    :param device: where the waveforms go.
     :param sample_rate: of the clips and the views, in Hz.
     :returns: float32 (B, clip_samples), zero after each clip's own length, and masks of NumPy arrays (B,), or None
         under a recipe without spectrogram ops.
     """
-    padded, lengths = pad(clips, clip_samples)
-    waveforms = padded.to(device)
-    _augment(waveforms, lengths, recipe.ops, draws, partners, sample_rate)
-    return waveforms, masks(recipe, draws)
+    waveforms, lengths = pad(clips, clip_samples)
+    _augment(waveforms.numpy(), lengths, recipe.ops, draws, partners, sample_rate)
+    return waveforms.to(device), masks(recipe, draws)
 
 
 def _augment(
-    waveforms: torch.Tensor,
+    waveforms: F32,
     lengths: I64,
     ops: Sequence[Op],
     draws: Draws,
@@ -159,6 +158,8 @@ class Renderer:
         :param partners: int64 (B,), the clip that each is mixed with, -1 for none; None where none is.
         :param known: clips that are decoded already.
         """
+        import torch
+
         others = np.full(len(clips), -1) if partners is None else partners
         heard = dict(known or {})
         counts = Counter(clips.tolist())
@@ -185,7 +186,7 @@ class Renderer:
             _augment(waveforms, lengths, ops, draws, mixed, self.place.sample_rate)
             hidden = masks(self.recipe, draws)
         blamed = {clip: errors[clip] for clip in sorted(set(failures.values()))}
-        return Rendered(waveforms, hidden, draws, failures, blamed)
+        return Rendered(torch.from_numpy(waveforms), hidden, draws, failures, blamed)
 
     def _turns(self, draws: Draws, count: int) -> tuple[list[int], Sequence[Op]]:
         """By how many samples to turn each clip as it is put into its row, and the ops that are left to do then."""
@@ -195,13 +196,11 @@ class Renderer:
 
     def _placed(
         self, clips: I64, turns: Sequence[int], heard: Mapping[int, F32 | AudioError]
-    ) -> tuple[torch.Tensor, I64, dict[int, AudioError]]:
+    ) -> tuple[F32, I64, dict[int, AudioError]]:
         """The clips in a batch, float32 (B, S), their lengths, int64 (B,), and why some are not there.
 
         What is not among the clips that are decoded already is written where it belongs.
         """
-        import torch
-
         rows = self._buffers.take(len(clips), self.place.clip_samples)
         lengths = np.zeros(len(clips), dtype=np.int64)
         broken: dict[int, AudioError] = {}
@@ -229,7 +228,7 @@ class Renderer:
         parts = [range(start, min(start + _TASK, len(numbers))) for start in range(0, len(numbers), _TASK)]
         for _ in map(write, parts) if self.pool is None else self.pool.map(write, parts):
             pass
-        return torch.from_numpy(rows), lengths, broken
+        return rows, lengths, broken
 
     def batches(
         self, clips: I64, draws: Draws, partners: I64 | None, size: int, ahead: int

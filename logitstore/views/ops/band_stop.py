@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from logitstore.arrays import F32, F64, I64
 from logitstore.views.ops.base import Columns, SqlColumn, WaveformOp
 from logitstore.views.ops.spans import Band
-
-if TYPE_CHECKING:
-    import torch
 
 _SLOPE = 0.01  # half of what a slope takes, as a share of the frequency of its edge
 
@@ -34,19 +31,17 @@ class BandStop(Band, WaveformOp):
 
     def apply(
         self,
-        waveforms: torch.Tensor,
+        waveforms: F32,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
         sample_rate: int,
     ) -> None:
-        import torch
-
         for position, (low, high) in enumerate(zip(*(ends.tolist() for ends in self.band(draws)), strict=True)):
             length = int(lengths[position])
             if length and low < min(high, sample_rate / 2):
-                own = without_band(waveforms[position, :length].cpu().numpy(), low, high, sample_rate)
-                waveforms[position, :length] = torch.from_numpy(own).to(waveforms.device)
+                own = without_band(waveforms[position, :length], low, high, sample_rate)
+                waveforms[position, :length] = own
 
     def sql_columns(self) -> tuple[SqlColumn, ...]:
         return (

@@ -9,16 +9,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
 from logitstore.arrays import F32, F64, I64, U32, Bool
 from logitstore.errors import RecipeError
 from logitstore.texts import shown
-
-if TYPE_CHECKING:
-    import torch
 
 TICKS_PER_SECOND = 100
 TICK_MS = 1000 // TICKS_PER_SECOND
@@ -253,7 +250,7 @@ class WaveformOp(Op):
     @abstractmethod
     def apply(
         self,
-        waveforms: torch.Tensor,
+        waveforms: F32,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
@@ -262,7 +259,7 @@ class WaveformOp(Op):
         """Change B waveforms where they are.
 
         Element by element, or a copy, so that the others of a batch cannot change a result; what averages over a clip
-        is computed for that clip alone, in NumPy.
+        is computed for that clip alone. In NumPy, and not in torch, whose threads would be in the way of the teachers'.
 
         :param waveforms: float32 (B, S) at the store's rate, zero after each clip's own length, and so afterwards.
         :param lengths: int64 (B,), the clips' own lengths in samples. :param draws: int64 (B,) a column.

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from logitstore.arrays import F32, F64, I64
 from logitstore.views.ops.base import DB_UNIT, Clips, Columns, Place, SqlColumn, WaveformOp, Words
 from logitstore.views.philox import uniform_integers
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +41,14 @@ class Gain(WaveformOp):
 
     def apply(
         self,
-        waveforms: torch.Tensor,
+        waveforms: F32,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
         sample_rate: int,
     ) -> None:
-        import torch
-
         factors = np.power(10.0, draws["gain_cdb"] / (20.0 * DB_UNIT)).astype(np.float32)
-        waveforms *= torch.from_numpy(factors).to(waveforms.device)[:, None]
+        waveforms *= factors[:, None]
 
     def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
         return np.abs(draws["gain_cdb"]) / DB_UNIT, "dB"

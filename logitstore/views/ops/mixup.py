@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from logitstore.arrays import F32, F64, I64, Bool
 from logitstore.views.ops.base import WEIGHT_UNIT, Clips, Columns, Place, SqlColumn, WaveformOp, Words
 from logitstore.views.philox import uniform_integers
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +67,12 @@ class Mixup(WaveformOp):
 
     def apply(
         self,
-        waveforms: torch.Tensor,
+        waveforms: F32,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
         sample_rate: int,
     ) -> None:
-        import torch
-
         for position, weight in enumerate(draws["mixup_weight"].tolist()):
             if not weight:
                 continue
@@ -85,9 +80,9 @@ class Mixup(WaveformOp):
             if partner is None or not len(partner):
                 raise ValueError(f"view {position} has mixup weight {weight}/{WEIGHT_UNIT} and no partner waveform")
             length = int(lengths[position])
-            looped = torch.from_numpy(np.resize(partner, length)).to(waveforms.device)
-            own = waveforms[position, :length] * np.float32((WEIGHT_UNIT - weight) / WEIGHT_UNIT).item()
-            waveforms[position, :length] = own + looped * np.float32(weight / WEIGHT_UNIT).item()
+            looped = np.resize(partner, length)
+            own = waveforms[position, :length] * np.float32((WEIGHT_UNIT - weight) / WEIGHT_UNIT)
+            waveforms[position, :length] = own + looped * np.float32(weight / WEIGHT_UNIT)
 
     def amount(self, draws: Columns, place: Place) -> tuple[F64, str]:
         return 100 * draws["mixup_weight"] / WEIGHT_UNIT, "%"

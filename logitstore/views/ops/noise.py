@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from logitstore.arrays import F32, I64, Bool
 from logitstore.views.ops.base import DB_UNIT, Clips, Columns, Place, SqlColumn, WaveformOp, Words
 from logitstore.views.philox import philox4x32, uniform_integers
-
-if TYPE_CHECKING:
-    import torch
 
 _STREAM = 0x6E6F6973  # "nois"
 _BYTE_MEAN = 127.5
@@ -55,23 +52,21 @@ class Noise(WaveformOp):
 
     def apply(
         self,
-        waveforms: torch.Tensor,
+        waveforms: F32,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
         sample_rate: int,
     ) -> None:
-        import torch
-
         keys, ratios = draws["noise_key"].tolist(), draws["noise_snr_cdb"].tolist()
         for position, (key, ratio) in enumerate(zip(keys, ratios, strict=True)):
             length = int(lengths[position])
             if not key or not length:
                 continue
-            clip = waveforms[position, :length].cpu().numpy().astype(np.float64)
+            clip = waveforms[position, :length].astype(np.float64)
             power = float(np.mean(clip * clip))
             scale = np.float32(np.sqrt(power * 10.0 ** (-ratio / (10.0 * DB_UNIT))))
-            waveforms[position, :length] += torch.from_numpy(noise(key, length) * scale).to(waveforms.device)
+            waveforms[position, :length] += noise(key, length) * scale
 
     def sql_columns(self) -> tuple[SqlColumn, ...]:
         def silent(draws: Columns) -> Bool:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from logitstore.arrays import F32, F64, I64
 from logitstore.views.ops.base import Clips, Columns, Place, SqlColumn, WaveformOp, Words
 from logitstore.views.philox import uniform_integers
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +44,7 @@ class Roll(WaveformOp):
 
     def apply(
         self,
-        waveforms: torch.Tensor,
+        waveforms: F32,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
@@ -55,7 +52,7 @@ class Roll(WaveformOp):
     ) -> None:
         for position, (length, shift) in enumerate(zip(lengths.tolist(), draws["roll"].tolist(), strict=True)):
             if length and shift % length:
-                waveforms[position, :length] = waveforms[position, :length].roll(shift)
+                waveforms[position, :length] = np.roll(waveforms[position, :length], shift)
 
     def turns(self, draws: Columns) -> I64 | None:
         return draws["roll"]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from logitstore.arrays import F32, I64
 from logitstore.views.ops.base import TICK_MS, TICKS_PER_SECOND, Columns, SqlColumn, WaveformOp
 from logitstore.views.ops.spans import TimeSpan
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +23,7 @@ class Silence(TimeSpan, WaveformOp):
 
     def apply(
         self,
-        waveforms: torch.Tensor,
+        waveforms: F32,
         lengths: I64,
         draws: Columns,
         partners: Sequence[F32 | None] | None,
