@@ -295,6 +295,7 @@ def whole(scratch: Path, given: argparse.Namespace) -> None:
         print("YAMNet is left out: give --yamnet yamnet:FILE\n")
     cases = [(name, kind) for name in ensembles for kind in ("pcm", "ogg") if kind == "pcm" or name[0] != "2"]
     cases = [each for each in cases if given.only is None or each[0] in given.only]
+    cases = [each for each in cases if given.audio in (None, each[1])]
     cases = cases[:1] if given.quick else cases
     seconds = 1.0 if given.quick else 10.0
     a_case = 60.0 * given.minutes / len(cases) - _OTHER_SECONDS
@@ -393,6 +394,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("growth", "memory", "whole"), help="do one part alone")
     parser.add_argument("--minutes", type=float, default=20.0, help="how long the whole processes take, about")
     parser.add_argument("--only", nargs="*", help="these ensembles alone, as cnn4 '2 cnn4'")
+    parser.add_argument("--audio", choices=("pcm", "ogg"), help="of this kind alone")
     parser.add_argument("--yamnet", help="the spec of YAMNet")
     parser.add_argument("--quick", action="store_true", help="one case of each, next to no views")
     parser.add_argument("--own", nargs=3, help=argparse.SUPPRESS)
