@@ -44,6 +44,26 @@ def test_a_build_and_the_bare_forward_take_turns(tmp_path, teacher):
     assert 0 < whole["ran"] <= 1
 
 
+def test_memory_kept_stands_beside_memory_given_back(tmp_path, teacher, monkeypatch, capsys):
+    kept = []
+
+    class Bare(build.Bare):
+        def __init__(self, *given, keeps=True):
+            super().__init__(*given, keeps)
+            kept.append((keeps, self))
+
+    monkeypatch.setattr(build, "Bare", Bare)
+    monkeypatch.setattr(build, "DISTINCT", 2)
+    monkeypatch.setattr(build, "make_teachers", lambda *_: {"net": [teacher], "2 net": [teacher] * 2})
+    build.memory(tmp_path, argparse.Namespace(yamnet=None, only=None, quick=True))
+    (_, keeps), (_, gives_back) = sorted(kept, key=lambda each: not each[0])
+    assert [each for each, _ in kept] == [True, False]
+    row = capsys.readouterr().out.rstrip().splitlines()[-1].strip("| ").split(" | ")
+    assert [row[0], row[1], row[4]] == ["net", f"{gives_back.rates[0]:,.1f}", f"{keeps.rates[0]:,.1f}"]
+    assert row[3] == f"{gives_back.turns[0]['peak']:,.0f}"
+    assert row[7] == f"{keeps.rates[0] / gives_back.rates[0]:.2f}"
+
+
 def test_what_a_build_stood_still_is_counted_where_it_stood_still():
     assert build._within([(0, 2), (3, 4), (9, 20)], 1, 10) == 1 + 1 + 1
     assert build._within([(0, 1)], 2, 3) == 0
@@ -70,7 +90,7 @@ def test_the_share_is_of_the_whole_process_over_the_bare_rate(tmp_path, monkeypa
     monkeypatch.setattr(build, "Bare", Bare)
     monkeypatch.setattr(build, "timed_build", timed)
     monkeypatch.setattr(build, "make_teachers", lambda *_: {"net": ["a"], "2 net": ["a", "b"]})
-    asked = {"yamnet": None, "only": ["2 net"], "quick": False, "minutes": 0.1}
+    asked = {"yamnet": None, "only": ["2 net"], "audio": "pcm", "quick": False, "minutes": 0.1}
     monkeypatch.setattr(build, "write_audio", lambda *_: _[0].mkdir())
     build.whole(tmp_path, argparse.Namespace(**asked))
     said = capsys.readouterr().out
