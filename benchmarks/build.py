@@ -95,13 +95,15 @@ def write_audio(folder: Path, clips: int, seconds: float, kind: str = "pcm") -> 
 
 
 def own_cost(root: Path, seconds: float, views: int, batch_size: int) -> dict[str, float]:
-    """One build of ``root/audio`` in this process by a teacher that takes no time: views, seconds, seconds inside the
-    ensemble, peak MB."""
+    """One build of ``root/audio`` in this process by a teacher that takes no time: seconds of its start, in which the
+    files' headers are read, and then views, seconds, seconds inside the ensemble, peak MB."""
     from logitstore.jobs.build import job
 
     options = _options(root / "audio", root / f"store-{os.getpid()}", ["python:benchmarks.build:instant"], views,
                        seconds, batch_size)  # fmt: skip
+    started = time.perf_counter()
     prepared = job.prepare(options)
+    start = time.perf_counter() - started
     inside, answer = 0.0, prepared.ask
 
     def ask(*given: Any) -> Any:
@@ -115,7 +117,7 @@ def own_cost(root: Path, seconds: float, views: int, batch_size: int) -> dict[st
     started = time.perf_counter()
     summary = job.run(prepared, job.Progress())
     took = time.perf_counter() - started
-    return {"views": summary.made_views, "seconds": took, "inside": inside, "peak": peak_megabytes()}
+    return {"start": start, "views": summary.made_views, "seconds": took, "inside": inside, "peak": peak_megabytes()}
 
 
 def _options(source: Path, out: Path, teachers: list[str], views: int, seconds: float, batch_size: int) -> Any:
@@ -127,7 +129,7 @@ def _options(source: Path, out: Path, teachers: list[str], views: int, seconds: 
     )  # fmt: skip
 
 
-def bare(source: Path, specs: list[str], seconds: float, keeps: bool) -> None:
+def bare(source: Path, specs: list[str], seconds: float, batch_size: int, keeps: bool) -> None:
     """The forward of an ensemble on ready-made batches, in this process: for each line of the standard input, as many
     seconds of it as the line says, and a line of JSON with views, seconds, seconds of a processor, those of them that
     it spent in the system, and the process's peak in MB.
@@ -142,7 +144,7 @@ def bare(source: Path, specs: list[str], seconds: float, keeps: bool) -> None:
     from logitstore.store.format.parts import Part
 
     with nullcontext() if keeps else patch("teachers.ensemble.keep_freed_memory"):
-        prepared = job.prepare(_options(source, source.parent / "none", specs, VIEWS, seconds, BATCH))
+        prepared = job.prepare(_options(source, source.parent / "none", specs, VIEWS, seconds, batch_size))
     manifest, table = prepared.manifest, prepared.clip_table
     plan = block.BlockPlan(0, range(min(table.num_rows, manifest.shard_clips)), 0, VIEWS)
     audio = ClipAudio(prepared.source, table, manifest.sample_rate)
@@ -184,8 +186,11 @@ class Bare:
     :param keeps: whether the process keeps the memory that a batch frees.
     """
 
-    def __init__(self, source: Path, seconds: float, teachers: list[str], keeps: bool = True) -> None:
+    def __init__(
+        self, source: Path, seconds: float, teachers: list[str], keeps: bool = True, batch_size: int = BATCH
+    ) -> None:
         command = [sys.executable, "-m", "benchmarks.build", "--bare", str(source), str(seconds), *teachers]
+        command += ["--batch-size", str(batch_size)]
         command += [] if keeps else ["--gives-back"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._said()
@@ -244,9 +249,9 @@ def growth(scratch: Path, quick: bool) -> None:
         run = min(found, key=lambda each: each["seconds"])
         own, rate = 1e6 * (run["seconds"] - run["inside"]) / run["views"], run["views"] / run["seconds"]
         name = f"{clips:,} clips x {views} views of {max(2.0, seconds):g} s"
-        rows.append([name, f"{rate:,.0f}", f"{own:,.0f}", f"{run['peak']:,.0f}"])
+        rows.append([name, f"{run['start']:.1f}", f"{rate:,.0f}", f"{own:,.0f}", f"{run['peak']:,.0f}"])
     print("A teacher that takes no time\n")
-    print(table(["build", "views/s", "own cost, us a view", "peak MB"], rows), flush=True)
+    print(table(["build", "scan, s", "views/s", "own cost, us a view", "peak MB"], rows), flush=True)
 
 
 def make_teachers(folder: Path, yamnet: str | None) -> dict[str, list[str]]:
@@ -272,7 +277,8 @@ def memory(scratch: Path, given: argparse.Namespace) -> None:
     for name, specs in make_teachers(scratch, given.yamnet).items():
         if len(specs) > 1 or (given.only is not None and name not in given.only):
             continue
-        with Bare(source, seconds, specs) as kept, Bare(source, seconds, specs, keeps=False) as back:
+        batch = given.batch_size
+        with Bare(source, seconds, specs, True, batch) as kept, Bare(source, seconds, specs, False, batch) as back:
             for _ in range(1 if given.quick else TURNS):
                 kept.run(turn)
                 back.run(turn)
@@ -283,7 +289,7 @@ def memory(scratch: Path, given: argparse.Namespace) -> None:
         rows.append([name, *row, f"{rates[1] / rates[0]:.2f}"])
         if given.quick:
             break
-    print(f"The bare forward, clips of {seconds:g} s, batches of {BATCH}, {CORES} cores\n")
+    print(f"The bare forward, clips of {seconds:g} s, batches of {given.batch_size}, {CORES} cores\n")
     header = ["given back: views/s", "in the system", "peak MB", "kept: views/s", "in the system", "peak MB", "times"]
     print(table(["teacher", *header], rows), flush=True)
 
@@ -396,6 +402,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="these ensembles alone, as cnn4 '2 cnn4'")
     parser.add_argument("--audio", choices=("pcm", "ogg"), help="of this kind alone")
     parser.add_argument("--yamnet", help="the spec of YAMNet")
+    parser.add_argument("--batch-size", type=int, default=BATCH, help="views of a batch of the part memory")
     parser.add_argument("--quick", action="store_true", help="one case of each, next to no views")
     parser.add_argument("--own", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--bare", nargs="+", help=argparse.SUPPRESS)
@@ -407,7 +414,7 @@ def main() -> None:
         return
     if given.bare:
         source, seconds, *teachers = given.bare
-        bare(Path(source), teachers, float(seconds), keeps=not given.gives_back)
+        bare(Path(source), teachers, float(seconds), given.batch_size, keeps=not given.gives_back)
         return
     with tempfile.TemporaryDirectory() as folder:
         if given.part in (None, "growth"):

@@ -48,14 +48,14 @@ def test_memory_kept_stands_beside_memory_given_back(tmp_path, teacher, monkeypa
     kept = []
 
     class Bare(build.Bare):
-        def __init__(self, *given, keeps=True):
-            super().__init__(*given, keeps)
+        def __init__(self, source, seconds, teachers, keeps, batch_size):
+            super().__init__(source, seconds, teachers, keeps, batch_size)
             kept.append((keeps, self))
 
     monkeypatch.setattr(build, "Bare", Bare)
     monkeypatch.setattr(build, "DISTINCT", 2)
     monkeypatch.setattr(build, "make_teachers", lambda *_: {"net": [teacher], "2 net": [teacher] * 2})
-    build.memory(tmp_path, argparse.Namespace(yamnet=None, only=None, quick=True))
+    build.memory(tmp_path, argparse.Namespace(yamnet=None, only=None, quick=True, batch_size=4))
     (_, keeps), (_, gives_back) = sorted(kept, key=lambda each: not each[0])
     assert [each for each, _ in kept] == [True, False]
     row = capsys.readouterr().out.rstrip().splitlines()[-1].strip("| ").split(" | ")
