@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_CHUNK = 4096
-_TASK = 16  # files that a thread opens before it takes others
+_CHUNK = 1024
+_TASK = 8  # files that a thread opens before it takes others
 _KEYS = 4  # columns of a clip table before the user's: path, start, length, rate
 _CUT_SLACK = 0.5  # seconds by which a file that holds a segment alone may be longer
 _END_SLACK = 0.1  # seconds by which a row may leave its file without a word: ends are rounded
@@ -269,7 +269,7 @@ def lengths(source: Source, paths: pa.Array, workers: int, progress: Callable[[i
                 found[row] = frame_count(source.read(path))
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for low in range(0, len(paths), _CHUNK):  # in pieces: a future for each task of a million files is memory
+        for low in range(0, len(paths), _CHUNK):  # in pieces: whether a disk is waited for may change
             high = min(low + _CHUNK, len(paths))
             began, busy = time.perf_counter(), time.thread_time()
             measure(low)

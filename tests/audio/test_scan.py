@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,27 @@ def test_order_of_listing_and_workers_change_nothing(frames: dict[str, int], dat
     assert one == other
     ordered = [(path.encode(), start, length) for path, start, length in spans(one)]
     assert ordered == sorted(set(ordered))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_threads_open_files_only_where_that_takes_waiting(monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    class Watched(Memory):
+        def read(self, path: str) -> Audio:
+            threads.add(threading.get_ident())
+            time.sleep(0.001)
+            return super().read(path)
+
+    threads: set[int] = set()
+    frames = {f"{number:03d}": number % 7 * RATE - 1 for number in range(100)}
+    monkeypatch.setattr("logitstore.audio.scan._CHUNK", 48)
+    if not waits:  # as if all the time went into the processor
+        monkeypatch.setattr("logitstore.audio.scan.time.thread_time", time.perf_counter)
+    seen: list[int] = []
+    found = scan(Watched(frames), clip_seconds=1, workers=4, progress=lambda done, _: seen.append(done))
+    assert found == scan(Memory(frames), clip_seconds=1)
+    assert seen == [48, 96, 100]
+    assert threading.get_ident() in threads
+    assert (len(threads) > 1) == waits
 
 
 def test_duplicates_are_named_and_counted() -> None:
